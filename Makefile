@@ -1,0 +1,42 @@
+# Two commands for a new machine: `make demo` and `make test`. Both install into .venv, once.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test check install install-dev chromium clean
+
+demo: install
+	$(BIN)/eyeline demo --out demo
+
+test: install-dev chromium
+	$(BIN)/python -m pytest -q
+
+check: install-dev
+	$(BIN)/ruff format --check eyeline tests
+	$(BIN)/ruff check eyeline tests
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q
+
+install: .venv/installed
+install-dev: .venv/installed-dev
+
+# The CPU build of torch is asked for by version first: a newer one would bring CUDA packages along.
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+# Browser tests need Chromium. As root on Debian it is installed; elsewhere the tests skip and say so, but not in CI.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	else echo "Chromium is not installed: browser tests will be skipped."; fi
+
+clean:
+	rm -rf .venv build dist *.egg-info demo
