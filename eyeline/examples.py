@@ -1,0 +1,76 @@
+"""A question about an image with its known answer: the unit of every data folder, and how answers are scored."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from eyeline.errors import DataError
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One line of `examples.jsonl`. `evidence` holds, for each sentence of `trace`, the boxes it is the first to read."""
+
+    id: str
+    image: Path | Image.Image
+    prompt: str
+    answer: str
+    family: str
+    source: str  # the kind of scene, or the data set it comes from
+    trace: tuple[str, ...] = ()  # sentences of the reference trace, where there is one
+    evidence: tuple[tuple[Box, ...], ...] = ()
+    prior: bool = False  # what the question leads to expect is not what the image shows
+
+
+def write_examples(examples: Iterable[Example], folder: Path) -> int:
+    """Writes `examples.jsonl` and the images, each image before the line that names it; returns how many."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    count = 0
+    with (folder / "examples.jsonl").open("w", encoding="utf-8") as lines:
+        for example in examples:
+            assert isinstance(example.image, Image.Image), "examples are written from drawn images"
+            name = f"images/{example.id}.png"
+            example.image.save(folder / name)
+            fields = {
+                "id": example.id, "image": name, "prompt": example.prompt, "answer": example.answer,
+                "family": example.family, "source": example.source, "trace": example.trace,
+                "evidence": example.evidence, "prior": example.prior,
+            }  # fmt: skip
+            lines.write(json.dumps(fields, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_examples(folder: Path) -> Iterator[Example]:
+    """Yields the examples of a data folder. Raises `DataError` where a line is not one."""
+    path = Path(folder) / "examples.jsonl"
+    if not path.is_file():
+        raise DataError(
+            f"{folder} is not a data folder: it has no examples.jsonl. Expected one JSON object a line with "
+            "id, image, prompt, answer, family and source; `eyeline scenes` writes such a folder."
+        )
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                fields = json.loads(line)
+                yield Example(
+                    id=str(fields["id"]),
+                    image=path.parent / fields["image"],
+                    prompt=fields["prompt"],
+                    answer=fields["answer"],
+                    family=fields["family"],
+                    source=fields["source"],
+                    trace=tuple(fields.get("trace", ())),
+                    evidence=tuple(tuple(tuple(box) for box in boxes) for boxes in fields.get("evidence", ())),
+                    prior=fields.get("prior", False),
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    f"Line {number} of {path} is not an example ({type(error).__name__}: {error}). "
+                    "Expected id, image, prompt, answer, family and source."
+                ) from error

@@ -1,0 +1,103 @@
+"""Code scenes: a small page to HTML, a list page to HTML, a chart to plotting code."""
+
+from random import Random
+
+from eyeline.scenes.canvas import COLOURS, Box, Canvas
+from eyeline.scenes.document import _rows
+from eyeline.scenes.lexicon import BUTTONS, FOODS, NAMES, NOTES, TITLES
+from eyeline.scenes.maths import chart
+from eyeline.scenes.question import Question, Sentence
+
+
+def _heading(text: str, colour: str) -> str:
+    return f'<h1 style="color:{colour}">{text}</h1>'
+
+
+def _button(text: str, colour: str) -> str:
+    return f'<button style="background:{colour}">{text}</button>'
+
+
+def page(rng: Random) -> tuple[Canvas, list[Question]]:
+    """A heading, a line of text and a button."""
+    canvas = Canvas(rng, grids=((8, 8), (8, 8), (9, 8), (10, 8), (8, 10), (10, 10), (12, 9)))
+    title, note, press = rng.choice(TITLES), rng.choice(NOTES), rng.choice(BUTTONS)
+    colour, button_colour = rng.sample(list(COLOURS), 2)
+    size = rng.randint(20, 27)
+    left = rng.randint(10, 30)
+    ys = _rows(canvas, 3, round(size * 1.5), 4)
+    title_box = canvas.text(left, ys[0], title, round(size * 1.45), order=1, colour=colour)
+    note_box = canvas.text(left, ys[1], note, size, order=2)
+    width, _ = canvas.text_size(press, size)
+    button_box: Box = (left, ys[2] - round(size * 0.8), left + width + 24, ys[2] + round(size * 0.8))
+    canvas.draw.rounded_rectangle(button_box, radius=6, fill=canvas.paint(button_colour))
+    canvas.note("button", button_box, order=3, colour=button_colour)
+    canvas.text(left + 12, ys[2], press, size, order=3, fill=(20, 20, 20))
+    read: tuple[Sentence, ...] = (
+        (f"The heading says {title} in {colour}.", (title_box,)),
+        (f"The text says {note}.", (note_box,)),
+        (f"The {button_colour} button says {press}.", (button_box,)),
+    )
+    heading, paragraph, button = _heading(title, colour), f"<p>{note}</p>", _button(press, button_colour)
+    return canvas, [
+        Question("Write the HTML of this page.", read, "\n".join(("<body>", heading, paragraph, button, "</body>"))),
+        Question("Write the HTML of the button.", (read[2],), button),
+        Question("Write the HTML of the heading.", (read[0],), heading),
+    ]
+
+
+def listing(rng: Random) -> tuple[Canvas, list[Question]]:
+    """A heading and a list of two to four entries."""
+    canvas = Canvas(rng, grids=((8, 8), (8, 8), (9, 8), (8, 9), (8, 10), (10, 10)))
+    title, colour = rng.choice(TITLES), rng.choice(list(COLOURS))
+    entries = rng.sample(rng.choice((FOODS, NAMES)), rng.randint(2, 4))
+    ordered = rng.random() < 0.4
+    size = rng.randint(19, 27)
+    left = rng.randint(10, 26)
+    ys = _rows(canvas, len(entries) + 1, size, 6)
+    title_box = canvas.text(left, ys[0], title, round(size * 1.35), colour=colour)
+    read: list[Sentence] = [(f"The heading says {title} in {colour}.", (title_box,))]
+    bullets: list[Box] = []
+    for order, (entry, y) in enumerate(zip(entries, ys[1:], strict=True), start=1):
+        if ordered:
+            bullet = canvas.text(left + 6, y, f"{order}.", size)
+        else:
+            bullet = (left + 8, y - 4, left + 16, y + 4)
+            canvas.draw.ellipse(bullet, fill=canvas.ink)
+            canvas.note("bullet", bullet)
+        bullets.append(bullet)
+        box = canvas.text(left + size + 16, y, entry, size, order=order)
+        read.append((f"Entry {order} is {entry}.", (box,)))
+    tag = "ol" if ordered else "ul"
+    kind: Sentence = (f"The entries have {'numbers' if ordered else 'bullets'}.", tuple(bullets))
+    lines = [f"<{tag}>", *(f"<li>{entry}</li>" for entry in entries), f"</{tag}>"]
+    return canvas, [
+        Question("Write the HTML of this page.", (*read, kind), "\n".join(("<body>", _heading(title, colour), *lines, "</body>"))),
+        Question("Write the HTML of the list.", (*read[1:], kind), "\n".join(lines)),
+        Question("Write the HTML of the heading.", (read[0],), _heading(title, colour)),
+    ]
+
+
+def plot(rng: Random) -> tuple[Canvas, list[Question]]:
+    """A bar or line chart, to be plotted again."""
+    canvas = Canvas(rng, grids=((8, 8), (8, 8), (9, 8), (10, 8), (10, 10), (12, 7)))
+    kind = rng.choice(("bar", "line"))
+    labels, values, boxes, colour = chart(canvas, kind)
+    noun = "Bar" if kind == "bar" else "Point"
+    read: list[Sentence] = [
+        (f"{noun} {order} is {label} with {value}.", (box,))
+        for order, (label, value, box) in enumerate(zip(labels, values, boxes, strict=True), start=1)
+    ]
+    function = "bar" if kind == "bar" else "plot"
+    names = ", ".join(f'"{label}"' for label in labels)
+    numbers = ", ".join(map(str, values))
+    pairs = ", ".join(f'"{label}": {value}' for label, value in zip(labels, values, strict=True))
+    mark: Sentence = (f"The {'bars are' if kind == 'bar' else 'line is'} {colour}.", tuple(boxes))
+    code = f'labels = [{names}]\nvalues = [{numbers}]\nplt.{function}(labels, values, color="{colour}")'
+    return canvas, [
+        Question("Write the plotting code of this chart.", (*read, mark), code),
+        Question("Write the data of this chart as a Python dict.", tuple(read), f"data = {{{pairs}}}"),
+        Question("Write the values of this chart as a Python list.", tuple(read), f"values = [{numbers}]"),
+    ]
+
+
+KINDS = {"page": page, "listing": listing, "plot": plot}

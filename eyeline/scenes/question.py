@@ -1,0 +1,24 @@
+"""A question about a scene, the trace that answers it, and what each sentence of the trace reads."""
+
+from dataclasses import dataclass
+
+from eyeline.scenes.canvas import Box
+
+Sentence = tuple[str, tuple[Box, ...]]  # the text, and the boxes it reads
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    prompt: str
+    sentences: tuple[Sentence, ...]
+    answer: str
+    prior: bool = False  # world knowledge or arithmetic suggests another answer than the image shows
+
+    @property
+    def trace(self) -> str:
+        return " ".join(text for text, _ in self.sentences)
+
+
+def ask(prompt: str, read: list[Sentence], conclusion: str, answer: object, *, prior: bool = False) -> Question:
+    """A question whose trace first reads the scene, then concludes."""
+    return Question(prompt, (*read, (conclusion, ())), str(answer), prior)
