@@ -1,0 +1,361 @@
+"""Trains the embedded thinking model from scratch: a small `Qwen3VLForConditionalGeneration` on drawn scenes.
+
+Three stages. `vision` teaches the vision tower what every visual token shows, with dense labels that the drawings
+know; `language` freezes its blocks and trains mergers and language model on packed questions; `all` trains
+everything. Each stage checkpoints and resumes: `python -m eyeline.training.mini --help`.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+from eyeline.training.mini_data import CELL, HEADS, Batch, Batches, corpus
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+MARKERS = ("<think>", "</think>")
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{% if message.content is string -%}
+{{ message.content }}
+{%- else -%}
+{%- for part in message.content -%}
+{%- if part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>{%- else -%}{{ part.text }}{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+<think>
+{% endif -%}
+"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training; rates are peak learning rates of a warm-up, hold and linear decay to zero."""
+
+    name: str
+    steps: int
+    batch: int  # images
+    questions: int  # of each image, in one sequence
+    rate: float
+    vision_rate: float  # of the vision blocks; 0 freezes them
+    dense: float  # weight of the dense labels' loss
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE over what the scenes say; digits stay apart, words that scenes use are one token."""
+    tokenizer = Tokenizer(models.BPE())
+    words = Regex(r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\n+|\s+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=1000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    tokenizer.train_from_iterator(corpus(600), trainer)
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in MARKERS])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False, model_max_length=8192,
+    )  # fmt: skip
+
+
+def build_image_processor() -> Qwen2VLImageProcessor:
+    """64 to 144 visual tokens of 32 x 32 pixels an image."""
+    size = {"shortest_edge": 64 * CELL**2, "longest_edge": 144 * CELL**2}
+    return Qwen2VLImageProcessor(
+        size=size, patch_size=16, temporal_patch_size=2, merge_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3
+    )
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration:
+    def token(text: str) -> int:
+        return tokenizer.convert_tokens_to_ids(text)  # pyright: ignore[reportReturnType]
+
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 6,
+            "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "max_position_embeddings": 8192,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True},
+            "bos_token_id": None, "eos_token_id": token("<|im_end|>"), "pad_token_id": token("<|endoftext|>"),
+        },
+        vision_config={
+            "depth": 5, "hidden_size": 192, "intermediate_size": 576, "num_heads": 6, "patch_size": 16,
+            "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 256, "num_position_embeddings": 576,
+            "deepstack_visual_indexes": [1, 3],
+        },
+        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    model = Qwen3VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = token("<|im_end|>")
+    model.generation_config.pad_token_id = token("<|endoftext|>")
+    return model
+
+
+def see(model: Qwen3VLForConditionalGeneration, batch: Batch):
+    """The vision tower's output for the batch's images."""
+    return model.model.get_image_features(batch.pixels.to(torch.float32) / 127.5 - 1, batch.grids, return_dict=True)
+
+
+def embed_still(model: Qwen3VLForConditionalGeneration) -> None:
+    """Lets the patch embedding take one frame instead of two equal ones: the same sum, without a slow 3-D convolution."""
+    embed = model.model.visual.patch_embed
+
+    def forward(pixels: Tensor) -> Tensor:
+        weight = embed.proj.weight.sum(2).flatten(1)  # (width, channel * patch * patch)
+        return functional.linear(pixels, weight, embed.proj.bias)
+
+    embed.forward = forward
+
+
+def dense_loss(heads: nn.Linear, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Mean cross-entropy of the dense labels, tokens that show something weighing more; accuracy on those."""
+    losses, accuracy = [], {}
+    for (name, _), logits, target in zip(HEADS.items(), heads(features).float().split(list(HEADS.values()), 1), labels.T, strict=True):
+        each = functional.cross_entropy(logits, target, reduction="none")
+        something = target > 0
+        losses.append(0.4 * each[~something].mean() + each[something].sum() / something.sum().clamp(min=1))
+        accuracy[name] = (logits.argmax(1) == target)[something].float().mean().item()
+    return torch.stack(losses).mean(), accuracy
+
+
+def language_loss(model: Qwen3VLForConditionalGeneration, batch: Batch, seen) -> tuple[Tensor, float]:
+    """Mean cross-entropy of the supervised tokens, and the share of them that is the model's first choice."""
+    segments = batch.segments
+    same = (segments[:, None, :] == segments[:, :, None]) | (segments[:, None, :] == 0)
+    length = segments.shape[1]
+    allowed = same & torch.ones(length, length, dtype=torch.bool).tril()
+    hidden = model.model(
+        input_ids=batch.ids, position_ids=batch.positions, attention_mask=allowed[:, None], mm_encoder_outputs={"image": seen}, use_cache=False
+    ).last_hidden_state
+    wanted = batch.supervised[:, 1:]
+    targets = batch.ids[:, 1:][wanted]
+    logits = model.lm_head(hidden[:, :-1][wanted]).float()
+    return functional.cross_entropy(logits, targets), (logits.argmax(1) == targets).float().mean().item()
+
+
+class Optimizers:
+    """Muon for the matrices inside the blocks, AdamW for the rest; one schedule."""
+
+    def __init__(self, model: nn.Module, heads: nn.Module, stage: Stage):
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in [*model.named_parameters(), *heads.named_parameters(prefix="heads")]:
+            vision = "visual." in name and "merger" not in name
+            if stage.name == "vision":
+                parameter.requires_grad_("visual." in name and "deepstack" not in name or name.startswith("heads"))
+            else:
+                parameter.requires_grad_((stage.vision_rate > 0 or not vision) and (stage.dense > 0 or not name.startswith("heads")))
+            if parameter.requires_grad:
+                matrix = parameter.ndim == 2 and ("layers." in name or "blocks." in name)
+                groups.setdefault((matrix, vision), []).append(parameter)
+        self.optimizers, self.peaks = [], []
+        for (matrix, vision), parameters in groups.items():
+            rate = stage.vision_rate if vision else stage.rate
+            if matrix:
+                rate *= 2.5  # Muon's updates are as large as AdamW's at a fifth of its rate
+                optimizer = torch.optim.Muon(parameters, lr=rate, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+            else:
+                optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+            self.optimizers.append(optimizer)
+            self.peaks.append(rate)
+
+    def step(self, done: float, step: int) -> None:
+        factor = min(1.0, (step + 1) / 100, (1 - done) / 0.35)
+        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+            for group in optimizer.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], 1.0)
+                group["lr"] = peak * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        return {
+            f"{index}.{number}.{key}": value
+            for index, optimizer in enumerate(self.optimizers)
+            for number, slots in optimizer.state_dict()["state"].items()
+            for key, value in slots.items()
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        for index, optimizer in enumerate(self.optimizers):
+            state = optimizer.state_dict()
+            for name, value in tensors.items():
+                at, number, key = name.split(".")
+                if int(at) == index:
+                    state["state"].setdefault(int(number), {})[key] = value
+            optimizer.load_state_dict(state)
+
+
+def save_checkpoint(folder: Path, model, heads, optimizers: Optimizers, stage: Stage, step: int) -> None:
+    """Weights, optimizer state and place in training; the last whole checkpoint survives a kill at any moment."""
+    parts = {"model": model.state_dict(), "heads": heads.state_dict(), "optimizer": optimizers.state()}
+    for name, tensors in parts.items():
+        save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.{stage.name}.{step}.safetensors")
+    (folder / "place.new").write_text(json.dumps({"stage": stage.name, "step": step}))
+    (folder / "place.new").replace(folder / "place.json")
+    for old in folder.glob("*.safetensors"):
+        if not old.name.endswith(f".{stage.name}.{step}.safetensors"):
+            old.unlink()
+
+
+def share_gradients(model: nn.Module, heads: nn.Module) -> None:
+    """The mean of all processes' gradients, in one message."""
+    gradients = [parameter.grad for module in (model, heads) for parameter in module.parameters() if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def train(rank: int, folder: Path, stages: list[Stage], processes: int, log_every: int = 50, save_every: int = 250) -> None:
+    """Runs the stages, from the last checkpoint in the folder where there is one; writes `log.jsonl`.
+
+    One process a core, one thread each: on few cores twice as fast as one process with as many threads.
+    """
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder.absolute()}/rendezvous", rank=rank, world_size=processes)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = build_model(tokenizer)
+    embed_still(model)
+    model.set_attn_implementation({"": "sdpa", "vision_config": "eager"})  # faster to differentiate on a CPU
+    heads = nn.Linear(256, sum(HEADS.values()))
+    place = json.loads((folder / "place.json").read_text()) if (folder / "place.json").exists() else None
+    names = [stage.name for stage in stages]
+    if place:
+        for name, module in (("model", model), ("heads", heads)):
+            module.load_state_dict(load_file(folder / f"{name}.{place['stage']}.{place['step']}.safetensors"))
+    done_stages = names.index(place["stage"]) if place else 0
+    for number, stage in enumerate(stages):
+        if number < done_stages:
+            continue
+        optimizers = Optimizers(model, heads, stage)
+        begin = 0
+        if place and place["stage"] == stage.name:
+            begin = place["step"]
+            if begin < stage.steps:
+                optimizers.restore(load_file(folder / f"optimizer.{stage.name}.{begin}.safetensors"))
+        first = sum(earlier.steps * earlier.batch for earlier in stages[:number]) + begin * stage.batch
+        loader = iter(Batches(tokenizer, first, stage.batch // processes, stage.questions, rank, processes))
+        begun, since = time.time(), {"loss": 0.0, "token_accuracy": 0.0, "count": 0}
+        for step in range(begin, stage.steps):
+            batch = next(loader)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                with torch.set_grad_enabled(stage.name == "vision" or stage.vision_rate > 0):
+                    seen = see(model, batch) if stage.vision_rate > 0 or stage.name == "vision" else _frozen(model, batch)
+                if stage.vision_rate == 0 and stage.name != "vision":
+                    seen = _merge(model, seen)
+                loss = torch.zeros(())
+                if stage.dense:
+                    dense, accuracy = dense_loss(heads, torch.cat(seen.pooler_output), batch.labels)
+                    loss = loss + stage.dense * dense
+                if stage.name != "vision":
+                    language, share = language_loss(model, batch, seen)
+                    loss = loss + language
+                    since["token_accuracy"] += share
+                    since["loss"] += language.item()
+                else:
+                    since["loss"] += dense.item()
+            loss.backward()
+            share_gradients(model, heads)
+            optimizers.step(step / stage.steps, step)
+            since["count"] += 1
+            if (step + 1) % log_every == 0 and rank == 0:
+                line = {
+                    "stage": stage.name, "step": step + 1, "images": (step + 1) * stage.batch,
+                    "loss": since["loss"] / since["count"], "token_accuracy": since["token_accuracy"] / since["count"],
+                    "images_per_s": (step + 1 - begin) * stage.batch / (time.time() - begun),
+                }  # fmt: skip
+                if stage.dense:
+                    line["dense"] = {name: round(value, 3) for name, value in accuracy.items()}
+                with (folder / "log.jsonl").open("a") as log:
+                    log.write(json.dumps(line) + "\n")
+                since = dict.fromkeys(since, 0)
+            if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == stage.steps):
+                save_checkpoint(folder, model, heads, optimizers, stage, step + 1)
+
+
+def _frozen(model, batch: Batch):
+    """The blocks' outputs under no gradient, what the mergers need still to be applied."""
+    visual = model.model.visual
+    kept: dict[int, Tensor] = {}
+    handles = [
+        visual.blocks[index].register_forward_hook(lambda _, __, output, index=index: kept.__setitem__(index, output))
+        for index in visual.deepstack_visual_indexes
+    ]
+    try:
+        with torch.no_grad():
+            output = see(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return output, kept, batch.grids
+
+
+def _merge(model, frozen):
+    """Applies the trained mergers to frozen block outputs."""
+    output, kept, grids = frozen
+    visual = model.model.visual
+    sizes = (grids.prod(-1) // 4).tolist()
+    output.pooler_output = torch.split(visual.merger(output.last_hidden_state), sizes)
+    output.deepstack_features = [
+        torch.split(merger(kept[index]), sizes)
+        for index, merger in zip(visual.deepstack_visual_indexes, visual.deepstack_merger_list, strict=True)
+    ]
+    return output
+
+
+def export(folder: Path, out: Path) -> None:
+    """Writes the last checkpoint as a model folder that `eyeline.load` reads: bf16 weights, tokenizer, image processor."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    place = json.loads((folder / "place.json").read_text())
+    model = build_model(tokenizer)
+    model.load_state_dict(load_file(folder / f"model.{place['stage']}.{place['step']}.safetensors"))
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    build_image_processor().save_pretrained(out)
+
+
+STAGES = [
+    Stage("vision", steps=1900, batch=12, questions=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
+    Stage("language", steps=6000, batch=16, questions=3, rate=2e-3, vision_rate=0.0, dense=0.0),
+    Stage("all", steps=1200, batch=12, questions=3, rate=4e-4, vision_rate=2e-4, dense=0.1),
+]
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of checkpoints; resumed where it has some.")
+@click.option("--export", "export_to", type=click.Path(path_type=Path), help="Write the model folder here when done.")
+@click.option("--processes", default=2, show_default=True, help="One for each core.")
+@click.option("--steps", type=(str, int), multiple=True, help="Change a stage's number of steps: --steps language 8000.")
+def main(out: Path, export_to: Path | None, processes: int, steps: tuple[tuple[str, int], ...]) -> None:
+    """Train the embedded model, from scratch or from its last checkpoint."""
+    changed = dict(steps)
+    stages = [Stage(**{**asdict(stage), "steps": changed.get(stage.name, stage.steps)}) for stage in STAGES]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "rendezvous").unlink(missing_ok=True)
+    if not (out / "tokenizer.json").exists():
+        build_tokenizer().save_pretrained(out)
+    torch.multiprocessing.spawn(train, (out, stages, processes), nprocs=processes)  # pyright: ignore[reportPrivateImportUsage]
+    if export_to:
+        export(out, export_to)
+
+
+if __name__ == "__main__":
+    main()
