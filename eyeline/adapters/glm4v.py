@@ -1,0 +1,9 @@
+"""GLM-4.1V-Thinking. Each attention output passes an RMS norm before it joins the residual stream."""
+
+from eyeline.adapters.adapter import Adapter
+
+ADAPTER = Adapter(
+    family="glm4v",
+    answer_markers=("<answer>", "</answer>", "<|begin_of_box|>", "<|end_of_box|>"),
+    norm_after_attention="post_self_attn_layernorm",
+)

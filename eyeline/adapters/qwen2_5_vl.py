@@ -1,0 +1,5 @@
+"""Qwen2.5-VL as a thinking model: MiMo-VL-RL and Cosmos-Reason1."""
+
+from eyeline.adapters.adapter import Adapter
+
+ADAPTER = Adapter(family="qwen2_5_vl", answer_markers=("<answer>", "</answer>"))

@@ -1,0 +1,5 @@
+"""Qwen3-VL, dense: Qwen3-VL-*-Thinking and the embedded `qwen3-vl-mini`."""
+
+from eyeline.adapters.adapter import Adapter
+
+ADAPTER = Adapter(family="qwen3_vl", deepstack=True)

@@ -1,0 +1,327 @@
+"""A thinking vision-language model: load it from anywhere, and build the inputs of one question.
+
+The embedded model, a folder, an id on the Hugging Face Hub and a model already in memory take the same path.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from PIL import Image
+from torch import Tensor
+
+from eyeline import adapters
+from eyeline.adapters import Adapter, ImageGrid
+from eyeline.errors import EyelineError, ImageError, PromptError, UnsupportedModelError
+from eyeline.images import open_image
+
+MODELS = Path(__file__).parent / "models"  # the embedded models, package data
+ALIASES = {"mini": "qwen3-vl-mini"}
+Picture = str | Path | Image.Image
+Inputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A transformers model with what it needs to read an image and a question."""
+
+    name: str  # what it was loaded as: the embedded name, the folder, or the id
+    hf: Any  # the transformers model with its head, in `eval`
+    tokenizer: Any
+    image_processor: Any
+    adapter: Adapter
+    chat_template: str = field(repr=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and generated text may hold together."""
+        return int(self.adapter.text_config(self.hf).max_position_embeddings)
+
+    def inputs(self, images: Picture | Sequence[Picture], prompt: str) -> Inputs:
+        """One user turn, the images before the text: what `hf.generate` takes, on the model's device.
+
+        Raises `ImageError` for what is no usable image, or for none, and `PromptError` for an empty prompt,
+        one that spells out the model's image token, or one that leaves no room in the context.
+        """
+        pictures = _pictures(images)
+        if not prompt.strip():
+            raise PromptError("The prompt is empty; ask a question about the image.")
+        try:
+            pixels = self.image_processor(images=pictures, return_tensors="pt")
+        except ValueError as error:  # an aspect ratio that the processor refuses
+            sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in pictures)
+            raise ImageError(
+                f"The model's image processor refuses an image ({sizes} pixels): {error}; crop it."
+            ) from error
+        merge = self.adapter.merge_size(self.hf)
+        counts = [rows * cols // merge**2 for _, rows, cols in pixels["image_grid_thw"].tolist()]
+        input_ids = self._expand_image_tokens(self._render(prompt, len(pictures)), counts)
+        if len(input_ids) >= self.context_length:
+            raise PromptError(
+                f"The prompt takes {len(input_ids)} tokens ({sum(counts)} of them for images), and the "
+                f"model's context holds {self.context_length}, its answer included; shorten it or use "
+                "smaller images."
+            )
+        ids = torch.tensor([input_ids])
+        tensors = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "mm_token_type_ids": (ids == self.adapter.image_token_id(self.hf)).int(),  # 1: image
+            "pixel_values": pixels["pixel_values"],
+            "image_grid_thw": pixels["image_grid_thw"],
+        }
+        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
+
+    def image_grids(self, inputs: Mapping[str, Tensor]) -> list[ImageGrid]:
+        """Where each image lies among the prompt's tokens, in order."""
+        return adapters.image_grids(self.hf, inputs)
+
+    def prompt_opens_thinking(self, input_ids: Int[Tensor, "batch token"]) -> bool:
+        """Whether the chat template already wrote the opening marker, so that generation starts inside it."""
+        tail = self.tokenizer.decode(input_ids[0, -16:].tolist(), skip_special_tokens=False)
+        return tail.rstrip().endswith(self.adapter.thinking_markers[0])
+
+    def stream(self, images: Picture | Sequence[Picture], prompt: str, **options: Any) -> Any:
+        """Generates an answer and yields events while it is written: see `eyeline.stream.stream`."""
+        from eyeline.stream import stream
+
+        return stream(self, images, prompt, **options)
+
+    def attribute(self, images: Picture | Sequence[Picture], prompt: str, text: str, **options: Any) -> Any:
+        """Yields the events of a given text as if the model wrote it: see `eyeline.stream.attribute`."""
+        from eyeline.stream import attribute
+
+        return attribute(self, images, prompt, text, **options)
+
+    def _render(self, prompt: str, num_images: int) -> list[int]:
+        """Token ids of the turn with one image token for each image."""
+        content = [{"type": "image"}] * num_images + [{"type": "text", "text": prompt}]
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=self.chat_template,
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _expand_image_tokens(self, ids: list[int], counts: list[int]) -> list[int]:
+        """Each image token repeated for the visual tokens of its image."""
+        image_token = self.adapter.image_token_id(self.hf)
+        if ids.count(image_token) != len(counts):
+            token = self.tokenizer.convert_ids_to_tokens(image_token)
+            raise PromptError(
+                f"The rendered prompt holds {ids.count(image_token)} image tokens for {len(counts)} images; "
+                f"leave {token!r} out of the prompt (where it is not in there, the model's chat template is "
+                "without images)."
+            )
+        remaining = iter(counts)
+        return [copy for i in ids for copy in [i] * (next(remaining) if i == image_token else 1)]
+
+
+def load(
+    source: str | Path | tuple[Any, Any] = "mini",
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    **hf_options: Any,
+) -> Model:
+    """Loads a model from the package ("mini"), a folder, an id on the Hub, or one that is already in memory.
+
+    In memory: `(hf_model, processor)` or `(hf_model, (tokenizer, image_processor))`; it stays as it is,
+    except for `eval` and for a `device` or `dtype` that is given. Otherwise `device` is CUDA where there is
+    one, and `dtype` that of the weights on CUDA; on CPU 16-bit weights are cast to float32, which is faster
+    there and exact. `hf_options` go to `from_pretrained` (`revision`, `quantization_config`, `device_map`,
+    ...). Images are always prepared by the processor's PIL code, so that pixels do not depend on what is
+    installed. Raises `UnsupportedModelError` for what Eyeline cannot follow and `EyelineError` for what it
+    cannot find.
+    """
+    if isinstance(source, tuple):
+        hf, processor = source
+        adapter = adapters.adapter_of(hf)
+        tokenizer, image_processor, template = _parts(processor)
+        hf = hf if device is None and dtype is None else hf.to(device=device, dtype=dtype)
+        name = getattr(hf, "name_or_path", "") or adapter.family
+    else:
+        name, place = _find(source)
+        with _plain_errors(name), _quiet(place):
+            config = _config(place, hf_options)
+            adapter = adapters.adapter_of(config)
+            hf = _load_weights(place, config, device, dtype, hf_options)
+            tokenizer, image_processor, template = _load_processors(place, hf_options)
+    if not template:
+        raise UnsupportedModelError(
+            f"The model {name!r} has no chat template; expected one in its tokenizer, in chat_template.jinja "
+            "or in chat_template.json."
+        )
+    return Model(name, hf.eval(), tokenizer, image_processor, adapter, template)
+
+
+def _pictures(images: Picture | Sequence[Picture]) -> list[Image.Image]:
+    sources = [images] if isinstance(images, str | Path | Image.Image) else list(images)
+    if not sources:
+        raise ImageError("No image was given; expected at least one, as a path or a PIL image.")
+    return [open_image(source) for source in sources]
+
+
+def _parts(processor: Any) -> tuple[Any, Any, str | None]:
+    """Tokenizer, image processor and chat template of a processor, or of a pair of the first two."""
+    if isinstance(processor, tuple):
+        tokenizer, image_processor = processor
+        return tokenizer, image_processor, tokenizer.chat_template
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise UnsupportedModelError(
+            f"{type(processor).__name__} is no processor with a tokenizer and an image processor; "
+            "pass (model, processor) or (model, (tokenizer, image_processor))."
+        )
+    template = processor.chat_template or processor.tokenizer.chat_template
+    return processor.tokenizer, processor.image_processor, template
+
+
+def _find(source: str | Path) -> tuple[str, str]:
+    """The name of a model, and what `from_pretrained` takes for it: a folder with a config, or an id."""
+    embedded = MODELS / ALIASES.get(str(source), str(source))
+    if str(source) in ALIASES or (embedded.parent == MODELS and embedded.is_dir()):
+        if not (embedded / "config.json").is_file():
+            raise EyelineError(
+                f"The weights of the embedded model {embedded.name!r} are missing from this installation "
+                f"(expected in {embedded}); install eyeline again."
+            )
+        return embedded.name, str(embedded)
+    path = Path(source).expanduser()
+    if path.is_dir() and str(source):
+        if not (path / "config.json").is_file():
+            raise EyelineError(
+                f"{source} is not a model folder: it has no config.json; expected a folder that "
+                "save_pretrained wrote."
+            )
+        return str(source), str(path)
+    is_id = isinstance(source, str) and source.count("/") <= 1 and source[:1] not in ("/", ".", "~", "")
+    if path.exists() or not is_id:
+        problem = "is a file, not a model folder" if path.is_file() else "does not exist"
+        expected = "expected 'mini', a folder with config.json, or an id on the Hub"
+        raise EyelineError(f"{str(source)!r} {problem}; {expected}.")
+    return str(source), str(source)
+
+
+def _config(place: str, hf_options: Mapping[str, Any]) -> Any:
+    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+    options = _hub_options(hf_options)
+    family = PreTrainedConfig.get_config_dict(place, **options)[0].get("model_type")
+    if family not in CONFIG_MAPPING:
+        raise UnsupportedModelError(
+            f"No adapter for the model family {family!r}, which transformers does not know either "
+            f"(supported: {', '.join(sorted(adapters.ADAPTERS))})."
+        )
+    return AutoConfig.from_pretrained(place, **options)
+
+
+def _load_weights(
+    place: str,
+    config: Any,
+    device: str | torch.device | None,
+    dtype: torch.dtype | None,
+    hf_options: Mapping[str, Any],
+) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    quantised = "quantization_config" in hf_options or hasattr(config, "quantization_config")
+    if dtype is None and target.type == "cpu" and not quantised:
+        dtype = torch.float32
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        place, config=config, dtype=dtype or "auto", output_loading_info=True, **hf_options
+    )
+    hf, report = loaded
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UnsupportedModelError(
+            f"The weights in {place} lack {len(missing)} tensors of the model (first {missing[0]}); "
+            "expected a complete checkpoint."
+        )
+    return hf if quantised or "device_map" in hf_options else hf.to(target)
+
+
+def _load_processors(place: str, hf_options: Mapping[str, Any]) -> tuple[Any, Any, str | None]:
+    """The parts of a processor: a whole one needs torchvision, for video."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+    from transformers.utils.hub import cached_file
+
+    options = _hub_options(hf_options)
+    tokenizer = AutoTokenizer.from_pretrained(place, **options)
+    image_processor = AutoImageProcessor.from_pretrained(place, backend="pil", **options)
+    template = tokenizer.chat_template
+    for name in ("chat_template.jinja", "chat_template.json"):
+        if template:
+            break
+        file = cached_file(place, name, _raise_exceptions_for_missing_entries=False, **options)
+        if file is not None:
+            text = Path(file).read_text(encoding="utf-8")
+            template = json.loads(text)["chat_template"] if name.endswith(".json") else text
+    return tokenizer, image_processor, template
+
+
+def _hub_options(hf_options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say where files come from."""
+    names = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "force_download")
+    return {name: hf_options[name] for name in names if name in hf_options}
+
+
+@contextmanager
+def _quiet(place: str) -> Iterator[None]:
+    """No bars and notices for a folder, which loads in a moment; a download keeps its bar."""
+    from transformers.utils import logging
+
+    if not Path(place).is_dir():
+        yield
+        return
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _plain_errors(name: str) -> Iterator[None]:
+    """What transformers and the Hub raise, as one sentence."""
+    from huggingface_hub import errors as hub
+
+    try:
+        yield
+    except EyelineError:
+        raise
+    except Exception as error:  # the loaders raise nearly every kind
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+            causes.append(cause)
+        if any(isinstance(cause, hub.GatedRepoError) for cause in causes):
+            problem = "is gated: accept its terms on the Hub and log in with `hf auth login`"
+        elif any(isinstance(cause, hub.RepositoryNotFoundError | hub.HFValidationError) for cause in causes):
+            problem = "is neither a folder here nor a model on the Hugging Face Hub; check its spelling"
+        elif any(
+            isinstance(cause, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled)
+            or type(cause).__module__.startswith("httpx")
+            for cause in causes
+        ):
+            problem = (
+                "is not on this computer and the Hugging Face Hub cannot be reached; "
+                "check the network, or give the folder of a downloaded model"
+            )
+        else:
+            first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+            problem = f"cannot be loaded ({first_line}); expected a complete model of transformers"
+        raise UnsupportedModelError(f"The model {name!r} {problem}.") from error

@@ -1,0 +1,440 @@
+"""Captured attention is the model's own, and the model does not notice."""
+
+import threading
+
+import pytest
+import torch
+from conftest import FAMILIES, build_tiny, picture, tiny_model
+from transformers import DynamicCache
+
+from eyeline.attention import KERNELS, AttentionCapture, _any_kernel
+from eyeline.errors import UnsupportedModelError
+
+QUESTION = "How many blocks are there?"
+NEW_TOKENS = 12
+
+
+def generate(model, inputs, tokens=NEW_TOKENS, **options):
+    return model.hf.generate(**inputs, max_new_tokens=tokens, do_sample=False, **options)
+
+
+def pad_left(inputs, padding, pad_token):
+    """The same prompt behind `padding` masked tokens."""
+
+    def widen(tensor, value):
+        return torch.nn.functional.pad(tensor, (padding, 0), value=value)
+
+    return inputs | {
+        "input_ids": widen(inputs["input_ids"], pad_token),
+        "attention_mask": widen(inputs["attention_mask"], 0),
+        "mm_token_type_ids": widen(inputs["mm_token_type_ids"], 0),
+    }
+
+
+def eager_attention(family, inputs, generated, columns, **text_options):
+    """The slow truth, (layer, head, generated token, image column), decoded with `output_attentions`."""
+    model = build_tiny(family, **text_options)
+    model.hf.set_attn_implementation("eager")
+    decoded = generate(model, inputs, output_attentions=True, return_dict_in_generate=True)
+    assert decoded.sequences.tolist() == generated.tolist()
+    steps = [
+        torch.stack([layer[0, :, -1] for layer in step]) for step in decoded.attentions
+    ]  # (layer, head, column)
+    widths = [step.shape[-1] for step in steps]
+    assert widths == list(range(widths[0], widths[0] + len(widths))), "no layer dropped keys"
+    return torch.stack([step[..., columns] for step in steps], dim=2)
+
+
+def state(hf):
+    """What a capture could leave behind."""
+    configs = {
+        name: getattr(hf.config, name)._attn_implementation for name in ("text_config", "vision_config")
+    }
+    hooks = [
+        (name, len(module._forward_pre_hooks), len(module._forward_hooks))
+        for name, module in hf.named_modules()
+    ]
+    weights = [(name, weight.data_ptr()) for name, weight in hf.named_parameters()]
+    return hf.config._attn_implementation, configs, hooks, weights
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_captured_attention_is_that_of_every_layer_and_head_in_prefill_and_decoding(family, padding):
+    model = tiny_model(family)
+    inputs = model.inputs([picture(), picture(130, 100, seed=1)], QUESTION)
+    if padding:
+        inputs = pad_left(inputs, padding, model.tokenizer.pad_token_id)
+    with AttentionCapture(model, inputs) as capture:
+        generated = generate(model, inputs)
+    ours = capture.attention(capture.take(0, NEW_TOKENS))
+    theirs = eager_attention(family, inputs, generated, capture.image_positions)
+    assert ours.shape == (3, 4, NEW_TOKENS, sum(len(grid) for grid in capture.grids))
+    assert theirs.std() > 1e-3, "attention varies, so equality means something"
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+def test_generated_ids_and_logits_are_the_same_to_the_bit_with_and_without_capture(tiny, padding):
+    inputs = tiny.inputs(picture(), QUESTION)
+    if padding:
+        inputs = pad_left(inputs, padding, tiny.tokenizer.pad_token_id)
+    options = {"tokens": 40, "output_logits": True, "return_dict_in_generate": True}
+    without = generate(tiny, inputs, **options)
+    with AttentionCapture(tiny, inputs):
+        within = generate(tiny, inputs, **options)
+    assert within.sequences.tolist() == without.sequences.tolist()
+    assert len(set(without.sequences[0].tolist())) > 10
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(within.logits, without.logits, strict=True))
+
+
+def test_sampling_with_the_same_seed_gives_the_same_ids(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    torch.manual_seed(3)
+    without = tiny.hf.generate(**inputs, max_new_tokens=20, do_sample=True, temperature=1.5)
+    torch.manual_seed(3)
+    with AttentionCapture(tiny, inputs):
+        within = tiny.hf.generate(**inputs, max_new_tokens=20, do_sample=True, temperature=1.5)
+    assert within.tolist() == without.tolist()
+
+
+def test_a_teacher_forced_forward_keeps_what_decoding_the_same_tokens_keeps(tiny):
+    inputs = tiny.inputs([picture(), picture(64, 96, seed=1)], QUESTION)
+    prompt_length = inputs["input_ids"].shape[1]
+    with AttentionCapture(tiny, inputs) as decoding:
+        ids = generate(tiny, inputs)
+    full = inputs | {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "mm_token_type_ids": torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, NEW_TOKENS)),
+    }
+    with AttentionCapture(tiny, full, prompt_length=prompt_length) as forced, torch.inference_mode():
+        tiny.hf(**full, use_cache=False)
+    assert forced.num_tokens == NEW_TOKENS + 1  # the last row predicts one more
+    torch.testing.assert_close(forced.image_keys, decoding.image_keys, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(forced.image_values, decoding.image_values, rtol=1e-4, atol=1e-5)
+    for start, end in ((0, 1), (0, NEW_TOKENS), (3, 7), (NEW_TOKENS - 1, NEW_TOKENS)):
+        ours, theirs = forced.take(start, end), decoding.take(start, end)
+        assert (ours.start, len(ours)) == (theirs.start, len(theirs)) == (start, end - start)
+        for name in ("queries", "log_sum_exp", "hidden", "attention_rms"):
+            assert (getattr(ours, name) is None) == (getattr(theirs, name) is None)
+            if getattr(ours, name) is not None:
+                torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(forced.attention(ours), decoding.attention(theirs), rtol=1e-4, atol=1e-6)
+
+
+def test_hidden_states_are_those_that_the_final_norm_and_the_head_turn_into_the_logits(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    with AttentionCapture(tiny, inputs) as capture:
+        decoded = generate(tiny, inputs, output_logits=True, return_dict_in_generate=True)
+    hidden = capture.take(0, NEW_TOKENS).hidden
+    with torch.inference_mode():
+        logits = tiny.adapter.lm_head(tiny.hf)(tiny.adapter.final_norm(tiny.hf)(hidden))
+    torch.testing.assert_close(logits, torch.cat(decoded.logits), rtol=1e-4, atol=1e-4)
+
+
+def test_the_rms_is_the_divisor_of_the_norm_after_attention_where_there_is_one(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    layers = tiny.adapter.layers(tiny.hf)
+    seen = [[] for _ in layers]
+    hooks = [
+        norm.register_forward_hook(
+            lambda _, args, output, i=i: seen[i].append((args[0][0, -1], output[0, -1]))
+        )
+        for i, layer in enumerate(layers)
+        if (norm := tiny.adapter.attention_norm(layer)) is not None
+    ]
+    with AttentionCapture(tiny, inputs) as capture:
+        generate(tiny, inputs)
+    for hook in hooks:
+        hook.remove()
+    rms = capture.take(0, NEW_TOKENS).attention_rms
+    assert (rms is not None) == bool(hooks) == (tiny.adapter.family == "glm4v")
+    for i, layer in enumerate(layers if hooks else []):
+        norm = tiny.adapter.attention_norm(layer)
+        before, after = (torch.stack(tensors) for tensors in zip(*seen[i], strict=True))
+        torch.testing.assert_close(norm.weight * before / rms[i][:, None], after, rtol=1e-4, atol=1e-5)
+
+
+def test_keys_and_values_are_those_of_the_cache_at_the_image_tokens(tiny):
+    inputs = tiny.inputs([picture(), picture(64, 96, seed=1)], QUESTION)
+    with AttentionCapture(tiny, inputs) as capture, torch.inference_mode():
+        cache = tiny.hf(**inputs, use_cache=True).past_key_values
+    for layer in range(3):
+        theirs = cache.layers[layer]
+        assert torch.equal(capture.image_keys[layer], theirs.keys[0][:, capture.image_positions])
+        assert torch.equal(capture.image_values[layer], theirs.values[0][:, capture.image_positions])
+    assert capture.image_keys.untyped_storage().nbytes() == capture.image_keys.nbytes, (
+        "a copy of these columns alone"
+    )
+
+
+def test_vision_features_come_along_for_each_image_row_by_row(tiny):
+    images = [picture(), picture(64, 96, seed=1)]
+    inputs = tiny.inputs(images, QUESTION)
+    with AttentionCapture(tiny, inputs) as capture:
+        generate(tiny, inputs, tokens=1)
+    with torch.inference_mode():
+        theirs = tiny.hf.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output
+    assert capture.vision_features is not None
+    assert len(capture.vision_features) == len(theirs) == 2
+    for ours, feature, grid in zip(capture.vision_features, theirs, capture.grids, strict=True):
+        assert len(ours) == grid.rows * grid.cols
+        torch.testing.assert_close(ours, feature)
+
+
+@pytest.mark.parametrize("window", [None, 20])
+@pytest.mark.parametrize("chunk", [3, 7])
+def test_a_prompt_read_in_chunks_gives_the_same_attention(chunk, window):
+    options = {"use_sliding_window": window is not None, "sliding_window": window, "max_window_layers": 1}
+    model = build_tiny("qwen2_5_vl", **options)
+    inputs = model.inputs(picture(), "What?")
+    length = inputs["input_ids"].shape[1]
+    assert window is None or length - 1 - int(model.image_grids(inputs)[0].positions[0]) > window
+    with AttentionCapture(model, inputs) as whole:
+        generate(model, inputs, tokens=1)
+    with AttentionCapture(model, inputs) as chunked, torch.inference_mode():
+        positions, _ = model.hf.model.get_rope_index(
+            inputs["input_ids"], inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"]
+        )
+        images = model.hf.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"]).pooler_output
+        embeds = model.hf.model.get_input_embeddings()(inputs["input_ids"])
+        embeds[0, whole.image_positions] = torch.cat(images)
+        cache = DynamicCache(config=model.hf.config.text_config)
+        for start in range(0, length, chunk):
+            model.hf.model.language_model(
+                inputs_embeds=embeds[:, start : start + chunk],
+                position_ids=positions[:, :, start : start + chunk],
+                past_key_values=cache,
+            )
+    assert chunked.num_tokens == 1
+    ours, theirs = (capture.attention(capture.take(0, 1)) for capture in (chunked, whole))
+    assert (theirs == 0).any() == (window is not None)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_outside_a_sliding_window_the_attention_is_zero():
+    inputs = tiny_model("qwen2_5_vl").inputs(picture(), QUESTION)
+    window = inputs["input_ids"].shape[1] - 5  # the first tokens still see some of the image
+    options = {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 1}
+    model = build_tiny("qwen2_5_vl", **options)
+    slow = build_tiny("qwen2_5_vl", **options)
+    slow.hf.set_attn_implementation("eager")
+    tokens = 30
+    with AttentionCapture(model, inputs) as capture:
+        ids = generate(model, inputs, tokens=tokens)
+    with torch.inference_mode():  # one pass over everything: no key is ever dropped
+        types = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, tokens))
+        full = inputs | {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": types}
+        layers = slow.hf(**full, use_cache=False, output_attentions=True).attentions
+    rows = slice(capture.prompt_length - 1, capture.prompt_length - 1 + tokens)
+    theirs = torch.stack([layer[0, :, rows][..., capture.image_positions] for layer in layers])
+    ours = capture.attention(capture.take(0, tokens))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert (ours[0] > 0).all(), "the first layer sees everything"
+    assert (ours[1:, :, -1] == 0).all()
+    assert (ours[1:, :, 0] > 0).any()
+
+
+def test_a_kernel_without_log_sum_exp_gives_the_same_attention_and_says_that_it_is_slow(tiny, monkeypatch):
+    inputs = pad_left(tiny.inputs(picture(), QUESTION), 3, tiny.tokenizer.pad_token_id)
+    with AttentionCapture(tiny, inputs) as fast:
+        ids = generate(tiny, inputs)
+    monkeypatch.setitem(KERNELS, "cpu", _any_kernel)
+    with pytest.warns(UserWarning, match="slows decoding down"), AttentionCapture(tiny, inputs) as slow:
+        assert generate(tiny, inputs).tolist() == ids.tolist()
+    ours, theirs = (capture.attention(capture.take(0, NEW_TOKENS)) for capture in (slow, fast))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_in_bfloat16_the_weights_match_within_its_precision(tiny):
+    model = build_tiny(tiny.adapter.family)
+    model.hf.to(torch.bfloat16)
+    inputs = model.inputs(picture(), QUESTION)
+    with AttentionCapture(model, inputs) as capture:
+        ids = generate(model, inputs)
+    assert generate(model, inputs).tolist() == ids.tolist()
+    model.hf.set_attn_implementation("eager")
+    decoded = generate(model, inputs, tokens=1, output_attentions=True, return_dict_in_generate=True)
+    theirs = torch.stack([layer[0, :, -1:, capture.image_positions] for layer in decoded.attentions[0]])
+    torch.testing.assert_close(capture.attention(capture.take(0, 1)), theirs.float(), rtol=0.05, atol=0.03)
+
+
+# --- leaving no trace
+
+
+def test_the_model_is_as_it_was_after_the_block(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    before = state(tiny.hf)
+    with AttentionCapture(tiny, inputs):
+        assert state(tiny.hf) != before
+        assert tiny.hf.config.vision_config._attn_implementation == "sdpa"
+        generate(tiny, inputs, tokens=2)
+    assert state(tiny.hf) == before
+
+
+def test_the_model_is_as_it_was_after_an_exception_in_the_block_in_a_pass_and_on_the_way_in(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    before = state(tiny.hf)
+    with pytest.raises(KeyboardInterrupt), AttentionCapture(tiny, inputs):
+        raise KeyboardInterrupt
+    assert state(tiny.hf) == before
+
+    def fail(*_):
+        raise RuntimeError("inside a layer")
+
+    hook = tiny.adapter.layers(tiny.hf)[1].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="inside a layer"), AttentionCapture(tiny, inputs):
+        generate(tiny, inputs)
+    hook.remove()
+    assert state(tiny.hf) == before
+
+    with AttentionCapture(tiny, inputs):
+        within = state(tiny.hf)
+        with pytest.raises(UnsupportedModelError, match="already captures"), AttentionCapture(tiny, inputs):
+            pass
+        assert state(tiny.hf) == within, "the first capture goes on"
+    assert state(tiny.hf) == before
+
+
+def test_another_implementation_of_the_users_is_put_back(tiny):
+    model = build_tiny(tiny.adapter.family)
+    model.hf.set_attn_implementation("eager")
+    inputs = model.inputs(picture(), QUESTION)
+    before = state(model.hf)
+    with AttentionCapture(model, inputs) as capture:
+        ids = generate(model, inputs)
+    assert state(model.hf) == before
+    assert ids.tolist() == generate(model, inputs).tolist()
+    assert capture.num_tokens == NEW_TOKENS
+
+
+def test_two_threads_capture_the_same_model_at_once(tiny):
+    before = state(tiny.hf)
+    prompts = [tiny.inputs(picture(seed=seed), f"{QUESTION} {'Please. ' * seed}") for seed in range(2)]
+    alone = []
+    for inputs in prompts:
+        with AttentionCapture(tiny, inputs) as capture:
+            ids = generate(tiny, inputs, tokens=40)
+        alone.append((ids, capture.attention(capture.take(0, 40))))
+
+    together: dict[int, tuple] = {}
+    both_inside = threading.Barrier(2, timeout=60)
+
+    def run(index):
+        with AttentionCapture(tiny, prompts[index]) as capture:
+            both_inside.wait()
+            ids = generate(tiny, prompts[index], tokens=40)
+        together[index] = (ids, capture.attention(capture.take(0, 40)))
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert state(tiny.hf) == before
+    for index, (ids, attention) in enumerate(alone):
+        assert together[index][0].tolist() == ids.tolist()
+        torch.testing.assert_close(together[index][1], attention)
+
+
+def test_the_last_capture_to_leave_puts_the_model_back_whatever_the_order(tiny):
+    before = state(tiny.hf)
+    inputs = tiny.inputs(picture(), QUESTION)
+    first_open, second_open, first_closed = (threading.Event() for _ in range(3))
+    seen = {}
+
+    def other():
+        first_open.wait(60)
+        with AttentionCapture(tiny, inputs) as capture:
+            second_open.set()
+            first_closed.wait(60)
+            seen["ids"] = generate(tiny, inputs)
+            seen["tokens"] = capture.num_tokens
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with AttentionCapture(tiny, inputs):
+        first_open.set()
+        assert second_open.wait(60)
+    first_closed.set()
+    thread.join()
+    assert seen["tokens"] == NEW_TOKENS
+    assert seen["ids"].tolist() == generate(tiny, inputs).tolist()
+    assert state(tiny.hf) == before
+
+
+def test_passes_of_another_thread_are_not_recorded(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    with AttentionCapture(tiny, inputs) as capture:
+        thread = threading.Thread(target=lambda: generate(tiny, inputs, tokens=5))
+        thread.start()
+        thread.join()
+        assert capture.num_tokens == 0
+        assert capture.pending_bytes == 0
+        assert capture.vision_features is None
+        generate(tiny, inputs, tokens=3)
+    assert capture.num_tokens == 3
+
+
+# --- taking and releasing
+
+
+def test_a_worker_takes_and_releases_while_the_model_decodes(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    with AttentionCapture(tiny, inputs) as whole:
+        generate(tiny, inputs, tokens=60)
+    expected = whole.attention(whole.take(0, 60))
+    taken, peak = [], []
+
+    def work(capture):
+        for start in range(0, 60, 4):
+            while capture.num_tokens < start + 4:
+                threading.Event().wait(0.001)
+            steps = capture.take(start, start + 4)
+            capture.release(start + 4)
+            peak.append(capture.pending_bytes)
+            taken.append(capture.attention(steps))
+
+    with AttentionCapture(tiny, inputs) as capture:
+        worker = threading.Thread(target=work, args=(capture,))
+        worker.start()
+        generate(tiny, inputs, tokens=60)
+        worker.join()
+    torch.testing.assert_close(torch.cat(taken, dim=2), expected)
+    assert capture.pending_bytes == 0
+    assert whole.pending_bytes > max(peak)
+
+
+def test_pending_bytes_count_what_is_kept_until_it_is_released(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    with AttentionCapture(tiny, inputs) as capture:
+        generate(tiny, inputs)
+    steps = capture.take(0, NEW_TOKENS)
+    fields = (steps.queries, steps.log_sum_exp, steps.hidden, steps.attention_rms)
+    assert capture.pending_bytes == sum(tensor.nbytes for tensor in fields if tensor is not None)
+    capture.release(NEW_TOKENS - 3)
+    assert capture.pending_bytes == pytest.approx(
+        3 / NEW_TOKENS * sum(t.nbytes for t in fields if t is not None)
+    )
+    with pytest.raises(ValueError, match="not all kept"):
+        capture.take(0, NEW_TOKENS)
+    with pytest.raises(ValueError, match="not all kept"):
+        capture.take(NEW_TOKENS - 1, NEW_TOKENS + 1)
+    torch.testing.assert_close(capture.take(NEW_TOKENS - 2, NEW_TOKENS).queries, steps.queries[:, :, -2:])
+
+
+# --- what is refused
+
+
+def test_beams_a_second_generation_and_batches_are_refused(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    with pytest.raises(UnsupportedModelError, match="2 sequences"), AttentionCapture(tiny, inputs):
+        generate(tiny, inputs, num_beams=2)
+    with AttentionCapture(tiny, inputs):
+        generate(tiny, inputs, tokens=2)
+        with pytest.raises(UnsupportedModelError, match="one generation at a time"):
+            generate(tiny, inputs, tokens=2)
+    batch = {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
+    with pytest.raises(UnsupportedModelError, match="not a batch of 2"):
+        AttentionCapture(tiny, batch)
