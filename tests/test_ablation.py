@@ -1,0 +1,286 @@
+import pytest
+import torch
+from conftest import FAMILIES, build_tiny, picture, tiny_model
+from PIL import Image
+
+from eyeline.ablation import ablate, hidden_patches, leak
+from eyeline.errors import UnsupportedModelError
+
+METHODS = ("pixels", "attention")
+EXACT = {"rtol": 0, "atol": 2e-5}  # nats; float32 rounding over three layers
+
+
+def trace_of(model, text="so the bar is 3.", seed=1):
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    extra = torch.randint(0, 200, (5,), generator=torch.Generator().manual_seed(seed))
+    return torch.cat([torch.tensor(ids), extra])
+
+
+def random_subsets(count, patches, seed=0):
+    return torch.rand(count, patches, generator=torch.Generator().manual_seed(seed)) < 0.5
+
+
+def extended(model, inputs, trace_ids):
+    """The inputs of one ordinary forward over prompt and trace."""
+    text = torch.zeros(1, len(trace_ids), dtype=torch.long)
+    return {
+        **inputs,
+        "input_ids": torch.cat([inputs["input_ids"], trace_ids[None]], dim=1),
+        "attention_mask": torch.cat([inputs["attention_mask"], text + 1], dim=1),
+        "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], text.int()], dim=1),
+    }
+
+
+def slow_log_probs(model, inputs, trace_ids, **replaced):
+    """log_softmax of the model's own logits, one prompt, one pass."""
+    with torch.inference_mode():
+        model.hf.model.rope_deltas = None
+        logits = model.hf(**{**extended(model, inputs, trace_ids), **replaced}, use_cache=False).logits[0]
+        model.hf.model.rope_deltas = None
+    predicting = logits[inputs["input_ids"].shape[1] - 1 : -1]
+    return predicting.log_softmax(dim=-1)[torch.arange(len(trace_ids)), trace_ids]
+
+
+def slow_pixels(model, inputs, hidden):
+    """Cell by cell, patch by patch, channel by channel."""
+    pixels = inputs["pixel_values"].clone()
+    patches_per_cell = model.adapter.merge_size(model.hf) ** 2
+    first_cell = 0
+    for image in model.image_grids(inputs):
+        rows = slice(first_cell * patches_per_cell, (first_cell + len(image)) * patches_per_cell)
+        original = inputs["pixel_values"][rows]
+        width = original.shape[1] // 3
+        means = [original[:, channel * width : (channel + 1) * width].mean() for channel in range(3)]
+        for cell in range(first_cell, first_cell + len(image)):
+            if hidden[cell]:
+                for row in range(cell * patches_per_cell, (cell + 1) * patches_per_cell):
+                    for channel in range(3):
+                        pixels[row, channel * width : (channel + 1) * width] = means[channel]
+        first_cell += len(image)
+    return pixels
+
+
+def slow_mask(model, inputs, hidden, length):
+    """Query by query, key by key: additive, (1, 1, query, key)."""
+    blocked_after = {}
+    cell = 0
+    for image in model.image_grids(inputs):
+        for position in image.positions.tolist():
+            if hidden[cell]:
+                blocked_after[position] = int(image.positions.max())
+            cell += 1
+    mask = torch.zeros(1, 1, length, length)
+    for query in range(length):
+        for key in range(length):
+            if key > query or query > blocked_after.get(key, length):
+                mask[0, 0, query, key] = torch.finfo(torch.float32).min
+    return mask
+
+
+def slow_ablation(model, eager, inputs, trace_ids, hidden, method):
+    if method == "pixels":
+        return slow_log_probs(model, inputs, trace_ids, pixel_values=slow_pixels(model, inputs, hidden))
+    full = extended(model, inputs, trace_ids)
+    positions, _ = model.hf.model.get_rope_index(
+        full["input_ids"],
+        mm_token_type_ids=full["mm_token_type_ids"],
+        image_grid_thw=full["image_grid_thw"],
+    )
+    mask = slow_mask(model, inputs, hidden, full["input_ids"].shape[1])
+    return slow_log_probs(eager, inputs, trace_ids, attention_mask=mask, position_ids=positions)
+
+
+@pytest.fixture(params=[1, 2], ids=["one image", "two images"])
+def question(request, tiny):
+    pictures = [picture(seed=1), picture(128, 96, seed=2)][: request.param]
+    return tiny.inputs(pictures, "How many?")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_drop_equals_its_slow_definition(tiny, question, method):
+    eager = build_tiny(tiny.adapter.family)
+    eager.hf.set_attn_implementation("eager")
+    trace_ids = trace_of(tiny)
+    patches = int(question["mm_token_type_ids"].sum())
+    hidden = torch.cat([random_subsets(3, patches), torch.ones(1, patches, dtype=torch.bool)])
+    result = ablate(tiny, question, trace_ids, hidden, method)
+    unablated = slow_log_probs(tiny, question, trace_ids)
+    slow = torch.stack([slow_ablation(tiny, eager, question, trace_ids, row, method) for row in hidden])
+    torch.testing.assert_close(result.log_probs, unablated, **EXACT)
+    torch.testing.assert_close(result.drops, unablated - slow, **EXACT)
+    assert result.drops.abs().amax(dim=1).min() > 0.01  # every subset did something
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batched_ablation_equals_one_by_one(tiny, question, method):
+    trace_ids = trace_of(tiny)
+    hidden = random_subsets(7, int(question["mm_token_type_ids"].sum()))
+    together = ablate(tiny, question, trace_ids, hidden, method, tokens_per_batch=10**6)
+    in_threes = ablate(tiny, question, trace_ids, hidden, method, tokens_per_batch=3 * 150)
+    alone = torch.cat([ablate(tiny, question, trace_ids, row[None], method).drops for row in hidden])
+    torch.testing.assert_close(together.drops, alone, **EXACT)
+    torch.testing.assert_close(in_threes.drops, alone, **EXACT)
+    torch.testing.assert_close(
+        ablate(tiny, question, trace_ids, hidden, method, tokens_per_batch=1).drops, alone, **EXACT
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_hiding_nothing_changes_nothing(tiny, question, method):
+    hidden = random_subsets(3, int(question["mm_token_type_ids"].sum()))
+    hidden[1] = False
+    drops = ablate(tiny, question, trace_of(tiny), hidden, method).drops
+    assert drops[1].abs().max() < 1e-5
+    assert drops[0].abs().max() > 0.01
+
+
+def test_a_hidden_cell_is_a_cell_painted_in_the_images_mean_colour(tiny):
+    side = 2 * tiny.hf.config.vision_config.patch_size
+    colours = torch.tensor([[40, 0, 9], [80, 30, 9], [120, 60, 9], [160, 90, 9], [200, 120, 9], [0, 240, 9]])
+    mean = (100, 90, 9)  # a whole number, so that painting rounds nothing
+    assert colours.float().mean(dim=0).tolist() == list(mean)
+
+    def paint(cells):
+        image = Image.fromarray(cells.view(2, 3, 3).to(torch.uint8).numpy())
+        return tiny.inputs(image.resize((3 * side, 2 * side), Image.Resampling.NEAREST), "Which?")
+
+    inputs, trace_ids = paint(colours), trace_of(tiny)
+    result = ablate(tiny, inputs, trace_ids, torch.eye(6, dtype=torch.bool), "pixels")
+    for cell in range(6):
+        painted = colours.clone()
+        painted[cell] = torch.tensor(mean)
+        alone = ablate(tiny, paint(painted), trace_ids, torch.zeros(0, 6, dtype=torch.bool))
+        torch.testing.assert_close(result.log_probs - result.drops[cell], alone.log_probs, rtol=0, atol=1e-4)
+        assert result.drops[cell].abs().max() > 1e-3
+
+
+def test_hiding_one_image_leaves_the_others_pixels_alone(tiny):
+    first, second, blank = picture(seed=1), picture(128, 96, seed=2), Image.new("RGB", (128, 96), "teal")
+    trace_ids = trace_of(tiny)
+    inputs = tiny.inputs([first, second], "How many?")
+    counts = [len(image) for image in tiny.image_grids(inputs)]
+    hidden = torch.tensor([[False] * counts[0] + [True] * counts[1]])
+    log_probs = {}
+    for name, image in {"original": second, "blank": blank}.items():
+        pixels = tiny.inputs([first, image], "How many?")
+        first_rows = counts[0] * tiny.adapter.merge_size(tiny.hf) ** 2
+        colour = inputs["pixel_values"][first_rows:].unflatten(1, (3, -1)).mean(dim=(0, 2), keepdim=True)
+        if name == "blank":  # in the second image's mean colour, processed apart from it
+            pixels["pixel_values"][first_rows:].unflatten(1, (3, -1))[:] = colour
+        log_probs[name] = ablate(
+            tiny, pixels, trace_ids, torch.zeros(0, sum(counts), dtype=torch.bool)
+        ).log_probs
+    result = ablate(tiny, inputs, trace_ids, hidden)
+    torch.testing.assert_close(result.drops[0], log_probs["original"] - log_probs["blank"], **EXACT)
+    assert result.drops.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_padding_and_what_an_earlier_call_left_in_the_model_change_nothing(tiny, method):
+    inputs, trace_ids = tiny.inputs(picture(seed=1), "How many?"), trace_of(tiny)
+    hidden = random_subsets(2, 6)
+    expected = ablate(tiny, inputs, trace_ids, hidden, method)
+    padding = torch.full((1, 4), tiny.tokenizer.pad_token_id)
+    padded = {
+        **inputs,
+        "input_ids": torch.cat([padding, inputs["input_ids"]], dim=1),
+        "attention_mask": torch.cat([torch.zeros_like(padding), inputs["attention_mask"]], dim=1),
+        "mm_token_type_ids": torch.cat([torch.zeros_like(padding).int(), inputs["mm_token_type_ids"]], dim=1),
+    }
+    stale = torch.tensor([[-77]])
+    tiny.hf.model.rope_deltas = stale
+    try:
+        result = ablate(tiny, padded, trace_ids, hidden, method)
+        assert tiny.hf.model.rope_deltas is stale
+    finally:
+        tiny.hf.model.rope_deltas = None
+    assert torch.equal(result.drops, expected.drops)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_image_token_that_the_model_wrote_itself_is_text(tiny, method):
+    inputs, trace_ids = tiny.inputs(picture(seed=1), "How many?"), trace_of(tiny)
+    trace_ids[3] = tiny.adapter.image_token_id(tiny.hf)
+    result = ablate(tiny, inputs, trace_ids, random_subsets(2, 6), method)
+    with torch.inference_mode():  # as in decoding: prompt first, then the trace on its cache
+        prompt = tiny.hf(**inputs, use_cache=True)
+        positions = torch.arange(len(trace_ids)) + inputs["input_ids"].shape[1] + tiny.hf.model.rope_deltas[0]
+        tiny.hf.model.rope_deltas = None
+        after = tiny.hf(
+            input_ids=trace_ids[None, :-1],
+            past_key_values=prompt.past_key_values,
+            position_ids=positions[:-1].expand(3, 1, -1),
+        ).logits[0]
+    logits = torch.cat([prompt.logits[0, -1:], after])
+    expected = logits.log_softmax(dim=-1)[torch.arange(len(trace_ids)), trace_ids]
+    torch.testing.assert_close(result.log_probs, expected, **EXACT)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_logits_in_small_chunks_give_the_same_drops(monkeypatch, method):
+    model = tiny_model("qwen3_vl")
+    inputs, trace_ids, hidden = (
+        model.inputs(picture(seed=1), "How many?"),
+        trace_of(model),
+        random_subsets(3, 6),
+    )
+    expected = ablate(model, inputs, trace_ids, hidden, method)
+    monkeypatch.setattr("eyeline.ablation.LOGITS_AT_ONCE", 1)
+    torch.testing.assert_close(
+        ablate(model, inputs, trace_ids, hidden, method).drops, expected.drops, **EXACT
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bfloat16_model_is_ablated_in_bfloat16_with_float32_log_probs(family, method):
+    model = build_tiny(family)
+    exact = ablate(model, model.inputs(picture(), "How many?"), trace_of(model), random_subsets(3, 6), method)
+    model.hf.to(torch.bfloat16)
+    result = ablate(
+        model, model.inputs(picture(), "How many?"), trace_of(model), random_subsets(3, 6), method
+    )
+    assert result.drops.dtype == torch.float32
+    torch.testing.assert_close(result.drops, exact.drops, rtol=0, atol=0.5)
+    assert torch.corrcoef(torch.stack([result.drops.flatten(), exact.drops.flatten()]))[0, 1] > 0.95
+
+
+def test_drops_can_be_used_in_autograd():
+    model = tiny_model("qwen3_vl")
+    result = ablate(model, model.inputs(picture(), "How many?"), trace_of(model), random_subsets(2, 6))
+    weight = torch.ones((), requires_grad=True)
+    (result.drops * weight * result.log_probs).sum().backward()
+    assert weight.grad is not None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_empty_trace_and_no_subsets_give_empty_results(method):
+    model = tiny_model("qwen3_vl")
+    inputs = model.inputs(picture(), "How many?")
+    nothing = ablate(model, inputs, torch.zeros(0, dtype=torch.long), random_subsets(2, 6), method)
+    assert nothing.drops.shape == (2, 0)
+    alone = ablate(model, inputs, trace_of(model), random_subsets(0, 6), method)
+    assert alone.drops.shape == (0, len(alone.log_probs))
+    assert len(alone.log_probs) == len(trace_of(model))
+
+
+def test_attention_knockout_refuses_sliding_windows():
+    model = build_tiny("qwen2_5_vl", use_sliding_window=True, sliding_window=8, max_window_layers=1)
+    inputs = model.inputs(picture(), "How many?")
+    with pytest.raises(UnsupportedModelError, match=r"sliding windows.*hide pixels"):
+        ablate(model, inputs, trace_of(model), random_subsets(1, 6), "attention")
+    assert ablate(model, inputs, trace_of(model), random_subsets(1, 6), "pixels").drops.abs().max() > 0
+
+
+def test_a_subset_of_regions_hides_the_cells_of_each():
+    subsets = torch.tensor([[True, False, True], [False, False, False]])
+    hidden = hidden_patches(subsets, torch.tensor([2, 1, 0, 1]))
+    assert hidden.tolist() == [[True, False, True, False], [False] * 4]
+
+
+def test_leak_is_the_share_of_the_pixels_effect_that_knockout_misses():
+    pixels = torch.tensor([1.0, -2.0, 3.0])
+    assert leak(pixels, pixels) == pytest.approx(0)
+    assert leak(pixels, torch.zeros(3)) == pytest.approx(1)
+    assert leak(pixels, pixels / 4) == pytest.approx(0.75)
+    assert leak(torch.zeros(3), pixels) == 0
