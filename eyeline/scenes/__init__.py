@@ -44,7 +44,9 @@ def draw(family: str, seed: int) -> Scene:
     if family not in FAMILIES:
         raise DataError(f"No scenes of family {family!r}. Expected one of {', '.join(FAMILIES)}.")
     if not 0 <= seed <= MAX_SEED:
-        raise DataError(f"Seed {seed} is out of range. Expected 0 to {MAX_SEED} (from 8,000,000 on: test scenes).")
+        raise DataError(
+            f"Seed {seed} is out of range. Expected 0 to {MAX_SEED} (from 8,000,000 on: test scenes)."
+        )
     rng = Random(f"{family} {seed}")
     kinds = FAMILIES[family]
     kind = rng.choice(sorted(kinds))

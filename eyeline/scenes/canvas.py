@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 Box = tuple[int, int, int, int]
 Colour = tuple[int, int, int]
+Real = float | int
 
 CELL = 32  # pixels a side of one visual token: patch 16, merged 2 x 2
 FONTS = (
@@ -36,7 +37,22 @@ COLOURS: dict[str, Colour] = {
 BACKGROUNDS: tuple[Colour, ...] = (
     (255, 255, 255), (248, 244, 232), (228, 238, 248), (234, 246, 234), (224, 224, 228), (250, 232, 236),
 )  # fmt: skip
-GRIDS = ((8, 8), (8, 8), (8, 8), (9, 8), (8, 9), (10, 7), (7, 10), (10, 8), (8, 10), (12, 7), (7, 12), (10, 10), (12, 9), (12, 12))
+GRIDS = (
+    (8, 8),
+    (8, 8),
+    (8, 8),
+    (9, 8),
+    (8, 9),
+    (10, 7),
+    (7, 10),
+    (10, 8),
+    (8, 10),
+    (12, 7),
+    (7, 12),
+    (10, 10),
+    (12, 9),
+    (12, 12),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +103,32 @@ class Canvas:
         at = 0
         boxes = []
         for word in text.split(" "):
-            left, top, right, bottom = self.draw.textbbox((x + face.getlength(text[:at]), y), word, font=face, anchor="l" + anchor[1])
+            left, top, right, bottom = self.draw.textbbox(
+                (x + face.getlength(text[:at]), y), word, font=face, anchor="l" + anchor[1]
+            )
             box = (round(left), round(top), round(right), round(bottom))
             self.items.append(Item(box, order, word=word.strip(".,:?"), colour=colour))
             boxes.append(box)
             for index, char in enumerate(word):
-                start, stop = x + face.getlength(text[: at + index]), x + face.getlength(text[: at + index + 1])
+                start, stop = (
+                    x + face.getlength(text[: at + index]),
+                    x + face.getlength(text[: at + index + 1]),
+                )
                 self.glyphs.append((char, (round(start), box[1], round(stop), box[3])))
             at += len(word) + 1
         return union(*boxes)
 
-    def mark(self, name: str, box: Box, *, order: int = 0, colour: str = "", number: int | None = None) -> Box:
+    def mark(
+        self, name: str, box: Box, *, order: int = 0, colour: str = "", number: int | None = None
+    ) -> Box:
         """Draws a symbol of `SYMBOLS` into the box."""
         fill = self.paint(colour) if colour else self.ink
         SYMBOLS[name](self.draw, box, fill)
         return self.note(name, box, order=order, colour=colour, number=number)
 
-    def note(self, name: str, box: Box, *, order: int = 0, colour: str = "", number: int | None = None) -> Box:
+    def note(
+        self, name: str, box: Box, *, order: int = 0, colour: str = "", number: int | None = None
+    ) -> Box:
         """Remembers a mark that the scene has drawn by itself."""
         self.items.append(Item(box, order, mark=name, colour=colour, number=number))
         return box
@@ -147,7 +172,7 @@ def _ring(pen, box, fill):
     pen.ellipse(box, outline=fill, width=max(3, (box[2] - box[0]) // 5))
 
 
-def _inside(box: Box, left: float, top: float, right: float, bottom: float) -> tuple[float, float, float, float]:
+def _inside(box: Box, left: Real, top: Real, right: Real, bottom: Real) -> tuple[Real, Real, Real, Real]:
     width, height = box[2] - box[0], box[3] - box[1]
     return box[0] + left * width, box[1] + top * height, box[0] + right * width, box[1] + bottom * height
 
@@ -209,7 +234,10 @@ def _resistor(pen, box, fill):
 
 def _motor(pen, box, fill):
     pen.ellipse(box, outline=fill, width=3)
-    points = [_inside(box, x, y, 0, 0)[:2] for x, y in ((0.3, 0.75), (0.3, 0.3), (0.5, 0.55), (0.7, 0.3), (0.7, 0.75))]
+    points = [
+        _inside(box, x, y, 0, 0)[:2]
+        for x, y in ((0.3, 0.75), (0.3, 0.3), (0.5, 0.55), (0.7, 0.3), (0.7, 0.75))
+    ]
     pen.line(points, fill=fill, width=3)
 
 
@@ -220,7 +248,10 @@ SYMBOLS = {
     "triangle": _polygon([(0.5, 0.05), (1, 0.95), (0, 0.95)]),
     "diamond": _polygon([(0.5, 0), (0.9, 0.5), (0.5, 1), (0.1, 0.5)]),
     "star": _star(),
-    "cross": _polygon([(0.35, 0), (0.65, 0), (0.65, 0.35), (1, 0.35), (1, 0.65), (0.65, 0.65), (0.65, 1), (0.35, 1), (0.35, 0.65), (0, 0.65), (0, 0.35), (0.35, 0.35)]),
+    "cross": _polygon(
+        [(0.35, 0), (0.65, 0), (0.65, 0.35), (1, 0.35), (1, 0.65), (0.65, 0.65)]
+        + [(0.65, 1), (0.35, 1), (0.35, 0.65), (0, 0.65), (0, 0.35), (0.35, 0.35)]
+    ),
     "apple": _apple,
     "banana": _banana,
     "carrot": _carrot,

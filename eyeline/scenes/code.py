@@ -39,7 +39,9 @@ def page(rng: Random) -> tuple[Canvas, list[Question]]:
     )
     heading, paragraph, button = _heading(title, colour), f"<p>{note}</p>", _button(press, button_colour)
     return canvas, [
-        Question("Write the HTML of this page.", read, "\n".join(("<body>", heading, paragraph, button, "</body>"))),
+        Question(
+            "Write the HTML of this page.", read, "\n".join(("<body>", heading, paragraph, button, "</body>"))
+        ),
         Question("Write the HTML of the button.", (read[2],), button),
         Question("Write the HTML of the heading.", (read[0],), heading),
     ]
@@ -71,7 +73,11 @@ def listing(rng: Random) -> tuple[Canvas, list[Question]]:
     kind: Sentence = (f"The entries have {'numbers' if ordered else 'bullets'}.", tuple(bullets))
     lines = [f"<{tag}>", *(f"<li>{entry}</li>" for entry in entries), f"</{tag}>"]
     return canvas, [
-        Question("Write the HTML of this page.", (*read, kind), "\n".join(("<body>", _heading(title, colour), *lines, "</body>"))),
+        Question(
+            "Write the HTML of this page.",
+            (*read, kind),
+            "\n".join(("<body>", _heading(title, colour), *lines, "</body>")),
+        ),
         Question("Write the HTML of the list.", (*read[1:], kind), "\n".join(lines)),
         Question("Write the HTML of the heading.", (read[0],), _heading(title, colour)),
     ]

@@ -2,12 +2,12 @@
 
 from random import Random
 
-from eyeline.scenes.canvas import COLOURS, Box, Canvas, union
+from eyeline.scenes.canvas import COLOURS, Box, Canvas, Real, union
 from eyeline.scenes.lexicon import CITIES, COLUMNS, DAYS, FIELDS, FOODS, NAMES, SHOPS
 from eyeline.scenes.question import Question, Sentence, ask
 
 
-def _rows(canvas: Canvas, count: int, size: int, top: float) -> list[int]:
+def _rows(canvas: Canvas, count: int, size: int, top: Real) -> list[int]:
     """Vertical centres of `count` lines of text from `top` on, evenly spread over some of the room."""
     room = canvas.height - top - size * 0.4
     step = min(room / count, size * canvas.rng.uniform(1.5, 2.2))
@@ -19,7 +19,14 @@ def form(rng: Random) -> tuple[Canvas, list[Question]]:
     """Three to five fields, each with its value beside it."""
     canvas = Canvas(rng)
     fields = rng.sample(FIELDS, rng.randint(3, 5))
-    pools = {"Name": NAMES, "City": CITIES, "Day": DAYS, "Age": range(10, 99), "Room": range(1, 99), "Code": range(10, 99)}
+    pools = {
+        "Name": NAMES,
+        "City": CITIES,
+        "Day": DAYS,
+        "Age": range(10, 99),
+        "Room": range(1, 99),
+        "Code": range(10, 99),
+    }
     values = [str(rng.choice(pools[field])) for field in fields]
     size = rng.randint(19, 28)
     left = rng.randint(10, 24)
@@ -28,18 +35,31 @@ def form(rng: Random) -> tuple[Canvas, list[Question]]:
     lined = rng.random() < 0.4
     colour = rng.choice(("", "", *COLOURS))
     read: list[Sentence] = []
-    for order, (field, value, y) in enumerate(zip(fields, values, _rows(canvas, len(fields), size, 8), strict=True), start=1):
+    for order, (field, value, y) in enumerate(
+        zip(fields, values, _rows(canvas, len(fields), size, 8), strict=True), start=1
+    ):
         label = canvas.text(left, y, field + ":", size, order=order)
         x = left + widest + 16 if aligned else label[2] + 12
         box = canvas.text(x, y, value, size, order=order, colour=colour)
         if lined:
-            canvas.draw.line((left, y + size * 0.62, canvas.width - 10, y + size * 0.62), fill=(150, 150, 150), width=1)
+            canvas.draw.line(
+                (left, y + size * 0.62, canvas.width - 10, y + size * 0.62), fill=(150, 150, 150), width=1
+            )
         read.append((f"Line {order} says {field} {value}.", (label, box)))
     questions = []
     for at in rng.sample(range(len(fields)), 2):
-        questions.append(ask(f"What is the {fields[at].lower()}?", read, f"The {fields[at].lower()} is {values[at]}.", values[at]))
+        questions.append(
+            ask(
+                f"What is the {fields[at].lower()}?",
+                read,
+                f"The {fields[at].lower()} is {values[at]}.",
+                values[at],
+            )
+        )
     at = rng.randrange(len(fields))
-    questions.append(ask(f"Which field says {values[at]}?", read, f"The field is {fields[at]}.", fields[at])) if values.count(values[at]) == 1 else None
+    questions.append(
+        ask(f"Which field says {values[at]}?", read, f"The field is {fields[at]}.", fields[at])
+    ) if values.count(values[at]) == 1 else None
     questions.append(Question("What is on the first line?", (read[0],), f"{fields[0]} {values[0]}"))
     return canvas, questions
 
@@ -54,7 +74,9 @@ def receipt(rng: Random) -> tuple[Canvas, list[Question]]:
     shop = rng.choice(SHOPS)
     ys = _rows(canvas, len(items) + 2, size, 4)
     left, right = rng.randint(10, 24), min(canvas.width - 12, rng.randint(200, 300))
-    title = canvas.text((left + right) // 2, ys[0], shop, round(size * 1.15), anchor="mm", colour=rng.choice(("", *COLOURS)))
+    title = canvas.text(
+        (left + right) // 2, ys[0], shop, round(size * 1.15), anchor="mm", colour=rng.choice(("", *COLOURS))
+    )
     read: list[Sentence] = [(f"The receipt is from the {shop}.", (title,))]
     for order, (item, price, y) in enumerate(zip(items, prices, ys[1:], strict=False), start=1):
         word = canvas.text(left, y, item, size, order=order)
@@ -92,18 +114,31 @@ def table(rng: Random) -> tuple[Canvas, list[Question]]:
         for x, column in zip(xs, numbers, strict=True):
             boxes.append(canvas.text(x, y, str(column[order - 1]), size, order=order, anchor="mm"))
         if ruled:
-            canvas.draw.line((left, y - size * 0.8, canvas.width - 8, y - size * 0.8), fill=(140, 140, 140), width=1)
-        read.append((f"Row {order} is {person} with {numbers[0][order - 1]} and {numbers[1][order - 1]}.", (union(*boxes),)))
-    at, column = rng.randrange(len(people)), rng.randrange(2)
-    other = rng.randrange(len(people))
-    top = people[numbers[column].index(max(numbers[column]))]
-    place = ("first", "second")
+            canvas.draw.line(
+                (left, y - size * 0.8, canvas.width - 8, y - size * 0.8), fill=(140, 140, 140), width=1
+            )
+        read.append(
+            (
+                f"Row {order} is {person} with {numbers[0][order - 1]} and {numbers[1][order - 1]}.",
+                (union(*boxes),),
+            )
+        )
+
+    def value_of(person: int, column: int) -> Question:
+        what, value = f"{columns[column]} of {people[person]}", numbers[column][person]
+        which = ("first", "second")[column]
+        return ask(f"What is the {what}?", read, f"The {what} is the {which} number, {value}.", value)
+
+    column = rng.randrange(2)
+    highest = max(numbers[column])
+    top = people[numbers[column].index(highest)]
+    conclusion = f"The highest {columns[column]} is {highest}, that is {top}."
     return canvas, [
-        ask(f"What is the {columns[column]} of {people[at]}?", read, f"The {columns[column]} of {people[at]} is the {place[column]} number, {numbers[column][at]}.", numbers[column][at]),
-        ask(f"What is the {columns[1 - column]} of {people[other]}?", read, f"The {columns[1 - column]} of {people[other]} is the {place[1 - column]} number, {numbers[1 - column][other]}.", numbers[1 - column][other]),
-        ask(f"Who has the highest {columns[column]}?", read, f"The highest {columns[column]} is {max(numbers[column])}, that is {top}.", top),
+        value_of(rng.randrange(len(people)), column),
+        value_of(rng.randrange(len(people)), 1 - column),
+        ask(f"Who has the highest {columns[column]}?", read, conclusion, top),
         Question("Who is in the first row?", (read[0], read[1]), people[0]),
-    ]  # fmt: skip
+    ]
 
 
 KINDS = {"form": form, "receipt": receipt, "table": table}

@@ -18,11 +18,20 @@ def _objects(rng: Random, count: int) -> list[tuple[str, str]]:
     return rng.sample(pairs, count)
 
 
-def _place(canvas: Canvas, cells: list[tuple[int, int]], rows: int, cols: int, names: list[tuple[str, str]], sizes: list[float]) -> list[Box]:
+def _place(
+    canvas: Canvas,
+    cells: list[tuple[int, int]],
+    rows: int,
+    cols: int,
+    names: list[tuple[str, str]],
+    sizes: list[float],
+) -> list[Box]:
     """Draws the objects into cells (row, column) of a layout, jittered; `cells` come in reading order."""
     boxes = []
     width, height = canvas.width / cols, canvas.height / rows
-    for order, ((row, col), (colour, shape), size) in enumerate(zip(cells, names, sizes, strict=True), start=1):
+    for order, ((row, col), (colour, shape), size) in enumerate(
+        zip(cells, names, sizes, strict=True), start=1
+    ):
         side = min(width, height) * size
         x = (col + 0.5) * width + canvas.rng.uniform(-0.4, 0.4) * (width - side)
         y = (row + 0.5) * height + canvas.rng.uniform(-0.4, 0.4) * (height - side)
@@ -49,7 +58,11 @@ def _read(names: list[tuple[str, str]], boxes: list[Box]) -> list[Sentence]:
 def scatter(rng: Random) -> tuple[Canvas, list[Question]]:
     """Three to six objects in jittered cells of two or three rows."""
     canvas = Canvas(rng)
-    rows, cols = rng.choice(((2, 3), (3, 3), (2, 4))) if canvas.width >= canvas.height else rng.choice(((3, 2), (3, 3)))
+    rows, cols = (
+        rng.choice(((2, 3), (3, 3), (2, 4)))
+        if canvas.width >= canvas.height
+        else rng.choice(((3, 2), (3, 3)))
+    )
     count = rng.randint(3, 6)
     cells = sorted(rng.sample([(row, col) for row in range(rows) for col in range(cols)], count))
     names = _objects(rng, count)
@@ -65,7 +78,12 @@ def scatter(rng: Random) -> tuple[Canvas, list[Question]]:
         what = plural.format(value) if value != "cross" else "crosses"
         questions.append(ask(f"How many {what} are there?", read, f"I count {matches} {what}.", matches))
     questions.append(
-        ask("Which object is the largest?", read, f"The largest is object {largest + 1}, the {_name(names[largest])}.", _name(names[largest]))
+        ask(
+            "Which object is the largest?",
+            read,
+            f"The largest is object {largest + 1}, the {_name(names[largest])}.",
+            _name(names[largest]),
+        )
     )
     return canvas, questions
 
@@ -75,7 +93,9 @@ def row(rng: Random) -> tuple[Canvas, list[Question]]:
     canvas = Canvas(rng)
     count = rng.randint(3, 5)
     names = _objects(rng, count)
-    boxes = _place(canvas, [(0, col) for col in range(count)], 1, count, names, [rng.uniform(0.6, 0.9) for _ in names])
+    boxes = _place(
+        canvas, [(0, col) for col in range(count)], 1, count, names, [rng.uniform(0.6, 0.9) for _ in names]
+    )
     read = _read(names, boxes)
     questions = []
     for side, step, at in (("left", -1, rng.randrange(1, count)), ("right", 1, rng.randrange(count - 1))):
@@ -89,7 +109,14 @@ def row(rng: Random) -> tuple[Canvas, list[Question]]:
     at = rng.randrange(count)
     same = [pair for pair in names if pair[1] == names[at][1]]
     if len(same) == 1:
-        questions.append(ask(f"Which colour is the {names[at][1]}?", read, f"The {names[at][1]} is {names[at][0]}.", names[at][0]))
+        questions.append(
+            ask(
+                f"Which colour is the {names[at][1]}?",
+                read,
+                f"The {names[at][1]} is {names[at][0]}.",
+                names[at][0],
+            )
+        )
     return canvas, questions
 
 
@@ -107,10 +134,21 @@ def nine(rng: Random) -> tuple[Canvas, list[Question]]:
     questions = []
     for at in rng.sample(range(count), min(count, 2)):
         place = f"{ROWS[cells[at][0]]} {COLUMNS[cells[at][1]]}"
-        questions.append(ask(f"Where is the {_name(names[at])}?", read, f"The {_name(names[at])} is at the {place}.", place))
+        questions.append(
+            ask(
+                f"Where is the {_name(names[at])}?", read, f"The {_name(names[at])} is at the {place}.", place
+            )
+        )
     at = rng.randrange(count)
     place = f"{ROWS[cells[at][0]]} {COLUMNS[cells[at][1]]}"
-    questions.append(ask(f"What is at the {place}?", read, f"At the {place} I see the {_name(names[at])}.", _name(names[at])))
+    questions.append(
+        ask(
+            f"What is at the {place}?",
+            read,
+            f"At the {place} I see the {_name(names[at])}.",
+            _name(names[at]),
+        )
+    )
     return canvas, questions
 
 
@@ -126,11 +164,24 @@ def fruit(rng: Random) -> tuple[Canvas, list[Question]]:
     questions = []
     for colour, kind in rng.sample(names, 2):
         questions.append(
-            ask(f"Which colour is the {kind}?", read, f"The {kind} is {colour}.", colour, prior=colour != FRUIT[kind])
+            ask(
+                f"Which colour is the {kind}?",
+                read,
+                f"The {kind} is {colour}.",
+                colour,
+                prior=colour != FRUIT[kind],
+            )
         )
     at = rng.randrange(len(names))
     if sum(colour == names[at][0] for colour, _ in names) == 1:
-        questions.append(ask(f"What is {names[at][0]}?", read, f"The {names[at][0]} one is the {names[at][1]}.", names[at][1]))
+        questions.append(
+            ask(
+                f"What is {names[at][0]}?",
+                read,
+                f"The {names[at][0]} one is the {names[at][1]}.",
+                names[at][1],
+            )
+        )
     return canvas, questions
 
 

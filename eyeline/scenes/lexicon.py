@@ -16,7 +16,20 @@ TOTALS = ("Total",)
 WORDS: tuple[str, ...] = tuple(
     dict.fromkeys(
         word
-        for group in (FOODS, NAMES, CITIES, DAYS, ANIMALS, FIELDS, SHOPS, COLUMNS, TITLES, NOTES, BUTTONS, TOTALS)
+        for group in (
+            FOODS,
+            NAMES,
+            CITIES,
+            DAYS,
+            ANIMALS,
+            FIELDS,
+            SHOPS,
+            COLUMNS,
+            TITLES,
+            NOTES,
+            BUTTONS,
+            TOTALS,
+        )
         for phrase in group
         for word in phrase.split()
     )

@@ -33,7 +33,9 @@ def arithmetic(rng: Random) -> tuple[Canvas, list[Question]]:
     boxes: dict[int, Box] = {}
     if rng.random() < 0.5:  # in a line
         gap = size * rng.uniform(0.25, 0.4)
-        x = rng.uniform(8, max(9, canvas.width - sum(canvas.text_size(text, size)[0] + gap for text, _ in parts)))
+        x = rng.uniform(
+            8, max(9, canvas.width - sum(canvas.text_size(text, size)[0] + gap for text, _ in parts))
+        )
         y = rng.randint(size, canvas.height - size)
         for text, order in parts:
             boxes[order] = canvas.text(round(x), y, text, size, order=order, colour=fill_colour)
@@ -43,12 +45,24 @@ def arithmetic(rng: Random) -> tuple[Canvas, list[Question]]:
         step = size * rng.uniform(1.2, 1.5)
         y = rng.uniform(size, max(size + 1, canvas.height - 3.6 * step))
         boxes[1] = canvas.text(right, round(y), str(first), size, order=1, colour=fill_colour, anchor="rm")
-        boxes[3] = canvas.text(right, round(y + step), str(second), size, order=3, colour=fill_colour, anchor="rm")
-        boxes[2] = canvas.text(round(right - size * 2.2), round(y + step), SIGNS[sign], size, order=2, colour=fill_colour, anchor="rm")
+        boxes[3] = canvas.text(
+            right, round(y + step), str(second), size, order=3, colour=fill_colour, anchor="rm"
+        )
+        boxes[2] = canvas.text(
+            round(right - size * 2.2),
+            round(y + step),
+            SIGNS[sign],
+            size,
+            order=2,
+            colour=fill_colour,
+            anchor="rm",
+        )
         line = round(y + 1.6 * step)
         canvas.draw.line((right - size * 2.5, line, right, line), fill=canvas.ink, width=3)
         if shown is not None:
-            boxes[4] = canvas.text(right, round(y + 2.2 * step), str(shown), size, order=4, colour=fill_colour, anchor="rm")
+            boxes[4] = canvas.text(
+                right, round(y + 2.2 * step), str(shown), size, order=4, colour=fill_colour, anchor="rm"
+            )
     read: list[Sentence] = [
         (f"The first number is {first}.", (boxes[1],)),
         (f"The sign is {sign}.", (boxes[2],)),
@@ -61,11 +75,13 @@ def arithmetic(rng: Random) -> tuple[Canvas, list[Question]]:
     ]
     if shown is not None:
         wrong: Sentence = (f"The written result is {shown}.", (boxes[4],))
-        questions.append(Question("Which result is written?", (*read, wrong), str(shown), prior=shown != true))
+        questions.append(
+            Question("Which result is written?", (*read, wrong), str(shown), prior=shown != true)
+        )
     return canvas, questions
 
 
-def _outline(canvas: Canvas, points: list[tuple[float, float]]) -> None:
+def _outline(canvas: Canvas, points: list[tuple[float | int, float | int]]) -> None:
     colour = canvas.rng.choice(list(COLOURS))
     fill = canvas.paint(colour) if canvas.rng.random() < 0.4 else None
     canvas.draw.polygon(points, fill=fill, outline=canvas.ink)
@@ -91,7 +107,12 @@ def rectangle(rng: Random) -> tuple[Canvas, list[Question]]:
             str(2 * both),
         ),
         ask("What is the area?", read, f"{width} times {height} is {width * height}.", width * height),
-        ask("How long is the longer side?", read, f"The longer side is {max(width, height)}.", max(width, height)),
+        ask(
+            "How long is the longer side?",
+            read,
+            f"The longer side is {max(width, height)}.",
+            max(width, height),
+        ),
     ]
 
 
@@ -122,11 +143,20 @@ def triangle(rng: Random) -> tuple[Canvas, list[Question]]:
     return canvas, [
         Question(
             "What is the perimeter?",
-            (*read, (f"{sides[0]} plus {sides[1]} is {two}.", ()), (f"{two} plus {sides[2]} is {sum(sides)}.", ())),
+            (
+                *read,
+                (f"{sides[0]} plus {sides[1]} is {two}.", ()),
+                (f"{two} plus {sides[2]} is {sum(sides)}.", ()),
+            ),
             str(sum(sides)),
         ),
         ask("How long is the longest side?", read, f"The longest side is {longest}.", longest),
-        ask("Which side is the longest?", read, f"The longest side is the {names[sides.index(longest)]} one.", names[sides.index(longest)]),
+        ask(
+            "Which side is the longest?",
+            read,
+            f"The longest side is the {names[sides.index(longest)]} one.",
+            names[sides.index(longest)],
+        ),
     ]
 
 

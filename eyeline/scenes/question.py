@@ -19,6 +19,8 @@ class Question:
         return " ".join(text for text, _ in self.sentences)
 
 
-def ask(prompt: str, read: list[Sentence], conclusion: str, answer: object, *, prior: bool = False) -> Question:
+def ask(
+    prompt: str, read: list[Sentence], conclusion: str, answer: object, *, prior: bool = False
+) -> Question:
     """A question whose trace first reads the scene, then concludes."""
     return Question(prompt, (*read, (conclusion, ())), str(answer), prior)

@@ -1,5 +1,6 @@
 """Science scenes: food chains with arrows, thermometers and beakers with a scale, simple circuits."""
 
+from itertools import pairwise
 from random import Random
 
 from eyeline.scenes.canvas import COLOURS, Box, Canvas
@@ -34,9 +35,11 @@ def chain(rng: Random) -> tuple[Canvas, list[Question]]:
         boxes.append(canvas.text(round(x), round(y), name, size, order=order, colour=colour, anchor="mm"))
         if rng.random() < 0.8:
             left, top, right, bottom = boxes[-1]
-            canvas.draw.rounded_rectangle((left - 6, top - 6, right + 6, bottom + 6), radius=6, outline=canvas.ink, width=2)
+            canvas.draw.rounded_rectangle(
+                (left - 6, top - 6, right + 6, bottom + 6), radius=6, outline=canvas.ink, width=2
+            )
     arrows: list[Box] = []
-    for one, two in zip(boxes, boxes[1:], strict=False):
+    for one, two in pairwise(boxes):
         if across:
             begin, end = min(one[2], two[2]) + 8, max(one[0], two[0]) - 8
             middle, half = (one[1] + one[3] + two[1] + two[3]) // 4, 9
@@ -53,13 +56,24 @@ def chain(rng: Random) -> tuple[Canvas, list[Question]]:
         for order, (name, box) in enumerate(zip(names, boxes, strict=True), start=1)
     ]
     at = rng.randrange(count - 1)
+    here, there = names[at], names[at + 1]
+    after = f"The {here} is step {at + 1}, so next is the {there}."
+    before = f"The {there} is step {at + 2}, so before it is the {here}."
     prior = not natural
     return canvas, [
-        ask(f"What comes after the {names[at]}?", read, f"The {names[at]} is step {at + 1}, so next is the {names[at + 1]}.", names[at + 1], prior=prior),
-        ask(f"What comes before the {names[at + 1]}?", read, f"The {names[at + 1]} is step {at + 2}, so before it is the {names[at]}.", names[at], prior=prior),
-        ask("Where does the chain start?", read, f"The chain starts with the {names[0]}.", names[0], prior=prior),
-        ask("Where does the chain end?", read, f"The chain ends with the {names[-1]}.", names[-1], prior=prior),
-    ]  # fmt: skip
+        ask(f"What comes after the {here}?", read, after, there, prior=prior),
+        ask(f"What comes before the {there}?", read, before, here, prior=prior),
+        ask(
+            "Where does the chain start?",
+            read,
+            f"The chain starts with the {names[0]}.",
+            names[0],
+            prior=prior,
+        ),
+        ask(
+            "Where does the chain end?", read, f"The chain ends with the {names[-1]}.", names[-1], prior=prior
+        ),
+    ]
 
 
 def _scale(rng: Random, unit: str, tall: bool) -> tuple[Canvas, list[Question]]:
@@ -74,7 +88,7 @@ def _scale(rng: Random, unit: str, tall: bool) -> tuple[Canvas, list[Question]]:
     left = rng.randint(16, canvas.width - width - size * 3)
     top, bottom = rng.randint(22, 40), canvas.height - rng.randint(20, 44)
 
-    def height(reading: float) -> int:
+    def height(reading: int) -> int:
         return round(bottom - (bottom - top) * reading / top_value)
 
     right = left + width
@@ -82,7 +96,9 @@ def _scale(rng: Random, unit: str, tall: bool) -> tuple[Canvas, list[Question]]:
     canvas.draw.rectangle((left, level, right, bottom), fill=canvas.paint(colour))
     canvas.draw.line((left, top - 8, left, bottom, right, bottom, right, top - 8), fill=canvas.ink, width=3)
     if tall:
-        canvas.draw.ellipse((left - 6, bottom - 8, right + 6, min(canvas.height - 2, bottom + 16)), fill=canvas.paint(colour))
+        canvas.draw.ellipse(
+            (left - 6, bottom - 8, right + 6, min(canvas.height - 2, bottom + 16)), fill=canvas.paint(colour)
+        )
     top_box = None
     for reading in range(0, top_value + 1, 5):
         y = height(reading)
@@ -92,15 +108,24 @@ def _scale(rng: Random, unit: str, tall: bool) -> tuple[Canvas, list[Question]]:
             top_box = box
         else:
             canvas.draw.line((right, y, right + 6, y), fill=canvas.ink, width=2)
-    near = (left, max(0, level - 14), min(canvas.width, right + 18 + size * 2), min(canvas.height, level + 14))
+    near = (
+        left,
+        max(0, level - 14),
+        min(canvas.width, right + 18 + size * 2),
+        min(canvas.height, level + 14),
+    )
     canvas.note("level", (left, level - 10, right, level + 10), order=2, colour=colour, number=value)
     assert top_box is not None
-    read: list[Sentence] = [(f"The scale ends at {top_value}.", (top_box,)), (f"The level is at {value}.", (near,))]
+    read: list[Sentence] = [
+        (f"The scale ends at {top_value}.", (top_box,)),
+        (f"The level is at {value}.", (near,)),
+    ]
     what = "temperature" if tall else "volume"
     left_over = top_value - value
+    room = f"{top_value} minus {value} is {left_over}."
     return canvas, [
         Question(f"Which {what} does it show?", tuple(read), f"{value} {unit}"),
-        ask(f"How many {unit} is the level below the top of the scale?", read, f"{top_value} minus {value} is {left_over}.", left_over),
+        ask(f"How many {unit} is the level below the top of the scale?", read, room, left_over),
         ask("Which colour is the liquid?", [read[1]], f"The liquid is {colour}.", colour),
     ]  # fmt: skip
 
@@ -127,7 +152,12 @@ def circuit(rng: Random) -> tuple[Canvas, list[Question]]:
     left, top = rng.randint(40, 54), rng.randint(36, 50)
     right, bottom = canvas.width - rng.randint(40, 54), canvas.height - rng.randint(36, 50)
     canvas.draw.rectangle((left, top, right, bottom), outline=canvas.ink, width=3)
-    centres = (((left + right) // 2, top), (right, (top + bottom) // 2), ((left + right) // 2, bottom), (left, (top + bottom) // 2))
+    centres = (
+        ((left + right) // 2, top),
+        (right, (top + bottom) // 2),
+        ((left + right) // 2, bottom),
+        (left, (top + bottom) // 2),
+    )
     read: list[Sentence] = []
     volts_box = None
     for order, (name, where, (x, y)) in enumerate(zip(parts, SIDES, centres, strict=True), start=1):
@@ -136,18 +166,26 @@ def circuit(rng: Random) -> tuple[Canvas, list[Question]]:
         canvas.mark(name, box, order=order)
         read.append((f"At the {where} is a {name}.", (box,)))
         if name == "cell":
-            inward = {"top": (x, y + side // 2 + size, "mm"), "bottom": (x, y - side // 2 - size, "mm"), "left": (x + side // 2 + 6, y + 2, "lm"), "right": (x - side // 2 - 6, y + 2, "rm")}[where]  # fmt: skip
-            volts_box = canvas.text(round(inward[0]), round(inward[1]), f"{volts} V", size, order=5, anchor=inward[2])
+            across = side // 2
+            inward = {
+                "top": (x, y + across + size, "mm"),
+                "bottom": (x, y - across - size, "mm"),
+                "left": (x + across + 6, y + 2, "lm"),
+                "right": (x - across - 6, y + 2, "rm"),
+            }[where]
+            volts_box = canvas.text(*inward[:2], f"{volts} V", size, order=5, anchor=inward[2])
     assert volts_box is not None
     at = rng.randrange(4)
-    opposite = (at + 2) % 4
+    other = (at + 2) % 4
+    part, side_name, opposite = parts[at], SIDES[at], parts[other]
+    turn = f"Opposite the {side_name} is the {SIDES[other]}, so it is the {opposite}."
     volts_read: Sentence = (f"The cell has {volts} volts.", (volts_box,))
     return canvas, [
-        ask(f"Which part is opposite the {parts[at]}?", read, f"Opposite the {SIDES[at]} is the {SIDES[opposite]}, so it is the {parts[opposite]}.", parts[opposite]),
-        ask(f"Where is the {parts[at]}?", read, f"The {parts[at]} is at the {SIDES[at]}.", SIDES[at]),
-        ask(f"Which part is at the {SIDES[at]}?", read, f"At the {SIDES[at]} I see the {parts[at]}.", parts[at]),
+        ask(f"Which part is opposite the {part}?", read, turn, opposite),
+        ask(f"Where is the {part}?", read, f"The {part} is at the {side_name}.", side_name),
+        ask(f"Which part is at the {side_name}?", read, f"At the {side_name} I see the {part}.", part),
         Question("How many volts has the cell?", (*read, volts_read), str(volts)),
-    ]  # fmt: skip
+    ]
 
 
 KINDS = {"chain": chain, "thermometer": thermometer, "beaker": beaker, "circuit": circuit}

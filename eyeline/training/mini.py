@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -17,11 +18,24 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2VLImageProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
 
 from eyeline.training.mini_data import CELL, HEADS, Batch, Batches, corpus
 
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 MARKERS = ("<think>", "</think>")
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -53,6 +67,7 @@ class Stage:
     rate: float
     vision_rate: float  # of the vision blocks; 0 freezes them
     dense: float  # weight of the dense labels' loss
+    through: bool = False  # whether the language loss, too, trains the vision blocks
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -60,10 +75,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\n+|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(words, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=1000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     tokenizer.train_from_iterator(corpus(600), trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in MARKERS])
@@ -77,7 +97,12 @@ def build_image_processor() -> Qwen2VLImageProcessor:
     """64 to 144 visual tokens of 32 x 32 pixels an image."""
     size = {"shortest_edge": 64 * CELL**2, "longest_edge": 144 * CELL**2}
     return Qwen2VLImageProcessor(
-        size=size, patch_size=16, temporal_patch_size=2, merge_size=2, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        size=size,
+        patch_size=16,
+        temporal_patch_size=2,
+        merge_size=2,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
     )
 
 
@@ -85,11 +110,12 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
     def token(text: str) -> int:
         return tokenizer.convert_tokens_to_ids(text)  # pyright: ignore[reportReturnType]
 
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
     config = Qwen3VLConfig(
         text_config={
             "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 6,
             "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "max_position_embeddings": 8192,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5], "mrope_interleaved": True},
+            "rope_parameters": rope,
             "bos_token_id": None, "eos_token_id": token("<|im_end|>"), "pad_token_id": token("<|endoftext|>"),
         },
         vision_config={
@@ -107,9 +133,35 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
     return model
 
 
-def see(model: Qwen3VLForConditionalGeneration, batch: Batch):
-    """The vision tower's output for the batch's images."""
-    return model.model.get_image_features(batch.pixels.to(torch.float32) / 127.5 - 1, batch.grids, return_dict=True)
+def see(model: Qwen3VLForConditionalGeneration, batch: Batch) -> tuple[Any, list[Tensor]]:
+    """The vision tower's output for the batch's images, and those of its blocks that mergers read, the last one last."""
+    visual = model.model.visual
+    kept: list[Tensor] = []
+    handles = [
+        visual.blocks[index].register_forward_hook(lambda _, __, output: kept.append(output))
+        for index in visual.deepstack_visual_indexes
+    ]
+    try:
+        output = model.model.get_image_features(
+            batch.pixels.to(torch.float32) / 127.5 - 1, batch.grids, return_dict=True
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return output, [*kept, output.last_hidden_state]
+
+
+def merge(model: Qwen3VLForConditionalGeneration, blocks: list[Tensor], grids: Tensor, seen: Any) -> Any:
+    """The vision tower's output with the mergers applied again, to other outputs of its blocks."""
+    visual = model.model.visual
+    sizes = (grids.prod(-1) // 4).tolist()
+    *deep, last = blocks
+    seen.pooler_output = torch.split(visual.merger(last), sizes)
+    seen.deepstack_features = [
+        torch.split(merger(block), sizes)
+        for merger, block in zip(visual.deepstack_merger_list, deep, strict=True)
+    ]
+    return seen
 
 
 def embed_still(model: Qwen3VLForConditionalGeneration) -> None:
@@ -126,7 +178,9 @@ def embed_still(model: Qwen3VLForConditionalGeneration) -> None:
 def dense_loss(heads: nn.Linear, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Mean cross-entropy of the dense labels, tokens that show something weighing more; accuracy on those."""
     losses, accuracy = [], {}
-    for (name, _), logits, target in zip(HEADS.items(), heads(features).float().split(list(HEADS.values()), 1), labels.T, strict=True):
+    for (name, _), logits, target in zip(
+        HEADS.items(), heads(features).float().split(list(HEADS.values()), 1), labels.T, strict=True
+    ):
         each = functional.cross_entropy(logits, target, reduction="none")
         something = target > 0
         losses.append(0.4 * each[~something].mean() + each[something].sum() / something.sum().clamp(min=1))
@@ -141,12 +195,24 @@ def language_loss(model: Qwen3VLForConditionalGeneration, batch: Batch, seen) ->
     length = segments.shape[1]
     allowed = same & torch.ones(length, length, dtype=torch.bool).tril()
     hidden = model.model(
-        input_ids=batch.ids, position_ids=batch.positions, attention_mask=allowed[:, None], mm_encoder_outputs={"image": seen}, use_cache=False
+        input_ids=batch.ids,
+        position_ids=batch.positions,
+        attention_mask=allowed[:, None],
+        mm_encoder_outputs={"image": seen},
+        use_cache=False,
     ).last_hidden_state
     wanted = batch.supervised[:, 1:]
     targets = batch.ids[:, 1:][wanted]
     logits = model.lm_head(hidden[:, :-1][wanted]).float()
     return functional.cross_entropy(logits, targets), (logits.argmax(1) == targets).float().mean().item()
+
+
+def _is_trained(name: str, stage: Stage) -> bool:
+    if not stage.questions:
+        return name.startswith("heads") or ("visual." in name and "deepstack" not in name)
+    if name.startswith("heads"):
+        return stage.dense > 0
+    return stage.vision_rate > 0 or "visual." not in name or "merger" in name
 
 
 class Optimizers:
@@ -156,10 +222,7 @@ class Optimizers:
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in [*model.named_parameters(), *heads.named_parameters(prefix="heads")]:
             vision = "visual." in name and "merger" not in name
-            if stage.name == "vision":
-                parameter.requires_grad_("visual." in name and "deepstack" not in name or name.startswith("heads"))
-            else:
-                parameter.requires_grad_((stage.vision_rate > 0 or not vision) and (stage.dense > 0 or not name.startswith("heads")))
+            parameter.requires_grad_(_is_trained(name, stage))
             if parameter.requires_grad:
                 matrix = parameter.ndim == 2 and ("layers." in name or "blocks." in name)
                 groups.setdefault((matrix, vision), []).append(parameter)
@@ -168,9 +231,13 @@ class Optimizers:
             rate = stage.vision_rate if vision else stage.rate
             if matrix:
                 rate *= 2.5  # Muon's updates are as large as AdamW's at a fifth of its rate
-                optimizer = torch.optim.Muon(parameters, lr=rate, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+                optimizer = torch.optim.Muon(
+                    parameters, lr=rate, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+                )
             else:
-                optimizer = torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+                optimizer = torch.optim.AdamW(
+                    parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
+                )
             self.optimizers.append(optimizer)
             self.peaks.append(rate)
 
@@ -205,7 +272,10 @@ def save_checkpoint(folder: Path, model, heads, optimizers: Optimizers, stage: S
     """Weights, optimizer state and place in training; the last whole checkpoint survives a kill at any moment."""
     parts = {"model": model.state_dict(), "heads": heads.state_dict(), "optimizer": optimizers.state()}
     for name, tensors in parts.items():
-        save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.{stage.name}.{step}.safetensors")
+        save_file(
+            {key: value.contiguous() for key, value in tensors.items()},
+            folder / f"{name}.{stage.name}.{step}.safetensors",
+        )
     (folder / "place.new").write_text(json.dumps({"stage": stage.name, "step": step}))
     (folder / "place.new").replace(folder / "place.json")
     for old in folder.glob("*.safetensors"):
@@ -215,22 +285,33 @@ def save_checkpoint(folder: Path, model, heads, optimizers: Optimizers, stage: S
 
 def share_gradients(model: nn.Module, heads: nn.Module) -> None:
     """The mean of all processes' gradients, in one message."""
-    gradients = [parameter.grad for module in (model, heads) for parameter in module.parameters() if parameter.grad is not None]
+    gradients = [
+        parameter.grad
+        for module in (model, heads)
+        for parameter in module.parameters()
+        if parameter.grad is not None
+    ]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+    for gradient, mean in zip(
+        gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True
+    ):
         gradient.copy_(mean.view_as(gradient))
 
 
-def train(rank: int, folder: Path, stages: list[Stage], processes: int, log_every: int = 50, save_every: int = 250) -> None:
+def train(
+    rank: int, folder: Path, stages: list[Stage], processes: int, log_every: int = 50, save_every: int = 250
+) -> None:
     """Runs the stages, from the last checkpoint in the folder where there is one; writes `log.jsonl`.
 
     One process a core, one thread each: on few cores twice as fast as one process with as many threads.
     """
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder.absolute()}/rendezvous", rank=rank, world_size=processes)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder.absolute()}/rendezvous", rank=rank, world_size=processes
+    )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = build_model(tokenizer)
     embed_still(model)
@@ -253,25 +334,22 @@ def train(rank: int, folder: Path, stages: list[Stage], processes: int, log_ever
                 optimizers.restore(load_file(folder / f"optimizer.{stage.name}.{begin}.safetensors"))
         first = sum(earlier.steps * earlier.batch for earlier in stages[:number]) + begin * stage.batch
         loader = iter(Batches(tokenizer, first, stage.batch // processes, stage.questions, rank, processes))
-        begun, since = time.time(), {"loss": 0.0, "token_accuracy": 0.0, "count": 0}
+        begun, since = time.time(), {"loss": 0.0, "dense_loss": 0.0, "token_accuracy": 0.0, "count": 0}
         for step in range(begin, stage.steps):
             batch = next(loader)
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                with torch.set_grad_enabled(stage.name == "vision" or stage.vision_rate > 0):
-                    seen = see(model, batch) if stage.vision_rate > 0 or stage.name == "vision" else _frozen(model, batch)
-                if stage.vision_rate == 0 and stage.name != "vision":
-                    seen = _merge(model, seen)
-                loss = torch.zeros(())
-                if stage.dense:
+                with torch.set_grad_enabled(stage.vision_rate > 0):
+                    seen, blocks = see(model, batch)
                     dense, accuracy = dense_loss(heads, torch.cat(seen.pooler_output), batch.labels)
-                    loss = loss + stage.dense * dense
-                if stage.name != "vision":
+                loss = stage.dense * dense
+                if stage.questions:
+                    if not stage.through:
+                        seen = merge(model, [block.detach() for block in blocks], batch.grids, seen)
                     language, share = language_loss(model, batch, seen)
                     loss = loss + language
                     since["token_accuracy"] += share
                     since["loss"] += language.item()
-                else:
-                    since["loss"] += dense.item()
+                since["dense_loss"] += dense.item()
             loss.backward()
             share_gradients(model, heads)
             optimizers.step(step / stage.steps, step)
@@ -279,46 +357,15 @@ def train(rank: int, folder: Path, stages: list[Stage], processes: int, log_ever
             if (step + 1) % log_every == 0 and rank == 0:
                 line = {
                     "stage": stage.name, "step": step + 1, "images": (step + 1) * stage.batch,
-                    "loss": since["loss"] / since["count"], "token_accuracy": since["token_accuracy"] / since["count"],
+                    **{name: since[name] / since["count"] for name in ("loss", "dense_loss", "token_accuracy")},
                     "images_per_s": (step + 1 - begin) * stage.batch / (time.time() - begun),
                 }  # fmt: skip
-                if stage.dense:
-                    line["dense"] = {name: round(value, 3) for name, value in accuracy.items()}
+                line["dense"] = {name: round(value, 3) for name, value in accuracy.items()}
                 with (folder / "log.jsonl").open("a") as log:
                     log.write(json.dumps(line) + "\n")
                 since = dict.fromkeys(since, 0)
             if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == stage.steps):
                 save_checkpoint(folder, model, heads, optimizers, stage, step + 1)
-
-
-def _frozen(model, batch: Batch):
-    """The blocks' outputs under no gradient, what the mergers need still to be applied."""
-    visual = model.model.visual
-    kept: dict[int, Tensor] = {}
-    handles = [
-        visual.blocks[index].register_forward_hook(lambda _, __, output, index=index: kept.__setitem__(index, output))
-        for index in visual.deepstack_visual_indexes
-    ]
-    try:
-        with torch.no_grad():
-            output = see(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return output, kept, batch.grids
-
-
-def _merge(model, frozen):
-    """Applies the trained mergers to frozen block outputs."""
-    output, kept, grids = frozen
-    visual = model.model.visual
-    sizes = (grids.prod(-1) // 4).tolist()
-    output.pooler_output = torch.split(visual.merger(output.last_hidden_state), sizes)
-    output.deepstack_features = [
-        torch.split(merger(kept[index]), sizes)
-        for index, merger in zip(visual.deepstack_visual_indexes, visual.deepstack_merger_list, strict=True)
-    ]
-    return output
 
 
 def export(folder: Path, out: Path) -> None:
@@ -334,16 +381,25 @@ def export(folder: Path, out: Path) -> None:
 
 STAGES = [
     Stage("vision", steps=1900, batch=12, questions=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
-    Stage("language", steps=6000, batch=16, questions=3, rate=2e-3, vision_rate=0.0, dense=0.0),
-    Stage("all", steps=1200, batch=12, questions=3, rate=4e-4, vision_rate=2e-4, dense=0.1),
+    Stage("language", steps=500, batch=12, questions=3, rate=1.2e-3, vision_rate=0.0, dense=0.0),
+    Stage("all", steps=850, batch=12, questions=3, rate=1.2e-3, vision_rate=6e-4, dense=0.5, through=True),
 ]
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of checkpoints; resumed where it has some.")
-@click.option("--export", "export_to", type=click.Path(path_type=Path), help="Write the model folder here when done.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of checkpoints; resumed where it has some.",
+)
+@click.option(
+    "--export", "export_to", type=click.Path(path_type=Path), help="Write the model folder here when done."
+)
 @click.option("--processes", default=2, show_default=True, help="One for each core.")
-@click.option("--steps", type=(str, int), multiple=True, help="Change a stage's number of steps: --steps language 8000.")
+@click.option(
+    "--steps", type=(str, int), multiple=True, help="Change a stage's number of steps: --steps language 8000."
+)
 def main(out: Path, export_to: Path | None, processes: int, steps: tuple[tuple[str, int], ...]) -> None:
     """Train the embedded model, from scratch or from its last checkpoint."""
     changed = dict(steps)

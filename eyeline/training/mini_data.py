@@ -98,12 +98,20 @@ def pack(scene: Scene, tokenizer, questions: int) -> tuple[list[int], np.ndarray
     ids = [*before, *[image] * (rows * cols), *tokenizer.encode("<|vision_end|>", add_special_tokens=False)]
     start = len(before)
     after = start + max(rows, cols)
-    grid = np.stack([np.full(rows * cols, start), start + np.repeat(np.arange(rows), cols), start + np.tile(np.arange(cols), rows)])
+    grid = np.stack(
+        [
+            np.full(rows * cols, start),
+            start + np.repeat(np.arange(rows), cols),
+            start + np.tile(np.arange(cols), rows),
+        ]
+    )
     positions = [np.tile(np.arange(start), (3, 1)), grid, np.full((3, 1), after)]
     segments = [0] * len(ids)
     supervised = [False] * len(ids)
     for number, question in enumerate(scene.questions[:questions], start=1):
-        asked = tokenizer.encode(f"{question.prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n", add_special_tokens=False)
+        asked = tokenizer.encode(
+            f"{question.prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n", add_special_tokens=False
+        )
         told = tokenizer.encode(reply(question.trace, question.answer), add_special_tokens=False)
         ids += asked + told
         positions.append(np.tile(after + 1 + np.arange(len(asked) + len(told)), (3, 1)))
@@ -126,7 +134,9 @@ def collate(scenes: list[Scene], tokenizer, questions: int) -> Batch:
         supervised[row, : len(row_ids)] = torch.tensor(row_supervised)
     return Batch(
         pixels=torch.from_numpy(np.concatenate([patches(np.asarray(scene.image)) for scene in scenes])),
-        grids=torch.tensor([[1, scene.canvas.height // PATCH, scene.canvas.width // PATCH] for scene in scenes]),
+        grids=torch.tensor(
+            [[1, scene.canvas.height // PATCH, scene.canvas.width // PATCH] for scene in scenes]
+        ),
         labels=torch.from_numpy(np.concatenate([dense_labels(scene) for scene in scenes])),
         ids=ids,
         positions=positions,
@@ -154,7 +164,13 @@ def soup(seed: int) -> Scene:
                 canvas.mark(rng.choice(list(SYMBOLS)), (x, y, x + side, y + side), colour=colour)
                 x += side + rng.randint(6, 30)
                 continue
-            text = rng.choice(WORDS) if kind < 0.65 else str(rng.randint(1, 99)) if kind < 0.95 else rng.choice("+-x=")
+            text = (
+                rng.choice(WORDS)
+                if kind < 0.65
+                else str(rng.randint(1, 99))
+                if kind < 0.95
+                else rng.choice("+-x=")
+            )
             width, _ = canvas.text_size(text, size)
             if x + width > canvas.width:
                 break
@@ -186,7 +202,9 @@ class Batches:
             scenes = [self.scene(number) for number in range(at, at + pool)]
             scenes.sort(key=lambda scene: scene.canvas.width * scene.canvas.height)
             groups = [scenes[start : start + self.size] for start in range(0, pool, self.size)]
-            for group in sorted(groups, key=lambda group: group[0].canvas.background):  # any order but by size
+            for group in sorted(
+                groups, key=lambda group: group[0].canvas.background
+            ):  # any order but by size
                 yield collate(group, self.tokenizer, self.questions)
             at += self.step * pool
 

@@ -1,0 +1,81 @@
+"""How often the model's own greedy answers are right, with the image and with the whole image blank."""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+from eyeline.evaluation.answers import is_right
+from eyeline.examples import Example, read_examples
+from eyeline.images import open_image
+from eyeline.model import Model, load
+
+
+def answer(model: Model, example: Example, *, blank: bool, max_new_tokens: int) -> str:
+    """The greedy answer; a blank image has its mean colour everywhere."""
+    picture = open_image(example.image)
+    if blank:
+        mean = np.asarray(picture).reshape(-1, 3).mean(0).round().astype(int)
+        picture = Image.new("RGB", picture.size, tuple(mean.tolist()))
+    inputs = model.inputs(picture, example.prompt)
+    ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)[
+        0, inputs["input_ids"].shape[1] :
+    ]
+    text = model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text.rpartition(model.adapter.thinking_markers[1])[2].strip()
+
+
+def bootstrap(values: dict[str, list[float]], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over families of the mean over images, with the 95 % interval from resampling images in each family."""
+    rng = np.random.default_rng(seed)
+    families = [np.asarray(family) for family in values.values() if len(family)]
+    means = [
+        np.mean([family[rng.integers(len(family), size=len(family))].mean() for family in families])
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(np.mean([family.mean() for family in families])), float(low), float(high)
+
+
+@click.command()
+@click.option("--model", "model_id", default="mini", show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data folder.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+@click.option("--max-new-tokens", default=256, show_default=True)
+def main(model_id: str, data: Path, out: Path, max_new_tokens: int) -> None:
+    """Score greedy answers on a data folder."""
+    model = load(model_id)
+    scores: dict[str, dict[str, list[float]]] = {
+        name: defaultdict(list) for name in ("image", "blank", "prior")
+    }
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for example in read_examples(data):
+        right = float(is_right(example, answer(model, example, blank=False, max_new_tokens=max_new_tokens)))
+        scores["image"][example.family].append(right)
+        scores["blank"][example.family].append(
+            float(is_right(example, answer(model, example, blank=True, max_new_tokens=max_new_tokens)))
+        )
+        if example.prior:
+            scores["prior"][example.family].append(right)
+        kinds[f"{example.family}/{example.source}"].append(right)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("input", "family", "right", "low", "high", "examples"))
+        for name, by_family in scores.items():
+            rows = {**{family: {family: values} for family, values in by_family.items()}, "mean": by_family}
+            for family, values in rows.items():
+                numbers = [f"{value:.4f}" for value in bootstrap(values)]
+                table.writerow((name, family, *numbers, sum(map(len, values.values()))))
+        for kind, values in sorted(kinds.items()):
+            table.writerow(
+                ("image", kind, *(f"{value:.4f}" for value in bootstrap({kind: values})), len(values))
+            )
+    click.echo(out.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""What attribution costs while decoding: against `generate`, against the next span, and against the length of the context.
+
+Everything is a ratio of runs taken turn about in one process; nothing else may run meanwhile.
+"""
+
+import csv
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import click
+import torch
+from transformers import TextIteratorStreamer
+
+from eyeline.events import Done, SpanAttribution
+from eyeline.examples import Example, read_examples
+from eyeline.model import Model, load
+
+TOKENS = 320  # of a trace, the end token not allowed before
+
+
+def time_generate(model: Model, example: Example, *, streamed: bool) -> tuple[float, float]:
+    """Wall and CPU seconds of `generate`, with transformers' own text streamer read by another thread, or bare."""
+    inputs = model.inputs(example.image, example.prompt)
+    options = {"do_sample": False, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
+    wall, cpu = time.perf_counter(), time.process_time()
+    if streamed:
+        streamer = TextIteratorStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        thread = threading.Thread(
+            target=model.hf.generate, kwargs={**inputs, **options, "streamer": streamer}
+        )
+        thread.start()
+        for _ in streamer:
+            pass
+        thread.join()
+    else:
+        model.hf.generate(**inputs, **options)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def time_stream(model: Model, example: Example) -> tuple[float, float]:
+    """Wall and CPU seconds of the same generation with attribution, every event read."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    events = list(
+        model.stream(
+            example.image, example.prompt, temperature=0, max_new_tokens=TOKENS, min_new_tokens=TOKENS
+        )
+    )
+    assert isinstance(events[-1], Done)
+    assert events[-1].tokens == TOKENS
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def timely(model: Model, example: Example) -> Iterator[bool]:
+    """For each span but the last: whether its attribution was there before the next span's last token was."""
+    arrived: list[tuple[SpanAttribution, float]] = []
+    for event in model.stream(example.image, example.prompt, temperature=0, max_new_tokens=TOKENS):
+        if isinstance(event, SpanAttribution):
+            arrived.append((event, time.perf_counter()))
+    for (_, here), (following, there) in pairwise(arrived):
+        yield here < there - following.latency_s  # its own last token
+
+
+def attribution_seconds(model: Model, example: Example, context: int, repeats: int) -> float:
+    """Median seconds a token that the worker takes for spans near position `context` of a teacher-forced filler."""
+    sentence = " Line 1 says tea 4."
+    size = len(model.tokenizer(sentence, add_special_tokens=False)["input_ids"])
+    prompt = model.inputs(example.image, example.prompt)["input_ids"].shape[1]
+    text = sentence * ((context - prompt) // size)
+    seconds: list[float] = []
+    for _ in range(repeats):
+        arrived = [
+            (time.perf_counter(), event.end - event.start)
+            for event in model.attribute(example.image, example.prompt, text)
+            if isinstance(event, SpanAttribution)
+        ]
+        # All spans queue at once, so the time between two is what the later one takes
+        last = zip(arrived[-11:], arrived[-10:], strict=False)
+        seconds += [(there - here) / tokens for (here, _), (there, tokens) in last]
+    return statistics.median(seconds)
+
+
+@click.command()
+@click.option("--model", "model_id", default="mini", show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data folder.")
+@click.option("--rounds", default=15, show_default=True, help="Interleaved runs of each kind.")
+@click.option("--timely-examples", default=60, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+def main(model_id: str, data: Path, rounds: int, timely_examples: int, out: Path) -> None:
+    """Measure the cost of attribution while decoding."""
+    model = load(model_id)
+    examples = list(read_examples(data))
+    rows: list[tuple[str, str]] = [("threads", str(torch.get_num_threads()))]
+    for warm in examples[:2]:
+        (
+            time_stream(model, warm),
+            time_generate(model, warm, streamed=True),
+            time_generate(model, warm, streamed=False),
+        )
+    ratios, bare, cpu, speeds = [], [], [], []
+    for number in range(rounds):
+        example = examples[number % len(examples)]
+        runs = [
+            lambda e=example: time_stream(model, e),
+            lambda e=example: time_generate(model, e, streamed=True),
+        ]
+        first, second = runs if number % 2 else runs[::-1]
+        results = {id(first): first(), id(second): second()}
+        ours, theirs = results[id(runs[0])], results[id(runs[1])]
+        alone = time_generate(model, example, streamed=False)
+        ratios.append(ours[0] / theirs[0])
+        bare.append(ours[0] / alone[0])
+        cpu.append(ours[1] / theirs[1])
+        speeds.append(TOKENS / ours[0])
+    for name, values in (
+        ("over_generate_with_streamer", ratios),
+        ("over_bare_generate", bare),
+        ("cpu_over_generate_with_streamer", cpu),
+    ):
+        low, middle, high = statistics.quantiles(values, n=4)
+        rows.append((f"{name}_median", f"{middle:.4f}"))
+        rows.append((f"{name}_quartiles", f"{low:.4f} {high:.4f}"))
+    rows.append(("tokens_per_s_with_attribution_median", f"{statistics.median(speeds):.1f}"))
+    in_time = [flag for example in examples[:timely_examples] for flag in timely(model, example)]
+    rows.append(("attributions_before_the_next_span_ends", f"{sum(in_time) / len(in_time):.4f}"))
+    rows.append(("spans", str(len(in_time))))
+    short, long = [], []
+    for _ in range(5):
+        short.append(attribution_seconds(model, examples[0], 250, 5))
+        long.append(attribution_seconds(model, examples[0], 4000, 1))
+    rows.append(("attribution_ms_per_token_at_250", f"{1000 * statistics.median(short):.4f}"))
+    rows.append(("attribution_ms_per_token_at_4000", f"{1000 * statistics.median(long):.4f}"))
+    rows.append(
+        (
+            "ratio_4000_over_250",
+            f"{statistics.median(one / two for one, two in zip(long, short, strict=True)):.4f}",
+        )
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", newline="") as file:
+        csv.writer(file).writerows([("measure", "value"), *rows])
+    for name, value in rows:
+        click.echo(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Exact answers of the embedded model on 300 test scenes, with the image and with the whole image blank.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+.venv/bin/python -m eyeline.evaluation.accuracy --data scratch/test --out results/accuracy.csv

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Decoding with attribution against generate, and attribution time against context length. Run with nothing else running.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+.venv/bin/python -m eyeline.evaluation.latency --data scratch/test --out results/latency.csv
