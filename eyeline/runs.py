@@ -1,0 +1,219 @@
+"""Saved runs: a folder with the events of one stream, its images and its prompt.
+
+`events.jsonl` holds one event a line as `eyeline.events.to_json` writes it, `image-0.png`, `image-1.png`, ...
+the images, `run.json` the prompt. What is shown of a run is left to `report` and `terminal`.
+"""
+
+import errno
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from eyeline.errors import DataError, ImageError
+from eyeline.events import Event, SpanAttribution, Start, from_json, to_json
+from eyeline.images import open_image
+
+EVENTS, PROMPT = "events.jsonl", "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One stream, complete or cut short: what was asked about which images, and what came back."""
+
+    prompt: str
+    images: tuple[Image.Image, ...]
+    events: tuple[Event, ...]  # the first is a `Start`; without a `Done` the run was killed
+
+    @property
+    def start(self) -> Start:
+        assert isinstance(self.events[0], Start), "read_run refuses a run without its start"
+        return self.events[0]
+
+
+class RunWriter:
+    """Writes a run while it happens; each event is in the file, whole, when `write` returns.
+
+    Entering makes the folder and writes images and prompt, all or none; an earlier run in the same folder
+    makes way. Raises `DataError` for a folder of anything else and for a full disk.
+    """
+
+    def __init__(self, folder: str | Path, images: Sequence[Image.Image], prompt: str):
+        self.folder, self.images, self.prompt = Path(folder), images, prompt
+        self.events: FileIO | None = None
+
+    def __enter__(self) -> "RunWriter":
+        _refuse_other_folders(self.folder)
+        about = {"prompt": self.prompt, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+        files = {
+            self.folder / EVENTS: b"",
+            self.folder / PROMPT: _encode(json.dumps(about, ensure_ascii=False)),
+        }
+        for number, image in enumerate(self.images):
+            png = io.BytesIO()
+            image.convert("RGB").save(png, "PNG")
+            files[self.folder / f"image-{number}.png"] = png.getvalue()
+        made = not self.folder.exists()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_files(files)
+            for left in set(self.folder.glob("image-*.png")) - set(
+                files
+            ):  # of an earlier run with more images
+                left.unlink()
+            self.events = FileIO(self.folder / EVENTS, "a")
+        except (OSError, DataError) as error:
+            if made:
+                with suppress(OSError):
+                    self.folder.rmdir()
+            raise error if isinstance(error, DataError) else _cannot_write(self.folder, error) from error
+        return self
+
+    def write(self, event: Event) -> None:
+        """Appends one event. Raises `DataError` where it cannot; the lines before it stay readable."""
+        assert self.events is not None, "used as a context manager"
+        line, position = _encode(to_json(event) + "\n"), self.events.tell()
+        try:
+            if self.events.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with suppress(OSError):
+                self.events.truncate(position)
+            raise _cannot_write(self.folder, error) from error
+
+    def __exit__(self, *_: object) -> None:
+        if self.events is not None:
+            self.events.close()
+
+
+def save_run(folder: str | Path, images: Sequence[Image.Image], prompt: str) -> RunWriter:
+    """`with save_run(folder, images, prompt) as run:` then `run.write(event)` for each event."""
+    return RunWriter(folder, images, prompt)
+
+
+def read_run(folder: str | Path) -> Run:
+    """The run that `save_run` wrote; of a killed one, everything up to its last whole line.
+
+    Raises `DataError` where the folder is no run, or a file of it is missing or damaged.
+    """
+    folder = Path(folder)
+    if not (folder / EVENTS).is_file():
+        raise DataError(
+            f"{str(folder)!r} is not a saved run: it has no {EVENTS}; "
+            "give a folder that `eyeline stream --save RUN` wrote."
+        )
+    try:
+        lines = (folder / EVENTS).read_bytes().split(b"\n")  # not splitlines: text may hold U+2028
+        prompt = json.loads((folder / PROMPT).read_text(encoding="utf-8"))["prompt"]
+        if not isinstance(prompt, str):
+            raise TypeError("the prompt is not text")
+    except FileNotFoundError as error:
+        raise DataError(_damaged(folder, f"{PROMPT} is missing")) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(_damaged(folder, f"{PROMPT} or {EVENTS} cannot be read ({error})")) from error
+
+    events = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line.strip():
+                events.append(from_json(line.decode("utf-8")))
+        except (DataError, ValueError, TypeError) as error:
+            if number == len(lines):  # no newline after it: the writer was killed in the middle
+                break
+            raise DataError(_damaged(folder, f"line {number} of {EVENTS} is not an event")) from error
+    if not events or not isinstance(events[0], Start):
+        raise DataError(_damaged(folder, f"{EVENTS} does not begin with a start event"))
+    start = events[0]
+    try:
+        _check_shapes(folder, start, events)
+    except TypeError as error:  # a number where a list is expected
+        raise DataError(_damaged(folder, "its events hold values of the wrong kind")) from error
+    try:
+        images = tuple(open_image(folder / f"image-{number}.png") for number in range(len(start.images)))
+    except ImageError as error:
+        raise DataError(f"The saved run {str(folder)!r} has lost an image: {error}") from error
+    return Run(prompt, images, tuple(events))
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Writes all files or none: each beside its place first, then all moved there in order.
+
+    A reader sees the old file or the new one, never a part. Raises `DataError`, for a full disk too.
+    """
+    beside = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
+    path = next(iter(files))
+    try:
+        for path, content in files.items():
+            if path.exists() and not path.is_file():
+                raise DataError(f"{str(path)!r} is not a regular file: give the name of a file to write.")
+            with beside[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # some file systems report a full disk only here
+        for path in files:
+            os.replace(beside[path], path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        for part in beside.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise DataError(f"{str(folder)!r} is a file: a run is saved as a folder; give another name.")
+        names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    except OSError as error:
+        raise DataError(f"{str(folder)!r} cannot be read ({error.strerror}); give another folder.") from error
+    if EVENTS not in names and any(not name.endswith(".part") for name in names):
+        raise DataError(f"{str(folder)!r} is not empty and holds no saved run: give a new or empty folder.")
+
+
+def _check_shapes(folder: Path, start: Start, events: Sequence[Event]) -> None:
+    """Everything later code indexes by: grids as large as announced, one effect for each region."""
+    shapes = [(image.rows, image.cols) for image in start.images]
+    labels = {label for grid in start.regions for row in grid for label in row}
+    if not _fits(start.regions, shapes) or labels != set(range(len(labels))):
+        raise DataError(_damaged(folder, "the label grids in its start event do not fit its images"))
+    for event in events:
+        if isinstance(event, SpanAttribution) and not (
+            len(event.effects) == len(labels)
+            and (event.interval is None or len(event.interval) == len(labels))
+            and (event.patches is None or _fits(event.patches, shapes))
+        ):
+            raise DataError(_damaged(folder, f"span {event.index} does not have {len(labels)} effects"))
+
+
+def _fits(grids: Sequence[Any], shapes: Sequence[tuple[int, int]]) -> bool:
+    return len(grids) == len(shapes) and all(
+        len(grid) == rows and all(len(row) == cols for row in grid)
+        for grid, (rows, cols) in zip(grids, shapes, strict=True)
+    )
+
+
+def _damaged(folder: Path, what: str) -> str:
+    return (
+        f"The saved run {str(folder)!r} is damaged: {what}; write it again with `eyeline stream --save RUN`."
+    )
+
+
+def _cannot_write(path: Path, error: OSError) -> DataError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(
+            f"The disk is full: {str(path)!r} could not be written; free some space or write elsewhere."
+        )
+    return DataError(f"{str(path)!r} could not be written ({error.strerror}); give a place you can write to.")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "replace")  # a prompt from the command line may hold lone surrogates

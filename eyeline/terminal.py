@@ -1,0 +1,297 @@
+"""A stream of events in a terminal: the text as it is written, and beside each finished span where it looked.
+
+`TerminalView` writes to a rich console and nowhere else. On a colour terminal a span gets a small picture of
+half-block cells; elsewhere it is one plain line, its strongest regions in words. JSON, and what goes to
+stdout or stderr, are left to the command line.
+"""
+
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL import Image
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text as Line  # `Text` is an event here
+
+from eyeline.events import Channel, Done, Error, Event, SpanAttribution, Start, Text
+from eyeline.report import FLOORS, TRAIN_COMMANDS, name_regions
+
+MAX_COLS, MAX_ROWS = 16, 8  # pixels of a picture; a character cell holds two, one above the other
+TEXT_WIDTH = 72  # characters of a span's text beside its picture
+MIN_WIDTH = 56  # of a terminal that has room for both; in a narrower one the picture stands below the text
+# From no effect to the strongest, on the dark ground of the picture: towards yellow for what supports the
+# text, towards light blue for what speaks against it; told apart by hue, strength by brightness.
+UP = ((120, 36, 12), (220, 96, 28), (255, 200, 96))
+DOWN = ((14, 48, 100), (40, 116, 196), (144, 206, 255))
+CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "�")  # all but tab and newline
+PLACES = 3  # at most as many regions in words
+Pending = list[tuple[Channel, str]]
+
+
+class TerminalView:
+    """Shows one stream's events on a console: `with TerminalView(console, images) as view: view.show(event)`.
+
+    Leaving the block (or a `Done`) ends the live part of the screen, whatever happened. `images` are those of
+    the prompt, for the pictures' background; without them the heat stands on black.
+    """
+
+    def __init__(self, console: Console, images: Sequence[Image.Image] = ()):
+        self.console = console
+        self.images = images
+        self.pictures = console.is_terminal and not console.is_dumb_terminal and not console.no_color
+        self.pictures = (
+            self.pictures and console.color_system is not None and console.encoding.startswith("utf")
+        )
+        self.start: Start | None = None
+        self.places: tuple[str, ...] = ()
+        self.channel: Channel | None = None
+        self.pending: Pending = []  # text that no span has covered yet
+        self.latencies: list[float] = []
+        self.live: Live | None = None
+
+    def __enter__(self) -> "TerminalView":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_live()
+
+    def show(self, event: Event) -> None:
+        SHOW[type(event)](self, event)
+
+    def _show_start(self, event: Start) -> None:
+        self.start, self.places = event, name_regions(event)
+        estimator = f"estimator {event.estimator}" if event.estimator else "attention, not effect"
+        self._print(Line(_clean(f"{event.model} · {estimator} · {len(self.places)} regions"), "dim"))
+        if self.pictures:
+            self._print(_key(event.unit))
+
+    def _show_text(self, event: Text) -> None:
+        self.pending.append((event.channel, event.text))
+        if self.pictures and self.live is None:
+            self.live = Live(
+                console=self.console, get_renderable=self._in_progress, transient=True, refresh_per_second=12
+            )
+            self.live.start()
+
+    def _show_span(self, event: SpanAttribution) -> None:
+        assert self.start is not None, "a stream begins with its start"
+        self._take(event)
+        self._enter_channel(event.channel)
+        self.latencies.append(event.latency_s)
+        words = describe(event.effects, self.places, self.start.unit)
+        if self.pictures:
+            self._print(self._block(event, words))
+        else:
+            self._print(Line(_clean(f"{' '.join(event.text.split())} [{words}]")))
+
+    def _show_error(self, event: Error) -> None:
+        self._print(Line(_clean(f"Lost: {event.message}"), "yellow"))
+
+    def _show_done(self, event: Done) -> None:
+        self._flush_pending()
+        self._stop_live()
+        self.console.print()
+        facts = [f"{event.tokens} tokens", f"{event.tokens_per_s:.1f} tokens/s"]
+        if self.latencies:
+            facts.append(
+                f"attribution {statistics.median(self.latencies) * 1000:.0f} ms after each span (median)"
+            )
+        if event.stalled_s >= 0.05:
+            facts.append(f"decoding waited {event.stalled_s:.1f} s")
+        if event.reason in ENDS:
+            facts.append(ENDS[event.reason])
+        self._print(Line(" · ".join(facts), "dim"))
+        if self.start is not None and self.start.unit == "attention":
+            commands = ", then ".join(f"`{line.format(model=self.start.model)}`" for line in TRAIN_COMMANDS)
+            self._print(Line(_clean(f"attention, not effect: train an estimator with {commands}"), "yellow"))
+
+    def _take(self, span: SpanAttribution) -> None:
+        """Removes a span's text from what is pending; earlier text has lost its span and is printed alone."""
+        text = "".join(text for channel, text in self.pending if channel == span.channel)
+        found = text.find(span.text)
+        if found < 0:
+            return
+        skipped: Pending = [(span.channel, text[:found])]
+        rest: Pending = [(span.channel, text[found + len(span.text) :])]
+        other = [piece for piece in self.pending if piece[0] != span.channel]
+        # Spans come in order: thinking that is left when an answer's span arrives has lost its span too.
+        self.pending = other + skipped if span.channel == "answer" else skipped
+        self._flush_pending()
+        self.pending = rest if span.channel == "answer" else rest + other
+
+    def _flush_pending(self) -> None:
+        pending, self.pending = self.pending, []
+        for channel in ("thinking", "answer"):
+            text = "".join(piece for of, piece in pending if of == channel)
+            if text.strip():
+                self._enter_channel(channel)
+                shown = _clean(text.strip("\n")) if self.pictures else _clean(" ".join(text.split()))
+                self._print(Line(shown, _style(channel)))
+
+    def _enter_channel(self, channel: Channel) -> None:
+        if channel != self.channel:
+            self.channel = channel
+            self.console.print()
+            self._print(Line(channel.capitalize(), "bold" if channel == "answer" else "bold dim"))
+
+    def _block(self, span: SpanAttribution, words: str) -> RenderableType:
+        assert self.start is not None
+        text = Line(_clean(span.text.strip("\n").rstrip()), _style(span.channel))
+        strong = max(map(abs, span.effects), default=0.0) >= FLOORS[self.start.unit]
+        caption = Line(_clean(words), "rgb(224,122,52)" if strong else "dim")
+        pictures = Table.grid(padding=(0, 1, 0, 0))
+        pictures.add_row(*self._pictures(span))
+        row = Table.grid(padding=(0, 2, 0, 0))
+        if self.console.width < MIN_WIDTH:
+            row.add_row(pictures, caption)
+            return Padding(Group(text, row), (0, 0, 1, 0))
+        row.add_column(width=min(TEXT_WIDTH, self.console.width - _picture_width(self.start) - 4))
+        row.add_row(Group(text, caption), pictures)
+        return Padding(row, (0, 0, 1, 0))
+
+    def _pictures(self, span: SpanAttribution) -> list[Line]:
+        assert self.start is not None
+        heats = [np.array(heat) for heat in span.patches or ()] or [
+            np.array(span.effects)[np.array(grid)] for grid in self.start.regions
+        ]
+        sizes = _sizes(self.start)
+        grounds = [_ground(image, size) for image, size in zip(self.images, sizes, strict=False)]
+        grounds += [np.zeros((rows, cols)) for cols, rows in sizes[len(grounds) :]]
+        heats = [_resize(heat, size) for heat, size in zip(heats, sizes, strict=True)]
+        strongest = max(map(abs, span.effects), default=0.0)
+        # Full colour is the span's strongest patch; dimmer where its strongest region is under the floor.
+        brightness = min(1.0, strongest / FLOORS[self.start.unit])
+        scale = max(float(np.abs(heat).max()) for heat in heats) or 1.0
+        return [
+            half_blocks(colour_cells(brightness * heat / scale, ground))
+            for heat, ground in zip(heats, grounds, strict=True)
+        ]
+
+    def _in_progress(self) -> RenderableType:
+        """The text that no span covers yet; the end of it, where it is longer than the screen."""
+        text = Line()
+        for channel, piece in self.pending[-1000:]:
+            text.append(_clean(piece), _style(channel))
+        wrapped = text.wrap(self.console, min(TEXT_WIDTH, self.console.width))
+        return Group(*wrapped[-max(1, self.console.height - 2) :])
+
+    def _print(self, what: RenderableType) -> None:
+        if self.pictures:
+            self.console.print(what, highlight=False)
+        else:
+            plain = what.plain if isinstance(what, Line) else str(what)
+            encoding = self.console.encoding
+            line = Line(plain.encode(encoding, "replace").decode(encoding))
+            self.console.print(line, soft_wrap=True, highlight=False)
+
+    def _stop_live(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+
+SHOW = {
+    Start: TerminalView._show_start,
+    Text: TerminalView._show_text,
+    SpanAttribution: TerminalView._show_span,
+    Error: TerminalView._show_error,
+    Done: TerminalView._show_done,
+}
+ENDS = {"length": "stopped at the length limit", "cancelled": "cancelled", "error": "stopped by an error"}
+NOWHERE = "no region matters"
+
+
+def describe(effects: Sequence[float], places: Sequence[str], unit: str) -> str:
+    """A span's strongest regions: "top left, 1.8 nats; centre, 0.6 nats", or "top left, 34 % of attention".
+
+    Of several regions in one place the strongest stands for it: effects of regions do not add up. Regions
+    under a fifth of the strongest, or under 0.05 nats, are left out.
+    """
+    strongest = max((abs(effect) for effect in effects), default=0.0)
+    named: dict[str, str] = {}
+    for region in sorted(range(len(effects)), key=lambda region: -abs(effects[region])):
+        effect = effects[region]
+        if len(named) == PLACES or abs(effect) < max(0.2 * strongest, 0.05 if unit == "nats" else 1e-9):
+            break
+        if unit == "attention":
+            amount = f"{100 * effect:.0f} %" + ("" if named else " of attention")
+        else:
+            amount = f"{effect:.{1 if abs(effect) >= 0.095 else 2}f} nats"
+        named.setdefault(places[region], amount)
+    return "; ".join(f"{place}, {amount}" for place, amount in named.items()) or NOWHERE
+
+
+def colour_cells(
+    values: Float[np.ndarray, "row col"], ground: Float[np.ndarray, "row col"]
+) -> Int[np.ndarray, "row col 3"]:
+    """RGB of each pixel of a picture: `values` in [-1, 1] as heat over the `ground`'s grey (0 to 255)."""
+    at = np.clip(np.abs(values), 0, 1)[..., None]
+    stops = np.linspace(0, 1, 1 + len(UP))
+    grey = np.repeat(ground[..., None], 3, axis=-1)
+    ramps = [np.stack([np.interp(at[..., 0], stops[1:], channel) for channel in zip(*ramp, strict=True)], -1)
+             for ramp in (UP, DOWN)]  # fmt: skip
+    hue = np.where(values[..., None] < 0, ramps[1], ramps[0])
+    cover = np.clip(at / stops[1], 0, 1)  # the ground fades out up to the first colour
+    return np.rint(grey * (1 - cover) + hue * cover).astype(np.int64)
+
+
+def half_blocks(colours: Int[np.ndarray, "row col 3"]) -> Line:
+    """A picture as text, two pixel rows a line: "▀" in the colour of the upper one over that of the lower."""
+    lines = []
+    for top in range(0, len(colours), 2):
+        line = Line(no_wrap=True)
+        for col in range(colours.shape[1]):
+            upper = "rgb({},{},{})".format(*colours[top, col])
+            lower = "rgb({},{},{})".format(*colours[top + 1, col]) if top + 1 < len(colours) else None
+            line.append("▀", Style(color=upper, bgcolor=lower))
+        lines.append(line)
+    return Line("\n").join(lines)
+
+
+def _key(unit: str) -> Line:
+    """What the colours mean, from no effect to the strongest."""
+    steps = np.linspace(0, 1, 6)[None].repeat(2, axis=0)
+    key = half_blocks(colour_cells(steps, np.zeros_like(steps)))
+    key.append(" supports the text" if unit == "nats" else " share of attention", "dim")
+    if unit == "nats":
+        key.append("  ").append_text(half_blocks(colour_cells(-steps, np.zeros_like(steps))))
+        key.append(" against", "dim")
+    return key
+
+
+def _sizes(start: Start) -> list[tuple[int, int]]:
+    """(cols, rows) of each image's picture: its own grid, or as much of it as fits."""
+    fit = [min(1.0, MAX_COLS / image.cols, MAX_ROWS / image.rows) for image in start.images]
+    return [
+        (max(1, round(image.cols * scale)), max(1, round(image.rows * scale)))
+        for image, scale in zip(start.images, fit, strict=True)
+    ]
+
+
+def _picture_width(start: Start) -> int:
+    return sum(cols + 1 for cols, _ in _sizes(start))
+
+
+def _resize(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(
+        Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BOX), dtype=float
+    )
+
+
+def _ground(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """The image as a dark grey thumbnail, so that heat stands out on it."""
+    return 16 + 0.16 * np.asarray(image.convert("L").resize(size, Image.Resampling.BOX), dtype=float)
+
+
+def _style(channel: Channel) -> str:
+    return "bold" if channel == "answer" else "dim"
+
+
+def _clean(text: str) -> str:
+    """Model text without control characters: it must not drive the terminal."""
+    return text.translate(CONTROL)

@@ -1,0 +1,235 @@
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from test_runs import HOSTILE, make_run, names, no_space
+
+from eyeline.errors import DataError
+from eyeline.events import Text
+from eyeline.report import name_regions, render_report, trace_items, write_report
+from eyeline.runs import Run
+
+
+class Tags(HTMLParser):
+    """The elements of a page, and the text of its JSON."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.json = ""
+        self.in_json = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.in_json = ("type", "application/json") in attrs
+
+    def handle_endtag(self, tag):
+        self.in_json = False
+
+    def handle_data(self, data):
+        self.json += data if self.in_json else ""
+
+
+@pytest.fixture(params=["nats", "attention"])
+def run(request) -> Run:
+    return make_run(request.param, lost=True, extra=HOSTILE)
+
+
+def test_nothing_in_the_report_comes_from_elsewhere(run):
+    page = render_report(run)
+    assert not re.search(r"https?:|url\(|@import|\bsrc=(?!x onerror)|href=", page.replace("img-src", ""))
+    assert "default-src 'none'" in page
+    images = json.loads(Tags(page).json)["images"]
+    assert [image["url"][:22] for image in images] == ["data:image/png;base64,"] * 2
+
+
+def test_the_runs_text_is_never_markup(run):
+    page, empty = Tags(render_report(run)), Tags(render_report(Run("", run.images, run.events[:1])))
+    assert page.tags == empty.tags
+    assert {name for name, _ in page.attributes} == {name for name, _ in empty.attributes}
+    data = json.loads(page.json)
+    assert data["prompt"] == run.prompt
+    assert HOSTILE in "".join(item.get("text", "") for item in data["trace"]["thinking"])
+
+
+def test_a_prompt_that_names_a_placeholder_is_only_text():
+    run = make_run()
+    page = Tags(render_report(Run("{{data}} {{title}}", run.images, run.events)))
+    assert json.loads(page.json)["prompt"] == "{{data}} {{title}}"
+
+
+@pytest.mark.parametrize("channel", ["thinking", "answer"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_items_of_a_channel_joined_are_its_text(channel, lost):
+    events = make_run(lost=lost, extra=" Not finis").events
+    for end in range(1, len(events) + 1):  # runs cut anywhere
+        text = "".join(
+            event.text for event in events[:end] if isinstance(event, Text) and event.channel == channel
+        )
+        assert "".join(item.get("text", "") for item in trace_items(events[:end], channel)) == text
+    kinds = [item["kind"] for item in trace_items(events, channel)]
+    assert kinds == (
+        ["span"] if channel == "answer" else ["span", "error", "text"] if lost else ["span", "span"]
+    )
+
+
+def test_regions_are_named_by_their_place_and_image():
+    places = name_regions(make_run().start)
+    assert len(places) == 10
+    assert places[0] == "top left of image 1"
+    assert places[9] == "bottom right of image 2"
+
+
+def test_a_full_disk_keeps_the_earlier_report(tmp_path, monkeypatch):
+    write_report(make_run(), tmp_path / "report.html")
+    before = (tmp_path / "report.html").read_bytes()
+    monkeypatch.setattr(os, "fsync", no_space)
+    for name in ("report.html", "new.html"):
+        with pytest.raises(DataError, match="disk is full"):
+            write_report(make_run("attention"), tmp_path / name)
+    assert names(tmp_path) == {"report.html"}
+    assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_a_large_photograph_is_embedded_smaller_as_jpeg():
+    run = make_run()
+    noise = run.images[0].resize((3000, 2000)).effect_spread(400)
+    assert "data:image/jpeg" in render_report(Run("", (noise, run.images[1]), run.events))
+
+
+@pytest.fixture
+def show(tmp_path):
+    """Runs `script` inside a report in Chromium; returns what it returns."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is not installed")
+        pytest.skip("needs Chromium: apt-get install chromium")
+
+    def show(run: Run, script: str, width: int = 1280):
+        errors = "<script>window.failed = []; onerror = message => failed.push(message)</script></head>"
+        driver = f"""<script>
+            const press = key => (document.activeElement || document.body).dispatchEvent(
+                new KeyboardEvent("keydown", {{key, bubbles: true, cancelable: true}}));
+            const point = (element, type, at = {{}}) => element.dispatchEvent(
+                new PointerEvent(type, {{bubbles: true, pointerType: "mouse", ...at}}));
+            const all = selector => [...document.querySelectorAll(selector)];
+            const on = () => all(".span").findIndex(span => span.getAttribute("aria-selected") === "true");
+            const result = (() => {{ {script} }})();
+            parent.postMessage(JSON.stringify({{result, failed}}), "*");
+        </script></body>"""
+        page = render_report(run).replace("</head>", errors).replace("</body>", driver)
+        (tmp_path / "report.html").write_text(page, encoding="utf-8")
+        frame = f"""<pre id="result"></pre>
+            <iframe src="report.html" width="{width}" height="900"></iframe>
+            <script>onmessage = event => document.getElementById("result").textContent = event.data</script>"""
+        (tmp_path / "frame.html").write_text(frame, encoding="utf-8")  # no window is as narrow as a telephone
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        address = (tmp_path / "frame.html").as_uri()
+        command = [browser, *options, profile, "--virtual-time-budget=2000", "--dump-dom", address]
+        dom = subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
+        found = re.search(r'<pre id="result">(.+?)</pre>', dom, re.DOTALL)
+        assert found, dom[-2000:]
+        outcome = json.loads(html.unescape(found[1]))
+        assert outcome["failed"] == []
+        return outcome["result"]
+
+    return show
+
+
+@pytest.mark.browser
+def test_spans_are_reached_with_every_arrow_key_and_the_mouse(show):
+    moves = show(
+        make_run(),
+        """const seen = [on()];
+        const keys = "Home ArrowRight ArrowDown ArrowDown ArrowUp ArrowLeft ArrowLeft End";
+        for (const key of keys.split(" ")) { press(key); seen.push(on()); }
+        point(all(".span")[0], "pointerover"); seen.push(on());                   // pinned by the keys: stays
+        press("Escape"); point(all(".span")[0], "pointerover"); seen.push(on());  // let go: follows the mouse
+        all(".span")[1].click(); point(all(".span")[0], "pointerover"); seen.push(on());
+        return seen;""",
+    )
+    assert moves == [1, 0, 1, 2, 2, 1, 0, 0, 2, 2, 0, 1]  # first the most visual span
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("patches", [True, False])
+def test_the_heat_of_the_span_is_drawn_where_its_region_is(show, patches):
+    colours = show(
+        make_run(patches=patches),
+        """press("End"); press("ArrowUp");
+        const at = (canvas, x, y) => [...canvas.getContext("2d").getImageData(
+            Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data.slice(0, 3)];
+        const [first, second] = all("canvas");
+        const words = all("#strongest button").map(button => button.textContent);
+        return [at(second, .99, .99), at(first, .5, .99), at(first, .01, .01), words];""",
+    )
+    strongest, against, none, words = colours
+    assert strongest == [201, 44, 30]  # region 9, the strongest, has the end of the ramp
+    assert against[2] > against[0] + 40  # region 4 speaks against it: blue
+    assert min(none) > 250  # white, multiplied into the image: untouched
+    assert words[0] == "bottom right of image 22.4 nats [2.0, 2.9]"
+    assert words[1] == "bottom of image 1−0.8 nats [−1.2, −0.3]"
+
+
+@pytest.mark.browser
+def test_pointing_at_a_region_marks_the_spans_that_rest_on_it(show):
+    rests = show(
+        make_run(),
+        """const frame = all(".frame")[0], box = frame.getBoundingClientRect();
+        point(frame, "pointermove", {clientX: box.left + 3, clientY: box.top + 3});
+        const rests = all(".span").map(span => Number(span.style.getPropertyValue("--rest")));
+        return [rests, all(".chosen")[0].getAttribute("d").length > 0, all(".tip")[0].textContent];""",
+    )
+    assert rests[0] == pytest.approx([1, 0.01 / 1.8, 0.01 / 1.8])
+    assert rests[1:] == [True, "top left of image 1: 0.01 nats here, most in span 1 (1.8)"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("unit", ["nats", "attention"])
+def test_the_page_shows_all_text_as_text_and_says_what_it_measures(show, unit):
+    run = make_run(unit, lost=True, extra=HOSTILE)
+    page = show(
+        run, "return [document.body.innerText, document.title, document.scripts.length, all('img').length];"
+    )
+    text, title, scripts, images = page
+    assert HOSTILE.split("\u2028")[0] in text
+    assert text.count("<script>") == 2  # in the prompt and in the trace
+    assert title.startswith("How far is it? <script>")
+    assert (scripts, images) == (4, 2)  # the page's two and the test's two; the run's two images
+    assert "Lost: Span 1 has no attribution" in text
+    assert ("Attention, not effect." in text) == (unit == "attention")
+    assert ("eyeline fit RUN --out EST" in text) == (unit == "attention")
+    assert ("nats" in text) == (unit == "nats")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_page_never_scrolls_sideways(show, width):
+    inner, scroll, too_wide = show(
+        make_run("attention", extra="x" * 300 + HOSTILE),
+        """const right = element => element.getBoundingClientRect().right;
+        return [innerWidth, document.documentElement.scrollWidth,
+            all(".page *").filter(e => right(e) > innerWidth && !e.closest("svg")).map(e => e.outerHTML)];""",
+        width,
+    )
+    assert inner == width
+    assert scroll <= width
+    assert too_wide == []
+
+
+@pytest.mark.browser
+def test_a_run_killed_before_its_first_span_still_opens(show):
+    run = make_run()
+    text = show(Run(run.prompt, run.images, run.events[:3]), "press('End'); return document.body.innerText;")
+    assert "cut short" in text
+    assert "No span was attributed" in text

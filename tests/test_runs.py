@@ -1,0 +1,217 @@
+import errno
+import os
+from io import FileIO
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw
+
+from eyeline.errors import DataError
+from eyeline.events import Done, Error, Event, Grid, ImageInfo, SpanAttribution, Start, Text, Unit, to_json
+from eyeline.runs import Run, read_run, save_run, write_files
+
+HOSTILE = '<script>document.title="taken"</script><img src=x onerror=alert(1)></script><!-- & \u2028 "é"'
+
+
+def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extra: str = "") -> Run:
+    """Two images (4 x 6 and 4 x 4 cells), ten regions of 2 x 2 cells and two channels.
+
+    The first span rests on region 0, the second on region 9, in image 2, and against region 4. With `lost`
+    the second span's attribution fails; `extra` ends the thinking.
+    """
+    infos = (ImageInfo(192, 128, 4, 6), ImageInfo(128, 128, 4, 4))
+    grids: tuple[Grid, ...] = (
+        tuple(tuple(row // 2 * 3 + col // 2 for col in range(6)) for row in range(4)),
+        tuple(tuple(6 + row // 2 * 2 + col // 2 for col in range(4)) for row in range(4)),
+    )
+    sentences = [
+        ("thinking", "The bar at the\nleft shows 3.14 km. ", {0: 1.8, 1: 0.3}),
+        ("thinking", "In the other picture it is 7." + extra, {9: 2.4, 4: -0.8}),
+        ("answer", "It is 7.", {9: 0.9}),
+    ]
+    estimator = "mini-1" if unit == "nats" else None
+    events: list[Event] = [Start("0.1.0", "qwen3-vl-mini", estimator, unit, infos, grids)]
+    token = 0
+    for index, (channel, text, strong) in enumerate(sentences):
+        first = token
+        for start in range(0, len(text), 5):
+            events.append(Text(channel, text[start : start + 5], token, token + 1))
+            token += 1
+        effects = [strong.get(region, 0.01) for region in range(10)]
+        if unit == "attention":
+            effects = [abs(effect) for effect in effects]
+            effects = [effect / sum(effects) for effect in effects]
+        heat = tuple(tuple(tuple(effects[label] / 4 for label in row) for row in grid) for grid in grids)
+        interval = tuple((effect - 0.4, effect + 0.5) for effect in effects) if unit == "nats" else None
+        if lost and index == 1:
+            events.append(Error("Span 1 has no attribution: the worker ran out of memory."))
+            continue
+        whole_image = 3.5 if unit == "nats" else None
+        span = SpanAttribution(
+            index, channel, first, token, text, tuple(effects), interval, heat if patches else None,
+            whole_image, -1.25, False, 0.02 * (index + 1),
+        )  # fmt: skip
+        events.append(span)
+    events.append(Done("It is 7.", 90, token + 1, 31.4, 0.0, "eos"))
+    return Run("How far is it? " + HOSTILE, tuple(map(_draw, infos)), tuple(events))
+
+
+def _draw(info: ImageInfo) -> Image.Image:
+    image = Image.new("RGB", (info.width, info.height), (250, 248, 240))
+    ImageDraw.Draw(image).rectangle((10, 30, 40, info.height - 10), fill=(40, 90, 200))
+    return image
+
+
+def save(run: Run, folder: Path) -> Path:
+    with save_run(folder, run.images, run.prompt) as writer:
+        for event in run.events:
+            writer.write(event)
+    return folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("run", [make_run(), make_run("attention", patches=False, lost=True, extra=HOSTILE)])
+def test_a_saved_run_reads_back_as_it_was(tmp_path, run):
+    read = read_run(save(run, tmp_path / "new" / "run"))
+    assert (read.prompt, read.events) == (run.prompt, run.events)
+    assert len(read.images) == 2
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(read.images, run.images, strict=True))
+    assert names(tmp_path / "new" / "run") == {"events.jsonl", "run.json", "image-0.png", "image-1.png"}
+
+
+def test_every_event_is_readable_as_soon_as_it_is_written(tmp_path):
+    run = make_run()
+    with save_run(tmp_path / "run", run.images, run.prompt) as writer:
+        for count, event in enumerate(run.events, start=1):
+            writer.write(event)
+            assert read_run(tmp_path / "run").events == run.events[:count]
+
+
+def test_a_run_killed_at_any_byte_is_readable_up_to_its_last_whole_line(tmp_path):
+    run = make_run()
+    events = (run.start, Text("answer", "  →\n", 0, 1))
+    folder = save(Run("", run.images, events), tmp_path / "run")
+    whole = (folder / "events.jsonl").read_bytes()
+    assert read_run(folder).events == events
+    first = whole.index(b"\n") + 1
+    for length in range(first, len(whole)):
+        (folder / "events.jsonl").write_bytes(whole[:length])
+        complete = length == len(whole) - 1  # only its newline is missing
+        assert read_run(folder).events == events[: 2 if complete else 1]
+
+
+def break_line(folder: Path) -> None:
+    lines = (folder / "events.jsonl").read_bytes().split(b"\n")
+    lines[2] = lines[2][:20]
+    (folder / "events.jsonl").write_bytes(b"\n".join(lines))
+
+
+def without_start(folder: Path) -> None:
+    (folder / "events.jsonl").write_bytes((folder / "events.jsonl").read_bytes().split(b"\n", 1)[1])
+
+
+def with_nine_effects(folder: Path) -> None:
+    text = (folder / "events.jsonl").read_text()
+    (folder / "events.jsonl").write_text(text.replace('"effects": [1.8, ', '"effects": ['))
+
+
+def with_a_number_for_a_grid(folder: Path) -> None:
+    text = (folder / "events.jsonl").read_text()
+    (folder / "events.jsonl").write_text(text.replace('"patches": [[[', '"patches": [7, [['))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda folder: (folder / "events.jsonl").unlink(), "is not a saved run"),
+        (lambda folder: (folder / "events.jsonl").write_bytes(b""), "does not begin with a start"),
+        (lambda folder: (folder / "events.jsonl").write_bytes(b"\x00\xff\n"), "line 1"),
+        (break_line, "line 3"),
+        (without_start, "does not begin with a start"),
+        (with_nine_effects, "does not have 10 effects"),
+        (with_a_number_for_a_grid, "is damaged"),
+        (lambda folder: (folder / "run.json").unlink(), "run.json is missing"),
+        (lambda folder: (folder / "run.json").write_text("[]"), "run.json"),
+        (lambda folder: (folder / "run.json").write_bytes(b"\xff"), "run.json"),
+        (lambda folder: (folder / "image-1.png").unlink(), "has lost an image"),
+        (lambda folder: (folder / "image-1.png").write_bytes(b"\x89PNG"), "has lost an image"),
+    ],
+)
+def test_a_damaged_run_is_refused_with_a_sentence(tmp_path, damage, says):
+    folder = save(make_run(), tmp_path / "run")
+    damage(folder)
+    with pytest.raises(DataError, match=says) as caught:
+        read_run(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_folder_and_a_file_are_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "absent", tmp_path / "file"):
+        with pytest.raises(DataError, match="is not a saved run"):
+            read_run(path)
+    with pytest.raises(DataError, match="is a file"):
+        save(make_run(), tmp_path / "file")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="is not empty"):
+        save(make_run(), tmp_path)
+    assert names(tmp_path) == {"thesis.txt"}
+
+
+def test_an_earlier_run_makes_way_for_the_new_one(tmp_path):
+    folder, new = save(make_run(), tmp_path / "run"), make_run("attention")
+    with save_run(folder, new.images[:1], "again") as writer:
+        writer.write(new.events[0])
+    assert names(folder) == {"events.jsonl", "run.json", "image-0.png"}
+    assert (folder / "events.jsonl").read_text() == to_json(new.events[0]) + "\n"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_disk_that_is_full_from_the_start_leaves_nothing_behind(tmp_path, monkeypatch, call):
+    kept = save(make_run(), tmp_path / "kept")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, no_space)
+        for folder in (tmp_path / "new", kept):
+            with pytest.raises(DataError, match="disk is full"):
+                save(make_run("attention"), folder)
+    assert names(tmp_path) == {"kept"}
+    assert names(kept) == {"events.jsonl", "run.json", "image-0.png", "image-1.png"}
+    assert read_run(kept).start.unit == "nats"
+
+
+class AlmostFull(FileIO):
+    def write(self, line):
+        return super().write(line[:20])
+
+
+@pytest.mark.parametrize("full", [lambda path: AlmostFull(path, "a"), lambda path: FileIO("/dev/full", "w")])
+def test_a_disk_that_fills_up_leaves_the_lines_before(tmp_path, full):
+    run = make_run()
+    with save_run(tmp_path / "run", run.images, run.prompt) as writer:
+        writer.write(run.events[0])
+        assert writer.events is not None
+        writer.events.close()
+        writer.events = full(tmp_path / "run" / "events.jsonl")
+        with pytest.raises(DataError, match="disk is full"):
+            writer.write(run.events[1])
+    assert (tmp_path / "run" / "events.jsonl").read_text() == to_json(run.events[0]) + "\n"
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    with pytest.raises(DataError, match="not a regular file"):
+        write_files({Path("/dev/full"): b"x"})
+    with pytest.raises(DataError, match="not a regular file"):
+        write_files({tmp_path: b"x"})
+    with pytest.raises(DataError, match="could not be written"):
+        write_files({tmp_path / "absent" / "file": b"x"})
+    assert not names(tmp_path)

@@ -1,0 +1,224 @@
+import io
+import re
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from test_runs import make_run
+
+from eyeline.events import Done, SpanAttribution, Text
+from eyeline.runs import Run
+from eyeline.terminal import DOWN, NOWHERE, UP, TerminalView, colour_cells, describe, half_blocks
+
+CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+def play(run: Run, **options) -> str:
+    console = Console(file=io.StringIO(), **{"width": 80, "height": 40, "legacy_windows": False} | options)
+    with TerminalView(console, run.images) as view:
+        for event in run.events:
+            view.show(event)
+    return written(console)
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def terminal(**options) -> Console:
+    options = {"width": 80, "height": 40, "force_terminal": True, "color_system": "truecolor"} | options
+    return Console(file=io.StringIO(), no_color=False, legacy_windows=False, **options)
+
+
+def uppers(picture) -> list[tuple[int, int, int]]:
+    """The colours of the upper half of each character cell."""
+    return [tuple(span.style.color.triplet) for span in picture.spans]
+
+
+def in_colour(run: Run, **options) -> str:
+    return play(run, force_terminal=True, color_system="truecolor", no_color=False, **options)
+
+
+def screen(output: str) -> list[str]:
+    """The lines that a terminal is left with after `output`: "cursor up" and "erase line" applied."""
+    lines, row = [""], 0
+    for part in re.split(r"(\x1b\[[0-9;?]*[a-zA-Z]|\n|\r)", output):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part == "\x1b[1A":
+            row -= 1
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif part and part != "\r" and not part.startswith("\x1b"):
+            lines[row] += part
+    return [line.rstrip() for line in lines]
+
+
+@pytest.mark.parametrize("unit", ["nats", "attention"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},  # a pipe
+        {"force_terminal": True, "color_system": "truecolor", "no_color": True},
+        {"force_terminal": True, "color_system": "truecolor", "_environ": {"TERM": "dumb"}},
+        {"force_terminal": True, "color_system": None},
+    ],
+)
+def test_without_colour_a_span_is_one_line_of_words(unit, options):
+    output = play(make_run(unit, extra=" \x1b[31mred"), **options)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f▀]", output)
+    lines = output.splitlines()
+    words = {"nats": "1.8 nats", "attention": "83 % of attention"}[unit]
+    assert f"The bar at the left shows 3.14 km. [top left of image 1, {words}]" in lines
+    assert lines.index("Thinking") < lines.index("Answer")
+    assert any(line.startswith("It is 7. [bottom right of image 2, ") for line in lines)
+
+
+def test_an_ascii_pipe_gets_question_marks_not_a_crash():
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding="ascii", write_through=True), width=80)
+    with TerminalView(console) as view:
+        for event in make_run(extra=" Größe →").events:
+            view.show(event)
+    assert b"Gr??e ?" in raw.getvalue()
+
+
+def test_a_known_heat_gives_known_cells():
+    heat = np.array([[1.0, 0.0], [0.0, -1.0], [0.5, 1 / 3]])
+    colours = colour_cells(heat, np.array([[9.0, 9.0], [0.0, 0.0], [0.0, 60.0]]))
+    between = tuple((a + b) // 2 for a, b in zip(UP[0], UP[1], strict=True))
+    expected = [[UP[-1], (9, 9, 9)], [(0, 0, 0), DOWN[-1]], [between, UP[0]]]
+    assert colours.tolist() == [[list(colour) for colour in row] for row in expected]
+    console = terminal()
+    console.print(half_blocks(colours))
+    up, down, mid, low = (";".join(map(str, rgb)) for rgb in (UP[-1], DOWN[-1], between, UP[0]))
+    assert written(console) == (
+        f"\x1b[38;2;{up};48;2;0;0;0m▀\x1b[0m\x1b[38;2;9;9;9;48;2;{down}m▀\x1b[0m\n"
+        f"\x1b[38;2;{mid}m▀\x1b[0m\x1b[38;2;{low}m▀\x1b[0m\n"
+    )
+
+
+@pytest.mark.parametrize("patches", [True, False])
+def test_the_picture_beside_a_span_is_bright_where_it_looked(patches):
+    run = make_run(patches=patches)
+    view = TerminalView(terminal(), run.images)
+    view.show(run.start)
+    span = next(event for event in run.events if isinstance(event, SpanAttribution))
+    first, second = view._pictures(span)
+    assert first.plain == "▀▀▀▀▀▀\n▀▀▀▀▀▀"  # 4 x 6 cells
+    assert second.plain == "▀▀▀▀\n▀▀▀▀"
+    bright = [colour == UP[-1] for colour in uppers(first)]
+    assert bright == [True, True] + [False] * 10  # region 0: two cells wide, two high
+    assert max(map(max, uppers(second))) < 80  # nothing there: the dark thumbnail
+
+
+def test_a_span_that_hardly_looks_gets_a_dim_picture():
+    run = make_run()
+    view = TerminalView(terminal())
+    view.show(run.start)
+    heat = tuple(tuple((0.01,) * image.cols for _ in range(image.rows)) for image in run.start.images)
+    span = SpanAttribution(0, "answer", 0, 1, "x", (0.04,) * 10, None, heat, None, 0.0, False, 0.0)
+    brightest = max(max(colour) for picture in view._pictures(span) for colour in uppers(picture))
+    assert 0 < brightest < 60
+    view._pictures(SpanAttribution(0, "answer", 0, 1, "x", (0.0,) * 10, None, None, None, 0.0, False, 0.0))
+
+
+@pytest.mark.parametrize("width", [24, 40, 56, 80, 200])
+@pytest.mark.parametrize("lost", [False, True])
+def test_on_a_colour_terminal_all_text_stays_and_every_line_fits(width, lost):
+    output = in_colour(make_run(lost=lost), width=width)
+    lines = screen(output)
+    assert all(cell_len(line) <= width for line in lines)
+    words = " ".join(" ".join(re.sub("▀", " ", line) for line in lines).split())
+    for sentence in ("The bar at the", "left shows 3.14 km.", "It is 7."):
+        assert words.count(sentence) == 1
+    assert words.count("▀") == 0
+    assert "▀▀▀▀" in CODES.sub("", output)
+    assert ("Lost: Span 1" in words) == lost
+
+
+def test_text_appears_before_its_span_is_finished():
+    run = make_run()
+    console = terminal()
+    with TerminalView(console, run.images) as view:
+        for event in run.events[:3]:
+            view.show(event)
+        assert view.live is not None
+        view.live.refresh()
+        assert "The bar at" in screen(written(console))[-1]
+
+
+def test_the_cursor_comes_back_when_the_stream_breaks():
+    run = make_run()
+    console = terminal()
+
+    def broken():
+        with TerminalView(console, run.images) as view:
+            for event in run.events[:5]:
+                view.show(event)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken()
+    output = written(console)
+    assert output.rfind("\x1b[?25h") > output.rfind("\x1b[?25l") >= 0
+
+
+def test_model_text_cannot_drive_the_terminal():
+    output = in_colour(make_run(extra=" \x1b]0;title\x07\x1b[2J\x9b5A[red]markup[/]"))
+    assert "\x1b]" not in output
+    assert "\x1b[2J" not in output
+    assert "\x9b" not in output
+    assert "[red]markup[/]" in CODES.sub("", output)
+
+
+def test_text_without_any_span_is_shown_at_the_end():
+    run = make_run()
+    events = tuple(event for event in run.events if not isinstance(event, SpanAttribution))
+    for output in (
+        play(Run("", run.images, events)),
+        "\n".join(screen(in_colour(Run("", run.images, events)))),
+    ):
+        assert "left shows 3.14 km. In the other picture it is 7." in output
+        assert "It is 7." in output.split("Answer")[1]
+
+
+def test_the_last_line_counts_tokens_speed_and_latency():
+    output = play(make_run())
+    assert output.splitlines()[-1] == "16 tokens · 31.4 tokens/s · attribution 40 ms after each span (median)"
+    console = Console(file=io.StringIO(), width=200)
+    TerminalView(console).show(Done("", 1, 2, 3.0, 0.5, "cancelled"))
+    assert written(console).strip() == "2 tokens · 3.0 tokens/s · decoding waited 0.5 s · cancelled"
+
+
+@pytest.mark.parametrize("unit", ["nats", "attention"])
+def test_attention_is_never_called_an_effect(unit):
+    output = play(make_run(unit))
+    assert ("attention, not effect" in output) == (unit == "attention")
+    assert ("eyeline collect --model qwen3-vl-mini --data DIR --out RUN" in output) == (unit == "attention")
+    assert ("nats" in output) == (unit == "nats")
+
+
+def test_regions_are_told_in_order_of_strength_one_for_each_place():
+    places = ("top left", "top left", "centre", "right", "bottom")
+    assert describe((0.9, 1.8, -0.6, 0.1, 0.0), places, "nats") == "top left, 1.8 nats; centre, -0.6 nats"
+    assert describe((0.06, 0.0, 0.0, 0.0, 0.0), places, "nats") == "top left, 0.06 nats"
+    assert describe((0.01, 0.0, 0.0, 0.0, 0.0), places, "nats") == NOWHERE
+    assert (
+        describe((0.34, 0.2, 0.26, 0.1, 0.1), places, "attention")
+        == "top left, 34 % of attention; centre, 26 %; right, 10 %"
+    )
+    assert describe((), (), "nats") == NOWHERE
+
+
+def test_unfinished_text_of_the_answer_does_not_overtake_the_thinking():
+    run = make_run()
+    texts = [event for event in run.events if isinstance(event, Text)]
+    spans = [event for event in run.events if isinstance(event, SpanAttribution)]
+    output = play(Run("", run.images, (run.start, *texts, *spans, run.events[-1])))  # a worker far behind
+    kept = [output.index(text) for text in ("The bar at", "In the other", "It is 7.")]
+    assert kept == sorted(kept)
+    assert output.count("Thinking") == output.count("Answer") == 1
