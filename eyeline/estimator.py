@@ -1,0 +1,164 @@
+"""Features -> predicted effects: the linear map that is fitted once for each model.
+
+An estimator is a folder: `estimator.safetensors` with its numbers and `card.json` with what they mean, how regions
+were hidden, and the fingerprint of the model they belong to. Nothing in it is executable.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from eyeline.errors import EstimatorError
+from eyeline.features import KINDS
+from eyeline.model import MODELS, Model
+
+FORMAT = 1
+NOT_COMPUTING = (
+    "_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "quantization_config",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Estimator:
+    """A linear map from pooled features to effects in nats, with its intervals.
+
+    An effect's interval is effect +- quantile * (base + slope * |effect|): conformal, locally scaled (Lei et al.
+    2018, arXiv 1604.04173, section 5.2), fitted on images that took no part in the weights.
+    """
+
+    id: str
+    weights: Float[Tensor, " feature"]  # nats for each unit of a feature
+    whole_weights: Float[Tensor, " feature"]  # the same for everything hidden at once
+    base: float  # nats
+    slope: float
+    quantile: float
+    kinds: tuple[str, ...] = KINDS
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def intervals(self, effects: Float[Tensor, " region"]) -> Float[Tensor, "region 2"]:
+        """Lower and upper ends, nats; they hold the true effect for the share of regions stated in the card."""
+        half = self.quantile * (self.base + self.slope * effects.abs())
+        return torch.stack([effects - half, effects + half], dim=1)
+
+    def to(self, device: torch.device) -> "Estimator":
+        return Estimator(
+            self.id, self.weights.to(device), self.whole_weights.to(device), self.base, self.slope, self.quantile,
+            self.kinds, self.card,
+        )  # fmt: skip
+
+
+def fingerprint(model: Model) -> str:
+    """SHA-256 over the configuration that changes computation and 64 values of each of 16 tensors, rounded to bfloat16.
+
+    The rounding makes it the same for a 16-bit checkpoint loaded in any wider type. Quantised tensors cannot be
+    read; `is_quantised` tells when the check means nothing.
+    """
+    digest = hashlib.sha256(
+        json.dumps(_computing(model.hf.config.to_dict()), sort_keys=True, default=str).encode()
+    )
+    tensors = {name: tensor for name, tensor in model.hf.named_parameters() if tensor.numel() >= 64}
+    names = sorted(tensors)
+    for name in [names[(len(names) - 1) * step // 15] for step in range(16)]:
+        tensor = tensors[name].detach().flatten()
+        at = torch.tensor([(len(tensor) - 1) * step // 63 for step in range(64)], device=tensor.device)
+        values = tensor[at].to("cpu", torch.bfloat16)
+        digest.update(name.encode() + values.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def is_quantised(model: Model) -> bool:
+    return (
+        getattr(model.hf, "is_quantized", False)
+        or getattr(model.hf.config, "quantization_config", None) is not None
+    )
+
+
+def _computing(config: Any) -> Any:
+    """A configuration without the fields that change nothing in a forward pass."""
+    if isinstance(config, dict):
+        return {key: _computing(value) for key, value in config.items() if key not in NOT_COMPUTING}
+    return config
+
+
+def save_estimator(estimator: Estimator, folder: Path) -> None:
+    """Writes the estimator's folder; the card comes last, so that a folder with a card is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        "weights": estimator.weights.contiguous(),
+        "whole_weights": estimator.whole_weights.contiguous(),
+    }
+    save_file(tensors, folder / "estimator.safetensors")
+    card = {
+        **estimator.card, "format": FORMAT, "id": estimator.id, "kinds": list(estimator.kinds), "base": estimator.base,
+        "slope": estimator.slope, "quantile": estimator.quantile,
+    }  # fmt: skip
+    new = folder / "card.json.new"
+    new.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    new.replace(folder / "card.json")
+
+
+def read_estimator(folder: Path) -> Estimator:
+    """Reads an estimator's folder. Raises `EstimatorError` for what is not one."""
+    expected = "expected a folder that `eyeline fit` wrote, with card.json and estimator.safetensors"
+    try:
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "estimator.safetensors")
+        if card["format"] != FORMAT:
+            raise EstimatorError(
+                f"{folder} is an estimator of format {card['format']}; this version of Eyeline reads {FORMAT}: "
+                "fit it again."
+            )
+        if not card["kinds"] or not set(card["kinds"]) <= set(KINDS):
+            raise ValueError(f"features {card['kinds']}, where some of {', '.join(KINDS)} are expected")
+        if not tensors["weights"].ndim == tensors["whole_weights"].ndim == 1:
+            raise ValueError("weights that are no vectors")
+        return Estimator(
+            str(card["id"]), tensors["weights"], tensors["whole_weights"], float(card["base"]), float(card["slope"]),
+            float(card["quantile"]), tuple(card["kinds"]), card,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise EstimatorError(
+            f"{folder} is not an estimator ({type(error).__name__}: {error}); {expected}."
+        ) from error
+
+
+def estimator_for(model: Model, source: str | Path | None = None) -> Estimator | None:
+    """The estimator of a model: one that is given, else the one in the model's own folder, else None.
+
+    Raises `EstimatorError` for one that was fitted for another model.
+    """
+    if source is None:
+        for place in (MODELS / model.name, Path(model.name)):
+            if (place / "estimator" / "card.json").is_file():
+                source = place / "estimator"
+                break
+        else:
+            return None
+    estimator = read_estimator(Path(source))
+    check_model(estimator, model)
+    return estimator.to(model.device)
+
+
+def check_model(estimator: Estimator, model: Model) -> None:
+    """Raises `EstimatorError` where the estimator belongs to another model; a quantised model cannot be checked."""
+    if not is_quantised(model) and estimator.card.get("fingerprint") != fingerprint(model):
+        raise EstimatorError(
+            f"The estimator {estimator.id!r} was fitted for {estimator.card.get('model')!r}, not for the weights of "
+            f"{model.name!r}; fit one with `eyeline collect` and `eyeline fit`, or leave it out to see attention."
+        )
+    heads = model.adapter.text_config(model.hf).num_attention_heads * len(model.adapter.layers(model.hf))
+    expected = heads * len(estimator.kinds)
+    if {len(estimator.weights), len(estimator.whole_weights)} != {expected}:
+        raise EstimatorError(
+            f"The estimator {estimator.id!r} holds {len(estimator.weights)} and {len(estimator.whole_weights)} weights "
+            f"where the model has {expected} features; fit it again."
+        )

@@ -1,0 +1,167 @@
+import pytest
+import torch
+from conftest import FAMILIES, build_tiny, picture, tiny_model
+
+from eyeline import features
+from eyeline.ablation import read_trace
+from eyeline.attention import AttentionCapture
+
+QUESTION = "How many?"
+PICTURES = (picture(), picture(64, 96, seed=1))
+CLOSE = {"rtol": 2e-3, "atol": 2e-5}
+
+
+def trace_of(model, tokens=7, seed=2):
+    """Random token ids, two of which are the same."""
+    ids = torch.randint(0, 200, (tokens,), generator=torch.Generator().manual_seed(seed))
+    ids[-1] = ids[0]
+    return ids
+
+
+def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
+    """(kind, layer, head, token, patch): loops over everything, on the attention weights of the eager model."""
+    model = build_tiny(family)
+    model.hf.to(dtype).float().set_attn_implementation("eager")
+    inputs = model.inputs(list(pictures), question)
+    length, text = inputs["input_ids"].shape[1], torch.zeros(1, len(trace_ids), dtype=torch.long)
+    full = inputs | {
+        "input_ids": torch.cat([inputs["input_ids"], trace_ids[None]], dim=1),
+        "attention_mask": torch.cat([inputs["attention_mask"], text + 1], dim=1),
+        "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], text.int()], dim=1),
+    }
+    norm, head = model.adapter.final_norm(model.hf), model.adapter.lm_head(model.hf)
+    layers = model.adapter.layers(model.hf)
+    seen = {}
+    hooks = [norm.register_forward_pre_hook(lambda _, args: seen.update(hidden=args[0][0]))]
+    for number, layer in enumerate(layers):
+        if (after := model.adapter.attention_norm(layer)) is not None:
+            hooks.append(
+                after.register_forward_pre_hook(lambda _, args, n=number: seen.update({n: args[0][0]}))
+            )
+    with torch.no_grad():
+        output = model.hf(**full, use_cache=True, output_attentions=True)
+    for hook in hooks:
+        hook.remove()
+    positions = (inputs["input_ids"][0] == model.adapter.image_token_id(model.hf)).nonzero()[:, 0].tolist()
+    heads, width = output.attentions[0].shape[1], seen["hidden"].shape[1]
+    slow = torch.zeros(3, len(layers), heads, len(trace_ids), len(positions))
+    for token, token_id in enumerate(trace_ids.tolist()):
+        row = length - 1 + token
+        hidden = seen["hidden"][row].detach().clone().requires_grad_()
+        head(norm(hidden)).log_softmax(-1)[token_id].backward()
+        for number, layer in enumerate(layers):
+            values = output.past_key_values.layers[number].values[0]  # (kv_head, position, dim)
+            attention, after = model.adapter.self_attention(layer), model.adapter.attention_norm(layer)
+            for which in range(heads):
+                dim = values.shape[2]
+                weight = attention.o_proj.weight[:, which * dim : (which + 1) * dim].detach()
+                for patch, position in enumerate(positions):
+                    share = output.attentions[number][0, which, row, position]
+                    written = weight @ values[which * len(values) // heads, position]
+                    if after is not None:
+                        rms = (seen[number][row].square().sum() / width + after.variance_epsilon).sqrt()
+                        written = after.weight.detach() * written / rms
+                    slow[0, number, which, token, patch] = share
+                    slow[1, number, which, token, patch] = share * written.norm()
+                    slow[2, number, which, token, patch] = share * (written @ hidden.grad)
+    log_probs = output.logits[0, length - 1 : -1].log_softmax(-1)[torch.arange(len(trace_ids)), trace_ids]
+    return slow, log_probs
+
+
+def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=PICTURES):
+    inputs = model.inputs(list(pictures), QUESTION)
+    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
+        read_trace(model, inputs, trace_ids)
+        image = features.read_image(model, capture)
+        steps = capture.take(start, end)
+        log_probs = features.token_log_probs(model, steps.hidden)
+        gradient = features.logit_gradient(model, steps.hidden, log_probs, trace_ids[start:end])
+        return features.patch_features(model, capture, image, steps, gradient, kinds)
+
+
+def test_every_feature_equals_its_slow_definition_by_loops_and_autograd(tiny):
+    trace_ids = trace_of(tiny)
+    slow, _ = slow_features(tiny.adapter.family, PICTURES, QUESTION, trace_ids)
+    for start, end in ((0, 7), (0, 1), (2, 6)):
+        fast = fast_features(tiny, trace_ids, start, end)
+        expected = slow[..., start:end, :].sum(-2).flatten(0, 2)
+        assert all(kind.std() > 1e-3 for kind in expected.chunk(3)), (
+            "every kind varies, so equality means something"
+        )
+        torch.testing.assert_close(fast, expected, **CLOSE)
+
+
+def test_the_gradient_is_autograds_and_log_p_the_models_own(tiny):
+    trace_ids = trace_of(tiny)
+    inputs = tiny.inputs(list(PICTURES), QUESTION)
+    with AttentionCapture(tiny, inputs) as capture:
+        read_trace(tiny, inputs, trace_ids)
+    hidden = capture.take(0, len(trace_ids)).hidden.clone().requires_grad_()
+    norm, head = tiny.adapter.final_norm(tiny.hf), tiny.adapter.lm_head(tiny.hf)
+    picked = head(norm(hidden)).log_softmax(-1).gather(1, trace_ids[:, None])
+    (expected,) = torch.autograd.grad(picked.sum(), hidden)
+    with torch.no_grad():
+        log_probs = features.token_log_probs(tiny, hidden)
+        gradient = features.logit_gradient(tiny, hidden, log_probs, trace_ids)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(log_probs.gather(1, trace_ids[:, None]), picked.detach())
+    _, slow = slow_features(tiny.adapter.family, PICTURES, QUESTION, trace_ids)
+    torch.testing.assert_close(picked[:, 0].detach(), slow, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kinds", [("attention",), ("value",), ("logit", "attention")])
+def test_chosen_kinds_are_the_same_rows_in_the_order_asked_for(tiny, kinds):
+    trace_ids = trace_of(tiny)
+    everything = dict(zip(features.KINDS, fast_features(tiny, trace_ids, 1, 5).chunk(3), strict=True))
+    chosen = fast_features(tiny, trace_ids, 1, 5, kinds)
+    torch.testing.assert_close(chosen, torch.cat([everything[kind] for kind in kinds]))
+
+
+def test_features_of_a_span_are_the_sum_of_those_of_its_parts(tiny):
+    trace_ids = trace_of(tiny)
+    parts = fast_features(tiny, trace_ids, 0, 3) + fast_features(tiny, trace_ids, 3, 7)
+    torch.testing.assert_close(fast_features(tiny, trace_ids, 0, 7), parts, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bfloat16_model_gives_float32_features_close_to_those_of_its_weights_in_float32(family):
+    model = build_tiny(family)
+    model.hf.to(torch.bfloat16)
+    trace_ids = trace_of(model)
+    fast = fast_features(model, trace_ids, 0, 7)
+    slow, _ = slow_features(family, PICTURES, QUESTION, trace_ids, dtype=torch.bfloat16)
+    assert fast.dtype == torch.float32
+    for ours, theirs in zip(fast.chunk(3), slow.sum(-2).flatten(0, 2).chunk(3), strict=True):
+        assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.995
+
+
+def test_a_packed_output_projection_is_read_off_what_it_does(tiny):
+    class Packed(torch.nn.Module):
+        """Like a quantised layer: its weight is bytes in another shape."""
+
+        def __init__(self, linear):
+            super().__init__()
+            self.in_features, self.whole = linear.in_features, linear.weight.detach()
+            self.weight = torch.nn.Parameter(torch.zeros(5, 1, dtype=torch.uint8), requires_grad=False)
+
+        def forward(self, states):
+            return states @ self.whole.T
+
+    trace_ids = trace_of(tiny)
+    model = build_tiny(tiny.adapter.family)
+    for layer in model.adapter.layers(model.hf):
+        attention = model.adapter.self_attention(layer)
+        attention.o_proj = Packed(attention.o_proj)
+    torch.testing.assert_close(fast_features(model, trace_ids, 0, 7), fast_features(tiny, trace_ids, 0, 7))
+
+
+def test_pooling_sums_the_patches_of_each_region_and_leaves_zeros_where_there_is_none():
+    columns = torch.tensor([[1.0, 2.0, 4.0, 8.0], [0.0, 1.0, 0.0, -1.0]])
+    pooled = features.pool(columns, torch.tensor([0, 3, 0, 1]), 4)
+    assert pooled.tolist() == [[5.0, 0.0], [8.0, -1.0], [0.0, 0.0], [2.0, 1.0]]
+
+
+def test_reading_features_leaves_the_model_alone(tiny):
+    before = {name: value.clone() for name, value in tiny_model(tiny.adapter.family).hf.state_dict().items()}
+    fast_features(tiny, trace_of(tiny), 0, 7)
+    assert all(torch.equal(before[name], value) for name, value in tiny.hf.state_dict().items())
