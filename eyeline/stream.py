@@ -1,0 +1,598 @@
+"""Ties the method into one iterator of events: decode, cut into spans, attribute each span while the next is written.
+
+Two threads stand behind a stream. The producer decodes and cuts the text into spans; the worker turns each finished
+span into an attribution. Decoding waits for the worker only when the captured steps that are not yet attributed
+exceed `pending_bytes`.
+"""
+
+import atexit
+import contextlib
+import difflib
+import queue
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import eyeline
+from eyeline import features as feature
+from eyeline.ablation import read_trace
+from eyeline.attention import AttentionCapture
+from eyeline.errors import EyelineError, PromptError
+from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
+from eyeline.events import Done, Error, Event, Grid, Heat, ImageInfo, Reason, SpanAttribution, Start, Text
+from eyeline.images import open_image
+from eyeline.model import Inputs, Model, Picture
+from eyeline.regions import SOURCES, regions_for
+from eyeline.spans import Segmenter, Span
+
+PENDING_BYTES = 64 * 2**20
+DECIMALS = 7  # of the numbers in events: a patch of a large image holds little
+ARGUMENTS = (
+    "logits_processor",
+    "stopping_criteria",
+    "prefix_allowed_tokens_fn",
+)  # of `generate`, in no config
+REFUSED: dict[str, Callable[[Any], bool]] = {  # what a capture cannot follow token by token
+    "num_beams": lambda value: (value or 1) > 1,
+    "num_return_sequences": lambda value: (value or 1) > 1,
+    "constraints": bool,
+    "force_words_ids": bool,
+    "assistant_model": lambda value: value is not None,
+    "prompt_lookup_num_tokens": lambda value: value is not None,
+    "use_mtp": bool,
+    "cache_implementation": lambda value: value is not None and not str(value).startswith("dynamic"),
+    "past_key_values": lambda value: value is not None,
+    "use_cache": lambda value: value is False,
+    "penalty_alpha": bool,
+    "dola_layers": lambda value: value is not None,
+    "guidance_scale": lambda value: value not in (None, 1),
+    "prefill_chunk_size": lambda value: value is not None,
+    "token_healing": bool,
+}
+_changing = threading.Lock()  # guards what belongs to the process: torch's number of threads, and `_followed`
+_followed: "weakref.WeakKeyDictionary[Any, tuple[int, Any]]" = (
+    weakref.WeakKeyDictionary()
+)  # streams, rope_deltas
+
+
+def stream(
+    model: Model,
+    images: Picture | Sequence[Picture],
+    prompt: str,
+    *,
+    estimator: str | Path | Estimator | None = None,
+    regions: str | Path | Sequence[str | Path] = "native",
+    max_new_tokens: int | None = None,
+    temperature: float | int | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] = (),
+    pending_bytes: int = PENDING_BYTES,
+    **generation: Any,
+) -> "Stream":
+    """Generates an answer and yields events while it is written: `Start`, then `Text`s and `SpanAttribution`s, then `Done`.
+
+    `estimator` is a folder or an `Estimator`; by default the one that lies in the model's own folder, and without one
+    the effects are attention shares. `temperature=0` is greedy; `seed` makes sampling repeatable; options left out
+    come from the model's generation config; `generation` holds further options of `hf.generate` (`top_p`, `top_k`,
+    `repetition_penalty`, ...). Raises `ImageError`, `PromptError`, `EstimatorError` or `UnsupportedModelError` at
+    once for what cannot work; what fails later is an `Error` event.
+    """
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    stops += generation.pop("stop_strings", None) or model.hf.generation_config.stop_strings or []
+    _refuse(model, generation)
+    state = _prepare(model, images, prompt, estimator, regions, stops, pending_bytes)
+    room = model.context_length - state.prompt_tokens
+    if max_new_tokens is not None and not 0 < max_new_tokens <= room:
+        raise PromptError(
+            f"max_new_tokens is {max_new_tokens}; expected 1 to {room}, "
+            "what the model's context leaves after the prompt."
+        )
+    if temperature is not None:
+        if not temperature >= 0:
+            raise PromptError(f"The temperature is {temperature}; expected 0 (greedy) or more.")
+        sampling = {"do_sample": True, "temperature": float(temperature)} | generation
+        generation = sampling if temperature else generation | {"do_sample": False}
+    generation |= {"max_new_tokens": max_new_tokens or room, "stop_strings": None}
+    rng = _generator(model.device, seed)
+    return Stream(state, lambda capture: _generate(state, capture, rng, generation))
+
+
+def attribute(
+    model: Model,
+    images: Picture | Sequence[Picture],
+    prompt: str,
+    text: str | Sequence[int],
+    *,
+    estimator: str | Path | Estimator | None = None,
+    regions: str | Path | Sequence[str | Path] = "native",
+) -> "Stream":
+    """The events of a given trace, as if the model had written it: one teacher-forced pass instead of decoding.
+
+    `text` is what follows the prompt, markers included, or its token ids. The same ids give the same events as
+    `stream`, up to rounding. Raises as `stream` does.
+    """
+    state = _prepare(model, images, prompt, estimator, regions, (), sys.maxsize)
+    if isinstance(text, str):
+        text = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = [int(token_id) for token_id in text]
+    room = model.context_length - state.prompt_tokens
+    if not 0 < len(ids) <= room:
+        raise PromptError(
+            f"The text to attribute has {len(ids)} tokens; expected 1 to {room}, "
+            "what the model's context leaves after the prompt."
+        )
+    entries = model.hf.get_input_embeddings().num_embeddings
+    if not 0 <= min(ids) <= max(ids) < entries:
+        raise PromptError(f"The token ids reach from {min(ids)} to {max(ids)}; expected 0 to {entries - 1}.")
+    return Stream(state, lambda capture: _teacher_force(state, capture, ids))
+
+
+class Stream(Iterator[Event]):
+    """The events of one generation, in order; a context manager. `close` ends generation within a token.
+
+    After `close` the iterator still yields what is on its way, and `Done` last. Leaving the context also waits until
+    the model is free again. A stream that is dropped ends by itself.
+    """
+
+    def __init__(self, state: "_State", produce: Callable[[AttentionCapture], Reason]) -> None:
+        self._state = state
+        self._held: deque[Event] = deque()  # events that overtook `Start`
+        self._started = self._over = False
+        self._threads = _start_threads(state, produce)
+
+    def __next__(self) -> Event:
+        if self._over:
+            raise StopIteration
+        try:
+            event = self._next()
+        except KeyboardInterrupt:
+            self.close()
+            raise
+        self._over = isinstance(event, Done)
+        return event
+
+    def _next(self) -> Event:
+        if self._started and self._held:
+            return self._held.popleft()
+        while True:
+            event = self._state.events.get()
+            if self._started or isinstance(event, Start):
+                self._started = True
+                return event
+            self._held.append(event)
+
+    def close(self) -> None:
+        self._state.cancel()
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        for thread in self._threads:
+            thread.join()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # raised in __init__, before there was a state
+            self.close()
+
+
+@dataclass(eq=False)
+class _State:
+    """What the two threads and the reader of one stream share."""
+
+    model: Model
+    inputs: Inputs  # of the prompt
+    pictures: list
+    estimator: Estimator | None
+    regions: str | Path | Sequence[str | Path]
+    segmenter: Segmenter
+    pending_bytes: int
+    events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
+    work: "queue.SimpleQueue[_Job | None]" = field(default_factory=queue.SimpleQueue)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    progress: threading.Condition = field(default_factory=threading.Condition)  # of the worker
+    started: bool = False  # `Start` is out; the worker's own
+    waiting: int = 0  # jobs handed to the worker and not done yet; guarded by `progress`
+    ids: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # when each token was there
+    begun: float = 0.0  # when decoding began, after the prompt had been read
+    stalled_s: float = 0.0
+    reason: Reason = "error"
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.inputs["input_ids"].shape[1]
+
+    def hand_over(self, job: "_Job") -> None:
+        with self.progress:
+            self.waiting += 1
+        self.work.put(job)
+
+    def start(self, regions: tuple[Grid, ...]) -> None:
+        """Puts the `Start` event, unless it is out already."""
+        if not self.started:
+            self.started = True
+            self.events.put(_start(self, regions))
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+        with self.progress:
+            self.progress.notify_all()
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A span to attribute, or, without one, the image to read; `mark` is a CUDA event to wait for."""
+
+    capture: AttentionCapture
+    span: Span | None
+    mark: Any
+
+
+def _start_threads(
+    state: _State, produce: Callable[[AttentionCapture], Reason]
+) -> tuple[threading.Thread, threading.Thread]:
+    """Starts worker and producer.
+
+    torch's number of threads belongs to each thread, but setting it also changes what new threads start with. The
+    worker lowers it for itself, the producer sets it back, and no other stream starts in between.
+    """
+    handshake: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def work() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the other cores belong to decoding
+        handshake.put(threads)
+        try:
+            _work(state)
+        except Exception as error:
+            state.cancel()
+            state.events.put(Error(f"Attribution failed, generation ends: {_sentence(error)}"))
+        finally:
+            state.start(())  # where the prompt could not be read
+            state.events.put(_done(state))
+            atexit.unregister(end)
+
+    def decode() -> None:
+        torch.set_num_threads(threads)
+        handshake.put(threads)
+        _produce(state, produce)
+
+    def end() -> None:
+        """At exit: Python would kill the threads inside torch, which aborts the process."""
+        state.cancel()
+        producer.join()
+        worker.join()
+
+    worker = threading.Thread(target=work, name="eyeline-worker", daemon=True)
+    producer = threading.Thread(target=decode, name="eyeline-producer", daemon=True)
+    atexit.register(end)
+    with _changing:
+        worker.start()
+        threads = handshake.get()
+        producer.start()
+        handshake.get()
+    return worker, producer
+
+
+# --- the producer
+
+
+def _produce(state: _State, produce: Callable[[AttentionCapture], Reason]) -> None:
+    """Runs the model until it is done, whatever happens, and tells the worker that nothing more comes."""
+    model = state.model
+    try:
+        with _on(model.device), rope_deltas_kept(model), AttentionCapture(model, state.inputs) as capture:
+            state.reason = produce(capture)
+            for event in state.segmenter.finish():
+                _pass_on(state, capture, event)
+    except Exception as error:
+        lost = f"Generation failed after {len(state.ids)} tokens"
+        state.events.put(
+            Error(str(error) if isinstance(error, EyelineError) else f"{lost}: {_sentence(error)}")
+        )
+    finally:
+        state.work.put(None)
+
+
+@contextlib.contextmanager
+def rope_deltas_kept(model: Model) -> Iterator[None]:
+    """Puts back what `generate` leaves in the model, when the last of the streams that follow it ends."""
+    inner = model.hf.model
+    with _changing:
+        users, before = _followed.get(inner, (0, inner.rope_deltas))
+        _followed[inner] = users + 1, before
+    try:
+        yield
+    finally:
+        with _changing:
+            users, before = _followed.pop(inner)
+            if users > 1:
+                _followed[inner] = users - 1, before
+            else:
+                inner.rope_deltas = before
+
+
+def _pass_on(state: _State, capture: AttentionCapture, event: Text | Span) -> None:
+    if isinstance(event, Text):
+        state.events.put(event)
+    else:
+        state.hand_over(_Job(capture, event, capture.mark()))
+
+
+def _token(state: _State, capture: AttentionCapture, token_id: int) -> None:
+    """Takes one token into the text; waits for the worker where too much is pending."""
+    state.ids.append(token_id)
+    state.times.append(time.perf_counter())
+    for event in state.segmenter.push(token_id):
+        _pass_on(state, capture, event)
+    if capture.pending_bytes > state.pending_bytes:
+        begun = time.perf_counter()
+        with state.progress:
+            state.progress.wait_for(
+                lambda: (
+                    not state.waiting
+                    or capture.pending_bytes <= state.pending_bytes
+                    or state.cancelled.is_set()
+                )
+            )
+        state.stalled_s += time.perf_counter() - begun
+
+
+def _generate(
+    state: _State, capture: AttentionCapture, rng: torch.Generator, generation: dict[str, Any]
+) -> Reason:
+    reason: Reason = "error"
+
+    def decode(hf, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
+        """`GenerationMixin._sample` for one sequence, with a random generator of its own.
+
+        Same calls in the same order, so the same ids as `generate` after `torch.manual_seed`.
+        """
+        nonlocal reason
+        outputs = hf._prefill(input_ids, generation_config, kwargs)
+        state.hand_over(_Job(capture, None, capture.mark()))
+        state.begun = time.perf_counter()
+        while True:
+            kwargs = hf._update_model_kwargs_for_generation(outputs, kwargs, is_encoder_decoder=False)
+            logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
+            scores = logits_processor(input_ids, logits)
+            if generation_config.do_sample:
+                token = torch.multinomial(scores.softmax(-1), 1, generator=rng)
+            else:
+                token = scores.argmax(-1, keepdim=True)
+            input_ids = torch.cat([input_ids, token], dim=-1)
+            _token(state, capture, int(token))
+            if state.segmenter.stopped:
+                reason = "stop"
+            elif stopping_criteria(input_ids, None).all():
+                reason = _end(state.ids, generation_config)
+            elif state.cancelled.is_set():
+                reason = "cancelled"
+            else:
+                prepared = hf.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **kwargs)
+                outputs = hf(**prepared, return_dict=True)
+                continue
+            return input_ids
+
+    state.model.hf.generate(**state.inputs, **generation, custom_generate=decode)
+    return reason
+
+
+def _teacher_force(state: _State, capture: AttentionCapture, ids: list[int]) -> Reason:
+    read_trace(state.model, state.inputs, torch.tensor(ids))
+    state.hand_over(_Job(capture, None, capture.mark()))
+    state.begun = time.perf_counter()
+    for token_id in ids:
+        if state.cancelled.is_set():
+            return "cancelled"
+        _token(state, capture, token_id)
+    return _end(ids, state.model.hf.generation_config, length=len(ids))
+
+
+def _end(ids: Sequence[int], config: Any, length: int | None = None) -> Reason:
+    """Why a sequence ends that was not cut at a stop string; `stop`: by a criterion of the caller's."""
+    ends = config.eos_token_id
+    if ids[-1] in (ends if isinstance(ends, list) else [ends]):
+        return "eos"
+    return "length" if len(ids) == (length or config.max_new_tokens) else "stop"
+
+
+# --- the worker
+
+
+def _work(state: _State) -> None:
+    """Attributes spans as they come; what fails becomes an `Error` event, and the next span is tried."""
+    reader: _Reader | None = None
+    device = state.model.device
+    side = torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext()
+    with torch.inference_mode(), side:
+        while (job := state.work.get()) is not None:
+            try:
+                if job.mark is not None:
+                    job.mark.wait()
+                if job.span is None:
+                    reader = _Reader(state, job.capture)
+                    state.start(reader.regions)
+                elif reader is not None:
+                    state.events.put(reader.attribute(job.span))
+            except Exception as error:
+                state.start(())  # where the images could not be read
+                lost = "all attributions" if job.span is None else f"the attribution of span {job.span.index}"
+                state.events.put(Error(f"Lost {lost}, generation goes on: {_sentence(error)}"))
+            finally:
+                if job.span is not None:
+                    job.capture.release(job.span.end)
+                with state.progress:
+                    state.waiting -= 1
+                    state.progress.notify_all()
+
+
+class _Reader:
+    """Attributes the spans of one generation, once its images have been read."""
+
+    def __init__(self, state: _State, capture: AttentionCapture) -> None:
+        self.state, self.capture = state, capture
+        assert capture.vision_features is not None
+        found = regions_for(state.pictures, capture.grids, capture.vision_features, state.regions)
+        self.regions = found.grids
+        self.num_regions = found.count
+        self.labels = found.of_patch.to(state.model.device)
+        self.image = feature.read_image(state.model, capture)
+
+    def attribute(self, span: Span) -> SpanAttribution:
+        state, estimator = self.state, self.state.estimator
+        kinds = ("attention",) if estimator is None else estimator.kinds
+        steps = self.capture.take(span.start, span.end)
+        ids = torch.tensor(state.ids[span.start : span.end], device=state.model.device)
+        log_probs = feature.token_log_probs(state.model, steps.hidden)
+        gradient = (
+            feature.logit_gradient(state.model, steps.hidden, log_probs, ids) if "logit" in kinds else None
+        )
+        columns = feature.patch_features(state.model, self.capture, self.image, steps, gradient, kinds)
+        if estimator is None:
+            heat = columns.sum(0)
+            heat = heat / heat.sum().clamp(min=1e-30)
+        else:
+            heat = estimator.weights @ columns
+        effects = heat.new_zeros(self.num_regions).index_add_(0, self.labels, heat)
+        intervals = None if estimator is None else estimator.intervals(effects)
+        whole = None if estimator is None else estimator.whole_weights @ columns.sum(1)
+        return SpanAttribution(
+            index=span.index,
+            channel=span.channel,
+            start=span.start,
+            end=span.end,
+            text=span.text,
+            effects=_numbers(effects),
+            interval=None if intervals is None else _numbers(intervals),
+            patches=_heats(heat, self.capture),
+            whole_image=None if whole is None else _numbers(whole),
+            log_prob=_numbers(log_probs.gather(1, ids[:, None]).sum()),
+            cut=span.cut,
+            latency_s=round(time.perf_counter() - state.times[span.end - 1], 5),
+        )
+
+
+def _start(state: _State, regions: tuple[Grid, ...]) -> Start:
+    model = state.model
+    merge = model.adapter.merge_size(model.hf)
+    grids = state.inputs["image_grid_thw"].tolist()
+    images = tuple(
+        ImageInfo(picture.width, picture.height, rows // merge, cols // merge)
+        for picture, (_, rows, cols) in zip(state.pictures, grids, strict=True)
+    )
+    name = None
+    if state.estimator is not None:
+        name = state.estimator.id + (" (calibration not verified)" if is_quantised(model) else "")
+    unit = "attention" if name is None else "nats"
+    return Start(eyeline.__version__, model.name, name, unit, images, regions)
+
+
+def _done(state: _State) -> Done:
+    seconds = (state.times[-1] - state.begun) if len(state.times) > 1 else 0.0
+    return Done(
+        answer=state.segmenter.answer,
+        prompt_tokens=state.prompt_tokens,
+        tokens=len(state.ids),
+        tokens_per_s=round(len(state.ids) / seconds, 2) if seconds > 0 else 0.0,
+        stalled_s=round(state.stalled_s, 4),
+        reason=state.reason,
+    )
+
+
+# --- plain values
+
+
+def _prepare(
+    model: Model,
+    images: Picture | Sequence[Picture],
+    prompt: str,
+    estimator: str | Path | Estimator | None,
+    regions: str | Path | Sequence[str | Path],
+    stops: Sequence[str],
+    pending_bytes: int,
+) -> _State:
+    """What both threads start from; all that a user can get wrong about it is found here."""
+    sources = [images] if not isinstance(images, Sequence) or isinstance(images, str) else list(images)
+    pictures = [open_image(source) for source in sources]
+    inputs = model.inputs(pictures, prompt)
+    if isinstance(estimator, Estimator):
+        check_model(estimator, model)
+        estimator = estimator.to(model.device)
+    else:
+        estimator = estimator_for(model, estimator)
+    if not (isinstance(regions, str) and regions in SOURCES):  # a user's own
+        grids = model.image_grids(inputs)
+        regions_for(pictures, grids, [torch.zeros(len(grid), 1) for grid in grids], regions)
+    segmenter = Segmenter(
+        model.tokenizer, opened=model.prompt_opens_thinking(inputs["input_ids"]),
+        think=model.adapter.thinking_markers, answer_markers=model.adapter.answer_markers, stop=tuple(stops),
+    )  # fmt: skip
+    return _State(model, inputs, pictures, estimator, regions, segmenter, pending_bytes)
+
+
+def _refuse(model: Model, generation: Mapping[str, Any]) -> None:
+    """Raises `PromptError` for options that `generate` does not know or that cannot be streamed."""
+    config = model.hf.generation_config
+    known = {*config.to_dict(), *ARGUMENTS, *REFUSED} - {"max_length"}
+    for name in generation:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = (
+                f"; did you mean {near[0]}?" if near else ", for example top_p, top_k or repetition_penalty."
+            )
+            raise PromptError(f"{name!r} is no option of generation; expected one of generate's{meant}")
+    for name, refused in REFUSED.items():
+        value = generation.get(name, getattr(config, name, None))
+        if refused(value):
+            raise PromptError(
+                f"{name}={value!r} cannot be streamed: attribution follows one sequence, token by token, "
+                f"on a growing cache; leave {name} out."
+            )
+
+
+def _generator(device: torch.device, seed: int | None) -> torch.Generator:
+    rng = torch.Generator(device)
+    try:
+        rng.seed() if seed is None else rng.manual_seed(seed)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise PromptError(f"The seed is {seed}; expected a whole number of 63 bits.") from error
+    return rng
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Makes a GPU the current one of this thread: events are recorded on the current one's stream."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, EyelineError):
+        return str(error)
+    return f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].rstrip(": ")
+
+
+def _numbers(values: Tensor) -> Any:
+    """A float, or nested tuples of them, rounded."""
+    return _tuples(values.cpu().double().round(decimals=DECIMALS).tolist())
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _heats(heat: Tensor, capture: AttentionCapture) -> tuple[Heat, ...]:
+    parts = heat.split([len(grid) for grid in capture.grids])
+    return tuple(
+        _numbers(part.view(grid.rows, grid.cols)) for part, grid in zip(parts, capture.grids, strict=True)
+    )

@@ -1,0 +1,744 @@
+import contextlib
+import dataclasses
+import gc
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import FAMILIES, build_tiny, picture, tiny_model
+from test_features import PICTURES, slow_features
+
+import eyeline.stream
+from eyeline.errors import EstimatorError, EyelineError, ImageError, PromptError, RegionError
+from eyeline.estimator import Estimator, fingerprint
+from eyeline.events import Done, Error, SpanAttribution, Start, Text, from_json, to_json
+from eyeline.features import KINDS
+
+QUESTION = "How many?"
+TOKENS = 60
+SAMPLING = {"temperature": 1.3, "top_p": 0.9, "top_k": 40, "repetition_penalty": 1.2}
+
+
+def lines(model, bias=4.0):
+    """An option of `generate` that makes line breaks likely, so that a trace has many spans."""
+    return {"sequence_bias": [[model.tokenizer("\n", add_special_tokens=False)["input_ids"], bias]]}
+
+
+def sampled(model, seed=3, tokens=TOKENS):
+    return {"max_new_tokens": tokens, "seed": seed, **SAMPLING, **lines(model)}
+
+
+def generated(model, images, *, seed=None, stop=None, temperature=None, **options):
+    """What `generate` writes, by the contract's definition."""
+    inputs = model.inputs(images, QUESTION)
+    if temperature is not None:
+        options |= {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+    if stop is not None:
+        options |= {"stop_strings": stop, "tokenizer": model.tokenizer}
+    if seed is not None:
+        torch.manual_seed(seed)
+    return model.hf.generate(**inputs, **options)[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+def ids_of(stream):
+    return stream._state.ids
+
+
+def only(kind, events):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def without_times(events):
+    """Spans and the rest apart: how they interleave depends on the time."""
+    zero = {SpanAttribution: {"latency_s": 0.0}, Done: {"tokens_per_s": 0.0, "stalled_s": 0.0}}
+    events = [dataclasses.replace(event, **zero.get(type(event), {})) for event in events]
+    return only(SpanAttribution, events), [e for e in events if not isinstance(e, SpanAttribution)]
+
+
+def flat(values):
+    return [number for value in values for number in flat(value)] if isinstance(values, tuple) else [values]
+
+
+def assert_same_spans(ours, theirs, tolerance=2e-4):
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        for name in ("index", "channel", "start", "end", "text", "cut"):
+            assert getattr(one, name) == getattr(other, name)
+        for name in ("effects", "interval", "patches", "whole_image", "log_prob"):
+            assert (getattr(one, name) is None) == (getattr(other, name) is None)
+            if getattr(one, name) is not None:
+                assert flat(getattr(one, name)) == pytest.approx(flat(getattr(other, name)), abs=tolerance)
+
+
+def random_estimator(model, kinds=KINDS, **card):
+    rng = torch.Generator().manual_seed(5)
+    features = 3 * 4 * len(kinds)
+    card = {"model": model.name, "fingerprint": fingerprint(model)} | card
+    weights = torch.randn(2, features, generator=rng)
+    return Estimator("random", weights[0], weights[1], 0.1, 0.5, 2.0, kinds, card)
+
+
+@contextlib.contextmanager
+def threads_set_to(number):
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Processor:
+    """A logits processor that changes nothing and calls a function at one token."""
+
+    def __init__(self, at, call):
+        self.at, self.call, self.count = at, call, 0
+
+    def __call__(self, input_ids, scores):
+        self.count += 1
+        if self.count == self.at:
+            self.call()
+        return scores
+
+
+# --- the ids and the events
+
+
+@pytest.mark.parametrize("images", [PICTURES[0], list(PICTURES)], ids=["one image", "two images"])
+def test_greedy_ids_are_those_of_generate(tiny, images):
+    stream = tiny.stream(images, QUESTION, max_new_tokens=TOKENS, temperature=0)
+    events = list(stream)
+    assert not only(Error, events)
+    assert ids_of(stream) == generated(tiny, images, max_new_tokens=TOKENS, temperature=0)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_sampled_ids_are_those_of_generate_after_setting_the_seed(tiny, seed):
+    options = sampled(tiny, seed)
+    stream = tiny.stream(PICTURES[0], QUESTION, **options)
+    state = torch.get_rng_state()
+    assert not only(Error, list(stream))
+    assert torch.equal(torch.get_rng_state(), state), "the process's generator is not touched"
+    assert ids_of(stream) == generated(tiny, PICTURES[0], **options)
+    assert len(set(ids_of(stream))) > 5
+
+
+def test_without_a_seed_each_stream_draws_its_own_and_leaves_the_process_generator_alone():
+    model = tiny_model("qwen3_vl")
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    streams = [model.stream(PICTURES[0], QUESTION, max_new_tokens=20, temperature=1.5) for _ in range(2)]
+    for stream in streams:
+        list(stream)
+    assert ids_of(streams[0]) != ids_of(streams[1])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bfloat16_model_streams_the_ids_that_it_generates(family):
+    model = build_tiny(family)
+    model.hf.to(torch.bfloat16)
+    options = sampled(model)
+    stream = model.stream(PICTURES[0], QUESTION, **options, estimator=random_estimator(model))
+    events = list(stream)
+    assert not only(Error, events)
+    assert len(only(SpanAttribution, events)) > 2
+    assert ids_of(stream) == generated(model, PICTURES[0], **options)
+
+
+def test_start_is_first_done_last_spans_tile_the_tokens_and_texts_join_to_the_decoded_text(tiny):
+    stream = tiny.stream(list(PICTURES), QUESTION, **sampled(tiny))
+    events, ids = list(stream), ids_of(stream)
+    spans, texts, done = only(SpanAttribution, events), only(Text, events), events[-1]
+    assert isinstance(events[0], Start)
+    assert len(only(Start, events)) == len(only(Done, events)) == 1
+    assert isinstance(done, Done)
+    assert len(spans) > 4
+    assert [spans[0].start, *(span.end for span in spans)] == [*(span.start for span in spans), len(ids)] == [
+        0, *(span.end for span in spans)
+    ]  # fmt: skip
+    decoded = tiny.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    for marker in (*tiny.adapter.thinking_markers, *tiny.adapter.answer_markers):
+        decoded = decoded.replace(marker, "")
+    assert "".join(text.text for text in texts) == decoded
+    assert "".join(span.text for span in spans) == decoded
+    assert done.tokens == len(ids) == TOKENS
+    assert done.reason == "length"
+    assert done.answer == "".join(text.text for text in texts if text.channel == "answer")
+    assert done.prompt_tokens == tiny.inputs(list(PICTURES), QUESTION)["input_ids"].shape[1]
+    assert [(image.width, image.height) for image in events[0].images] == [image.size for image in PICTURES]
+    assert [(image.rows, image.cols) for image in events[0].images] == [
+        (len(grid), len(grid[0])) for grid in events[0].regions
+    ]
+    assert all(from_json(to_json(event)) == event for event in events)
+    assert list(stream) == [], "nothing comes after Done"
+
+
+def test_markers_change_the_channel_and_stay_out_of_the_text(tiny):
+    opens, closes = tiny.adapter.thinking_markers
+    text = f"{opens if tiny.adapter.family == 'glm4v' else ''}A bar.\nTwo bars.\n{closes}It is 3."
+    events = list(tiny.attribute(PICTURES[0], QUESTION, text))
+    spans = only(SpanAttribution, events)
+    assert [(span.channel, span.text) for span in spans] == [
+        ("thinking", "A bar.\n"), ("thinking", "Two bars.\n"), ("answer", "It is 3."),
+    ]  # fmt: skip
+    assert events[-1].answer == "It is 3."
+
+
+def test_two_streams_at_once_give_what_each_gives_alone(tiny):
+    asked = [(PICTURES[0], 1), (list(PICTURES), 2)]
+    alone = [list(tiny.stream(images, QUESTION, **sampled(tiny, seed))) for images, seed in asked]
+    streams = [tiny.stream(images, QUESTION, **sampled(tiny, seed)) for images, seed in asked]
+    together = [[next(streams[0])], []]
+    while not all(isinstance(events[-1], Done) for events in together if events) or not together[1]:
+        for stream, events in zip(streams, together, strict=True):
+            events.extend(event for event in [next(stream, None)] if event is not None)
+    for ours, theirs in zip(together, alone, strict=True):
+        (our_spans, our_rest), (their_spans, their_rest) = without_times(ours), without_times(theirs)
+        assert our_rest == their_rest
+        assert len(our_spans) > 2
+        assert_same_spans(our_spans, their_spans)
+    assert alone[0] != alone[1]
+
+
+# --- the numbers
+
+
+def expected_spans(model, images, ids, estimator, spans, labels):
+    """Effects, patches and log-probs of spans from the slow definition."""
+    slow, log_probs = slow_features(model.adapter.family, images, QUESTION, torch.tensor(ids))
+    regions = max(labels) + 1
+    for span in spans:
+        columns = slow[:, :, :, span.start : span.end].sum(3)  # (kind, layer, head, patch)
+        if estimator is None:
+            heat = columns[0].sum((0, 1))
+            heat = heat / heat.sum()
+        else:
+            chosen = torch.cat([columns[KINDS.index(kind)].flatten(0, 1) for kind in estimator.kinds])
+            heat = sum(weight * row for weight, row in zip(estimator.weights, chosen, strict=True))
+        effects = [0.0] * regions
+        for patch, label in enumerate(labels):
+            effects[label] += float(heat[patch])
+        whole = None if estimator is None else float(estimator.whole_weights @ chosen.sum(1))
+        yield effects, heat.tolist(), whole, float(log_probs[span.start : span.end].sum())
+
+
+@pytest.mark.parametrize("kinds", [None, ("attention",), KINDS, ("logit", "value")], ids=str)
+@pytest.mark.parametrize("teacher_forced", [False, True], ids=["stream", "attribute"])
+def test_attributions_equal_their_slow_definition(tiny, kinds, teacher_forced):
+    estimator = None if kinds is None else random_estimator(tiny, kinds)
+    images = [picture(128, 96, seed=2), PICTURES[1]]
+    options = sampled(tiny, seed=4, tokens=24)
+    stream = tiny.stream(images, QUESTION, **options, estimator=estimator)
+    events = list(stream)
+    ids = ids_of(stream)
+    if teacher_forced:
+        events = list(tiny.attribute(images, QUESTION, ids, estimator=estimator))
+    start, spans = events[0], only(SpanAttribution, events)
+    assert isinstance(start, Start)
+    assert not only(Error, events)
+    assert (start.unit, start.estimator) == (("attention", None) if kinds is None else ("nats", "random"))
+    labels = flat(start.regions)
+    assert len(set(labels)) == max(labels) + 1 > 6
+    assert len(spans) > 2
+    slow = expected_spans(tiny, images, ids, estimator, spans, labels)
+    for span, (effects, heat, whole, log_prob) in zip(spans, slow, strict=True):
+        assert list(span.effects) == pytest.approx(effects, rel=5e-3, abs=2e-4)
+        assert flat(span.patches) == pytest.approx(heat, rel=5e-3, abs=2e-4)
+        assert span.whole_image == (None if whole is None else pytest.approx(whole, rel=5e-3, abs=2e-3))
+        assert span.log_prob == pytest.approx(log_prob, rel=1e-3, abs=1e-3)
+        assert max(effects) - min(effects) > 1e-3
+        if estimator is None:
+            assert span.interval is None
+        else:
+            half = [2.0 * (0.1 + 0.5 * abs(effect)) for effect in effects]
+            assert [high - low for low, high in span.interval] == pytest.approx(
+                [2 * x for x in half], rel=5e-3
+            )
+            assert [(high + low) / 2 for low, high in span.interval] == pytest.approx(span.effects, abs=1e-6)
+
+
+def test_patches_sum_to_the_effects_of_each_region_and_shares_to_one(tiny):
+    image = picture(256, 160, seed=4)  # more than 32 visual tokens in some family: regions of several cells
+    for estimator in (None, random_estimator(tiny)):
+        events = list(tiny.stream(image, QUESTION, **sampled(tiny), estimator=estimator))
+        labels, spans = flat(events[0].regions), only(SpanAttribution, events)
+        assert len(spans) > 2
+        for span in spans:
+            sums = [0.0] * len(span.effects)
+            for label, value in zip(labels, flat(span.patches), strict=True):
+                sums[label] += value
+            assert sums == pytest.approx(list(span.effects), abs=1e-5)
+            if estimator is None:
+                assert min(span.effects) >= 0
+                assert sum(span.effects) == pytest.approx(1, abs=1e-5)
+
+
+def test_attributing_the_ids_of_a_stream_gives_its_events(tiny):
+    estimator = random_estimator(tiny)
+    stream = tiny.stream(list(PICTURES), QUESTION, **sampled(tiny), estimator=estimator)
+    streamed = list(stream)
+    attributed = list(tiny.attribute(list(PICTURES), QUESTION, ids_of(stream), estimator=estimator))
+    (our_spans, our_rest), (their_spans, their_rest) = without_times(streamed), without_times(attributed)
+    assert our_rest == their_rest
+    assert len(our_spans) > 4
+    assert_same_spans(our_spans, their_spans, tolerance=5e-4)
+    assert attributed[-1].stalled_s == 0
+
+
+def test_a_trace_that_holds_the_models_own_image_token_is_attributed(tiny):
+    ids = [5, tiny.adapter.image_token_id(tiny.hf), 7, 9]
+    bias = {"sequence_bias": [[[token], 100.0 + 10 * n] for n, token in enumerate(ids[1:2])]}
+    stream = tiny.stream(PICTURES[0], QUESTION, max_new_tokens=3, temperature=0, **bias)
+    events = list(stream)
+    assert ids_of(stream) == [ids[1]] * 3
+    attributed = list(tiny.attribute(PICTURES[0], QUESTION, ids_of(stream)))
+    assert not only(Error, events + attributed)
+    assert_same_spans(only(SpanAttribution, events), only(SpanAttribution, attributed))
+    assert len(only(SpanAttribution, list(tiny.attribute(PICTURES[0], QUESTION, ids)))) == 1
+
+
+def test_text_is_attributed_like_its_ids():
+    model = tiny_model("qwen3_vl")
+    text = "A bar.\nTwo bars.\n</think>3"
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    by_text, by_ids = (list(model.attribute(PICTURES[0], QUESTION, what)) for what in (text, ids))
+    assert without_times(by_text) == without_times(by_ids)
+    assert by_text[-1].reason == "length"
+    ended = list(model.attribute(PICTURES[0], QUESTION, text + model.tokenizer.eos_token))
+    assert ended[-1].reason == "eos"
+
+
+# --- how a generation ends
+
+
+def test_max_new_tokens_ends_with_length_and_by_default_the_context_does(tiny):
+    assert list(tiny.stream(PICTURES[0], QUESTION, max_new_tokens=1, temperature=0))[-1].tokens == 1
+    model = build_tiny(tiny.adapter.family, max_position_embeddings=64)
+    done = list(model.stream(PICTURES[0], QUESTION, temperature=0))[-1]
+    assert (done.reason, done.prompt_tokens + done.tokens) == ("length", 64)
+
+
+def test_an_end_token_ends_with_eos_and_is_counted(tiny):
+    ids = generated(tiny, PICTURES[0], max_new_tokens=20, temperature=0)
+    end = next(token for at, token in enumerate(ids) if at > 3 and token not in ids[:at])
+    options = {"max_new_tokens": 20, "temperature": 0, "eos_token_id": [end, 1]}
+    stream = tiny.stream(PICTURES[0], QUESTION, **options)
+    done = list(stream)[-1]
+    assert ids_of(stream) == generated(tiny, PICTURES[0], **options) == ids[: ids.index(end) + 1]
+    assert (done.reason, done.tokens) == ("eos", ids.index(end) + 1)
+
+
+def test_the_models_own_end_token_ends_with_eos(tiny):
+    end = tiny.hf.generation_config.eos_token_id
+    options = {"max_new_tokens": 20, "temperature": 0, "sequence_bias": [[[end], 100.0]]}
+    events = list(tiny.stream(PICTURES[0], QUESTION, **options))
+    assert (events[-1].reason, events[-1].tokens, only(Text, events)) == ("eos", 1, [])
+
+
+@pytest.mark.parametrize("option", ["stop", "stop_strings"])
+def test_a_stop_string_gives_generates_ids_and_the_text_ends_before_it(tiny, option):
+    options = {"max_new_tokens": TOKENS, "temperature": 0, **lines(tiny)}
+    ids = generated(tiny, PICTURES[0], **options)
+    text = tiny.tokenizer.decode(ids)
+    at = next(i for i in range(6, 60) if text[i : i + 3].isascii() and text.find(text[i : i + 3]) == i)
+    stop = text[at : at + 3]
+    stream = tiny.stream(PICTURES[0], QUESTION, **options, **{option: [stop, "never to be seen"]})
+    events = list(stream)
+    assert events[-1].reason == "stop"
+    assert len(ids_of(stream)) < TOKENS
+    assert ids_of(stream) == generated(tiny, PICTURES[0], **options, stop=[stop, "never to be seen"])
+    assert "".join(piece.text for piece in only(Text, events)) == text[:at]
+    assert only(SpanAttribution, events)[-1].end == len(ids_of(stream))
+
+
+def test_a_criterion_of_the_caller_ends_with_stop():
+    model = tiny_model("qwen3_vl")
+
+    def enough(input_ids, scores, **_):
+        return torch.full((1,), input_ids.shape[1] >= 45, dtype=torch.bool)
+
+    events = list(model.stream(PICTURES[0], QUESTION, temperature=0, stopping_criteria=[enough]))
+    assert (events[-1].reason, events[-1].prompt_tokens + events[-1].tokens) == ("stop", 45)
+
+
+def left_as_it_was(model):
+    return model.hf.config.text_config._attn_implementation, model.hf.model.rope_deltas
+
+
+def test_close_stops_within_a_token_and_ends_with_done(tiny):
+    before = left_as_it_was(tiny)
+    reached, go = threading.Event(), threading.Event()
+    wait = Processor(5, lambda: (reached.set(), go.wait(20)))
+    stream = tiny.stream(PICTURES[0], QUESTION, temperature=0, logits_processor=[wait])
+    first = next(stream)
+    assert reached.wait(20)
+    stream.close()
+    go.set()
+    events = [first, *stream]
+    assert isinstance(events[0], Start)
+    assert (events[-1].reason, events[-1].tokens) == ("cancelled", 5)
+    assert only(SpanAttribution, events)[-1].end == 5
+    assert left_as_it_was(tiny) == before
+    stream.close()  # again
+
+
+def test_close_ends_an_attribution_with_done():
+    model = tiny_model("qwen3_vl")
+    stream = model.attribute(PICTURES[0], QUESTION, "A bar.\n" * 30)
+    stream.close()
+    events = list(stream)
+    assert isinstance(events[0], Start)
+    assert events[-1].reason == "cancelled"
+
+
+def test_a_finished_generation_keeps_its_reason_when_it_is_closed_afterwards():
+    model = tiny_model("qwen3_vl")
+    stream = model.stream(PICTURES[0], QUESTION, max_new_tokens=3, temperature=0)
+    for thread in stream._threads:
+        thread.join(20)
+    stream.close()
+    assert list(stream)[-1].reason == "length"
+
+
+def test_leaving_the_context_stops_both_threads_and_leaves_the_model_as_it_was(tiny):
+    before = left_as_it_was(tiny)
+    with tiny.stream(PICTURES[0], QUESTION, temperature=0) as stream:
+        next(stream)
+        assert left_as_it_was(tiny)[0] != before[0]
+    assert not any(thread.is_alive() for thread in stream._threads)
+    assert left_as_it_was(tiny) == before
+    assert list(stream)[-1].reason == "cancelled"
+
+
+def test_a_dropped_stream_stops_its_threads(tiny):
+    stream = tiny.stream(PICTURES[0], QUESTION, temperature=0)
+    next(stream)
+    threads, state = stream._threads, stream._state
+    del stream
+    gc.collect()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+    assert len(state.ids) < tiny.context_length - state.prompt_tokens
+
+
+def test_ctrl_c_while_waiting_for_an_event_stops_generation_and_done_still_comes(tiny):
+    def interrupt():
+        time.sleep(0.2)  # the reader waits by now
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.2)
+
+    stream = tiny.stream(PICTURES[0], QUESTION, temperature=0, logits_processor=[Processor(6, interrupt)])
+    events = []
+    with pytest.raises(KeyboardInterrupt):
+        for event in stream:
+            events.append(event)
+    events += list(stream)
+    assert (events[-1].reason, events[-1].tokens) == ("cancelled", 6)
+    assert isinstance(events[0], Start)
+
+
+def test_a_script_may_end_in_the_middle_of_a_stream():
+    code = (
+        "from conftest import picture, tiny_model\n"
+        "stream = tiny_model('qwen3_vl').stream(picture(), 'How many?', temperature=0)\n"
+        "next(stream), next(stream)\n"
+    )
+    tests = Path(__file__).parent
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tests, env={"PYTHONPATH": f"{tests}:{tests.parent}", "PATH": ""},
+        capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+# --- crashes, waiting
+
+
+def test_a_crash_in_the_worker_is_an_error_and_generation_goes_on_with_the_same_ids(tiny, monkeypatch):
+    expected = without_times(list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))))
+    calls, real = [], eyeline.stream.feature.patch_features
+
+    def crash(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory\nand more")
+        return real(*args)
+
+    monkeypatch.setattr(eyeline.stream.feature, "patch_features", crash)
+    stream = tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))
+    spans, rest = without_times(list(stream))
+    errors = only(Error, rest)
+    assert [error.message for error in errors] == [
+        "Lost the attribution of span 1, generation goes on: RuntimeError: out of memory"
+    ]
+    assert [event for event in rest if event not in errors] == expected[1]
+    assert_same_spans(spans, [span for span in expected[0] if span.index != 1])
+    assert ids_of(stream) == generated(tiny, PICTURES[0], **sampled(tiny))
+
+
+def test_a_crash_while_reading_the_images_leaves_text_and_done(tiny, monkeypatch):
+    def crash(*_):
+        raise RuntimeError("no regions")
+
+    monkeypatch.setattr(eyeline.stream, "regions_for", crash)
+    events = list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny)))
+    assert isinstance(events[0], Start)
+    assert events[0].regions == ()
+    assert [error.message for error in only(Error, events)] == [
+        "Lost all attributions, generation goes on: RuntimeError: no regions"
+    ]
+    assert only(SpanAttribution, events) == []
+    assert only(Text, events)
+    assert (events[-1].reason, events[-1].tokens) == ("length", TOKENS)
+
+
+@pytest.mark.parametrize("at", [1, 9])
+def test_a_crash_of_the_model_is_an_error_and_then_done(tiny, at):
+    before = left_as_it_was(tiny)
+
+    def crash():
+        raise RuntimeError("no luck\nat all")
+
+    events = list(tiny.stream(PICTURES[0], QUESTION, temperature=0, logits_processor=[Processor(at, crash)]))
+    assert isinstance(events[0], Start)
+    assert [error.message for error in only(Error, events)] == [
+        f"Generation failed after {at - 1} tokens: RuntimeError: no luck"
+    ]
+    assert (events[-1].reason, events[-1].tokens) == ("error", at - 1)
+    assert left_as_it_was(tiny) == before
+
+
+def test_a_crash_before_the_prompt_is_read_is_start_error_and_done(tiny):
+    events = list(tiny.stream(PICTURES[0], QUESTION, temperature=1.0, top_p=-2.0))
+    assert [type(event) for event in events] == [Start, Error, Done]
+    assert "top_p" in events[1].message
+    assert events[-1].reason == "error"
+
+
+def test_a_crash_of_the_worker_itself_still_ends_with_done(monkeypatch):
+    def crash(_):
+        raise RuntimeError("no stream")
+
+    monkeypatch.setattr(eyeline.stream, "_work", crash)
+    events = list(tiny_model("qwen3_vl").stream(PICTURES[0], QUESTION, temperature=0))
+    assert [type(event) for event in events if not isinstance(event, Text)] == [Start, Error, Done]
+
+
+def test_too_much_pending_makes_decoding_wait_and_changes_nothing_else(tiny, monkeypatch):
+    expected = without_times(list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))))
+    real = eyeline.stream._Reader.attribute
+    waiting = []
+
+    def slow(self, span):
+        time.sleep(0.03)
+        waiting.append(self.state.waiting)
+        return real(self, span)
+
+    monkeypatch.setattr(eyeline.stream._Reader, "attribute", slow)
+    events = list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny), pending_bytes=1))
+    spans, rest = without_times(events)
+    assert rest == expected[1]
+    assert_same_spans(spans, expected[0])
+    assert len(spans) > 4
+    assert max(waiting) == 1, "no span waits while another is attributed"
+    assert events[-1].stalled_s > 0.03 * (len(spans) - 2)
+    plenty = list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny)))
+    assert plenty[-1].stalled_s == 0
+
+
+def test_close_wakes_a_stream_that_waits_for_the_worker(monkeypatch):
+    model, go = tiny_model("qwen3_vl"), threading.Event()
+    real = eyeline.stream._Reader.attribute
+
+    def stuck(self, span):
+        go.wait(20)
+        return real(self, span)
+
+    monkeypatch.setattr(eyeline.stream._Reader, "attribute", stuck)
+    stream = model.stream(PICTURES[0], QUESTION, **sampled(model), pending_bytes=1)
+    while not only(Text, [next(stream)]):
+        pass
+    time.sleep(0.2)  # the first span is with the worker, and decoding waits
+    stream.close()
+    stream._threads[1].join(20)
+    assert not stream._threads[1].is_alive(), "the producer ended although the worker is stuck"
+    go.set()
+    assert list(stream)[-1].reason == "cancelled"
+
+
+def test_a_slow_reader_loses_nothing(tiny):
+    expected = without_times(list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny, tokens=30))))
+    events = []
+    for event in tiny.stream(PICTURES[0], QUESTION, **sampled(tiny, tokens=30)):
+        events.append(event)
+        time.sleep(0.01)
+    assert without_times(events) == expected
+
+
+def test_latency_counts_from_the_last_token_of_a_span_to_its_attribution(monkeypatch):
+    model, real = tiny_model("qwen3_vl"), eyeline.stream._Reader.attribute
+
+    def slow(self, span):
+        time.sleep(0.05)
+        return real(self, span)
+
+    monkeypatch.setattr(eyeline.stream._Reader, "attribute", slow)
+    begun = time.perf_counter()
+    events = list(model.stream(PICTURES[0], QUESTION, **sampled(model, tokens=20)))
+    total = time.perf_counter() - begun
+    assert all(0.05 <= span.latency_s < total for span in only(SpanAttribution, events))
+    assert events[-1].tokens_per_s > 20 / total
+
+
+# --- what is left behind
+
+
+def test_threads_of_torch_are_the_same_for_the_caller_and_for_later_threads(monkeypatch):
+    model, seen = tiny_model("qwen3_vl"), {}
+    real = eyeline.stream._Reader.attribute
+
+    def look(self, span):
+        seen["worker"] = torch.get_num_threads()
+        return real(self, span)
+
+    def in_new_thread(name):
+        thread = threading.Thread(target=lambda: seen.update({name: torch.get_num_threads()}))
+        thread.start()
+        thread.join()
+
+    def while_decoding():
+        seen["decoding"] = torch.get_num_threads()
+        in_new_thread("started meanwhile")
+
+    monkeypatch.setattr(eyeline.stream._Reader, "attribute", look)
+    with threads_set_to(3):
+        options = sampled(model) | {"logits_processor": [Processor(5, while_decoding)]}
+        streams = [model.stream(PICTURES[0], QUESTION, **options) for _ in range(3)]
+        in_new_thread("started beside streams")
+        for stream in streams:
+            list(stream)
+        in_new_thread("started afterwards")
+        assert torch.get_num_threads() == 3
+    assert seen == {
+        "worker": 1, "decoding": 3, "started meanwhile": 3, "started beside streams": 3, "started afterwards": 3,
+    }  # fmt: skip
+
+
+def test_rope_deltas_and_attention_are_left_as_they_were_also_after_two_streams(tiny):
+    inner = tiny.hf.model
+    before, mark = inner.rope_deltas, torch.tensor([[17]])
+    inner.rope_deltas = mark
+    try:
+        streams = [tiny.stream(PICTURES[0], QUESTION, **sampled(tiny, tokens=tokens)) for tokens in (5, 40)]
+        for stream in streams:
+            list(stream)
+        list(tiny.attribute(PICTURES[0], QUESTION, "A bar."))
+        assert inner.rope_deltas is mark
+        assert tiny.hf.config.text_config._attn_implementation == "sdpa"
+        assert not tiny.hf._forward_hooks
+    finally:
+        inner.rope_deltas = before
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_beams": 2}, "num_beams=2"),
+        ({"num_return_sequences": 3}, "num_return_sequences"),
+        ({"cache_implementation": "static"}, "cache_implementation='static'"),
+        ({"cache_implementation": "offloaded_static"}, "cache_implementation"),
+        ({"cache_implementation": "quantized"}, "cache_implementation"),
+        ({"assistant_model": object()}, "assistant_model"),
+        ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens"),
+        ({"past_key_values": object()}, "past_key_values"),
+        ({"use_cache": False}, "use_cache"),
+        ({"guidance_scale": 1.5}, "guidance_scale"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, "penalty_alpha"),
+        ({"prefill_chunk_size": 8}, "prefill_chunk_size"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; expected 1 to"),
+        ({"max_new_tokens": 5000}, "max_new_tokens is 5000; expected 1 to"),
+        ({"max_length": 50}, "max_new_tokens"),
+        ({"topp": 0.5}, "did you mean top_p?"),
+        ({"streamer": object()}, "'streamer' is no option"),
+        ({"wibble": 1}, "'wibble' is no option"),
+        ({"seed": 2**70}, "seed"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_before_anything_starts(options, words):
+    with pytest.raises(PromptError) as caught:
+        tiny_model("qwen3_vl").stream(PICTURES[0], QUESTION, **options)
+    assert words in str(caught.value)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("eyeline")]
+
+
+def test_a_refused_option_in_the_models_own_generation_config_is_refused_too():
+    model = build_tiny("qwen3_vl")
+    model.hf.generation_config.num_beams = 4
+    with pytest.raises(PromptError, match="num_beams=4"):
+        model.stream(PICTURES[0], QUESTION)
+    stream = model.stream(PICTURES[0], QUESTION, num_beams=1, max_new_tokens=2)
+    assert list(stream)[-1].tokens == 2
+
+
+def test_bad_prompts_images_regions_and_stops_are_refused_before_anything_starts(tmp_path):
+    model = tiny_model("qwen3_vl")
+    not_json = tmp_path / "boxes.json"
+    not_json.write_text("nothing")
+    cases = [
+        (PromptError, lambda: model.stream(PICTURES[0], "  ")),
+        (PromptError, lambda: model.stream(PICTURES[0], "word " * 3000)),
+        (ImageError, lambda: model.stream([], QUESTION)),
+        (ImageError, lambda: model.stream(tmp_path / "missing.png", QUESTION)),
+        (RegionError, lambda: model.stream(PICTURES[0], QUESTION, regions="voronoi")),
+        (RegionError, lambda: model.stream(PICTURES[0], QUESTION, regions=not_json)),
+        (RegionError, lambda: model.stream(PICTURES[0], QUESTION, regions=["grid", "grid"])),
+        (EyelineError, lambda: model.stream(PICTURES[0], QUESTION, stop="")),
+        (PromptError, lambda: model.attribute(PICTURES[0], QUESTION, "")),
+        (PromptError, lambda: model.attribute(PICTURES[0], QUESTION, [])),
+        (PromptError, lambda: model.attribute(PICTURES[0], QUESTION, "word " * 3000)),
+        (PromptError, lambda: model.attribute(PICTURES[0], QUESTION, [3, 10**6])),
+        (PromptError, lambda: model.attribute(PICTURES[0], QUESTION, [-1])),
+    ]
+    for kind, call in cases:
+        with pytest.raises(kind) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_an_estimator_of_another_model_is_refused_also_as_an_object(tiny):
+    other = build_tiny(tiny.adapter.family, seed=1)
+    with pytest.raises(EstimatorError, match="was fitted for"):
+        tiny.stream(PICTURES[0], QUESTION, estimator=random_estimator(other))
+    with pytest.raises(EstimatorError, match="36 features"):
+        wrong = dataclasses.replace(random_estimator(tiny), weights=torch.zeros(35))
+        tiny.attribute(PICTURES[0], QUESTION, "A bar.", estimator=wrong)
+
+
+def test_a_quantised_model_says_that_the_calibration_is_not_verified():
+    model = build_tiny("qwen3_vl")
+    model.hf.is_quantized = True
+    estimator = random_estimator(model, fingerprint="of the model before it was quantised")
+    events = list(model.stream(PICTURES[0], QUESTION, max_new_tokens=3, estimator=estimator))
+    assert events[0].estimator == "random (calibration not verified)"
+    assert events[0].unit == "nats"
+    assert only(SpanAttribution, events)
+
+
+def test_own_regions_are_used(tmp_path):
+    boxes = tmp_path / "boxes.json"
+    boxes.write_text("[[0, 0, 32, 64]]")
+    events = list(tiny_model("qwen3_vl").stream(PICTURES[0], QUESTION, max_new_tokens=3, regions=boxes))
+    assert events[0].regions == (((0, 1, 1), (0, 1, 1)),)
+    assert len(only(SpanAttribution, events)[0].effects) == 2
