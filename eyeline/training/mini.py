@@ -67,7 +67,7 @@ class Stage:
     rate: float
     vision_rate: float  # of the vision blocks; 0 freezes them
     dense: float  # weight of the dense labels' loss
-    through: bool = False  # whether the language loss, too, trains the vision blocks
+    decay: float = 0.35  # last share of the steps, over which rates fall to zero
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -226,7 +226,7 @@ class Optimizers:
             if parameter.requires_grad:
                 matrix = parameter.ndim == 2 and ("layers." in name or "blocks." in name)
                 groups.setdefault((matrix, vision), []).append(parameter)
-        self.optimizers, self.peaks = [], []
+        self.optimizers, self.peaks, self.decay = [], [], stage.decay
         for (matrix, vision), parameters in groups.items():
             rate = stage.vision_rate if vision else stage.rate
             if matrix:
@@ -242,7 +242,7 @@ class Optimizers:
             self.peaks.append(rate)
 
     def step(self, done: float, step: int) -> None:
-        factor = min(1.0, (step + 1) / 100, (1 - done) / 0.35)
+        factor = min(1.0, (step + 1) / 100, (1 - done) / self.decay)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             for group in optimizer.param_groups:
                 nn.utils.clip_grad_norm_(group["params"], 1.0)
@@ -343,7 +343,7 @@ def train(
                     dense, accuracy = dense_loss(heads, torch.cat(seen.pooler_output), batch.labels)
                 loss = stage.dense * dense
                 if stage.questions:
-                    if not stage.through:
+                    if not stage.vision_rate:
                         seen = merge(model, [block.detach() for block in blocks], batch.grids, seen)
                     language, share = language_loss(model, batch, seen)
                     loss = loss + language
@@ -382,7 +382,7 @@ def export(folder: Path, out: Path) -> None:
 STAGES = [
     Stage("vision", steps=1900, batch=12, questions=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
     Stage("language", steps=500, batch=12, questions=3, rate=1.2e-3, vision_rate=0.0, dense=0.0),
-    Stage("all", steps=850, batch=12, questions=3, rate=1.2e-3, vision_rate=6e-4, dense=0.5, through=True),
+    Stage("all", steps=1400, batch=12, questions=3, rate=1.2e-3, vision_rate=4e-4, dense=0.3, decay=1.2),
 ]
 
 

@@ -1,0 +1,250 @@
+"""The data an estimator is fitted on: for every span of the model's own traces, features and measured effects.
+
+Each image is one file, written when it is whole, so that a collection that was killed goes on where it stopped.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import eyeline
+from eyeline import features as feature
+from eyeline.ablation import Method, ablate, hidden_patches, read_trace
+from eyeline.attention import AttentionCapture
+from eyeline.errors import DataError, EyelineError
+from eyeline.estimator import fingerprint
+from eyeline.examples import Example
+from eyeline.images import open_image
+from eyeline.model import Inputs, Model
+from eyeline.regions import regions_for
+from eyeline.spans import Segmenter, Span
+from eyeline.stream import rope_deltas_kept
+
+ALONE, WHOLE = -1.0, -2.0  # in place of a rate: one region by itself; everything
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a collection was made with; it stands in `run.json`, and a run is only ever continued with the same."""
+
+    method: Method = "pixels"
+    regions: str = "native"
+    rates: tuple[float, ...] = (0.5,)  # each region is hidden with this probability
+    subsets: int = 32  # at each rate
+    max_new_tokens: int = 512
+    max_spans: int = 64  # of a trace, spread evenly
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """One image of a collection."""
+
+    id: str
+    family: str
+    answer: str
+    spans: tuple[dict[str, Any], ...]  # index, channel, start, end, text, cut
+    features: Float[Tensor, "span region feature"]
+    subsets: Bool[Tensor, "subset region"]
+    rates: Float[Tensor, " subset"]  # at which each subset was drawn, or ALONE or WHOLE
+    drops: Float[Tensor, "span subset"]  # fall in log-prob, nats
+    labels: tuple[Any, ...]  # one label grid for each image
+
+
+def written_trace(model: Model, inputs: Inputs, max_new_tokens: int) -> tuple[list[int], list[Span]]:
+    """The model's own greedy trace, as ids and spans."""
+    room = model.context_length - inputs["input_ids"].shape[1]
+    with rope_deltas_kept(model):
+        ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=min(max_new_tokens, room))
+    trace = ids[0, inputs["input_ids"].shape[1] :].tolist()
+    segmenter = Segmenter(
+        model.tokenizer, opened=model.prompt_opens_thinking(inputs["input_ids"]), think=model.adapter.thinking_markers,
+        answer_markers=model.adapter.answer_markers,
+    )  # fmt: skip
+    events = [event for token in trace for event in segmenter.push(token)] + segmenter.finish()
+    return trace, [event for event in events if isinstance(event, Span)]
+
+
+def collect_one(model: Model, example: Example, settings: Settings) -> Collected:
+    """Generates, cuts, reads and ablates one example."""
+    picture = open_image(example.image)
+    inputs = model.inputs(picture, example.prompt)
+    ids, spans = written_trace(model, inputs, settings.max_new_tokens)
+    if len(spans) > settings.max_spans:
+        spans = [spans[int(at)] for at in torch.linspace(0, len(spans) - 1, settings.max_spans).tolist()]
+    trace = torch.tensor(ids, device=model.device)
+    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
+        read_trace(model, inputs, trace)
+        assert capture.vision_features is not None
+        found = regions_for(
+            [picture], capture.grids, capture.vision_features, settings.regions, settings.seed
+        )
+        labels = found.of_patch.to(model.device)
+        image = feature.read_image(model, capture)
+        rows = []
+        for span in spans:
+            steps = capture.take(span.start, span.end)
+            log_probs = feature.token_log_probs(model, steps.hidden)
+            gradient = feature.logit_gradient(model, steps.hidden, log_probs, trace[span.start : span.end])
+            columns = feature.patch_features(model, capture, image, steps, gradient)
+            rows.append(feature.pool(columns, labels, found.count))
+    subsets, rates = draw_subsets(found.count, settings, example.id)
+    drops = ablate(
+        model, inputs, trace, hidden_patches(subsets.to(model.device), labels), settings.method
+    ).drops
+    by_span = torch.stack([drops[:, span.start : span.end].sum(1) for span in spans])
+    return Collected(
+        id=example.id,
+        family=example.family,
+        answer=_answer(model, ids),
+        spans=tuple(asdict(span) for span in spans),
+        features=torch.stack(rows).float().cpu().clone(),
+        subsets=subsets,
+        rates=rates,
+        drops=by_span.float().cpu(),
+        labels=tuple(grid.tolist() for grid in found.labels),
+    )
+
+
+def draw_subsets(
+    num_regions: int, settings: Settings, example_id: str
+) -> tuple[Bool[Tensor, "subset region"], Float[Tensor, " subset"]]:
+    """Random subsets at each rate, then each region alone, then all of them; the draw depends on seed and example."""
+    digest = hashlib.sha256(f"{settings.seed} {example_id}".encode()).digest()
+    rng = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    drawn = [torch.rand(settings.subsets, num_regions, generator=rng) < rate for rate in settings.rates]
+    subsets = torch.cat(
+        [*drawn, torch.eye(num_regions, dtype=torch.bool), torch.ones(1, num_regions, dtype=torch.bool)]
+    )
+    rates = (
+        [rate for rate in settings.rates for _ in range(settings.subsets)] + [ALONE] * num_regions + [WHOLE]
+    )
+    return subsets, torch.tensor(rates)
+
+
+def collect(model: Model, examples: Iterable[Example], out: Path, settings: Settings) -> Iterator[str]:
+    """Collects every example that the run does not hold yet, and yields the id of each as it is done or found done.
+
+    Raises `DataError` where the folder holds a run of another model, version or settings, and for an example that
+    cannot be collected; what is there stays, and the run goes on from it.
+    """
+    _open_run(model, out, settings)
+    seen = set()
+    for example in examples:
+        if example.id in seen or Path(example.id).name != example.id:
+            wrong = "stands twice in the data" if example.id in seen else "cannot be the name of a file"
+            raise DataError(
+                f"The example id {example.id!r} {wrong}; give each example a plain id of its own."
+            )
+        seen.add(example.id)
+        path = out / "examples" / f"{example.id}.safetensors"
+        if not path.exists():
+            try:
+                collected = collect_one(model, example, settings)
+            except EyelineError as error:
+                raise DataError(
+                    f"The example {example.id!r} cannot be collected: {error} Repair it or leave it out, and run the "
+                    "same again; what is collected stays."
+                ) from error
+            _save(collected, path)
+        yield example.id
+
+
+def _open_run(model: Model, out: Path, settings: Settings) -> None:
+    if not settings.rates or not all(0 < rate < 1 for rate in settings.rates) or settings.subsets < 2:
+        raise DataError(
+            f"{settings.subsets} subsets at the rates {settings.rates} cannot be drawn; expected at least 2, "
+            "and rates between 0 and 1."
+        )
+    run = {
+        "version": eyeline.__version__, "model": model.name, "fingerprint": fingerprint(model),
+        "settings": {**asdict(settings), "rates": list(settings.rates)},
+    }  # fmt: skip
+    path = out / "run.json"
+    if path.exists():
+        before = read_run(out)
+        parts = {"fingerprint": "model", "version": "version", "settings": "settings"}
+        different = [name for key, name in parts.items() if before[key] != run[key]]
+        if different:
+            raise DataError(
+                f"{out} holds a collection with another {' and '.join(different)}; expected an empty folder or the "
+                "same run: choose another --out."
+            )
+        return
+    new = path.with_suffix(".new")
+    if out.exists() and (not out.is_dir() or set(out.iterdir()) - {new}):
+        raise DataError(f"{out} is no empty folder and no collection; choose another --out.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        new.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        raise _cannot_write(out, error) from error
+
+
+def _save(collected: Collected, path: Path) -> None:
+    tensors = {
+        name: getattr(collected, name).contiguous() for name in ("features", "subsets", "rates", "drops")
+    }
+    rest = {name: getattr(collected, name) for name in ("id", "family", "answer", "spans", "labels")}
+    new = path.with_suffix(".new")
+    try:
+        path.parent.mkdir(exist_ok=True)
+        save_file(tensors, new, {"rest": json.dumps(rest)})
+        new.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be written ({error}); make room for it, or choose another --out, and run again."
+    )
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """`run.json` of a collection. Raises `DataError` where there is none."""
+    try:
+        about = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        if not {"version", "model", "fingerprint", "settings"} <= set(about):
+            raise ValueError("fields are missing")
+        return about
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{run} is no collection: it has no readable run.json ({error}); expected a folder that "
+            "`eyeline collect` wrote."
+        ) from error
+
+
+def read_collected(run: Path) -> list[Collected]:
+    """All images of a collection, by id."""
+    return [_read(path) for path in sorted((run / "examples").glob("*.safetensors"))]
+
+
+def _read(path: Path) -> Collected:
+    try:
+        with safe_open(path, "pt") as file:
+            rest = json.loads(file.metadata()["rest"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return Collected(
+            rest["id"], rest["family"], rest["answer"], tuple(rest["spans"]), labels=tuple(rest["labels"]),
+            **tensors,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DataError(
+            f"{path} is no collected example ({type(error).__name__}: {error}); remove it and collect again."
+        ) from error
+
+
+def _answer(model: Model, ids: Sequence[int]) -> str:
+    text = model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text.rpartition(model.adapter.thinking_markers[1])[2].strip()
