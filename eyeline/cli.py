@@ -1,0 +1,471 @@
+"""The command line: parse, one library call, print. Events go to stdout, progress and errors to stderr."""
+
+import contextlib
+import math
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+from PIL import Image
+from rich.console import Console
+
+import eyeline
+from eyeline.errors import EyelineError, PromptError
+from eyeline.events import Done, Error, Event, to_json
+
+# What options offer; the libraries behind them are imported only by the command that needs them.
+FAMILIES = ("math", "science", "document", "code", "general")
+FEATURES = ("attention", "value", "logit")
+SOURCES = ("native", "grid", "random")
+LAST_SEED = 8_999_999
+EXIT_CODES = {"cancelled": 130, "error": 1}  # of a stream, by the reason it ended for; otherwise 0
+
+
+class _Group(click.Group):
+    """A mistake of the user ends with one sentence and exit code 1, Ctrl-C with 130, --help with 0."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its notices are for programmers
+        try:
+            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}) or 0)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(1)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            hint = f"; see '{context.command_path} --help'" if context else ""
+            _fail(f"{error.format_message().rstrip('.')}{hint}.")
+        except EyelineError as error:
+            _fail(str(error))
+        except (KeyboardInterrupt, click.Abort):
+            sys.exit(130)
+        except BrokenPipeError:  # the reader of our output has gone
+            _drop_stdout()
+            sys.exit(1)
+        except OSError as error:
+            _drop_stdout()
+            what = f"{str(error.filename)!r}" if error.filename else "A file or the output"
+            reason = error.strerror or type(error).__name__
+            _fail(f"{what} cannot be read or written ({reason}); check its path, its rights and the disk.")
+
+
+class _Real(click.FloatRange):
+    """A range without nan and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+class _Joined(click.ParamType):
+    """Different values of another type, joined by commas."""
+
+    name = "A,B,..."
+
+    def __init__(self, of: click.ParamType):
+        self.of = of
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        parts = (self.of.convert(part.strip(), param, ctx) for part in value.split(","))
+        return tuple(dict.fromkeys(parts))
+
+
+class _Seeds(click.ParamType):
+    """A:B, from A up to B."""
+
+    name = "A:B"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        with contextlib.suppress(ValueError):
+            first, end = (int(part) for part in value.split(":"))
+            if 0 <= first < end <= LAST_SEED + 1:
+                return range(first, end)
+        self.fail(f"{value!r} is not A:B with 0 <= A < B <= {LAST_SEED + 1}, like 0:100.", param, ctx)
+
+
+def _split(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> tuple[list[str], str]:
+    """Images and prompt."""
+    if len(words) < 2:
+        raise click.UsageError("Expected an image and a prompt: chart.png 'Which bar is the tallest?'", ctx)
+    if os.path.isfile(words[-1]):  # not Path: it raises for a prompt longer than a file name
+        raise click.UsageError(f"Expected a prompt as the last argument, not the file {words[-1]!r}", ctx)
+    return list(words[:-1]), words[-1]
+
+
+def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Refuses a file to write before any work is done for it."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"There is no folder {str(path.parent)!r}; make it first", ctx, param)
+    return path
+
+
+PATH = click.Path(path_type=Path)
+TOKENS = click.IntRange(min=1)
+SEED = click.IntRange(0, 2**32 - 1)
+QUESTION = click.argument("question", nargs=-1, metavar="IMAGE [IMAGE...] PROMPT", callback=_split)
+MODEL = click.option(
+    "--model", "model_id", default="mini", show_default=True, help="'mini', a folder, or an id on the Hub."
+)
+ESTIMATOR = click.option(
+    "--estimator",
+    type=PATH,
+    show_default="the one in the model's folder; without one attention is shown, not effects",
+    help="Folder of a fitted estimator.",
+)
+REGIONS = click.option(
+    "--regions",
+    multiple=True,
+    default=("native",),
+    show_default=True,
+    help="native, grid, random, or a file: a label map (.png, .npy) or boxes in pixels (.json). Once for all "
+    "images, or once for each.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, nothing else there.")
+SAVE = click.option("--save", type=PATH, show_default="not saved", help="Folder to save the run in.")
+REPORT = click.option(
+    "--report",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    callback=_in_a_folder,
+    show_default="no report",
+    help="Self-contained HTML file to write at the end.",
+)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(eyeline.__version__)
+def main() -> None:
+    """See which parts of an image a thinking model relies on, live, while it thinks."""
+
+
+@main.command()
+@QUESTION
+@MODEL
+@ESTIMATOR
+@REGIONS
+@click.option(
+    "--max-new-tokens", type=TOKENS, show_default="what the context allows", help="Tokens to generate."
+)
+@click.option(
+    "--temperature",
+    type=_Real(min=0),
+    show_default="the model's own",
+    help="Divides the logits before sampling; 0 is greedy.",
+)
+@click.option(
+    "--top-p",
+    type=_Real(0, 1, min_open=True),
+    show_default="the model's own",
+    help="Probability that the tokens sampled from add up to.",
+)
+@click.option(
+    "--seed", type=SEED, show_default="another each time", help="Number that makes sampling repeatable."
+)
+@click.option(
+    "--stop", multiple=True, show_default="none", help="Text that generation ends before. Repeatable."
+)
+@JSON
+@SAVE
+@REPORT
+def stream(question, model_id, estimator, regions, as_json, save, report, top_p, **options) -> int:
+    """Ask about an image, and see what each sentence of the thinking rests on while it is written."""
+    options |= {"estimator": estimator, "regions": _one_or_each(regions)}
+    options |= {} if top_p is None else {"top_p": top_p}
+    images, prompt = question
+    return _follow(
+        lambda model, pictures: model.stream(pictures, prompt, **options),
+        model_id, images, prompt, as_json, save, report,
+    )  # fmt: skip
+
+
+@main.command()
+@QUESTION
+@click.option(
+    "--text", type=click.File(encoding="utf-8"), required=True, help="UTF-8 file of the trace; - for stdin."
+)
+@MODEL
+@ESTIMATOR
+@REGIONS
+@JSON
+@SAVE
+@REPORT
+def attribute(question, text, model_id, estimator, regions, as_json, save, report) -> int:
+    """Attribute a trace that is already written, its markers included, as if the model wrote it now."""
+    images, prompt = question
+    trace = _read_text(text)
+    options = {"estimator": estimator, "regions": _one_or_each(regions)}
+    return _follow(
+        lambda model, pictures: model.attribute(pictures, prompt, trace, **options),
+        model_id, images, prompt, as_json, save, report,
+    )  # fmt: skip
+
+
+@main.command()
+@click.option(
+    "--family", type=click.Choice(FAMILIES), default="document", show_default=True, help="Family of scenes."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, LAST_SEED),
+    default=8_000_002,
+    show_default=True,
+    help="Number of the scene; from 8000000 on: test scenes.",
+)
+@click.option(
+    "--out",
+    type=PATH,
+    default=Path("demo"),
+    show_default=True,
+    help="Folder for the run and report.html.",
+)
+@MODEL
+@JSON
+def demo(family, seed, out, model_id, as_json) -> int:
+    """Ask about a scene drawn for the occasion, and write a report."""
+    from eyeline.scenes import sample
+
+    example = sample(family, seed)
+    click.echo(f"{example.prompt}  ({family} scene {seed}; right answer: {example.answer!r})", err=True)
+    return _follow(
+        lambda model, pictures: model.stream(pictures, example.prompt, temperature=0),
+        model_id, [example.image], example.prompt, as_json, out / "run", out / "report.html",
+    )  # fmt: skip
+
+
+@main.command()
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, show_default="RUN/report.html", help="HTML file to write.")
+def report(run, out) -> None:
+    """Write a self-contained HTML report of a saved run."""
+    from eyeline.report import write_report
+    from eyeline.runs import read_run
+
+    out = out or run / "report.html"
+    write_report(read_run(run), out)
+    click.echo(f"Report: {out}", err=True)
+
+
+@main.command()
+@click.option(
+    "--family",
+    "families",
+    type=click.Choice(FAMILIES),
+    multiple=True,
+    show_default="all",
+    help="Family of scenes. Repeatable.",
+)
+@click.option(
+    "--seeds",
+    type=_Seeds(),
+    default="0:100",
+    show_default=True,
+    help="One scene of each family for each number.",
+)
+@click.option("--out", type=PATH, required=True, help="Data folder to write.")
+def scenes(families, seeds, out) -> None:
+    """Draw scenes with questions, answers and evidence, as a data folder."""
+    from eyeline.examples import write_examples
+    from eyeline.scenes import sample
+
+    families = families or FAMILIES
+    examples = (sample(family, seed) for seed in seeds for family in families)
+    count = write_examples(_progress(examples, len(seeds) * len(families)), out)
+    click.echo(f"{count} examples in {out}", err=True)
+
+
+@main.command()
+@MODEL
+@click.option("--data", type=PATH, required=True, help="Data folder with examples.jsonl.")
+@click.option("--out", type=PATH, required=True, help="Folder of the collection; goes on where it holds one.")
+@click.option(
+    "--method",
+    type=click.Choice(["pixels", "attention"]),
+    default="pixels",
+    show_default=True,
+    help="What of a region is hidden.",
+)
+@click.option(
+    "--regions", type=click.Choice(SOURCES), default="native", show_default=True, help="How images are cut."
+)
+@click.option(
+    "--rates",
+    type=_Joined(_Real(0, 1, min_open=True, max_open=True)),
+    default="0.5",
+    show_default=True,
+    help="Probabilities of hiding a region, joined by commas.",
+)
+@click.option(
+    "--subsets", type=click.IntRange(2), default=32, show_default=True, help="Random subsets at each rate."
+)
+@click.option(
+    "--max-new-tokens", type=TOKENS, default=512, show_default=True, help="Tokens of a trace, at most."
+)
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Number that the random subsets depend on."
+)
+@click.option("--limit", type=click.IntRange(1), show_default="all", help="Only the first so many examples.")
+def collect(model_id, data, out, limit, rates, **settings) -> None:
+    """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
+    from itertools import islice
+
+    from eyeline.examples import read_examples
+    from eyeline.model import load
+    from eyeline.training import collect as collection
+
+    examples = list(islice(read_examples(data), limit))
+    done = collection.collect(load(model_id), examples, out, collection.Settings(rates=rates, **settings))
+    count = sum(1 for _ in _progress(done, len(examples)))
+    click.echo(f"{count} examples in {out}", err=True)
+
+
+@main.command()
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Folder of the estimator to write.")
+@click.option(
+    "--kinds",
+    type=_Joined(click.Choice(FEATURES)),
+    default=",".join(FEATURES),
+    show_default=True,
+    help="Features, joined by commas; 'attention' alone is the paper's.",
+)
+@click.option("--name", show_default="the folder's name", help="Id that the estimator carries.")
+def fit(run, out, kinds, name) -> None:
+    """Fit an estimator on a collection."""
+    from eyeline.estimator import save_estimator
+    from eyeline.training.collect import read_collected, read_run
+    from eyeline.training.fit import FitSettings
+    from eyeline.training.fit import fit as fit_estimator
+
+    about = read_run(run)
+    name = name or out.resolve().name
+    estimator, _ = fit_estimator(read_collected(run), about, FitSettings(kinds=kinds), name)
+    save_estimator(estimator, out)
+    click.echo(f"Estimator: {out} (Pearson loss {estimator.card['pearson_loss']})", err=True)
+
+
+def _follow(
+    begin: Callable[[Any, list[Image.Image]], Any],
+    model_id: str,
+    images: list[Any],
+    prompt: str,
+    as_json: bool,
+    save: Path | None,
+    report: Path | None,
+) -> int:
+    """Loads the model, shows the events of a stream as they come, keeps them where asked to; the exit code.
+
+    What can be refused without the model is refused before it is loaded, and nothing is written before the
+    stream has begun.
+    """
+    from eyeline.images import open_image
+    from eyeline.model import load
+    from eyeline.report import write_report
+    from eyeline.runs import Run, save_run
+
+    pictures = [open_image(image) for image in images]
+    saved = None if save is None else save_run(save, pictures, prompt)
+    events: list[Event] = []
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(begin(load(model_id), pictures))
+        stack.enter_context(_interruptible(stream))
+        takers: list[Callable[[Event], Any]] = [events.append]
+        if saved is not None:
+            takers.append(stack.enter_context(saved).write)
+        takers.append(_print_json if as_json else _view(stack, pictures))
+        for event in stream:
+            for take in takers:
+                take(event)
+    if report is not None:
+        write_report(Run(prompt, tuple(pictures), tuple(events)), report)
+        click.echo(f"Report: {report}", err=True)
+    done = events[-1]
+    assert isinstance(done, Done), "always last"
+    if done.reason == "error":
+        raise EyelineError(next(event.message for event in reversed(events) if isinstance(event, Error)))
+    return EXIT_CODES.get(done.reason, 0)
+
+
+@contextlib.contextmanager
+def _interruptible(stream: Any) -> Iterator[None]:
+    """Ctrl-C ends generation, and what is on its way still comes; a second one ends the program."""
+    default = signal.default_int_handler
+
+    def close(*_: object) -> None:
+        signal.signal(signal.SIGINT, default)
+        stream.close()
+
+    if signal.getsignal(signal.SIGINT) is not default:  # ignored, as in the background of a script
+        yield
+        return
+    signal.signal(signal.SIGINT, close)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, default)
+
+
+def _view(stack: contextlib.ExitStack, pictures: list[Image.Image]) -> Callable[[Event], None]:
+    from eyeline.terminal import TerminalView
+
+    return stack.enter_context(TerminalView(Console(), pictures)).show
+
+
+def _print_json(event: Event) -> None:
+    click.echo(to_json(event).encode("utf-8", "replace"))  # JSON is UTF-8, whatever the terminal's encoding
+
+
+def _progress(items: Iterable[Any], total: int) -> Iterator[Any]:
+    """The same items, with a bar and the time left on stderr; in a log a line each half minute and at the end."""
+    console = Console(stderr=True)
+    if console.is_terminal and not console.is_dumb_terminal and not console.no_color:
+        from rich import progress
+
+        columns = (progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeElapsedColumn())
+        columns = (*columns, progress.TextColumn("left"), progress.TimeRemainingColumn())
+        with progress.Progress(*columns, console=console) as bar:
+            yield from bar.track(items, total=total)
+        return
+    told = time.monotonic()
+    times = deque([told], maxlen=30)  # of the last items: what an earlier run had done took no time
+    for number, item in enumerate(items, start=1):
+        yield item
+        times.append(time.monotonic())
+        if times[-1] - told >= 30 or number == total:
+            told = times[-1]
+            left = (told - times[0]) / (len(times) - 1) * (total - number)
+            click.echo(f"{number} of {total}, {left / 60:.0f} min left", err=True)
+
+
+def _read_text(file: TextIO) -> str:
+    try:
+        return file.read()
+    except UnicodeDecodeError as error:
+        raise PromptError(
+            f"The trace in {file.name!r} is not UTF-8 text ({error}); save it as UTF-8."
+        ) from error
+
+
+def _one_or_each(regions: tuple[str, ...]) -> str | list[str]:
+    return regions[0] if len(regions) == 1 else list(regions)
+
+
+def _drop_stdout() -> None:
+    """Sends what is left of the output nowhere, so that Python does not complain about it on its way out."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(sentence: str) -> None:
+    click.echo(f"Error: {sentence}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
