@@ -42,16 +42,16 @@ class Run:
 class RunWriter:
     """Writes a run while it happens; each event is in the file, whole, when `write` returns.
 
-    Entering makes the folder and writes images and prompt, all or none; an earlier run in the same folder
-    makes way. Raises `DataError` for a folder of anything else and for a full disk.
+    A folder of anything else is refused at once. Entering makes the folder and writes images and prompt, all
+    or none; an earlier run in the same folder makes way. Raises `DataError`, for a full disk too.
     """
 
     def __init__(self, folder: str | Path, images: Sequence[Image.Image], prompt: str):
         self.folder, self.images, self.prompt = Path(folder), images, prompt
         self.events: FileIO | None = None
+        _refuse_other_folders(self.folder)
 
     def __enter__(self) -> "RunWriter":
-        _refuse_other_folders(self.folder)
         about = {"prompt": self.prompt, "created": datetime.now(UTC).isoformat(timespec="seconds")}
         files = {
             self.folder / EVENTS: b"",

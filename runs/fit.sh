@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# Collects effects on 800 scenes and fits two estimators: ours on all features (shipped), and the paper's on attention alone.
+# Collects effects on 550 scenes, one process for each half, and fits two estimators: ours on all features (shipped),
+# and the paper's on attention alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-.venv/bin/eyeline collect --data scratch/fit --out scratch/collected
+export OMP_NUM_THREADS=1
+.venv/bin/eyeline collect --data scratch/fit-0 --out scratch/collected &
+.venv/bin/eyeline collect --data scratch/fit-1 --out scratch/collected
+wait
 .venv/bin/eyeline fit scratch/collected --name eyeline-mini --out eyeline/models/qwen3-vl-mini/estimator
 .venv/bin/eyeline fit scratch/collected --kinds attention --name paper-attention --out scratch/paper-attention

@@ -2,6 +2,7 @@
 
 import csv
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -42,17 +43,17 @@ def bootstrap(values: dict[str, list[float]], draws: int = 2000, seed: int = 0) 
 
 @click.command()
 @click.option("--model", "model_id", default="mini", show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data folder.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, multiple=True, help="Data folder; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
 @click.option("--max-new-tokens", default=256, show_default=True)
-def main(model_id: str, data: Path, out: Path, max_new_tokens: int) -> None:
-    """Score greedy answers on a data folder."""
+def main(model_id: str, data: tuple[Path, ...], out: Path, max_new_tokens: int) -> None:
+    """Score greedy answers on data folders."""
     model = load(model_id)
     scores: dict[str, dict[str, list[float]]] = {
         name: defaultdict(list) for name in ("image", "blank", "prior")
     }
     kinds: dict[str, list[float]] = defaultdict(list)
-    for example in read_examples(data):
+    for example in chain.from_iterable(map(read_examples, data)):
         right = float(is_right(example, answer(model, example, blank=False, max_new_tokens=max_new_tokens)))
         scores["image"][example.family].append(right)
         scores["blank"][example.family].append(
