@@ -229,17 +229,14 @@ def test_code_ends_with_its_lines_and_statements(expected):
     assert cuts("".join(expected)) == expected
 
 
+PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+OTHERS = [byte for byte in range(256) if byte not in PRINTABLE]
+ALPHABET = {byte: chr(byte) for byte in PRINTABLE} | {byte: chr(256 + i) for i, byte in enumerate(OTHERS)}
+
+
 def characters(text: str, tokenizer=SPELT) -> list[int]:
-    """One token a byte: the finest stream there is."""
-    return [token_id for character in text for token_id in byte_ids(character, tokenizer)]
-
-
-def byte_ids(text: str, tokenizer) -> list[int]:
-    """The ids of single bytes, from the alphabet of byte-level BPE."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    names = {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-    return tokenizer.convert_tokens_to_ids([names[byte] for byte in text.encode()])
+    """One token a byte, from the alphabet of byte-level BPE: the finest stream there is."""
+    return tokenizer.convert_tokens_to_ids([ALPHABET[byte] for byte in text.encode()])
 
 
 @pytest.mark.parametrize(
