@@ -31,7 +31,8 @@ class _Group(click.Group):
     """A mistake of the user ends with one sentence and exit code 1, Ctrl-C with 130, --help with 0."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its notices are for programmers
+        for library in ("TRANSFORMERS", "HF_HUB"):  # their notices are for programmers
+            os.environ.setdefault(f"{library}_VERBOSITY", "error")
         try:
             sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}) or 0)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -39,8 +40,8 @@ class _Group(click.Group):
             sys.exit(1)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
-            hint = f"; see '{context.command_path} --help'" if context else ""
-            _fail(f"{error.format_message().rstrip('.')}{hint}.")
+            hint = f" (see '{context.command_path} --help')" if context else ""
+            _fail(error.format_message().rstrip(".") + hint)
         except EyelineError as error:
             _fail(str(error))
         except (KeyboardInterrupt, click.Abort):
@@ -463,7 +464,7 @@ def _drop_stdout() -> None:
 
 
 def _fail(sentence: str) -> None:
-    click.echo(f"Error: {sentence}", err=True)
+    click.echo(f"Error: {sentence.rstrip('.')}.", err=True)
     sys.exit(1)
 
 

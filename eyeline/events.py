@@ -69,7 +69,7 @@ class SpanAttribution:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """Something failed and generation went on; `message` says what was lost."""
+    """Something failed; `message` says what was lost, and whether generation went on."""
 
     message: str
 
@@ -102,14 +102,14 @@ def from_json(line: str) -> Event:
         values = json.loads(line)
         kind = KINDS[values.pop("event")]
         values = {field.name: _tuples(values[field.name]) for field in fields(kind)}
+        if kind is Start:
+            values["images"] = tuple(ImageInfo(**image) for image in values["images"])
+        return kind(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"Not an Eyeline event: {line[:80]!r}. Expected one JSON object a line with the fields of an event; "
             "write it again with --json or --save."
         ) from error
-    if kind is Start:
-        values["images"] = tuple(ImageInfo(**image) for image in values["images"])
-    return kind(**values)
 
 
 def _tuples(value: Any) -> Any:

@@ -28,10 +28,10 @@ class Example:
 
 
 def write_examples(examples: Iterable[Example], folder: Path) -> int:
-    """Writes `examples.jsonl` and the images, each image before the line that names it; returns how many."""
+    """Writes the images and, when all are there, `examples.jsonl`; returns how many."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    count = 0
-    with (folder / "examples.jsonl").open("w", encoding="utf-8") as lines:
+    count, new = 0, folder / "examples.jsonl.new"
+    with new.open("w", encoding="utf-8") as lines:
         for example in examples:
             assert isinstance(example.image, Image.Image), "examples are written from drawn images"
             name = f"images/{example.id}.png"
@@ -43,6 +43,7 @@ def write_examples(examples: Iterable[Example], folder: Path) -> int:
             }  # fmt: skip
             lines.write(json.dumps(fields, ensure_ascii=False) + "\n")
             count += 1
+    new.replace(folder / "examples.jsonl")
     return count
 
 
@@ -55,6 +56,7 @@ def read_examples(folder: Path) -> Iterator[Example]:
             "id, image, prompt, answer, family and source; `eyeline scenes` writes such a folder."
         )
     with path.open(encoding="utf-8") as lines:
+        number = 0
         for number, line in enumerate(lines, start=1):
             try:
                 fields = json.loads(line)
@@ -66,7 +68,9 @@ def read_examples(folder: Path) -> Iterator[Example]:
                     family=fields["family"],
                     source=fields["source"],
                     trace=tuple(fields.get("trace", ())),
-                    evidence=tuple(tuple(tuple(box) for box in boxes) for boxes in fields.get("evidence", ())),
+                    evidence=tuple(
+                        tuple(tuple(box) for box in boxes) for boxes in fields.get("evidence", ())
+                    ),
                     prior=fields.get("prior", False),
                 )
             except (ValueError, KeyError, TypeError) as error:
@@ -74,3 +78,5 @@ def read_examples(folder: Path) -> Iterator[Example]:
                     f"Line {number} of {path} is not an example ({type(error).__name__}: {error}). "
                     "Expected id, image, prompt, answer, family and source."
                 ) from error
+    if not number:
+        raise DataError(f"{path} is empty; expected one example a line, as `eyeline scenes` writes them.")

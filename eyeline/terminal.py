@@ -150,7 +150,8 @@ class TerminalView:
         if self.console.width < MIN_WIDTH:
             row.add_row(pictures, caption)
             return Padding(Group(text, row), (0, 0, 1, 0))
-        row.add_column(width=min(TEXT_WIDTH, self.console.width - _picture_width(self.start) - 4))
+        width = min(TEXT_WIDTH, self.console.width - _picture_width(self.start) - 4)
+        row.add_column(width=width, overflow="fold")  # not cut: a formula, a text without spaces
         row.add_row(Group(text, caption), pictures)
         return Padding(row, (0, 0, 1, 0))
 

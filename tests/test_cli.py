@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def here(folders, tmp_path, monkeypatch) -> Path:
 
 
 def run(*words: object, stdin: str | bytes | None = None) -> Result:
-    return CliRunner(catch_exceptions=False).invoke(main, list(map(str, words)), stdin)
+    return CliRunner(catch_exceptions=False).invoke(main, list(map(str, words)), stdin, prog_name="eyeline")
 
 
 def succeed(*words: object, stdin: str | bytes | None = None) -> Result:
@@ -271,10 +272,15 @@ def test_the_options_offer_what_the_library_has():
     assert MAX_SEED == cli.LAST_SEED
 
 
+IMAGES = 12
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    examples = [Example(f"e{i}", picture(seed=i), f"What is {i}?", "it", "math", "blocks") for i in range(16)]
+    examples = [
+        Example(f"e{i}", picture(seed=i), f"What is {i}?", "it", "math", "blocks") for i in range(IMAGES)
+    ]
     write_examples(examples, folder)
     return folder
 
@@ -293,7 +299,7 @@ def killed(folders, data, tmp_path_factory) -> Path:
             time.sleep(0.002)
         child.kill()
         assert child.wait() == -signal.SIGKILL
-    assert 0 < len(list(out.glob("examples/*.safetensors"))) < 16
+    assert 0 < len(list(out.glob("examples/*.safetensors"))) < IMAGES
     return out
 
 
@@ -310,10 +316,10 @@ def test_a_killed_collection_goes_on_and_ends_as_if_never_killed(here, folders, 
     words = ("collect", "--model", folders / "model", "--data", data, *COLLECT, "--out")
     result = succeed(*words, killed)
     assert result.stdout == ""
-    assert re.fullmatch(r"16 of 16, 0 min left\n16 examples in .*\n", result.stderr)
+    assert re.fullmatch(rf"{IMAGES} of {IMAGES}, 0 min left\n{IMAGES} examples in .*\n", result.stderr)
     assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
     resumed, uninterrupted = read_collected(killed), read_collected(whole)
-    assert len(resumed) == len(uninterrupted) == 16
+    assert len(resumed) == len(uninterrupted) == IMAGES
     for ours, theirs in zip(resumed, uninterrupted, strict=True):
         assert (ours.id, ours.spans, ours.labels) == (theirs.id, theirs.spans, theirs.labels)
         assert torch.equal(ours.subsets, theirs.subsets)
@@ -322,7 +328,11 @@ def test_a_killed_collection_goes_on_and_ends_as_if_never_killed(here, folders, 
 
 
 def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole):
-    words = ("fit", whole, "--out", "fitted", "--kinds", "logit, attention", "--name", "mine")
+    shutil.copytree(whole, "enough")  # of images: each three times
+    for path in list(Path("enough/examples").iterdir()):
+        for copy in ("again", "once-more"):
+            shutil.copy(path, path.with_stem(f"{path.stem}-{copy}"))
+    words = ("fit", "enough", "--out", "fitted", "--kinds", "logit, attention", "--name", "mine")
     result = succeed(*words)
     assert result.stdout == ""
     assert re.fullmatch(r"Estimator: fitted \(Pearson loss -0\.\d+\)\n", result.stderr)
@@ -360,7 +370,7 @@ def make_bad_images() -> None:
         ("empty.png", "'empty.png' is empty"),
         ("folder.png", "'folder.png' is a folder"),
         ("missing.png", "There is no file 'missing.png'"),
-        ("bomb.png", "'bomb.png' is too large with 60,000 x 60,000 pixels"),
+        ("bomb.png", "'bomb.png' is too large: at most 100 megapixels"),
     ],
 )
 def test_what_is_no_image_is_refused_before_the_model_is_loaded(here, image, expected, monkeypatch):
@@ -422,10 +432,14 @@ def make_bad_models(estimator: Path) -> None:
         (("--max-new-tokens", "many"), "'many' is not a valid integer"),
         (("--temperature", "-1"), "-1.0 is not in the range x>=0"),
         (("--temperature", "nan"), "'nan' is not a finite number"),
-        (("--top-p", "1.5"), "1.5 is not in the range 0.0<x<=1.0"),
+        (("--top-p", "1.5"), "1.5 is not in the range 0<x<=1"),
         (("--seed", "-1"), "-1 is not in the range"),
         (("--stop", ""), "A stop string is empty"),
         (("--unknown",), "No such option '--unknown'"),
+        (
+            ("--modle", "mini"),
+            "No such option '--modle'. Did you mean '--model'? (see 'eyeline stream --help')",
+        ),
         (("--max-new-tokens",), "Option '--max-new-tokens' requires an argument"),
     ],
 )
@@ -475,7 +489,7 @@ def test_a_bad_trace_is_told_in_one_sentence(here, trace, expected):
         (("report",), "Missing argument 'RUN'"),
         (("demo", "--seed", "9000000"), "9000000 is not in the range"),
         (("demo", "--family", "art"), "'art' is not one of 'math', 'science', 'document', 'code', 'general'"),
-        (("demo", "--model", "nowhere/"), "'nowhere/' does not exist"),
+        (("demo", "--model", "./nowhere"), "'./nowhere' does not exist"),
         (("scenes", "--out", "data", "--seeds", "5"), "'5' is not A:B"),
         (("scenes", "--out", "data", "--seeds", "5:5"), "'5:5' is not A:B"),
         (("scenes", "--out", "data", "--seeds", "-5:5"), "'-5:5' is not A:B"),
@@ -487,10 +501,15 @@ def test_a_bad_trace_is_told_in_one_sentence(here, trace, expected):
         (("fit", "missing", "--out", "e", "--kinds", "smell"), "'smell' is not one of"),
         (("fit", "missing", "--out", "e", "--kinds", ""), "'' is not one of"),
         (("collect", "--data", "missing", "--out", "c"), "missing is not a data folder"),
+        (("collect", "--data", "no-data", "--out", "c"), "examples.jsonl is empty"),
+        (
+            ("collect", "--data", "no-lines", "--out", "c"),
+            "Line 1 of no-lines/examples.jsonl is not an example",
+        ),
         (("collect", "--data", "missing", "--out", "c", "--rates", "half"), "'half' is not a valid float"),
         (
             ("collect", "--data", "missing", "--out", "c", "--rates", "0.5,1"),
-            "1.0 is not in the range 0.0<x<1.0",
+            "1.0 is not in the range 0<x<1",
         ),
         (("collect", "--data", "missing", "--out", "c", "--rates", "0"), "0.0 is not in the range"),
         (("collect", "--data", "missing", "--out", "c", "--rates", "nan"), "'nan' is not a finite number"),
@@ -506,11 +525,14 @@ def test_a_bad_trace_is_told_in_one_sentence(here, trace, expected):
         (("--dance",), "No such option '--dance'"),
     ],
 )
-def test_a_bad_option_of_other_commands_is_told_in_one_sentence(here, words, expected, monkeypatch):
+def test_a_bad_option_of_other_commands_is_told_in_one_sentence(here, words, expected):
+    for name, line in (("no-data", ""), ("no-lines", "{}")):
+        Path(name).mkdir()
+        Path(name, "examples.jsonl").write_text(line, encoding="utf-8")
     error = refuse_quietly(*words) if words[0] == "demo" else refuse(*words)
     assert expected in error
-    if error.startswith("Error: Missing") or "Invalid value" in error or "No such" in error.split(";")[0]:
-        assert re.search(r"; see 'main( \w+)? --help'\.$", error.strip())
+    usage = re.match(r"Error: (Missing|Invalid value|No such (option|command))", error)
+    assert bool(usage) == bool(re.search(r" \(see 'eyeline( \w+)? --help'\)\.$", error.strip()))
 
 
 def refuse_quietly(*words: object) -> str:

@@ -140,6 +140,14 @@ def test_on_a_colour_terminal_all_text_stays_and_every_line_fits(width, lost):
     assert ("Lost: Span 1" in words) == lost
 
 
+def test_a_word_longer_than_its_column_is_folded():
+    words = "x" * 150 + " " + "第一个柱子是最高的" * 12
+    lines = screen(in_colour(make_run(extra=" " + words)))
+    shown = "".join(re.sub("[▀ ]", "", line) for line in lines)
+    assert words.replace(" ", "") in shown
+    assert all(cell_len(line) <= 80 for line in lines)
+
+
 def test_text_appears_before_its_span_is_finished():
     run = make_run()
     console = terminal()
