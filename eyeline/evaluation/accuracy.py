@@ -43,7 +43,9 @@ def bootstrap(values: dict[str, list[float]], draws: int = 2000, seed: int = 0) 
 
 @click.command()
 @click.option("--model", "model_id", default="mini", show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), required=True, multiple=True, help="Data folder; repeatable.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), required=True, multiple=True, help="Data folder; repeatable."
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
 @click.option("--max-new-tokens", default=256, show_default=True)
 def main(model_id: str, data: tuple[Path, ...], out: Path, max_new_tokens: int) -> None:
