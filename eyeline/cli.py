@@ -210,12 +210,12 @@ def attribute(question, text, model_id, estimator, regions, as_json, save, repor
 
 @main.command()
 @click.option(
-    "--family", type=click.Choice(FAMILIES), default="document", show_default=True, help="Family of scenes."
+    "--family", type=click.Choice(FAMILIES), default="code", show_default=True, help="Family of scenes."
 )
 @click.option(
     "--seed",
     type=click.IntRange(0, LAST_SEED),
-    default=8_000_002,
+    default=8_000_001,
     show_default=True,
     help="Number of the scene; from 8000000 on: test scenes.",
 )
