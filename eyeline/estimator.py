@@ -63,7 +63,7 @@ def fingerprint(model: Model) -> str:
     read; `is_quantised` tells when the check means nothing.
     """
     digest = hashlib.sha256(
-        json.dumps(_computing(model.hf.config.to_dict()), sort_keys=True, default=str).encode()
+        json.dumps(_computing(model.hf.config.to_diff_dict()), sort_keys=True, default=str).encode()
     )
     tensors = {name: tensor for name, tensor in model.hf.named_parameters() if tensor.numel() >= 64}
     names = sorted(tensors)
@@ -83,7 +83,10 @@ def is_quantised(model: Model) -> bool:
 
 
 def _computing(config: Any) -> Any:
-    """A configuration without the fields that change nothing in a forward pass."""
+    """A configuration's differences from its class's defaults, without the fields that change nothing in a forward pass.
+
+    Defaults are left out, so that a later version of transformers may add some.
+    """
     if isinstance(config, dict):
         return {key: _computing(value) for key, value in config.items() if key not in NOT_COMPUTING}
     return config
@@ -119,8 +122,8 @@ def read_estimator(folder: Path) -> Estimator:
             )
         if not card["kinds"] or not set(card["kinds"]) <= set(KINDS):
             raise ValueError(f"features {card['kinds']}, where some of {', '.join(KINDS)} are expected")
-        if not tensors["weights"].ndim == tensors["whole_weights"].ndim == 1:
-            raise ValueError("weights that are no vectors")
+        if tensors["weights"].ndim != 1 or tensors["weights"].shape != tensors["whole_weights"].shape:
+            raise ValueError("weights that are no two vectors of one length")
         return Estimator(
             str(card["id"]), tensors["weights"], tensors["whole_weights"], float(card["base"]), float(card["slope"]),
             float(card["quantile"]), tuple(card["kinds"]), card,
@@ -156,9 +159,8 @@ def check_model(estimator: Estimator, model: Model) -> None:
             f"{model.name!r}; fit one with `eyeline collect` and `eyeline fit`, or leave it out to see attention."
         )
     heads = model.adapter.text_config(model.hf).num_attention_heads * len(model.adapter.layers(model.hf))
-    expected = heads * len(estimator.kinds)
-    if {len(estimator.weights), len(estimator.whole_weights)} != {expected}:
+    if len(estimator.weights) != heads * len(estimator.kinds):
         raise EstimatorError(
-            f"The estimator {estimator.id!r} holds {len(estimator.weights)} and {len(estimator.whole_weights)} weights "
-            f"where the model has {expected} features; fit it again."
+            f"The estimator {estimator.id!r} holds {len(estimator.weights)} weights where the model has "
+            f"{heads * len(estimator.kinds)} features; fit it again."
         )

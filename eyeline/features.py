@@ -63,7 +63,8 @@ def logit_gradient(
 
     With n = h / rms(h), logits = W (w n): d log p(y) / d h = (a - n (n . a) / width) / rms, a = w (W_y - E_p[W]).
     """
-    norm, head = model.adapter.final_norm(model.hf), model.adapter.lm_head(model.hf)
+    norm: Any = model.adapter.final_norm(model.hf)
+    head: Any = model.adapter.lm_head(model.hf)
     hidden = hidden.float()
     rms = (hidden.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
     normed = hidden / rms

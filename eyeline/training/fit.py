@@ -5,8 +5,9 @@ nats and the shape of the intervals, `cover` their width.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ def fit(
         )
     splits = split(collected)
     direction, losses = _direction(splits["fit"], settings)
-    predicted, actual, _ = _alone(splits["scale"], direction, settings.kinds)
+    predicted, actual, image = _alone(splits["scale"], direction, settings.kinds)
     scale = float((predicted @ actual) / (predicted @ predicted).clamp(min=1e-12))
     if scale <= 0:
         raise DataError(
@@ -72,7 +73,7 @@ def fit(
             "collect more images, and check that the model reads them."
         )
     weights = direction * scale
-    base, slope = _spread(predicted * scale, actual)
+    base, slope = _spread(predicted * scale, actual, image)
     predicted, actual, image = _alone(splits["cover"], weights, settings.kinds)
     scores = (predicted - actual).abs() / (base + slope * predicted.abs())
     quantile = _conformal_quantile(scores, image, COVERAGE)
@@ -81,6 +82,7 @@ def fit(
         "model": run["model"], "fingerprint": run["fingerprint"], "ablation": run["settings"]["method"],
         "regions": run["settings"]["regions"], "images": {part: len(images) for part, images in splits.items()},
         "coverage": COVERAGE, "unit": "nats", "pearson_loss": round(losses[-1], 4),
+        "fit": {**asdict(settings), "kinds": list(settings.kinds)}, "collection": run["settings"], "version": run["version"],
         "r2_nats_held_out": round(1 - float((actual - predicted).square().sum() / (actual - actual.mean()).square().sum()), 4),
     }  # fmt: skip
     return Estimator(name, weights, whole, base, slope, quantile, settings.kinds, card), {"losses": losses}
@@ -141,28 +143,35 @@ def _alone(
     return torch.cat(predicted), torch.cat(actual), torch.cat(image)
 
 
-def _spread(predicted: Tensor, actual: Tensor) -> tuple[float, float]:
-    """base and slope >= 0 so that base + slope * |predicted| is about the mean absolute error."""
+def _spread(predicted: Tensor, actual: Tensor, image: Tensor) -> tuple[float, float]:
+    """base and slope of the narrowest intervals, by geometric mean, among those that hold COVERAGE of these pairs."""
     errors, size = (predicted - actual).abs(), predicted.abs()
-    slope = float(
-        ((size - size.mean()) * (errors - errors.mean())).mean() / size.var(correction=0).clamp(min=1e-12)
-    )
-    slope = max(slope, 0.0)
-    return max(float(errors.mean() - slope * size.mean()), 1e-3), slope
+    best = (float("inf"), 0.0, 0.0)
+    for steepness in (0.0, *(2.0**power for power in range(-3, 8))):  # slope over base, for each nat
+        shape = 1 + steepness * size
+        width = max(_quantile(errors / shape, image, COVERAGE), 1e-6)
+        best = min(best, (math.log(width) + float(shape.log().mean()), width, steepness))
+    _, width, steepness = best
+    return width, width * steepness
+
+
+def _quantile(scores: Tensor, image: Tensor, share: float) -> float:
+    """The least score with at least `share` of the pairs at or below it; images weigh the same."""
+    counts = torch.bincount(image)
+    order = scores.argsort()
+    reached = (1 / counts[image[order]].double()).cumsum(0) >= share * len(counts) - 1e-9
+    assert reached.any(), "no score is high enough"
+    return float(scores[order][int(reached.int().argmax())])
 
 
 def _conformal_quantile(scores: Tensor, image: Tensor, coverage: float) -> float:
-    """The width that holds a share `coverage` of the pairs of a new image, on average over images.
+    """The width that holds at least a share `coverage` of the pairs of a new image, in expectation.
 
     Pairs of one image are not independent, images are: each of n images weighs 1 / (n + 1), spread evenly over its
     pairs, and the new one 1 / (n + 1) at infinity (Lee, Barber & Willett 2023, arXiv 2306.06342, HCP).
     """
-    counts = torch.bincount(image)
-    assert coverage * (len(counts) + 1) <= len(counts) + 1e-9, "too few images for a finite width"
-    weights = 1.0 / counts[image].double() / (len(counts) + 1)
-    order = scores.argsort()
-    reached = weights[order].cumsum(0) >= coverage - 1e-9
-    return float(scores[order][int(reached.int().argmax())])
+    images = len(torch.bincount(image))
+    return _quantile(scores, image, coverage * (images + 1) / images)
 
 
 def _whole(images: Sequence[Collected], kinds: Sequence[str]) -> Float[Tensor, " feature"]:
@@ -171,7 +180,8 @@ def _whole(images: Sequence[Collected], kinds: Sequence[str]) -> Float[Tensor, "
 
     features = torch.cat([choose(one.features, kinds).sum(1) for one in images])
     actual = torch.cat([one.drops[:, one.rates == WHOLE][:, 0] for one in images])
-    deviations = features.square().mean(0).sqrt().clamp(min=1e-12)
+    size = features.square().mean(0).sqrt()
+    unit = torch.where(size > NOTHING, 1 / size, 0.0)
     ridge = RidgeCV(alphas=(1, 10, 100, 1000, 10000), fit_intercept=False)
-    ridge.fit((features / deviations).numpy(), actual.numpy())
-    return torch.from_numpy(ridge.coef_).float() / deviations
+    ridge.fit((features * unit).numpy(), actual.numpy())
+    return torch.from_numpy(ridge.coef_).float() * unit

@@ -1,0 +1,201 @@
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import build_tiny, picture, tiny_model
+from safetensors.torch import save_file
+from transformers import AutoModelForImageTextToText
+
+from eyeline.attention import AttentionCapture
+from eyeline.errors import EstimatorError
+from eyeline.estimator import (
+    Estimator,
+    check_model,
+    estimator_for,
+    fingerprint,
+    is_quantised,
+    read_estimator,
+    save_estimator,
+)
+from eyeline.features import KINDS
+from eyeline.model import load
+
+FEATURES = 3 * 4 * len(KINDS)  # of the tiny models
+
+
+def estimator_of(model, **changes):
+    rng = torch.Generator().manual_seed(0)
+    weights = torch.randn(2, FEATURES, generator=rng)
+    card = {"model": model.name, "fingerprint": fingerprint(model), "ablation": "pixels", "coverage": 0.9}
+    return dataclasses.replace(
+        Estimator("mine", weights[0], weights[1], 0.25, 0.5, 1.75, KINDS, card), **changes
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = tiny_model("qwen3_vl")
+    save_estimator(estimator_of(model), tmp_path / "estimator")
+    return model, tmp_path / "estimator"
+
+
+# --- fingerprints
+
+
+def test_the_fingerprint_survives_saving_in_bfloat16_and_loading_in_float32(tiny, tmp_path):
+    half = build_tiny(tiny.adapter.family)
+    half.hf.to(torch.bfloat16).save_pretrained(tmp_path)
+    processors = (tiny.tokenizer, tiny.image_processor)
+    assert fingerprint(half) == fingerprint(tiny)
+    for dtype in (torch.float32, torch.bfloat16):
+        again = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=dtype)
+        assert again.dtype == dtype
+        assert fingerprint(load((again, processors))) == fingerprint(tiny)
+
+
+def test_the_fingerprint_does_not_depend_on_the_attention_kernel_or_on_a_capture(tiny):
+    expected = fingerprint(tiny)
+    model = build_tiny(tiny.adapter.family)
+    model.hf.set_attn_implementation("eager")
+    assert fingerprint(model) == expected
+    with AttentionCapture(tiny, tiny.inputs(picture(), "How many?")):
+        assert fingerprint(tiny) == expected
+    list(tiny.stream(picture(), "How many?", max_new_tokens=2))
+    assert fingerprint(tiny) == expected
+
+
+def test_other_weights_or_another_configuration_have_another_fingerprint(tiny):
+    family = tiny.adapter.family
+    theta = build_tiny(family)
+    theta.hf.config.text_config.rope_parameters["rope_theta"] = 2e4
+    trained = build_tiny(family)
+    with torch.no_grad():
+        for weight in trained.hf.parameters():
+            weight.mul_(1.01)
+    others = [build_tiny(family, seed=1), build_tiny(family, rms_norm_eps=1e-3), theta, trained]
+    assert len({fingerprint(model) for model in [tiny, *others]}) == 5
+
+
+# --- folders
+
+
+def test_an_estimator_that_is_saved_and_read_is_the_same(saved):
+    model, folder = saved
+    before, after = estimator_of(model), read_estimator(folder)
+    assert torch.equal(after.weights, before.weights)
+    assert torch.equal(after.whole_weights, before.whole_weights)
+    for name in ("id", "base", "slope", "quantile", "kinds"):
+        assert getattr(after, name) == getattr(before, name)
+    assert before.card.items() <= after.card.items()
+    assert sorted(path.name for path in folder.iterdir()) == ["card.json", "estimator.safetensors"]
+    save_estimator(after, folder)
+    assert read_estimator(folder).card == after.card
+
+
+def test_intervals_are_centred_and_widen_with_the_effect():
+    estimator = estimator_of(tiny_model("qwen3_vl"), base=0.25, slope=0.5, quantile=2.0)
+    intervals = estimator.intervals(torch.tensor([0.0, 2.0, -2.0]))
+    assert intervals.tolist() == [[-0.5, 0.5], [-0.5, 4.5], [-4.5, 0.5]]
+
+
+def change(folder, **changes):
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | changes))
+
+
+def drop(folder, key):
+    card = json.loads((folder / "card.json").read_text())
+    del card[key]
+    (folder / "card.json").write_text(json.dumps(card))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        shutil.rmtree,
+        lambda folder: (folder / "card.json").unlink(),
+        lambda folder: (folder / "estimator.safetensors").unlink(),
+        lambda folder: (folder / "card.json").write_text('{"format": 1,'),
+        lambda folder: (folder / "card.json").write_text("[1]"),
+        lambda folder: (folder / "card.json").write_bytes(b"\xff\xfe\x00"),
+        lambda folder: (folder / "estimator.safetensors").write_bytes(b""),
+        lambda folder: (folder / "estimator.safetensors").write_text("pickle" * 9),
+        lambda folder: truncate(folder / "estimator.safetensors"),
+        lambda folder: change(folder, format=2),
+        lambda folder: change(folder, kinds=["attention", "gaze"]),
+        lambda folder: change(folder, kinds=[]),
+        lambda folder: change(folder, kinds=3),
+        lambda folder: change(folder, base="wide"),
+        lambda folder: change(folder, quantile=None),
+        lambda folder: drop(folder, "slope"),
+        lambda folder: save_file({"weights": torch.ones(FEATURES)}, folder / "estimator.safetensors"),
+        lambda folder: save_file(
+            {"weights": torch.ones(FEATURES), "whole_weights": torch.ones(FEATURES - 1)},
+            folder / "estimator.safetensors",
+        ),
+        lambda folder: save_file(
+            {"weights": torch.ones(FEATURES, 1), "whole_weights": torch.ones(FEATURES)},
+            folder / "estimator.safetensors",
+        ),
+    ],
+)
+def test_a_broken_or_missing_folder_is_refused_with_one_sentence(saved, damage):
+    model, folder = saved
+    damage(folder)
+    for read in (read_estimator, lambda path: estimator_for(model, path)):
+        with pytest.raises(EstimatorError) as caught:
+            read(folder)
+        assert str(folder) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("{}")
+    with pytest.raises(EstimatorError, match="is not an estimator"):
+        read_estimator(tmp_path / "file")
+
+
+# --- which model it belongs to
+
+
+def test_the_estimator_in_the_models_own_folder_is_the_default(tmp_path):
+    model = tiny_model("qwen3_vl")
+    assert estimator_for(model) is None
+    named = dataclasses.replace(model, name=str(tmp_path))
+    assert estimator_for(named) is None
+    save_estimator(estimator_of(model), tmp_path / "estimator")
+    assert estimator_for(named).id == "mine"
+
+
+def test_another_model_and_another_number_of_weights_are_refused(saved):
+    model, folder = saved
+    assert estimator_for(model, folder).id == "mine"
+    with pytest.raises(EstimatorError, match="was fitted for"):
+        estimator_for(build_tiny("qwen3_vl", seed=1), folder)
+    with pytest.raises(EstimatorError, match="was fitted for"):
+        check_model(estimator_of(model, card={}), model)
+    short = {"weights": torch.zeros(FEATURES - 1), "whole_weights": torch.zeros(FEATURES - 1)}
+    with pytest.raises(EstimatorError, match=f"{FEATURES} features"):
+        check_model(estimator_of(model, **short), model)
+    with pytest.raises(EstimatorError, match="12 features"):
+        check_model(estimator_of(model, kinds=("attention",)), model)
+
+
+def test_a_quantised_model_is_accepted_unless_the_number_of_weights_is_wrong():
+    model = build_tiny("qwen3_vl", seed=1)
+    estimator = estimator_of(tiny_model("qwen3_vl"))
+    with pytest.raises(EstimatorError):
+        check_model(estimator, model)
+    model.hf.config.quantization_config = {"quant_method": "bitsandbytes"}
+    assert is_quantised(model)
+    check_model(estimator, model)
+    with pytest.raises(EstimatorError, match="features"):
+        check_model(
+            dataclasses.replace(estimator, weights=torch.zeros(3), whole_weights=torch.zeros(3)), model
+        )

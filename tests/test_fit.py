@@ -1,0 +1,223 @@
+import dataclasses
+
+import pytest
+import torch
+
+from eyeline.errors import DataError
+from eyeline.features import KINDS
+from eyeline.training.collect import ALONE, Collected, Settings, draw_subsets
+from eyeline.training.fit import (
+    COVERAGE,
+    FEWEST_IMAGES,
+    FitSettings,
+    _conformal_quantile,
+    choose,
+    fit,
+    pearson,
+    split,
+)
+
+FEATURES = 12  # four of each kind
+WEIGHTS = torch.linspace(-0.5, 1.0, FEATURES)
+RUN = {
+    "version": "0",
+    "model": "synthetic",
+    "fingerprint": "f",
+    "settings": {"method": "pixels", "regions": "native"},
+}
+FAST = FitSettings(steps=400, rate=2e-2)
+
+
+def synthetic(count, *, noise=0.0, grows=0.0, spans=4, seed=0, prefix="image"):
+    """Images whose effects are linear in their features: WEIGHTS, in nats, are what is to be found.
+
+    The noise of an effect has the standard deviation noise + grows * |effect|.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    scales = torch.logspace(-3, 1, FEATURES)  # features of very different sizes
+    images = []
+    for number in range(count):
+        regions = int(torch.randint(6, 12, (1,), generator=rng))
+        name = f"{prefix}-{number}"
+        subsets, rates = draw_subsets(regions, Settings(subsets=16), name)
+        active = torch.rand(spans, regions, 1, generator=rng) < 0.5  # the others are blank background
+        features = torch.randn(spans, regions, FEATURES, generator=rng) * scales * active
+        drops = torch.einsum("skf,f,mk->sm", features, WEIGHTS / scales, subsets.float())
+        drops = drops + torch.randn(drops.shape, generator=rng) * (noise + grows * drops.abs())
+        labels = ((list(range(regions)),),)
+        images.append(Collected(name, "math", "3", ({"index": 0},), features, subsets, rates, drops, labels))
+    return images, WEIGHTS / scales
+
+
+def singles(images, estimator):
+    """Predicted effects, intervals and actual effects of single regions, and the image of each."""
+    predicted, actual, image = [], [], []
+    for number, one in enumerate(images):
+        predicted.append((choose(one.features, estimator.kinds) @ estimator.weights).flatten())
+        actual.append(one.drops[:, one.rates == ALONE].flatten())
+        image.append(torch.full((actual[-1].numel(),), number))
+    predicted = torch.cat(predicted)
+    return predicted, estimator.intervals(predicted), torch.cat(actual), torch.cat(image)
+
+
+def by_image(values, image):
+    """Mean of the images' means."""
+    return float(torch.stack([values[image == number].float().mean() for number in image.unique()]).mean())
+
+
+def test_known_weights_are_recovered_with_their_size_in_nats():
+    images, truth = synthetic(60)
+    estimator, report = fit(images, RUN, FAST, "mine")
+    assert report["losses"][-1] < -0.999
+    assert report["losses"][0] > -0.9
+    spread = torch.cat([one.features.flatten(0, 1) for one in images]).std(0)
+    torch.testing.assert_close(estimator.weights * spread, truth * spread, rtol=0.03, atol=0.01)
+    predicted, _, actual, _ = singles(synthetic(20, seed=9, prefix="new")[0], estimator)
+    assert float((predicted @ actual) / (predicted @ predicted)) == pytest.approx(1, abs=0.02)
+    assert float(torch.corrcoef(torch.stack([predicted, actual]))[0, 1]) > 0.999
+    assert estimator.card["r2_nats_held_out"] > 0.99
+
+
+def test_the_scale_is_right_under_noise():
+    images, _ = synthetic(120, noise=0.3)
+    estimator, _ = fit(images, RUN, FAST, "mine")
+    predicted, _, actual, _ = singles(synthetic(60, seed=9, noise=0.3, prefix="new")[0], estimator)
+    assert float((predicted @ actual) / (predicted @ predicted)) == pytest.approx(1, abs=0.06)
+
+
+def test_the_effect_of_hiding_everything_is_predicted_by_weights_of_its_own():
+    images, truth = synthetic(60)
+    estimator, _ = fit(images, RUN, FAST, "mine")
+    new = synthetic(20, seed=9, prefix="new")[0]
+    features = torch.cat([one.features.sum(1) for one in new])
+    torch.testing.assert_close(features @ estimator.whole_weights, features @ truth, rtol=0.05, atol=0.3)
+
+
+def test_intervals_cover_nine_in_ten_effects_of_new_images_and_scaled_ones_are_narrower():
+    images, _ = synthetic(400, noise=0.02, grows=0.4, spans=2)
+    estimator, _ = fit(images, RUN, dataclasses.replace(FAST, steps=300), "mine")
+    new = synthetic(300, seed=9, noise=0.02, grows=0.4, spans=2, prefix="new")[0]
+    predicted, intervals, actual, image = singles(new, estimator)
+    covered = (intervals[:, 0] <= actual) & (actual <= intervals[:, 1])
+    assert by_image(covered, image) == pytest.approx(COVERAGE, abs=0.03)
+    assert estimator.slope > 0.05
+    width = by_image(intervals[:, 1] - intervals[:, 0], image)
+    held = singles(split(images)["cover"], estimator)
+    constant = 2 * _conformal_quantile((held[0] - held[2]).abs(), held[3], COVERAGE)
+    assert width < 0.9 * constant
+    large = actual.abs() > 0.5
+    assert large.sum() > 100
+    constant_covers = (predicted - actual).abs() <= constant / 2
+    assert covered[large].float().mean() > constant_covers[large].float().mean()
+
+
+def test_the_conformal_quantile_covers_a_new_image_by_its_finite_sample_rule():
+    """Many draws of few images of unequal sizes: the mean coverage of a new one is at least nine in ten."""
+    rng = torch.Generator().manual_seed(0)
+
+    def draw():  # the score of a pair depends on its image
+        size = int(torch.randint(1, 30, (1,), generator=rng))
+        return (torch.randn(1, generator=rng).exp() * torch.rand(size, generator=rng)), size
+
+    coverages = []
+    for _ in range(1500):
+        images = [draw() for _ in range(9)]
+        image = torch.repeat_interleave(torch.arange(9), torch.tensor([size for _, size in images]))
+        quantile = _conformal_quantile(torch.cat([scores for scores, _ in images]), image, 0.9)
+        coverages.append(float((draw()[0] <= quantile).float().mean()))
+    mean = sum(coverages) / len(coverages)
+    assert 0.9 - 0.015 < mean < 0.99
+
+
+def test_the_conformal_quantile_is_that_of_its_definition():
+    scores = torch.tensor([5.0, 1.0, 3.0, 2.0, *range(10, 19)])
+    image = torch.tensor([0, 0, 0, 0, *range(1, 10)])
+    mass = {
+        float(score): (1 / 11) * (0.25 if n < 4 else 1) for n, score in enumerate(scores)
+    }  # 10 images, 1 new
+    for coverage in (0.1, 0.5, 0.7, 0.9):
+        least = min(s for s in mass if sum(m for other, m in mass.items() if other <= s) >= coverage - 1e-9)
+        assert _conformal_quantile(scores, image, coverage) == least
+    with pytest.raises(AssertionError):
+        _conformal_quantile(scores[:6], image[:6], 0.9)  # three images
+
+
+def test_images_are_split_by_their_ids_alone_and_enough_are_left_to_calibrate():
+    images, _ = synthetic(80)
+    parts, again = split(images), split(images[::-1])
+    assert {name: [one.id for one in part] for name, part in parts.items()} == {
+        name: [one.id for one in part] for name, part in again.items()
+    }
+    assert sorted(one.id for part in parts.values() for one in part) == sorted(one.id for one in images)
+    assert {name: len(part) for name, part in parts.items()} == {"scale": 10, "cover": 10, "fit": 60}
+    assert {name: len(part) for name, part in split(images[:FEWEST_IMAGES]).items()} == {
+        "scale": 3, "cover": 9, "fit": 12,
+    }  # fmt: skip
+
+
+def test_too_few_images_or_none_that_depends_on_the_image_are_refused():
+    images, _ = synthetic(FEWEST_IMAGES, noise=0.01)
+    fit(images, RUN, FitSettings(steps=60, rate=2e-2), "mine")
+    with pytest.raises(DataError, match=f"{FEWEST_IMAGES - 1} images are too few"):
+        fit(images[1:], RUN, FAST, "mine")
+    with pytest.raises(DataError, match="0 images are too few"):
+        fit([], RUN, FAST, "mine")
+    blind = [dataclasses.replace(one, drops=one.drops * 1e-6) for one in images]
+    with pytest.raises(DataError, match="depends on the image"):
+        fit(blind, RUN, FAST, "mine")
+
+
+def test_weights_that_predict_the_opposite_in_other_images_are_refused():
+    images, _ = synthetic(40)
+    scale = {one.id for one in split(images)["scale"]}
+    turned = [dataclasses.replace(one, drops=-one.drops) if one.id in scale else one for one in images]
+    with pytest.raises(DataError, match="do not predict"):
+        fit(turned, RUN, FAST, "mine")
+
+
+def test_a_feature_that_is_dead_in_the_data_gets_no_weight():
+    images, _ = synthetic(40)
+    for one in images:
+        one.features[..., 3] = 0.0
+    estimator, _ = fit(images, RUN, FAST, "mine")
+    assert estimator.weights[3] == estimator.whole_weights[3] == 0
+    assert estimator.weights.isfinite().all()
+
+
+def test_fitting_again_gives_the_same_numbers_whatever_the_order_of_the_images():
+    images, _ = synthetic(40, noise=0.1)
+    torch.manual_seed(1)
+    first, _ = fit(images, RUN, FitSettings(steps=50), "mine")
+    torch.manual_seed(2)
+    second, _ = fit(images[::-1], RUN, FitSettings(steps=50), "mine")
+    assert torch.equal(first.weights, second.weights)
+    assert torch.equal(first.whole_weights, second.whole_weights)
+    for name in ("base", "slope", "quantile", "card"):
+        assert getattr(first, name) == getattr(second, name)
+
+
+def test_kinds_choose_their_columns_in_their_own_order():
+    features = torch.arange(2 * 3 * FEATURES).view(2, 3, FEATURES).float()
+    assert torch.equal(choose(features, KINDS), features)
+    chosen = choose(features, ("logit", "attention"))
+    assert torch.equal(chosen, torch.cat([features[..., 8:], features[..., :4]], dim=-1))
+    images, _ = synthetic(30)
+    estimator, _ = fit(images, RUN, FitSettings(kinds=("value",), steps=30), "mine")
+    assert estimator.kinds == ("value",)
+    assert len(estimator.weights) == 4
+
+
+def test_pearson_is_the_correlation_of_each_row_and_zero_for_a_constant():
+    rows = torch.randn(2, 3, 20, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack([torch.corrcoef(torch.stack([a, b]))[0, 1] for a, b in zip(*rows, strict=True)])
+    torch.testing.assert_close(pearson(rows[0], rows[1]), expected)
+    assert pearson(torch.ones(1, 5), torch.randn(1, 5)).tolist() == [0.0]
+
+
+def test_the_card_says_what_the_numbers_mean():
+    images, _ = synthetic(80)
+    estimator, _ = fit(images, RUN, FitSettings(steps=30), "mine")
+    assert estimator.card["ablation"] == "pixels"
+    assert estimator.card["fingerprint"] == "f"
+    assert estimator.card["images"] == {"scale": 10, "cover": 10, "fit": 60}
+    assert estimator.card["coverage"] == COVERAGE
