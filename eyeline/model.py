@@ -96,7 +96,9 @@ class Model:
 
         return stream(self, images, prompt, **options)
 
-    def attribute(self, images: Picture | Sequence[Picture], prompt: str, text: str, **options: Any) -> Any:
+    def attribute(
+        self, images: Picture | Sequence[Picture], prompt: str, text: str | Sequence[int], **options: Any
+    ) -> Any:
         """Yields the events of a given text as if the model wrote it: see `eyeline.stream.attribute`."""
         from eyeline.stream import attribute
 

@@ -492,6 +492,8 @@ def _start(state: _State, regions: tuple[Grid, ...]) -> Start:
         ImageInfo(picture.width, picture.height, rows // merge, cols // merge)
         for picture, (_, rows, cols) in zip(state.pictures, grids, strict=True)
     )
+    if not regions:  # the images could not be read: each is one region, which views and saved runs can show
+        regions = tuple(((number,) * info.cols,) * info.rows for number, info in enumerate(images))
     name = None
     if state.estimator is not None:
         name = state.estimator.id + (" (calibration not verified)" if is_quantised(model) else "")
@@ -545,8 +547,10 @@ def _prepare(
 def _refuse(model: Model, generation: Mapping[str, Any]) -> None:
     """Raises `PromptError` for options that `generate` does not know or that cannot be streamed."""
     config = model.hf.generation_config
-    known = {*config.to_dict(), *ARGUMENTS, *REFUSED} - {"max_length"}
+    known = {*config.to_dict(), *ARGUMENTS, *REFUSED}
     for name in generation:
+        if name == "max_length":
+            raise PromptError("max_length counts the prompt as well; give max_new_tokens instead.")
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             meant = (
@@ -583,8 +587,11 @@ def _sentence(error: Exception) -> str:
 
 
 def _numbers(values: Tensor) -> Any:
-    """A float, or nested tuples of them, rounded."""
-    return _tuples(values.cpu().double().round(decimals=DECIMALS).tolist())
+    """A float, or nested tuples of them, rounded. Numbers that are not finite are an error: JSON has none."""
+    values = values.cpu().double()
+    if not values.isfinite().all():
+        raise ArithmeticError("the model's numbers are not finite; load it in a wider dtype")
+    return _tuples(values.round(decimals=DECIMALS).tolist())
 
 
 def _tuples(value: Any) -> Any:

@@ -24,7 +24,7 @@ TOKENS = 60
 SAMPLING = {"temperature": 1.3, "top_p": 0.9, "top_k": 40, "repetition_penalty": 1.2}
 
 
-def lines(model, bias=4.0):
+def lines(model, bias=8.0):
     """An option of `generate` that makes line breaks likely, so that a trace has many spans."""
     return {"sequence_bias": [[model.tokenizer("\n", add_special_tokens=False)["input_ids"], bias]]}
 
@@ -51,6 +51,11 @@ def ids_of(stream):
 
 def only(kind, events):
     return [event for event in events if isinstance(event, kind)]
+
+
+def collect(stream, events):
+    for event in stream:
+        events.append(event)
 
 
 def without_times(events):
@@ -343,7 +348,7 @@ def test_the_models_own_end_token_ends_with_eos(tiny):
 
 @pytest.mark.parametrize("option", ["stop", "stop_strings"])
 def test_a_stop_string_gives_generates_ids_and_the_text_ends_before_it(tiny, option):
-    options = {"max_new_tokens": TOKENS, "temperature": 0, **lines(tiny)}
+    options = sampled(tiny)
     ids = generated(tiny, PICTURES[0], **options)
     text = tiny.tokenizer.decode(ids)
     at = next(i for i in range(6, 60) if text[i : i + 3].isascii() and text.find(text[i : i + 3]) == i)
@@ -437,8 +442,7 @@ def test_ctrl_c_while_waiting_for_an_event_stops_generation_and_done_still_comes
     stream = tiny.stream(PICTURES[0], QUESTION, temperature=0, logits_processor=[Processor(6, interrupt)])
     events = []
     with pytest.raises(KeyboardInterrupt):
-        for event in stream:
-            events.append(event)
+        collect(stream, events)
     events += list(stream)
     assert (events[-1].reason, events[-1].tokens) == ("cancelled", 6)
     assert isinstance(events[0], Start)
@@ -490,7 +494,7 @@ def test_a_crash_while_reading_the_images_leaves_text_and_done(tiny, monkeypatch
     monkeypatch.setattr(eyeline.stream, "regions_for", crash)
     events = list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny)))
     assert isinstance(events[0], Start)
-    assert events[0].regions == ()
+    assert events[0].regions == (((0, 0, 0), (0, 0, 0)),)  # the image as one
     assert [error.message for error in only(Error, events)] == [
         "Lost all attributions, generation goes on: RuntimeError: no regions"
     ]
@@ -721,8 +725,10 @@ def test_an_estimator_of_another_model_is_refused_also_as_an_object(tiny):
     other = build_tiny(tiny.adapter.family, seed=1)
     with pytest.raises(EstimatorError, match="was fitted for"):
         tiny.stream(PICTURES[0], QUESTION, estimator=random_estimator(other))
+    wrong = dataclasses.replace(
+        random_estimator(tiny), weights=torch.zeros(35), whole_weights=torch.zeros(35)
+    )
     with pytest.raises(EstimatorError, match="36 features"):
-        wrong = dataclasses.replace(random_estimator(tiny), weights=torch.zeros(35))
         tiny.attribute(PICTURES[0], QUESTION, "A bar.", estimator=wrong)
 
 

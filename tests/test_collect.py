@@ -1,0 +1,262 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+from conftest import build_tiny, picture, tiny_model
+from test_features import slow_features
+
+import eyeline.training.collect
+from eyeline.ablation import ablate
+from eyeline.errors import DataError, ImageError
+from eyeline.examples import Example
+from eyeline.training.collect import (
+    ALONE,
+    WHOLE,
+    Settings,
+    collect,
+    collect_one,
+    draw_subsets,
+    read_collected,
+    read_run,
+    written_trace,
+)
+
+SETTINGS = Settings(rates=(0.5, 0.25), subsets=4, max_new_tokens=16)
+
+
+def examples(count=3):
+    return [
+        Example(f"scene-{n}", picture(seed=n), f"How many {n}?", "3", "math", "bars") for n in range(count)
+    ]
+
+
+def everything(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- one example
+
+
+@pytest.fixture(scope="module")
+def lively():
+    """Makes greedy traces of the tiny models have several spans: line breaks are likely."""
+    models = {}
+
+    def make(family):
+        if family not in models:
+            models[family] = build_tiny(family)
+            newline = models[family].tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+            models[family].hf.generation_config.sequence_bias = [[[newline], 8.0]]
+            models[family].hf.generation_config.repetition_penalty = 1.5 if family == "qwen3_vl" else 2.0
+        return models[family]
+
+    return make
+
+
+def test_features_and_drops_equal_a_literal_rerun(tiny, lively):
+    model = lively(tiny.adapter.family)
+    example = examples(2)[1]
+    one = collect_one(model, example, SETTINGS)
+    inputs = model.inputs(example.image, example.prompt)
+    ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=16)[0, inputs["input_ids"].shape[1] :]
+    spans, regions = one.spans, max(map(max, one.labels[0])) + 1
+    assert len(spans) > 1
+    assert [spans[0]["start"], spans[-1]["end"]] == [0, len(ids)]
+    slow, _ = slow_features(tiny.adapter.family, [example.image], example.prompt, ids)
+    labels = [label for row in one.labels[0] for label in row]
+    for number, span in enumerate(spans):
+        for region in range(regions):
+            patches = [at for at, label in enumerate(labels) if label == region]
+            expected = slow[:, :, :, span["start"] : span["end"]][..., patches].sum((-1, -2)).flatten()
+            torch.testing.assert_close(one.features[number, region], expected, rtol=2e-3, atol=2e-5)
+    assert one.drops.shape == (len(spans), 8 + regions + 1)
+    for at, subset in enumerate(one.subsets):
+        hidden = torch.tensor([[bool(subset[label]) for label in labels]])
+        drops = ablate(model, inputs, ids, hidden, "pixels").drops[0]
+        for number, span in enumerate(spans):
+            expected = drops[span["start"] : span["end"]].sum()
+            torch.testing.assert_close(one.drops[number, at], expected, rtol=1e-3, atol=1e-4)
+    assert one.drops[:, -1].abs().min() > 1e-3
+
+
+def test_a_trace_with_more_spans_than_allowed_keeps_some_spread_evenly(lively):
+    model = lively("qwen3_vl")
+    every = collect_one(model, examples(1)[0], SETTINGS)
+    few = collect_one(model, examples(1)[0], dataclasses.replace(SETTINGS, max_spans=2))
+    assert len(every.spans) > 2
+    assert few.spans == (every.spans[0], every.spans[-1])
+    torch.testing.assert_close(few.drops, every.drops[[0, -1]])
+    torch.testing.assert_close(few.features, every.features[[0, -1]])
+
+
+def test_collecting_leaves_rope_deltas_and_attention_as_they_were(tiny):
+    inner, mark = tiny.hf.model, torch.tensor([[17]])
+    before, inner.rope_deltas = inner.rope_deltas, mark
+    try:
+        collect_one(tiny, examples(1)[0], SETTINGS)
+        assert inner.rope_deltas is mark
+        assert tiny.hf.config.text_config._attn_implementation == "sdpa"
+    finally:
+        inner.rope_deltas = before
+
+
+def test_a_trace_with_the_models_own_image_token_is_collected():
+    model = build_tiny("qwen3_vl")
+    token = model.adapter.image_token_id(model.hf)
+    model.hf.generation_config.sequence_bias = [[[token], 100.0]]
+    ids, _ = written_trace(model, model.inputs(picture(), "How many?"), 3)
+    assert ids == [token] * 3
+    assert collect_one(model, examples(1)[0], SETTINGS).drops.isfinite().all()
+
+
+def test_a_bfloat16_model_is_collected_in_float32(tiny):
+    model = build_tiny(tiny.adapter.family)
+    model.hf.to(torch.bfloat16)
+    one = collect_one(model, examples(1)[0], SETTINGS)
+    assert one.features.dtype == one.drops.dtype == torch.float32
+    assert one.features.isfinite().all()
+    assert one.drops.isfinite().all()
+
+
+def test_subsets_depend_only_on_the_seed_and_the_example():
+    subsets, rates = draw_subsets(9, SETTINGS, "scene-1")
+    torch.manual_seed(5)
+    again, _ = draw_subsets(9, dataclasses.replace(SETTINGS, method="attention", max_spans=3), "scene-1")
+    assert torch.equal(subsets, again)
+    others = [draw_subsets(9, SETTINGS, "scene-2")[0]]
+    others.append(draw_subsets(9, dataclasses.replace(SETTINGS, seed=1), "scene-1")[0])
+    assert all(not torch.equal(subsets[:8], other[:8]) for other in others)
+    assert rates.tolist() == [0.5] * 4 + [0.25] * 4 + [ALONE] * 9 + [WHOLE]
+    assert torch.equal(subsets[8:17], torch.eye(9, dtype=torch.bool))
+    assert subsets[17].all()
+
+
+def test_subsets_hide_each_region_at_their_rate():
+    subsets, rates = draw_subsets(50, Settings(rates=(0.5, 0.1), subsets=200), "scene-1")
+    for rate in (0.5, 0.1):
+        assert subsets[rates == torch.tensor(rate)].float().mean().item() == pytest.approx(rate, abs=0.02)
+
+
+# --- runs
+
+
+def test_what_is_collected_can_be_read_again(tmp_path):
+    model = tiny_model("qwen3_vl")
+    assert list(collect(model, examples(2), tmp_path / "run", SETTINGS)) == ["scene-0", "scene-1"]
+    assert read_run(tmp_path / "run")["settings"]["rates"] == [0.5, 0.25]
+    for one, example in zip(read_collected(tmp_path / "run"), examples(2), strict=True):
+        fresh = collect_one(model, example, SETTINGS)
+        assert (one.id, one.family, one.answer) == (example.id, "math", fresh.answer)
+        assert one.spans == fresh.spans
+        assert list(map(list, one.labels)) == list(map(list, fresh.labels))
+        for name in ("features", "subsets", "rates", "drops"):
+            assert torch.equal(getattr(one, name), getattr(fresh, name))
+
+
+def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    model = tiny_model("qwen3_vl")
+    list(collect(model, examples(), tmp_path / "whole", SETTINGS))
+    expected = everything(tmp_path / "whole")
+    assert len(expected) == 4
+
+    class Killed(BaseException):
+        pass
+
+    # while measuring the second example
+    def kill(*_):
+        raise Killed
+
+    killed = tmp_path / "killed"
+    running = collect(model, examples(), killed, SETTINGS)
+    next(running)
+    monkeypatch.setattr(eyeline.training.collect, "ablate", kill)
+    with pytest.raises(Killed):
+        next(running)
+    monkeypatch.undo()
+    assert len(read_collected(killed)) == 1
+    # while writing the second file
+    (killed / "examples" / "scene-1.new").write_bytes(expected["scene-1.safetensors"][:100])
+    assert len(read_collected(killed)) == 1
+    changed = (killed / "examples" / "scene-0.safetensors").stat().st_mtime_ns
+    assert list(collect(model, examples(), killed, SETTINGS)) == ["scene-0", "scene-1", "scene-2"]
+    assert everything(killed) == expected
+    assert (killed / "examples" / "scene-0.safetensors").stat().st_mtime_ns == changed
+    # while writing run.json
+    early = tmp_path / "early"
+    early.mkdir()
+    (early / "run.new").write_text('{"version"')
+    assert list(collect(model, [], early, SETTINGS)) == []
+    assert everything(early) == {"run.json": expected["run.json"]}
+
+
+def test_another_model_settings_or_folder_is_refused(tmp_path):
+    model, run = tiny_model("qwen3_vl"), tmp_path / "run"
+    list(collect(model, [], run, SETTINGS))
+    renamed = dataclasses.replace(model, name="the same weights elsewhere")
+    assert list(collect(renamed, [], run, SETTINGS)) == []
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("")
+    (tmp_path / "file").write_text("")
+    broken = tmp_path / "broken"
+    list(collect(model, [], broken, SETTINGS))
+    (broken / "run.json").write_text('{"version"')
+    cases = [
+        (build_tiny("qwen3_vl", seed=1), run, SETTINGS, "another model;"),
+        (model, run, dataclasses.replace(SETTINGS, seed=1), "another settings;"),
+        (build_tiny("glm4v"), run, dataclasses.replace(SETTINGS, subsets=5), "another model and settings;"),
+        (model, tmp_path / "other", SETTINGS, "no empty folder"),
+        (model, tmp_path / "file", SETTINGS, "no empty folder"),
+        (model, broken, SETTINGS, "no readable run.json"),
+        (model, tmp_path / "new", dataclasses.replace(SETTINGS, rates=(0.5, 2.0)), "rates between 0 and 1"),
+        (model, tmp_path / "new", dataclasses.replace(SETTINGS, rates=()), "rates"),
+        (model, tmp_path / "new", dataclasses.replace(SETTINGS, subsets=1), "at least 2"),
+    ]
+    for other, out, settings, words in cases:
+        with pytest.raises(DataError) as caught:
+            list(collect(other, examples(1), out, settings))
+        assert words in str(caught.value)
+    assert not (tmp_path / "new").exists()
+    assert sorted(everything(run)) == ["run.json"]
+
+
+def test_an_example_that_cannot_be_collected_is_named_and_the_rest_stays(tmp_path):
+    model = tiny_model("qwen3_vl")
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    good, bad = examples(2)
+    data = [good, dataclasses.replace(bad, image=broken)]
+    with pytest.raises(DataError, match=r"'scene-1' cannot be collected: .*broken.png") as caught:
+        list(collect(model, data, tmp_path / "run", SETTINGS))
+    assert isinstance(caught.value.__cause__, ImageError)
+    assert [one.id for one in read_collected(tmp_path / "run")] == ["scene-0"]
+    assert list(collect(model, examples(2), tmp_path / "run", SETTINGS)) == ["scene-0", "scene-1"]
+
+
+@pytest.mark.parametrize(("ids", "words"), [(("a", "a"), "stands twice"), (("../a", "b"), "name of a file")])
+def test_ids_that_cannot_name_files_of_their_own_are_refused(tmp_path, ids, words):
+    data = [dataclasses.replace(example, id=name) for example, name in zip(examples(2), ids, strict=True)]
+    with pytest.raises(DataError, match=words):
+        list(collect(tiny_model("qwen3_vl"), data, tmp_path / "run", SETTINGS))
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(eyeline.training.collect, "save_file", full)
+    with pytest.raises(DataError, match=r"cannot be written .*No space left"):
+        list(collect(tiny_model("qwen3_vl"), examples(1), tmp_path / "run", SETTINGS))
+    assert read_collected(tmp_path / "run") == []
+
+
+def test_folders_and_files_that_are_no_collection_are_refused(tmp_path):
+    for text in (None, "[]", "{}", json.dumps({"version": 1})):
+        if text is not None:
+            (tmp_path / "run.json").write_text(text)
+        with pytest.raises(DataError, match="is no collection"):
+            read_run(tmp_path)
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "a.safetensors").write_bytes(b"half a file")
+    with pytest.raises(DataError, match=r"a\.safetensors is no collected example"):
+        read_collected(tmp_path)
