@@ -23,6 +23,7 @@ from eyeline.attention import AttentionCapture, Steps, attention_to_image
 from eyeline.model import Model
 
 KINDS = ("attention", "value", "logit")  # the order of features in estimators and collections
+WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -83,36 +84,51 @@ def patch_features(
 ) -> Float[Tensor, "feature patch"]:
     """The features of one span, float32; rows are kind-major, then layer-major: (kind, layer, head).
 
-    Only `logit` needs the gradient, which is `logit_gradient`'s. A layer at a time, so that memory holds one layer's
-    (head, token, patch) weights. Summing columns over a region gives that region's features: hiding regions together
-    adds their features.
+    Only `logit` needs the gradient, which is `logit_gradient`'s. As many layers at a time as WEIGHTS_AT_ONCE allows:
+    all of a small model, one of a large model with a large image. Summing columns over a region gives that region's
+    features: hiding regions together adds their features.
     """
     visible = capture.visible(steps)
+    layers, heads, tokens, _ = steps.queries.shape
+    at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * image.keys.shape[2]))
     columns: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
-    for layer in range(len(steps.queries)):
-        one = slice(layer, layer + 1)
-        part = Steps(steps.start, steps.queries[one], steps.log_sum_exp[one], steps.hidden, None)
+    for some in torch.arange(layers).split(at_once):
+        span = slice(int(some[0]), int(some[-1]) + 1)
+        part = Steps(steps.start, steps.queries[span], steps.log_sum_exp[span], steps.hidden, None)
         weights = attention_to_image(
-            part, image.keys[one], capture.scaling, None if visible is None else visible[one]
-        )[0]
+            part, image.keys[span], capture.scaling, None if visible is None else visible[span]
+        )  # (layer, head, token, patch)
+        sums = weights.sum(2)
         if "attention" in kinds:
-            columns["attention"].append(weights.sum(1))
+            columns["attention"].append(sums)
         if steps.attention_rms is not None:
-            weights = weights / steps.attention_rms[layer][:, None]
+            weights = weights / steps.attention_rms[span][:, None, :, None]
+            sums = weights.sum(2)
         if "value" in kinds:
-            columns["value"].append(weights.sum(1) * image.norms[layer])
+            columns["value"].append(sums * image.norms[span])
         if "logit" in kinds:
             assert gradient is not None
-            values = image.values[layer].float()  # (kv_head, patch, dim)
-            output = _output(model, layer, image.values.dtype)
-            projected = gradient if output.gain is None else gradient * output.gain
-            projected = (projected.to(output.weight.dtype) @ output.weight).float()  # (token, head * dim)
-            grouped = (
-                projected.unflatten(1, (len(values), -1, values.shape[-1])).permute(1, 2, 0, 3).flatten(1, 2)
+            values = image.values[span].float()  # (layer, kv_head, patch, dim)
+            projected = torch.stack(
+                [_project(model, layer, gradient, image.values.dtype) for layer in some.tolist()]
             )
-            gains = (grouped @ values.transpose(1, 2)).view(weights.shape)
-            columns["logit"].append((weights * gains).sum(1))
-    return torch.cat([torch.cat(columns[kind]) for kind in kinds])
+            grouped = (
+                projected.unflatten(2, (values.shape[1], -1, values.shape[-1]))
+                .permute(0, 2, 3, 1, 4)
+                .flatten(2, 3)
+            )
+            gains = (grouped @ values.transpose(2, 3)).view(weights.shape)
+            columns["logit"].append((weights * gains).sum(2))
+    return torch.cat([torch.cat(columns[kind]).flatten(0, 1) for kind in kinds])
+
+
+def _project(
+    model: Model, layer: int, gradient: Float[Tensor, "token width"], dtype: torch.dtype
+) -> Float[Tensor, "token inner"]:
+    """The gradient at what the heads of a layer put out, before W_O; float32."""
+    output = _output(model, layer, dtype)
+    gradient = gradient if output.gain is None else gradient * output.gain
+    return (gradient.to(output.weight.dtype) @ output.weight).float()
 
 
 def pool(

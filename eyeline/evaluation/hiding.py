@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
+from torch import Tensor
 
 from eyeline.ablation import ablate, hidden_patches, leak
 from eyeline.attention import AttentionCapture
@@ -19,6 +20,12 @@ from eyeline.images import open_image
 from eyeline.model import load
 from eyeline.regions import regions_for
 from eyeline.training.collect import Settings, draw_subsets, written_trace
+from eyeline.training.fit import pearson
+
+
+def ranks(drops: Tensor) -> Tensor:
+    """Ranks of all values as one row; of a constant all the same, so that its correlation is 0."""
+    return torch.from_numpy(rankdata(drops.flatten().numpy()))[None]
 
 
 @click.command()
@@ -45,7 +52,7 @@ def main(model_id: str, data: Path, limit: int, out: Path) -> None:
             tokens = ablate(model, inputs, torch.tensor(ids), hidden, method).drops
             drops[method] = torch.stack([tokens[:, span.start : span.end].sum(1) for span in spans])
         leaks.append(leak(drops["pixels"], drops["attention"]))
-        agreements.append(float(spearmanr(drops["pixels"].flatten(), drops["attention"].flatten()).statistic))
+        agreements.append(float(pearson(*(ranks(drops[method]) for method in ("pixels", "attention")))))
     rng = np.random.default_rng(0)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", newline="") as file:

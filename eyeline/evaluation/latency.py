@@ -95,11 +95,9 @@ def main(model_id: str, data: Path, rounds: int, timely_examples: int, out: Path
     examples = list(read_examples(data))
     rows: list[tuple[str, str]] = [("threads", str(torch.get_num_threads()))]
     for warm in examples[:2]:
-        (
-            time_stream(model, warm),
-            time_generate(model, warm, streamed=True),
-            time_generate(model, warm, streamed=False),
-        )
+        time_stream(model, warm)
+        time_generate(model, warm, streamed=True)
+        time_generate(model, warm, streamed=False)
     ratios, bare, cpu, speeds = [], [], [], []
     for number in range(rounds):
         example = examples[number % len(examples)]

@@ -1,5 +1,6 @@
 """Mathematics scenes: written arithmetic, labelled rectangles and triangles, bar and line charts."""
 
+from collections.abc import Sequence
 from random import Random
 
 from eyeline.scenes.canvas import COLOURS, Box, Canvas
@@ -160,7 +161,7 @@ def triangle(rng: Random) -> tuple[Canvas, list[Question]]:
     ]
 
 
-def chart(canvas: Canvas, kind: str) -> tuple[list[str], list[int], list[Box], str]:
+def chart(canvas: Canvas, kind: str) -> tuple[Sequence[str], list[int], list[Box], str]:
     """Draws a chart of the kind (`bar`, `line`) with a label below and a value above each bar or point."""
     rng = canvas.rng
     group = rng.choice((FOODS, NAMES, CITIES, DAYS)) if kind == "bar" else DAYS

@@ -142,9 +142,7 @@ def see(model: Qwen3VLForConditionalGeneration, batch: Batch) -> tuple[Any, list
         for index in visual.deepstack_visual_indexes
     ]
     try:
-        output = model.model.get_image_features(
-            batch.pixels.to(torch.float32) / 127.5 - 1, batch.grids, return_dict=True
-        )
+        output = model.model.get_image_features(batch.pixels.to(torch.float32) / 127.5 - 1, batch.grids)
     finally:
         for handle in handles:
             handle.remove()
@@ -355,7 +353,7 @@ def train(
             optimizers.step(step / stage.steps, step)
             since["count"] += 1
             if (step + 1) % log_every == 0 and rank == 0:
-                line = {
+                line: dict[str, Any] = {
                     "stage": stage.name, "step": step + 1, "images": (step + 1) * stage.batch,
                     **{name: since[name] / since["count"] for name in ("loss", "dense_loss", "token_accuracy")},
                     "images_per_s": (step + 1 - begin) * stage.batch / (time.time() - begun),
@@ -374,7 +372,7 @@ def export(folder: Path, out: Path) -> None:
     place = json.loads((folder / "place.json").read_text())
     model = build_model(tokenizer)
     model.load_state_dict(load_file(folder / f"model.{place['stage']}.{place['step']}.safetensors"))
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
     build_image_processor().save_pretrained(out)
 
