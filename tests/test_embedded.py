@@ -1,0 +1,62 @@
+"""The embedded model as a user gets it: its weights, its estimator, and that it looks."""
+
+import functools
+
+import pytest
+
+import eyeline
+from eyeline.estimator import estimator_for
+from eyeline.evaluation.accuracy import answer
+from eyeline.evaluation.answers import is_right
+from eyeline.events import Done, SpanAttribution, Start
+from eyeline.scenes import sample
+
+DEMO = ("code", 8_000_001)  # what `eyeline demo` shows
+
+
+@functools.cache
+def mini() -> eyeline.Model:
+    return eyeline.load("mini")
+
+
+def test_its_estimator_was_fitted_for_these_weights():
+    estimator = estimator_for(mini())
+    assert estimator is not None
+    assert estimator.card["model"] == "qwen3-vl-mini"
+
+
+def test_it_solves_the_demo_scene_and_attributes_every_span_in_nats():
+    example = sample(*DEMO)
+    start, *events, done = mini().stream(example.image, example.prompt, temperature=0)
+    assert isinstance(start, Start)
+    assert start.unit == "nats"
+    assert isinstance(done, Done)
+    assert is_right(example, done.answer)
+    spans = [event for event in events if isinstance(event, SpanAttribution)]
+    assert [span.text.strip() for span in spans[: len(example.trace)]] == list(example.trace)
+    assert all(span.interval is not None for span in spans)
+
+
+def test_the_strongest_region_of_a_reading_sentence_is_where_its_evidence_lies():
+    example = sample(*DEMO)
+    start, *events = mini().stream(example.image, example.prompt, temperature=0)
+    assert isinstance(start, Start)
+    labels = start.regions[0]
+    hits = 0
+    spans = [event for event in events if isinstance(event, SpanAttribution)][:4]  # one for each bar
+    for span, boxes in zip(spans, example.evidence, strict=False):
+        top = max(range(len(span.effects)), key=span.effects.__getitem__)
+        cells = [(x, y) for y, row in enumerate(labels) for x, label in enumerate(row) if label == top]
+        left, upper, right, lower = boxes[0]
+        inside = [
+            x * 32 < right and x * 32 + 32 > left and y * 32 < lower and y * 32 + 32 > upper for x, y in cells
+        ]
+        hits += sum(inside) >= len(inside) / 2
+    assert hits == len(spans) == 4
+
+
+@pytest.mark.parametrize("family", ["science", "document", "code"])
+def test_it_needs_the_image(family):
+    example = sample(family, 8_000_003)
+    assert is_right(example, answer(mini(), example, blank=False, max_new_tokens=160))
+    assert not is_right(example, answer(mini(), example, blank=True, max_new_tokens=160))
