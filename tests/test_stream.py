@@ -433,6 +433,15 @@ def test_a_dropped_stream_stops_its_threads(tiny):
     assert len(state.ids) < tiny.context_length - state.prompt_tokens
 
 
+@pytest.fixture
+def heeding_ctrl_c():
+    """Python's own reaction to Ctrl-C, also where the tests run in the background and the shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_ctrl_c_while_waiting_for_an_event_stops_generation_and_done_still_comes(tiny):
     def interrupt():
         time.sleep(0.2)  # the reader waits by now
