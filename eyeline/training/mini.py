@@ -142,7 +142,8 @@ def see(model: Qwen3VLForConditionalGeneration, batch: Batch) -> tuple[Any, list
         for index in visual.deepstack_visual_indexes
     ]
     try:
-        output = model.model.get_image_features(batch.pixels.to(torch.float32) / 127.5 - 1, batch.grids)
+        grids: Any = batch.grids
+        output: Any = model.model.get_image_features(batch.pixels.to(torch.float32) / 127.5 - 1, grids)
     finally:
         for handle in handles:
             handle.remove()
@@ -361,7 +362,7 @@ def train(
                 line["dense"] = {name: round(value, 3) for name, value in accuracy.items()}
                 with (folder / "log.jsonl").open("a") as log:
                     log.write(json.dumps(line) + "\n")
-                since = dict.fromkeys(since, 0)
+                since = dict.fromkeys(since, 0.0)
             if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == stage.steps):
                 save_checkpoint(folder, model, heads, optimizers, stage, step + 1)
 
