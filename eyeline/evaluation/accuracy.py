@@ -13,6 +13,7 @@ from eyeline.evaluation.answers import is_right
 from eyeline.examples import Example, read_examples
 from eyeline.images import open_image
 from eyeline.model import Model, load
+from eyeline.training.collect import answer_of
 
 
 def answer(model: Model, example: Example, *, blank: bool, max_new_tokens: int) -> str:
@@ -25,8 +26,7 @@ def answer(model: Model, example: Example, *, blank: bool, max_new_tokens: int) 
     ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)[
         0, inputs["input_ids"].shape[1] :
     ]
-    text = model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text.rpartition(model.adapter.thinking_markers[1])[2].strip()
+    return answer_of(model, ids.tolist())
 
 
 def bootstrap(values: dict[str, list[float]], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:

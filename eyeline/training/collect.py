@@ -105,7 +105,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
     return Collected(
         id=example.id,
         family=example.family,
-        answer=_answer(model, ids),
+        answer=answer_of(model, ids),
         spans=tuple(asdict(span) for span in spans),
         features=torch.stack(rows).float().cpu().clone(),
         subsets=subsets,
@@ -245,6 +245,7 @@ def _read(path: Path) -> Collected:
         ) from error
 
 
-def _answer(model: Model, ids: Sequence[int]) -> str:
+def answer_of(model: Model, ids: Sequence[int]) -> str:
+    """What the generated ids say after the thinking, trimmed."""
     text = model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text.rpartition(model.adapter.thinking_markers[1])[2].strip()
