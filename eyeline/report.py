@@ -1,16 +1,17 @@
 """A saved run as one HTML file that needs nothing else: the image, the trace, and where each span looked.
 
-Python gathers what is shown into one JSON object; `report.html` draws it. What views share in words and
-scales (`name_regions`, `FLOORS`) stands here too.
+The file holds the run as JSON and the page's own view (the modules and the style sheet in `server/static`), inlined
+into `report.html`. What the views outside the browser share in words and scales (`name_regions`, `FLOORS`) stands
+here too.
 """
 
 import base64
+import functools
 import html
 import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from typing import Any
 import torch
 from PIL import Image, ImageStat
 
-from eyeline.events import Channel, Done, Error, Event, SpanAttribution, Start, Text
+from eyeline.events import Event, Start, to_json
 from eyeline.regions import where
 from eyeline.runs import Run, write_files
 
 # The strongest effect of a span that gets the full colour is at least this: spans that hardly look stay pale.
 FLOORS = {"nats": 0.5, "attention": 0.1}
 TRAIN_COMMANDS = ("eyeline collect --model {model} --data DIR --out RUN", "eyeline fit RUN --out EST")
+IMPORT = re.compile(r"^import \{[^}]*\} from \"\./([\w.]+)\";\n", re.MULTILINE)
 LONGEST_SIDE = 2048  # pixels of an embedded image
 LARGEST_PNG = 1_500_000  # bytes; a photograph above this is embedded as JPEG
 
@@ -36,27 +38,51 @@ def write_report(run: Run, path: str | Path) -> None:
 
 def render_report(run: Run) -> str:
     """The report as HTML. Nothing of the run is markup in it: the trace travels as JSON, shown as text."""
-    start = run.start
-    done = next((event for event in run.events if isinstance(event, Done)), None)
+    return render_view(run.prompt, run.images, run.events)
+
+
+def render_view(
+    prompt: str, images: Sequence[Image.Image], events: Sequence[Event], *, live: bool = False
+) -> str:
+    """One HTML file with the view of a run. A `live` one takes more events as messages from the page around it."""
     data = {
-        "prompt": run.prompt,
-        "version": start.version,
-        "model": start.model,
-        "estimator": start.estimator,
-        "unit": start.unit,
-        "floor": FLOORS[start.unit],
-        "train": [command.format(model=start.model) for command in TRAIN_COMMANDS],
-        "images": [
-            {**asdict(info), "url": _data_url(image), "dark": _is_dark(image), "labels": grid}
-            for info, image, grid in zip(start.images, run.images, start.regions, strict=True)
-        ],
-        "regions": name_regions(start),
-        "trace": {channel: trace_items(run.events, channel) for channel in ("thinking", "answer")},
-        "done": done and asdict(done),
+        "prompt": prompt,
+        "images": [{"url": _data_url(image), "dark": is_dark(image)} for image in images],
+        "events": [json.loads(to_json(event)) for event in events],
+        "live": live,
     }
-    fields = {"title": html.escape(" ".join(run.prompt.split())[:80]), "data": _json_in_script(data)}
+    fields = {
+        "title": html.escape(" ".join(prompt.split())[:80]),
+        "style": read_static("view.css"),
+        "script": _inline_modules(),
+        "data": json_in_script(data),
+    }
     template = files("eyeline").joinpath("report.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(title|data)\}\}", lambda match: fields[match[1]], template)
+    return re.sub(r"\{\{(title|style|script|data)\}\}", lambda match: fields[match[1]], template)
+
+
+def read_static(name: str) -> str:
+    """A file of the page."""
+    return files("eyeline").joinpath("server", "static", name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _inline_modules() -> str:
+    """The modules behind `report.js` as one script: those it imports first, imports and exports taken out.
+
+    Their top-level names share one scope, so no two modules may define the same.
+    """
+    sources: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        source = read_static(name)
+        for imported in IMPORT.findall(source):
+            if imported not in sources:
+                add(imported)
+        sources[name] = re.sub(r"^export ", "", IMPORT.sub("", source), flags=re.MULTILINE).strip()
+
+    add("report.js")
+    return '(() => {\n"use strict";\n' + "\n\n".join(sources.values()) + "\n})();"
 
 
 def name_regions(start: Start) -> tuple[str, ...]:
@@ -70,34 +96,13 @@ def name_regions(start: Start) -> tuple[str, ...]:
     return tuple(names[label] for label in sorted(names))
 
 
-def trace_items(events: Sequence[Event], channel: Channel) -> list[dict[str, Any]]:
-    """One channel's text in reading order: its spans, the text that no span covers, the errors between.
-
-    The texts of the items of kind `span` and `text` joined are the channel's text.
-    """
-    text = "".join(event.text for event in events if isinstance(event, Text) and event.channel == channel)
-    items: list[dict[str, Any]] = []
-    position, current = 0, "thinking"
-    for event in events:
-        current = getattr(event, "channel", current)
-        if isinstance(event, SpanAttribution) and event.channel == channel:
-            found = text.find(event.text, position)
-            if found > position:
-                items.append({"kind": "text", "text": text[position:found]})
-            position = max(position, found + len(event.text))
-            items.append({"kind": "span", **asdict(event)})
-        elif isinstance(event, Error) and current == channel:
-            items.append({"kind": "error", "message": event.message})
-    return items + ([{"kind": "text", "text": text[position:]}] if text[position:] else [])
-
-
-def _json_in_script(data: Any) -> str:
+def json_in_script(data: Any) -> str:
     """JSON that HTML reads as text: no `</script>`, no `<!--`."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _is_dark(image: Image.Image) -> bool:
+def is_dark(image: Image.Image) -> bool:
     """Whether heat stands out better as light on it than as ink."""
     return ImageStat.Stat(image.convert("L")).mean[0] < 100  # of 255
 

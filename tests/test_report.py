@@ -6,12 +6,14 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 from test_runs import HOSTILE, make_run, names, no_space
 
 from eyeline.errors import DataError
-from eyeline.events import Text
-from eyeline.report import name_regions, render_report, trace_items, write_report
+from eyeline.events import ImageInfo, SpanAttribution, Start, Text, from_json
+from eyeline.report import name_regions, render_report, write_report
 from eyeline.runs import Run
 
 
@@ -45,7 +47,11 @@ def run(request) -> Run:
 
 def test_nothing_in_the_report_comes_from_elsewhere(run):
     page = render_report(run)
-    assert not re.search(r"https?:|url\(|@import|\bsrc=(?!x onerror)|href=", page.replace("img-src", ""))
+    outside = re.search(
+        r"https?:(?!//www.w3.org/2000/svg\")|url\(|@import|\bsrc=(?!x onerror)|href=",
+        page.replace("img-src", ""),
+    )
+    assert outside is None, outside
     assert "default-src 'none'" in page
     images = json.loads(Tags(page).json)["images"]
     assert [image["url"][:22] for image in images] == ["data:image/png;base64,"] * 2
@@ -57,28 +63,13 @@ def test_the_runs_text_is_never_markup(run):
     assert {name for name, _ in page.attributes} == {name for name, _ in empty.attributes}
     data = json.loads(page.json)
     assert data["prompt"] == run.prompt
-    assert HOSTILE in "".join(item.get("text", "") for item in data["trace"]["thinking"])
+    assert tuple(from_json(json.dumps(event)) for event in data["events"]) == run.events
 
 
 def test_a_prompt_that_names_a_placeholder_is_only_text():
     run = make_run()
     page = Tags(render_report(Run("{{data}} {{title}}", run.images, run.events)))
     assert json.loads(page.json)["prompt"] == "{{data}} {{title}}"
-
-
-@pytest.mark.parametrize("channel", ["thinking", "answer"])
-@pytest.mark.parametrize("lost", [False, True])
-def test_the_items_of_a_channel_joined_are_its_text(channel, lost):
-    events = make_run(lost=lost, extra=" Not finis").events
-    for end in range(1, len(events) + 1):  # runs cut anywhere
-        text = "".join(
-            event.text for event in events[:end] if isinstance(event, Text) and event.channel == channel
-        )
-        assert "".join(item.get("text", "") for item in trace_items(events[:end], channel)) == text
-    kinds = [item["kind"] for item in trace_items(events, channel)]
-    assert kinds == (
-        ["span"] if channel == "answer" else ["span", "error", "text"] if lost else ["span", "span"]
-    )
 
 
 def test_regions_are_named_by_their_place_and_image():
@@ -122,7 +113,7 @@ def show(tmp_path):
             const point = (element, type, at = {{}}) => element.dispatchEvent(
                 new PointerEvent(type, {{bubbles: true, pointerType: "mouse", ...at}}));
             const all = selector => [...document.querySelectorAll(selector)];
-            const on = () => all(".span").findIndex(span => span.getAttribute("aria-selected") === "true");
+            const on = () => all(".span").findIndex(span => span.getAttribute("aria-current") === "true");
             const result = (() => {{ {script} }})();
             parent.postMessage(JSON.stringify({{result, failed}}), "*");
         </script></body>"""
@@ -132,7 +123,13 @@ def show(tmp_path):
             <iframe src="report.html" width="{width}" height="900"></iframe>
             <script>onmessage = event => document.getElementById("result").textContent = event.data</script>"""
         (tmp_path / "frame.html").write_text(frame, encoding="utf-8")  # no window is as narrow as a telephone
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        options = [
+            "--headless",
+            "--force-prefers-reduced-motion",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+        ]
         profile = f"--user-data-dir={tmp_path / 'profile'}"
         address = (tmp_path / "frame.html").as_uri()
         command = [browser, *options, profile, "--virtual-time-budget=2000", "--dump-dom", address]
@@ -167,18 +164,19 @@ def test_the_heat_of_the_span_is_drawn_where_its_region_is(show, patches):
     colours = show(
         make_run(patches=patches),
         """press("End"); press("ArrowUp");
+        // (motion is reduced here, so that the heat is there at once)
         const at = (canvas, x, y) => [...canvas.getContext("2d").getImageData(
             Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data.slice(0, 3)];
-        const [first, second] = all("canvas");
-        const words = all("#strongest button").map(button => button.textContent);
+        const [first, second] = all(".frame canvas");
+        const words = all(".strongest button").map(button => button.textContent);
         return [at(second, .99, .99), at(first, .5, .99), at(first, .01, .01), words];""",
     )
     strongest, against, none, words = colours
     assert strongest == [201, 44, 30]  # region 9, the strongest, has the end of the ramp
     assert against[2] > against[0] + 40  # region 4 speaks against it: blue
     assert min(none) > 250  # white, multiplied into the image: untouched
-    assert words[0] == "bottom right of image 22.4 nats [2.0, 2.9]"
-    assert words[1] == "bottom of image 1−0.8 nats [−1.2, −0.3]"
+    assert words[0] == "1bottom right of image 22.4 nats [2.0, 2.9]"
+    assert words[1] == "2bottom of image 1−0.8 nats [−1.2, −0.3]"
 
 
 @pytest.mark.browser
@@ -225,6 +223,48 @@ def test_the_page_never_scrolls_sideways(show, width):
     assert inner == width
     assert scroll <= width
     assert too_wide == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("lost", [False, True])
+def test_each_channel_shows_its_text_whole_wherever_the_run_was_cut(show, lost):
+    run = make_run(lost=lost, extra=" Not finis")
+    for end in range(2, len(run.events) + 1, 3):
+        shown = show(
+            Run(run.prompt, run.images, run.events[:end]),
+            """all(".lost").forEach(note => note.remove());
+            return ["thinking", "answer"].map(name => all(`.${name} .text`).map(part => part.textContent).join(""));""",
+        )
+        for channel, text in zip(("thinking", "answer"), shown, strict=True):
+            pieces = [e.text for e in run.events[:end] if isinstance(e, Text) and e.channel == channel]
+            assert text == "".join(pieces).lstrip()
+
+
+@pytest.mark.browser
+def test_the_page_names_regions_as_the_terminal_does(show):
+    rng = np.random.default_rng(0)
+    for rows, cols in ((2, 2), (3, 3), (7, 5), (9, 12), (14, 14)):
+        labels = rng.integers(0, 4, (rows, cols)) if rows < 5 else np.indices((rows, cols)).sum(0) // 3
+        labels = np.unique(labels, return_inverse=True)[1].reshape(rows, cols)  # 0 to K-1, each somewhere
+        start = Start(
+            "0",
+            "m",
+            None,
+            "attention",
+            (ImageInfo(60, 60, rows, cols),),
+            (tuple(map(tuple, labels.tolist())),),
+        )
+        effects = tuple(
+            float(labels.max() + 1 - k) for k in range(labels.max() + 1)
+        )  # in the order of labels
+        span = SpanAttribution(0, "thinking", 0, 1, "a", effects, None, None, None, -1.0, False, 0.1)
+        run = Run("", (Image.new("RGB", (60, 60)),), (start, Text("thinking", "a", 0, 1), span))
+        names = show(
+            run,
+            """all(".more")[0].click();
+            return all(".strongest button .place").map(place => place.lastChild.textContent);""",
+        )
+        assert tuple(names) == name_regions(start)
 
 
 @pytest.mark.browser

@@ -1,0 +1,17 @@
+// A finished run, or one that a notebook feeds event by event: the view alone, from what stands in the file.
+
+import {createView} from "./view.js";
+
+const {prompt, images, events, live} = JSON.parse(document.getElementById("run").textContent);
+const view = createView(document.getElementById("view"), {brand: "Eyeline"});
+view.open({prompt, images, isLive: live});
+for (const event of events) view.take(event);
+if (live) {
+  addEventListener("message", ({data, source}) => {
+    if (source !== parent || !Array.isArray(data?.eyeline)) return;
+    for (const event of data.eyeline) view.take(event);
+  });
+} else {
+  view.finish();
+}
+view.settle();

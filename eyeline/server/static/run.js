@@ -1,0 +1,59 @@
+// One run as its events come in, and what is derived from each span: how visual it is, and how concentrated.
+
+import {nameRegions} from "./words.js";
+
+// The strongest effect of a span that gets the full colour is at least this: spans that hardly look stay pale.
+export const FLOORS = {nats: .5, attention: .1};
+export const TRAIN = ["eyeline collect --model {model} --data DIR --out RUN", "eyeline fit RUN --out EST"];
+
+export const sum = values => values.reduce((a, b) => a + b, 0);
+export const largest = values => values.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+
+/** `images`: for each its `url`, and `dark` where it is known. */
+export function newRun(prompt, images) {
+  return {
+    prompt, images, start: null, unit: "nats", floor: FLOORS.nats, regions: [], spans: [], done: null, answer: "",
+    mostVisual: FLOORS.nats, commonScale: FLOORS.nats, restsOn: [], negative: false, hasPatches: false,
+  };
+}
+
+/** Adds one event; returns the span it made, if any. */
+export function take(run, event) {
+  if (event.event === "start") {
+    run.start = event;
+    run.unit = event.unit;
+    run.floor = FLOORS[event.unit];
+    run.regions = nameRegions(event.regions);
+    run.mostVisual = event.unit === "attention" ? 0 : run.floor;
+    run.commonScale = run.floor;
+    run.restsOn = run.regions.map(() => run.floor);
+  } else if (event.event === "text") {
+    if (event.channel === "answer") run.answer += event.text;
+  } else if (event.event === "done") {
+    run.done = event;
+  } else if (event.event === "span" && run.start) {
+    const span = {...event, number: run.spans.length};
+    span.heat = span.patches ?? run.start.regions.map(labels => labels.map(row => row.map(k => span.effects[k])));
+    span.visual = run.unit === "attention" ? Math.max(0, ...span.effects) : sum(span.effects.filter(x => x > 0));
+    const flat = largest(span.heat.flat(2));
+    span.scale = flat * Math.max(1, run.floor / (largest(span.effects) || 1)) || run.floor;
+    span.spread = spread(span.effects);
+    run.commonScale = run.spans.length ? Math.max(run.commonScale, span.scale) : span.scale;
+    run.mostVisual = Math.max(run.mostVisual, span.visual);
+    run.negative ||= span.effects.some(x => x < 0);
+    run.hasPatches ||= Boolean(span.patches);
+    span.effects.forEach((x, k) => { run.restsOn[k] = Math.max(run.restsOn[k], x); });
+    run.spans.push(span);
+    return span;
+  }
+  return null;
+}
+
+/** Over how many regions an effect is spread: e to the entropy of its supporting parts; 0 where there is none. */
+function spread(effects) {
+  const parts = effects.filter(x => x > 0), total = sum(parts);
+  return total > 0 ? Math.exp(-sum(parts.map(x => x / total * Math.log(x / total)))) : 0;
+}
+
+/** Regions of a span from the strongest effect, of whatever sign. */
+export const ranked = span => span.effects.map((_, k) => k).sort((a, b) => Math.abs(span.effects[b]) - Math.abs(span.effects[a]));

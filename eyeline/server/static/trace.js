@@ -1,0 +1,112 @@
+// The text as it is written, cut into spans as they are attributed. A span carries a small picture of where it looked.
+
+import {make, set} from "./dom.js";
+import {largest} from "./run.js";
+import {withUnit} from "./words.js";
+
+const GLYPH = 7; // cells along the longer side of a span's small picture
+const HEADINGS = {thinking: "Thinking", answer: "Answer"};
+
+/** `on.over(number)`, `on.leave()` and `on.pick(number)` hear of the pointer on a span. */
+export function createTrace(on) {
+  const element = make("div", "trace");
+  let channels = {}, current = null;
+
+  function clear() {
+    channels = {};
+    current = null;
+    element.replaceChildren();
+  }
+
+  function channel(name) {
+    if (channels[name]) return channels[name];
+    const section = make("section", name), text = make("div", "text"), tail = document.createTextNode("");
+    const folder = make("details"), title = make("summary", "", make("h2", "", HEADINGS[name]));
+    folder.open = true;
+    set(text, {role: "group", "aria-label": `${HEADINGS[name]}: spans`});
+    text.append(tail);
+    folder.append(title, text);
+    section.append(folder);
+    if (name === "answer") element.append(section); else element.prepend(section);
+    channels[name] = {section, folder, text, tail, pending: "", title, started: false};
+    return channels[name];
+  }
+
+  function write({channel: name, text}) {
+    const part = channel(name);
+    part.pending += text;
+    current = part;
+    // a channel begins where its text does; what is not yet a span stands at the end
+    part.tail.data = part.started ? part.pending : part.pending.trimStart();
+    if (!part.started && part.pending.trim()) part.text.classList.toggle("code", isCode(part.pending));
+    for (const other of Object.values(channels)) other.section.classList.toggle("writing", other === part);
+  }
+
+  function addSpan(span) {
+    const part = channel(span.channel), found = Math.max(0, part.pending.indexOf(span.text));
+    const before = part.pending.slice(0, found), string = part.started || before.trim() ? span.text : span.text.trimStart();
+    part.pending = part.pending.slice(found + span.text.length);
+    const body = string.trim(), lead = string.length - string.trimStart().length, glyph = make("canvas", "glyph");
+    const shown = make("span", "span", glyph, body);
+    shown.id = `span-${span.number}`;
+    shown.dataset.index = span.number;
+    shown.tabIndex = -1;
+    set(glyph, {"aria-hidden": "true"});
+    set(shown, {role: "button", "aria-pressed": "false"});
+    part.tail.before(part.started ? before : before.trimStart(), string.slice(0, lead), shown, string.slice(lead + body.length));
+    part.tail.data = part.pending;
+    part.started = true;
+    if (span.number < 3 || part.text.classList.contains("code") === false) {
+      if (isCode(part.text.textContent.slice(0, 400))) part.text.classList.add("code");
+    }
+    return {element: shown, glyph};
+  }
+
+  function lose(message) {
+    const part = current ?? channel("thinking");
+    const note = make("span", "lost", make("b", "", "Lost: "), message);
+    part.tail.before(note);
+  }
+
+  function end(facts) {
+    for (const {section} of Object.values(channels)) section.classList.remove("writing");
+    element.append(make("p", "facts end", ...facts.map(fact => make("span", "", fact))));
+  }
+
+  const spanAt = event => event.target.closest?.(".span");
+  element.addEventListener("pointerover", event => {
+    const span = spanAt(event);
+    if (span && event.pointerType === "mouse") on.over(Number(span.dataset.index));
+  });
+  element.addEventListener("pointerleave", () => on.leave());
+  element.addEventListener("click", event => { if (spanAt(event)) on.pick(Number(spanAt(event).dataset.index)); });
+
+  return {element, clear, write, addSpan, lose, end, open: name => { if (channels[name]) channels[name].folder.open = true; }};
+}
+
+const isCode = text => /^\s*(<[a-z!]|```|import |from \w+ import|\w+\s*=\s*[[("\d])/.test(text) || /\n {2,}\S/.test(text);
+
+/** A span's small picture: where it looked in the image it rests on most, as strong as it is visual. */
+export function drawGlyph(canvas, span, run) {
+  const heat = span.heat.reduce((a, b) => largest(b.flat()) > largest(a.flat()) ? b : a);
+  const rows = heat.length, cols = heat[0].length, shrink = Math.max(1, Math.max(rows, cols) / GLYPH);
+  const height = Math.max(1, Math.round(rows / shrink)), width = Math.max(1, Math.round(cols / shrink));
+  const peaks = Array.from({length: height}, () => new Array(width).fill(0));
+  heat.forEach((line, y) => line.forEach((x, i) => {
+    const at = peaks[Math.min(height - 1, Math.floor(y / shrink))], col = Math.min(width - 1, Math.floor(i / shrink));
+    if (Math.abs(x) > Math.abs(at[col])) at[col] = x;
+  }));
+  Object.assign(canvas, {width, height});
+  canvas.style.aspectRatio = `${width} / ${height}`;
+  const strength = Math.sqrt(Math.min(1, span.visual / run.mostVisual)), top = largest(peaks.flat()) || 1;
+  const context = canvas.getContext("2d"), style = getComputedStyle(canvas);
+  const colours = {up: style.getPropertyValue("--up"), down: style.getPropertyValue("--down")};
+  peaks.forEach((line, y) => line.forEach((x, i) => {
+    context.globalAlpha = (Math.abs(x) / top) ** .8 * strength;
+    context.fillStyle = x < 0 ? colours.down : colours.up;
+    context.fillRect(i, y, 1, 1);
+  }));
+}
+
+export const describe = (span, run) =>
+  run.unit === "attention" ? `strongest region ${withUnit(span.visual, run.unit)}` : `rests on the image with ${withUnit(span.visual, run.unit)}`;

@@ -1,0 +1,317 @@
+// The view of one run, live or finished: the image with its heat, the trace, what a span rests on, the whole at a glance.
+// The page, the notebook and the report all show this one; they differ in where events come from.
+
+import {createAbout} from "./about.js";
+import {DARK, LIGHT, css} from "./colour.js";
+import {button, make, set, toggle} from "./dom.js";
+import {createFilm} from "./film.js";
+import {createGlance} from "./glance.js";
+import {createPictures} from "./pictures.js";
+import {TRAIN, largest, newRun, ranked, take} from "./run.js";
+import {createTrace, describe, drawGlyph} from "./trace.js";
+import {amount, plain, several, signed, withUnit} from "./words.js";
+
+const TOP = 3; // regions that get a number on the image
+const ENDS = {length: "stopped at the length limit", cancelled: "stopped", error: "stopped by an error"};
+
+/**
+ * Fills `root`. `actions`, all optional: `brand` is a name to show, `verify(run, span, onEvent, signal)` and `askWithout(run, regions)` run
+ * an ablation, `head` holds elements beside the question. A run is opened with `open`, its events given to `take`.
+ */
+export function createView(root, actions = {}) {
+  let run = newRun("", []), shown = -1, hovered = null, pinned = false, live = false, oneScale = false, numbers = true;
+  let region = null, chosen = new Set(), frameRequest = 0, dirty = new Set(), stopVerify = null;
+
+  const status = set(make("p", "unseen"), {role: "status"});
+  const facts = make("p", "brand"), question = make("h1"), notice = make("div", "notice"), side = make("div", "side");
+  const head = make("header", "head", make("div", "", facts, question), side);
+  if (actions.head) side.append(...actions.head);
+  const pictures = createPictures({
+    over: (k, event, figure) => { point(k); showTip(k, event, figure); },
+    leave: () => { point(null); tip.remove(); },
+    pick: (k, event, figure) => { choose(k, event.shiftKey || event.ctrlKey || event.metaKey); showTip(k, event, figure); },
+  });
+  const tip = make("div", "tip"), legend = set(make("div", "legend"), {role: "img"});
+  const selection = make("div", "selection");
+  const about = createAbout({over: point, pick: k => choose(k), verify: actions.verify && verify, stop: () => stopVerify?.abort()});
+  const trace = createTrace({over: hover, leave: () => hover(null), pick: number => pick(number, !(pinned && shown === number))});
+  const glance = createGlance({
+    over: (number, k, event) => { hover(run.spans[number] ? number : null); point(k); if (k === null) tip.remove(); else showTip(k, event, glance.element); },
+    pick: (number, k) => { if (run.spans[number]) pick(number, true); if (k !== null) choose(k); },
+  });
+  const film = createFilm({
+    pick: (number, playing) => pick(number, true, playing ? "nearest" : "centre"), over: hover,
+    play: playing => { root.classList.toggle("playing", playing); changed("span"); },
+    newest: () => { pinned = false; pick(run.spans.length - 1, false, "nearest"); },
+  });
+  const extras = make("div", "extras");
+  const toggles = make("div", "toggles",
+    toggle("Heat", true, on => root.classList.toggle("heat-on", on)),
+    toggle("Regions", true, pictures.toggleOutlines),
+    toggle("Top 3", true, on => { numbers = on; changed("span"); }),
+    set(toggle("Same scale", false, on => { oneScale = on; changed("span"); }), {title: "One colour scale for all spans"}));
+  set(toggles, {role: "group", "aria-label": "On the image"});
+  const look = make("div", "look", make("div", "pictures", pictures.element, make("div", "tools", legend, toggles), selection), about.element);
+  const body = make("div", "columns", look, make("div", "reading", trace.element, extras));
+  root.classList.add("view", "heat-on");
+  root.replaceChildren(make("div", "inside", head, notice, body, glance.element), film.element, status);
+
+  /** Starts anew with a question and its images; `id` is that of the saved run, where there is one. */
+  function open({prompt, images, isLive = false, id = null}) {
+    stopVerify?.abort();
+    cancelAnimationFrame(frameRequest);
+    frameRequest = 0;
+    run = newRun(prompt, images);
+    Object.assign(run, {id});
+    [shown, hovered, pinned, region, live] = [-1, null, false, null, isLive];
+    chosen = new Set();
+    dirty = new Set();
+    trace.clear();
+    film.clear();
+    extras.replaceChildren();
+    selection.replaceChildren();
+    notice.hidden = true;
+    question.textContent = prompt;
+    question.className = prompt.length > 300 ? "long" : "";
+    set(question, {tabindex: prompt.length > 300 && "0"}); // it scrolls
+    tell(live ? "reading the image …" : "");
+    pictures.show(images);
+    legend.replaceChildren();
+    root.classList.toggle("live", live);
+    film.offerNewest(false);
+    changed("span");
+  }
+
+  function takeEvent(event) {
+    const span = take(run, event);
+    if (event.event === "start") begin(event);
+    if (event.event === "text") trace.write(event);
+    if (event.event === "error") { trace.lose(event.message); status.textContent = event.message; }
+    if (span) {
+      const {element, glyph} = trace.addSpan(span);
+      Object.assign(span, {element, glyph, bar: film.add(span)});
+      if (live && !pinned && !film.playing) shown = span.number;
+      changed("span");
+      changed("levels");
+    }
+    if (event.event === "done") finish();
+  }
+
+  function begin(start) {
+    const attention = start.unit === "attention";
+    tell(start.model, attention ? "no estimator" : `estimator ${start.estimator}`, several(run.regions.length, "region"));
+    if (attention) {
+      notice.hidden = false;
+      notice.replaceChildren(make("b", "", "Attention, not effect. "), "No estimator was fitted for this model: the colours show each " +
+        "region’s share of the attention to the image, which says little about what the text rests on. Train one with",
+      ...TRAIN.map(line => make("code", "", line.replace("{model}", start.model))));
+    }
+    pictures.place(start);
+    changed("span");
+  }
+
+  function tell(...words) {
+    facts.replaceChildren(...(actions.brand ? [make("b", "", actions.brand)] : []), ...words.map(word => make("span", "", word)));
+  }
+
+  /** After the last event; also where it never came. */
+  function finish(why = "This run was cut short: it has no end.") {
+    if (!run.over) {
+      run.over = true;
+      const {done} = run;
+      trace.end((done ? [several(done.tokens, "token"), `${plain(done.tokens_per_s)} tokens/s`,
+        done.stalled_s >= .05 && `decoding waited ${plain(done.stalled_s)} s`, ENDS[done.reason]] : [why]).filter(Boolean));
+      status.textContent = done ? `Answer: ${done.answer.trim() || "none"}` : why;
+    }
+    live = false;
+    root.classList.remove("live");
+    if (shown < 0 && run.spans.length) shown = run.spans.reduce((best, span) => span.visual > best.visual ? span : best).number;
+    changed("span");
+    settle();
+  }
+
+  // Drawing: what changed is drawn once a frame, however many events came in
+  function changed(what) {
+    dirty.add(what);
+    frameRequest ||= requestAnimationFrame(settle);
+  }
+  function settle() {
+    cancelAnimationFrame(frameRequest);
+    frameRequest = 0;
+    if (!dirty.size) return;
+    const what = dirty;
+    dirty = new Set();
+    if (what.has("levels")) showLevels();
+    showSpan();
+    if (what.has("levels")) showRegions(); else if (region !== null || chosen.size) showRegions();
+  }
+
+  function showLevels() {
+    for (const span of run.spans) {
+      const grown = run.mostVisual !== span.drawnAt;
+      if (!grown) continue;
+      span.drawnAt = run.mostVisual;
+      drawGlyph(span.glyph, span, run);
+      span.bar.style.setProperty("--level", `${span.visual / run.mostVisual * 100}%`);
+      set(span.element, {"aria-description": describe(span, run)});
+    }
+  }
+
+  function showSpan() {
+    const number = hovered ?? shown, span = run.spans[number];
+    for (const other of run.spans) {
+      const on = other.number === number;
+      other.element.classList.toggle("on", on);
+      other.element.classList.toggle("later", other.number > number);
+      set(other.element, {"aria-current": on && "true", "aria-pressed": String(pinned && other.number === shown)});
+      other.element.tabIndex = other.number === Math.max(0, shown) ? 0 : -1;
+      other.bar.classList.toggle("on", on);
+    }
+    film.offerNewest(live && pinned);
+    about.show(run, span, marked());
+    glance.update(run, number, marked());
+    if (!run.start) return;
+    const scale = span ? oneScale ? run.commonScale : span.scale : run.floor;
+    pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale, !run.spans.length || run.hasPatches);
+    const order = span ? ranked(span).filter(k => Math.abs(span.effects[k]) >= .1 * largest(span.effects)) : [];
+    pictures.rank(numbers ? order.slice(0, TOP) : []);
+    if (span) showLegend(scale, span);
+    film.update(run, number, order.slice(0, 2).map(k => `${run.regions[k]}, ${amount(span.effects[k], run.unit)}${run.unit === "attention" ? "" : " nats"}`).join(" · "));
+  }
+
+  function showLegend(scale, span) {
+    const low = run.negative ? -1 : 0, attention = run.unit === "attention";
+    const kinds = [LIGHT, DARK].filter((_, dark) => run.images.some(image => Boolean(image.dark) === Boolean(dark)));
+    const ramps = kinds.map(kind => {
+      const bar = make("i");
+      bar.style.background = `linear-gradient(to right, ${Array.from({length: 17}, (_, i) => css(low + (1 - low) * i / 16, kind))})`;
+      return bar;
+    });
+    const per = `${attention ? "share of attention" : "nats"} per ${span.patches ? "patch" : "region"}`;
+    const ends = attention ? ["0", `${plain(scale * 100)} %`] : [run.negative ? signed(-scale) : "0", `+${plain(scale)}`];
+    legend.replaceChildren(...ramps, make("div", "ticks", make("span", "", ends[0]), make("span", "", (run.negative ? "0 · " : "") + per), make("span", "", ends[1])));
+    set(legend, {"aria-label": `Colours run from ${ends[0]} to ${ends[1]} ${per}`});
+  }
+
+  // Regions
+  const marked = () => region === null ? chosen : new Set([...chosen, region]);
+  function point(k) {
+    if (region === k) return;
+    region = k;
+    showRegions();
+  }
+  function choose(k, several = false) {
+    if (k === null || k === undefined) return;
+    const on = chosen.has(k);
+    if (!several) chosen = new Set();
+    if (on) chosen.delete(k); else chosen.add(k);
+    showSelection();
+    showRegions();
+  }
+  function showRegions() {
+    const set = marked();
+    root.classList.toggle("resting", set.size > 0);
+    pictures.outline(set);
+    about.mark(chosen);
+    for (const span of run.spans) {
+      const rest = [...set].map(k => Math.max(0, span.effects[k]));
+      const most = Math.max(0, ...[...set].map((k, i) => rest[i] / run.restsOn[k]));
+      span.element.style.setProperty("--rest", most);
+      span.bar.style.setProperty("--part", `${Math.min(100, rest.reduce((a, b) => a + b, 0) / run.mostVisual * 100)}%`);
+    }
+  }
+  function showSelection() {
+    if (!chosen.size) return selection.replaceChildren();
+    const list = [...chosen], rests = run.spans.filter(span => list.some(k => span.effects[k] >= .25 * run.restsOn[k])).length;
+    const words = `${list.map(k => run.regions[k]).join(", ")}: ${several(rests, "span")} ${rests === 1 ? "rests" : "rest"} on ${list.length > 1 ? "them" : "it"}`;
+    const without = button(`Hide ${list.length > 1 ? "them" : "it"} and ask again`, "action", () => actions.askWithout(run, list, extras));
+    without.disabled = !run.id || live;
+    selection.replaceChildren(make("p", "", words), ...(actions.askWithout ? [without] : []), button("Clear", "pill", () => { chosen = new Set(); showSelection(); showRegions(); }));
+    status.textContent = words;
+  }
+  function showTip(k, event, figure) {
+    if (k === null || !run.spans.length) return tip.remove();
+    const span = run.spans[hovered ?? shown], best = run.spans.reduce((a, b) => b.effects[k] > a.effects[k] ? b : a);
+    tip.replaceChildren(make("b", "", run.regions[k]), span ? `: ${withUnit(span.effects[k], run.unit)} here, ` : ": ",
+      `most in span ${best.number + 1} (${amount(best.effects[k], run.unit)})`);
+    figure.append(tip);
+    const box = figure.getBoundingClientRect();
+    tip.style.left = `${Math.max(0, Math.min(event.clientX - box.left + 14, box.width - tip.offsetWidth))}px`;
+    tip.style.top = `${event.clientY - box.top + 18}px`;
+  }
+
+  // Spans
+  function hover(number) {
+    if (pinned && number !== null && !live) return;
+    if (film.playing || hovered === number) return;
+    hovered = pinned ? null : number;
+    if (number !== null && !live && !pinned) { shown = number; hovered = null; }
+    changed("span");
+    settle();
+  }
+  function pick(number, pin, scroll = "") {
+    if (!run.spans.length) return;
+    shown = Math.max(0, Math.min(run.spans.length - 1, number));
+    hovered = null;
+    pinned = pin;
+    changed("span");
+    settle();
+    const {element} = run.spans[shown];
+    if (scroll === "focus") { trace.open(run.spans[shown].channel); element.focus({preventScroll: true}); }
+    if (scroll) element.scrollIntoView({block: "nearest"});
+  }
+  function onKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.defaultPrevented) return;
+    const target = event.target;
+    if (target.closest?.("input, textarea, select, dialog, summary") || !run.spans.length) return;
+    const moves = {ArrowLeft: shown - 1, ArrowUp: shown - 1, ArrowRight: shown + 1, ArrowDown: shown + 1, Home: 0, End: run.spans.length - 1};
+    if (event.key in moves) {
+      event.preventDefault();
+      film.stop();
+      pick(moves[event.key], true, target.closest?.(".strip") ? "nearest" : "focus");
+    } else if (event.key === "Escape") {
+      region = null;
+      chosen = new Set();
+      tip.remove();
+      film.stop();
+      showSelection();
+      showRegions();
+      pick(shown, false);
+    } else if ((event.key === "Enter" || event.key === " ") && target.closest?.(".span")) {
+      event.preventDefault();
+      pick(shown, !pinned);
+    }
+  }
+  document.addEventListener("keydown", onKey);
+
+  // Verification: the real ablation of every region, beside the prediction
+  async function verify(span) {
+    stopVerify?.abort();
+    const abort = stopVerify = new AbortController(), of = run;
+    span.verified = {running: true, actual: new Map(), agreement: null, total: of.regions.length, message: ""};
+    const state = span.verified;
+    pinned = true;
+    pick(span.number, true);
+    try {
+      await actions.verify(of, span, event => {
+        if (event.event === "region") {
+          state.actual.set(event.region, event.actual);
+          Object.assign(state, {agreement: event.rank_agreement, total: event.total});
+        } else if (event.event === "error") state.message = event.message;
+        changed("span");
+      }, abort.signal);
+    } catch (error) {
+      if (error.name !== "AbortError") state.message = error.message;
+    }
+    state.running = false;
+    status.textContent = state.message || `Verified ${several(state.actual.size, "region")}; rank agreement ${state.agreement?.toFixed(2) ?? "unknown"}`;
+    changed("span");
+  }
+
+  new ResizeObserver(() => changed("span")).observe(root);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    for (const span of run.spans) span.drawnAt = null;
+    changed("levels");
+  });
+  return {open, take: takeEvent, finish, settle, get run() { return run; }};
+}
