@@ -1,0 +1,138 @@
+"""The gaze of a saved run as an animated GIF: the first image with each span's heat, its text below.
+
+Frames are drawn with PIL; the colours are those of the page. Several images stand side by side.
+"""
+
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from eyeline.errors import DataError
+from eyeline.events import SpanAttribution, Start
+from eyeline.report import FLOORS, is_dark
+from eyeline.runs import Run
+
+HEIGHT = 420  # pixels of the images
+WIDEST = 900  # pixels of all images together
+CAPTION = 84  # pixels below them
+MOST_SPANS = 120  # of a longer run every second, third, ... span is shown
+STILL_MS, MOVE_MS, MOVES = 1100, 60, 4  # a span stands, then moves to the next in so many frames
+PAPER, INK, SOFT, ACCENT = (250, 248, 245), (31, 29, 26), (104, 100, 93), (201, 60, 32)
+# from no effect to the strongest, as on the page: multiplied into light images, screened onto dark ones
+LIGHT_UP = ((255, 255, 255), (255, 228, 190), (253, 184, 108), (240, 113, 58), (201, 44, 30))
+LIGHT_DOWN = ((255, 255, 255), (212, 230, 243), (146, 195, 226), (74, 144, 200), (32, 90, 160))
+DARK_UP = ((0, 0, 0), (74, 24, 8), (156, 56, 14), (206, 88, 24), (232, 126, 42))
+DARK_DOWN = ((0, 0, 0), (8, 32, 66), (20, 66, 124), (38, 100, 174), (64, 140, 214))
+
+
+def render_film(run: Run) -> bytes:
+    """The GIF. Raises `DataError` for a run without any span."""
+    spans = [event for event in run.events if isinstance(event, SpanAttribution)]
+    if not spans:
+        raise DataError("The run has no attributed span to show; ask again with a longer answer.")
+    spans = spans[:: -(-len(spans) // MOST_SPANS)]
+    grounds = _grounds(run)
+    heats = [_heats(span, run.start) for span in spans]
+    frames, durations = [], []
+    for number, span in enumerate(spans):
+        if number:
+            for step in range(1, MOVES + 1):
+                part = step / (MOVES + 1)
+                part = part * part * (3 - 2 * part)
+                mixed = [a + (b - a) * part for a, b in zip(heats[number - 1], heats[number], strict=True)]
+                frames.append(_frame(grounds, mixed, span, number, len(spans)))
+                durations.append(MOVE_MS)
+        frames.append(_frame(grounds, heats[number], span, number, len(spans)))
+        durations.append(STILL_MS)
+    palette = _palette(frames)
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    gif = io.BytesIO()
+    indexed[0].save(
+        gif, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=False
+    )
+    return gif.getvalue()
+
+
+def _grounds(run: Run) -> list[tuple[UInt8[np.ndarray, "height width 3"], bool]]:
+    """The images as large as they are drawn, pale under the heat, and whether each is dark."""
+    height = min(HEIGHT, WIDEST / sum(image.width / image.height for image in run.images))
+    grounds = []
+    for image in run.images:
+        size = (max(1, round(height * image.width / image.height)), max(1, round(height)))
+        colour = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), np.float32)
+        grey = colour.mean(axis=2, keepdims=True)
+        dark = is_dark(image)
+        faded = 0.25 * colour + 0.75 * grey
+        pale = faded * 0.62 if dark else 255 - (255 - faded) * 0.62
+        grounds.append((pale.astype(np.uint8), dark))
+    return grounds
+
+
+def _heats(span: SpanAttribution, start: Start) -> list[Float[np.ndarray, "row col"]]:
+    """For each image the span's values of cells, 1 and -1 for the full colour."""
+    floor, strongest = FLOORS[start.unit], max(map(abs, span.effects), default=0.0)
+    grids = span.patches or [[[span.effects[k] for k in row] for row in grid] for grid in start.regions]
+    heats = [np.asarray(grid, np.float32) for grid in grids]
+    scale = max(float(np.abs(heat).max()) for heat in heats) * max(1.0, floor / (strongest or 1.0))
+    return [np.clip(heat / (scale or 1.0), -1, 1) for heat in heats]
+
+
+def _frame(
+    grounds: Sequence[tuple[np.ndarray, bool]],
+    heats: Sequence[np.ndarray],
+    span: SpanAttribution,
+    number: int,
+    total: int,
+) -> Image.Image:
+    gap = 8
+    height = grounds[0][0].shape[0]
+    width = sum(ground.shape[1] for ground, _ in grounds) + gap * (len(grounds) - 1)
+    frame = Image.new("RGB", (max(width, 320), height + CAPTION), PAPER)
+    left = (frame.width - width) // 2
+    for (ground, dark), heat in zip(grounds, heats, strict=True):
+        size = (ground.shape[1], ground.shape[0])
+        smooth = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
+        colours = _colour(smooth, dark)
+        paper = ground.astype(np.float32)
+        lit = 255 - (255 - paper) * (255 - colours) / 255 if dark else paper * colours / 255
+        frame.paste(Image.fromarray(lit.astype(np.uint8)), (left, 0))
+        left += size[0] + gap
+    draw = ImageDraw.Draw(frame)
+    draw.rectangle((0, height, round(frame.width * (number + 1) / total), height + 3), fill=ACCENT)
+    lines = textwrap.wrap(" ".join(span.text.split()), max(20, frame.width // 9)) or [""]
+    text = lines[0] if len(lines) == 1 else f"{lines[0]}\n{lines[1]}{' …' if len(lines) > 2 else ''}"
+    draw.text((14, height + 14), text, INK if span.channel == "answer" else SOFT, _font(19), spacing=5)
+    return frame
+
+
+def _colour(heat: Float[np.ndarray, "height width"], dark: bool) -> Float[np.ndarray, "height width 3"]:
+    up, down = (DARK_UP, DARK_DOWN) if dark else (LIGHT_UP, LIGHT_DOWN)
+    stops = np.linspace(-1, 1, 9)
+    ramp = np.asarray((*reversed(down), *up[1:]), np.float32)
+    return np.stack([np.interp(heat, stops, ramp[:, i]) for i in range(3)], axis=-1).astype(np.float32)
+
+
+def _palette(frames: Sequence[Image.Image]) -> Image.Image:
+    """One palette for the whole film, so that what stands still does not flicker."""
+    sample = list(_evenly(frames, 8))
+    sheet = Image.new("RGB", (frames[0].width, frames[0].height * len(sample)))
+    for number, frame in enumerate(sample):
+        sheet.paste(frame, (0, number * frame.height))
+    return sheet.quantize(255, method=Image.Quantize.MEDIANCUT)
+
+
+def _evenly(frames: Sequence[Image.Image], most: int) -> Iterator[Image.Image]:
+    yield from frames[:: -(-len(frames) // most)]
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(
+        str(files("font_source_sans_pro").joinpath("files", "SourceSansPro-Regular.ttf")), size
+    )

@@ -1,0 +1,335 @@
+// The page: asking, and opening what was asked before. What a run shows is left to the view.
+
+import {createClient} from "./client.js";
+import {button, draw, make, set} from "./dom.js";
+import {createView} from "./view.js";
+
+const LARGEST_BYTES = 4_000_000; // of an image file that is sent as it is
+const LONGEST_SIDE = 2048; // pixels of one that is made smaller here
+const SENT_AS_THEY_ARE = ["image/png", "image/jpeg", "image/webp", "image/gif"];
+
+const byId = id => document.getElementById(id);
+const client = createClient(askKey);
+const root = byId("view"), problem = byId("problem");
+let images = []; // of the question that is being written: data URLs
+let generation = null, runs = {next: null, query: ""};
+
+const stop = button("Stop", "pill stop", () => generation?.abort());
+const again = button("Ask about it again", "pill", () => compose(view.run.images.map(image => image.url), ""));
+const link = button("Copy link", "", copyLink);
+const downloads = make("details", "downloads", make("summary", "pill", "Download"), make("div", "",
+  button("Report, one HTML file", "", () => download("report.html")),
+  button("Events, JSON lines", "", () => download("events.jsonl")),
+  button("Gaze, animated GIF", "", () => download("gaze.gif")), link));
+const failure = set(make("p", "problem"), {role: "alert"});
+const view = createView(root, {verify, askWithout, head: [stop, again, downloads, failure]});
+
+// Asking
+async function addFiles(files) {
+  problem.textContent = "";
+  for (const file of files) {
+    try {
+      images.push(await readImage(file));
+    } catch {
+      problem.textContent = `“${file.name}” is not an image that this browser can read; use a PNG or a JPEG file.`;
+    }
+  }
+  showImages();
+  if (images.length) byId("question").focus();
+}
+
+async function readImage(file) {
+  const picture = await createImageBitmap(file), shrink = Math.min(1, LONGEST_SIDE / Math.max(picture.width, picture.height));
+  if (file.size <= LARGEST_BYTES && SENT_AS_THEY_ARE.includes(file.type)) return readUrl(file);
+  const canvas = Object.assign(make("canvas"), {width: Math.round(picture.width * shrink), height: Math.round(picture.height * shrink)});
+  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return canvas.toDataURL("image/jpeg", .92);
+}
+
+const readUrl = blob => new Promise((resolve, reject) => {
+  const reader = new FileReader();
+  reader.onload = () => resolve(reader.result);
+  reader.onerror = () => reject(reader.error);
+  reader.readAsDataURL(blob);
+});
+
+function showImages() {
+  byId("thumbs").replaceChildren(...images.map((url, i) => {
+    const name = `image ${i + 1} of the question`, picture = Object.assign(make("img"), {src: url, alt: name});
+    const remove = button("×", "", () => { images.splice(i, 1); showImages(); byId("files").focus(); });
+    return make("li", "", picture, set(remove, {"aria-label": `Remove ${name}`}));
+  }));
+  byId("drop").classList.toggle("filled", images.length > 0);
+  byId("add-label").textContent = images.length ? "Add an image" : "Drop, paste or choose an image";
+}
+
+async function ask() {
+  const prompt = byId("question").value.trim();
+  if (!images.length || !prompt) {
+    problem.textContent = images.length ? "Type a question about the image." : "Give it an image first: drop, paste or choose one.";
+    byId(images.length ? "question" : "files").focus();
+    return;
+  }
+  const number = id => byId(id).value === "" ? undefined : Number(byId(id).value);
+  const content = [...images.map(url => ({type: "image_url", image_url: {url}})), {type: "text", text: prompt}];
+  const body = {messages: [{role: "user", content}], stream: true, temperature: number("temperature"), max_tokens: number("max-tokens"),
+    seed: number("seed"), eyeline: {save: true}};
+  open({prompt, images: images.map(url => ({url})), isLive: true});
+  await follow(client.events("/v1/chat/completions", {body, signal: begin()}, place => { failure.textContent = place.startsWith("waiting") ? `${place.replace("waiting", "Waiting")} …` : ""; }));
+}
+
+function begin() {
+  generation?.abort();
+  generation = new AbortController();
+  stop.hidden = false;
+  return generation.signal;
+}
+
+/** Gives the events of a stream to the view, and says how it ended. */
+async function follow(stream) {
+  const mine = generation;
+  let why = "This run was cut short: the connection ended.";
+  try {
+    for await (const chunk of stream) {
+      if (mine !== generation) return;
+      if (chunk.id && !view.run.id) name(chunk.id);
+      if (chunk.error) throw new Error(chunk.error.message);
+      if (chunk.eyeline) { view.take(chunk.eyeline); failure.textContent = ""; }
+    }
+  } catch (error) {
+    why = error.name === "AbortError" ? "Stopped." : error.message;
+    if (error.name !== "AbortError") failure.textContent = error.message;
+  }
+  if (mine !== generation) return;
+  generation = null;
+  view.finish(why);
+  showState();
+}
+
+function name(id) {
+  view.run.id = id;
+  history.replaceState(null, "", `/?run=${encodeURIComponent(id)}`);
+  showState();
+}
+
+function open(options) {
+  byId("welcome").hidden = true;
+  byId("new-question").hidden = root.hidden = false;
+  document.title = `${options.prompt.slice(0, 80)} · Eyeline`;
+  failure.textContent = "";
+  view.open(options);
+  scrollTo(0, 0);
+  root.tabIndex = -1;
+  root.focus({preventScroll: true});
+  showState();
+}
+
+function showState() {
+  const live = generation !== null;
+  stop.hidden = !live;
+  again.hidden = live;
+  downloads.hidden = live || !view.run.id;
+  downloads.open = false;
+}
+
+/** Back to asking, with `urls` as images. */
+function compose(urls, prompt) {
+  generation?.abort();
+  generation = null;
+  images = [...urls];
+  showImages();
+  root.hidden = byId("new-question").hidden = true;
+  byId("welcome").hidden = false;
+  byId("question").value = prompt;
+  problem.textContent = "";
+  document.title = "Eyeline";
+  history.replaceState(null, "", "/");
+  byId("question").focus();
+}
+
+// Evidence
+async function verify(run, span, onEvent, signal) {
+  for await (const event of client.events("/v1/verify", {body: {run: run.id, span: span.index, regions: null}, signal})) onEvent(event);
+}
+
+/** Asks again with regions hidden; the answers stand side by side in `place`. */
+async function askWithout(run, regions, place) {
+  const names = regions.map(k => run.regions[k]).join(", "), before = run.answer.trim();
+  const title = make("h2", "", `The same question without ${names}`), verdict = set(make("p", "verdict", "Asking …"), {role: "status"});
+  const now = make("dd"), thinking = make("p", "thinking"), abort = new AbortController();
+  const folder = make("details", "", make("summary", "", "Thinking"), thinking), end = button("Stop", "pill", () => abort.abort());
+  const pictures = make("div", "pictures-row", ...run.images.map((image, i) => hide(image, run.start.regions[i], regions)));
+  const answers = make("dl", "", make("dt", "", "With everything"), make("dd", "", before), make("dt", "", "Without"), now);
+  const section = make("section", "compare", title, pictures, verdict, answers, folder, end);
+  place.prepend(section);
+  section.scrollIntoView({block: "nearest"});
+  let finished = false;
+  try {
+    for await (const chunk of client.events("/v1/ask-without", {body: {run: run.id, regions, stream: true}, signal: abort.signal})) {
+      if (chunk.error) throw new Error(chunk.error.message);
+      const event = chunk.eyeline;
+      if (event?.event === "text") (event.channel === "answer" ? now : thinking).append(event.text);
+      if (event?.event === "error") verdict.textContent = event.message;
+      finished ||= event?.event === "done" && event.reason !== "error";
+    }
+    if (finished) {
+      const same = now.textContent.trim() === before;
+      verdict.textContent = same ? "The answer stays the same." : "The answer changes.";
+      section.classList.add(same ? "same" : "changed");
+    }
+  } catch (error) {
+    verdict.textContent = error.name === "AbortError" ? "Stopped." : error.message;
+  }
+  end.remove();
+}
+
+function hide(image, labels, regions) {
+  const cells = labels.flatMap((line, y) => line.flatMap((k, x) => regions.includes(k) ? [draw("rect", {x, y, width: 1.02, height: 1.02})] : []));
+  const cover = draw("svg", {viewBox: `0 0 ${labels[0].length} ${labels.length}`, preserveAspectRatio: "none", "aria-hidden": "true"}, ...cells);
+  return make("div", "hiding", Object.assign(make("img"), {src: image.url, alt: "The image as it was asked again"}), cover);
+}
+
+// Runs
+async function openRun(id) {
+  try {
+    const run = await client.json(`/v1/runs/${encodeURIComponent(id)}`), urls = await Promise.all(run.images.map(pictureUrl));
+    generation?.abort();
+    generation = null;
+    open({prompt: run.prompt, images: urls.map(url => ({url})), id});
+    for (const event of run.events) view.take(event);
+    view.finish();
+    history.replaceState(null, "", `/?run=${encodeURIComponent(id)}`);
+    showState();
+  } catch (error) {
+    if (root.hidden) problem.textContent = error.message; else failure.textContent = error.message;
+  }
+}
+
+const pictureUrl = async path => URL.createObjectURL(await client.blob(path));
+
+async function listRuns(more = false) {
+  const query = byId("search").value.trim(), before = more ? runs.next : null;
+  runs.query = query;
+  const filter = new URLSearchParams({query, limit: "20", ...(before ? {before} : {})});
+  try {
+    const page = await client.json(`/v1/runs?${filter}`);
+    if (runs.query !== query) return; // a later search has begun
+    runs.next = page.next;
+    if (!more) byId("run-list").replaceChildren();
+    byId("run-list").append(...page.runs.map(listItem));
+    byId("no-runs").textContent = query ? "No run matches." : "No run was saved yet.";
+  } catch (error) {
+    byId("no-runs").textContent = error.message;
+  }
+  byId("no-runs").hidden = byId("run-list").childElementCount > 0;
+  byId("older").hidden = !runs.next;
+}
+
+function listItem(run) {
+  const picture = Object.assign(make("img"), {alt: ""}), when = typeof run.created === "number" ? new Date(run.created * 1000) : new Date(run.created);
+  if (run.images) pictureUrl(`/v1/runs/${encodeURIComponent(run.id)}/images/0`).then(url => { picture.src = url; }, () => {});
+  const answer = run.answer?.trim() || (run.reason ? "no answer" : "not finished");
+  const choose = button("", "run", () => { byId("runs").close(); openRun(run.id); });
+  choose.append(picture, make("b", "", run.prompt), make("span", "", `${answer} · ${when.toLocaleString()}`));
+  const remove = set(button("Delete", "pill", async () => {
+    if (remove.textContent === "Delete") { remove.textContent = "Sure?"; return; }
+    try {
+      await client.json(`/v1/runs/${encodeURIComponent(run.id)}`, {method: "DELETE"});
+      item.remove();
+      byId("no-runs").hidden = byId("run-list").childElementCount > 0;
+      byId("search").focus();
+    } catch (error) { remove.textContent = error.message; }
+  }), {"aria-label": `Delete the run “${run.prompt.slice(0, 60)}”`});
+  remove.addEventListener("blur", () => { remove.textContent = "Delete"; });
+  const item = make("li", "", choose, remove);
+  return item;
+}
+
+async function download(file) {
+  downloads.open = false;
+  try {
+    const {id} = view.run, blob = await client.blob(`/v1/runs/${encodeURIComponent(id)}/${file}`), url = URL.createObjectURL(blob);
+    Object.assign(make("a"), {href: url, download: `${id}-${file}`}).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+  } catch (error) {
+    failure.textContent = error.message;
+  }
+}
+
+async function copyLink() {
+  const address = `${location.origin}/?run=${encodeURIComponent(view.run.id)}`;
+  try {
+    await navigator.clipboard.writeText(address);
+    link.textContent = "Link copied";
+    setTimeout(() => { link.textContent = "Copy link"; downloads.open = false; }, 1200);
+  } catch {
+    failure.textContent = address; // no clipboard over plain http from elsewhere
+  }
+}
+
+async function showGallery() {
+  try {
+    const {scenes} = await client.json("/v1/gallery");
+    byId("gallery").replaceChildren(...scenes.map(scene => {
+      const picture = Object.assign(make("img"), {alt: `Drawn scene: ${scene.family}`}), choose = button("", "", async () => compose([await readUrl(await client.blob(scene.image))], scene.prompt));
+      pictureUrl(scene.image).then(url => { picture.src = url; }, () => {});
+      choose.append(make("span", "thumb", picture), make("small", "", scene.prompt));
+      return make("li", "", choose);
+    }));
+    byId("gallery-section").hidden = !scenes.length;
+  } catch (error) {
+    problem.textContent = error.message;
+  }
+}
+
+async function showModel() {
+  const {data} = await client.json("/v1/models");
+  byId("model").textContent = data.map(model => model.id).join(", ");
+}
+
+function askKey(message) {
+  const dialog = byId("key"), input = byId("key-input");
+  byId("key-problem").textContent = message;
+  input.value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise(resolve => dialog.addEventListener("close", () => resolve(dialog.returnValue === "cancel" ? null : input.value.trim() || null), {once: true}));
+}
+
+// Input
+byId("ask").addEventListener("submit", event => { event.preventDefault(); ask(); });
+byId("question").addEventListener("keydown", event => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); }
+});
+byId("files").addEventListener("change", event => { addFiles([...event.target.files]); event.target.value = ""; });
+addEventListener("paste", event => {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (!files.length || byId("runs").open) return;
+  event.preventDefault();
+  if (byId("welcome").hidden) compose([], "");
+  addFiles(files);
+});
+addEventListener("dragover", event => { event.preventDefault(); byId("drop").classList.add("over"); });
+addEventListener("dragleave", event => { if (!event.relatedTarget) byId("drop").classList.remove("over"); });
+addEventListener("drop", event => {
+  event.preventDefault();
+  byId("drop").classList.remove("over");
+  const files = [...event.dataTransfer.files];
+  if (!files.length) return;
+  if (byId("welcome").hidden) compose([], "");
+  addFiles(files);
+});
+byId("new-question").addEventListener("click", () => compose([], ""));
+byId("open-runs").addEventListener("click", () => { byId("search").value = ""; byId("runs").showModal(); listRuns(); });
+byId("close-runs").addEventListener("click", () => byId("runs").close());
+byId("older").addEventListener("click", () => listRuns(true));
+byId("search").addEventListener("input", () => listRuns());
+byId("key-cancel").addEventListener("click", () => byId("key").close("cancel"));
+addEventListener("click", event => { if (!event.target.closest?.(".downloads")) downloads.open = false; });
+addEventListener("popstate", () => location.reload());
+
+const wanted = new URLSearchParams(location.search).get("run");
+showState();
+showModel().catch(() => {});
+showGallery();
+if (wanted) openRun(wanted);

@@ -1,0 +1,369 @@
+"""The page in a real browser, against a scripted server: what somebody sees who asks, looks, checks and comes back."""
+
+import json
+import os
+import re
+import shutil
+
+import pytest
+from page_server import PageServer
+from PIL import Image, ImageSequence
+from test_runs import HOSTILE, make_run
+
+from eyeline.runs import Run
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
+expect = playwright.expect
+pytestmark = pytest.mark.browser
+MIDDLE = 13  # events until the first span is attributed and the second is being written
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is not installed")
+        pytest.skip("needs Chromium: apt-get install chromium")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, tmp_path):
+    """Opens the page of a server; at the end no error but an `expected` one may stand in the browser's console."""
+    contexts, said = [], []
+
+    def visit(server: PageServer, path: str = "/", expected: str = "nothing", **options):
+        options = {"viewport": {"width": 1280, "height": 900}, "reduced_motion": "reduce"} | options
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on(
+            "console",
+            lambda message: (
+                message.type == "error" and expected not in message.text and said.append(message.text)
+            ),
+        )
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(server.url + path)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def image_files(tmp_path) -> list[str]:
+    """Two, as the scripted run has."""
+    names = [str(tmp_path / name) for name in ("bars.png", "square.png")]
+    for name, size in zip(names, ((192, 128), (128, 128)), strict=True):
+        Image.new("RGB", size, (250, 248, 240)).save(name)
+    return names
+
+
+def ask(page, tmp_path, question: str = "How far is it?") -> None:
+    page.locator("#files").set_input_files(image_files(tmp_path))
+    page.locator("#question").fill(question)
+    page.locator("#question").press("Enter")
+
+
+def heat_at(page, frame: int, x: float, y: float) -> list[int]:
+    return page.evaluate(
+        """([frame, x, y]) => {
+            const canvas = document.querySelectorAll(".frame canvas")[frame];
+            return [...canvas.getContext("2d").getImageData(
+                Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1).data.slice(0, 3)];
+        }""",
+        [frame, x, y],
+    )
+
+
+def test_tokens_and_heat_are_seen_before_the_answer_is_finished(visit, tmp_path):
+    with PageServer(make_run(), gate=MIDDLE) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".span")).to_have_count(1)
+        expect(page.locator(".thinking .text")).to_contain_text("In the other")
+        assert heat_at(page, 0, 0.01, 0.01) == [201, 44, 30]  # the first span rests on region 0
+        expect(page.get_by_role("button", name="Stop")).to_be_visible()
+        expect(page.locator(".answer")).to_have_count(0)
+        server.go()
+        expect(page.locator(".answer .text")).to_have_text("It is 7.")
+        expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+        assert heat_at(page, 1, 0.99, 0.99) == [201, 44, 30]  # the last rests on region 9, in image 2
+        expect(page.locator("[role=status].unseen")).to_have_text("Answer: It is 7.")
+    content = server.asked[0]["messages"][0]["content"]
+    assert [part["type"] for part in content] == ["image_url", "image_url", "text"]
+    assert content[0]["image_url"]["url"].startswith("data:image/png;base64,")
+    assert server.asked[0]["eyeline"] == {"save": True}
+
+
+def test_the_heat_moves_smoothly_from_span_to_span(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server, reduced_motion="no-preference")
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        expect(page.locator(".images.moving")).to_have_count(0)
+        reds = page.evaluate(
+            """async () => {
+                const canvas = document.querySelectorAll(".frame canvas")[0], seen = [];
+                document.dispatchEvent(new KeyboardEvent("keydown", {key: "Home", bubbles: true}));
+                do {
+                    seen.push(canvas.getContext("2d").getImageData(0, 0, 1, 1).data[2]);
+                    await new Promise(requestAnimationFrame);
+                } while (document.querySelector(".moving"));
+                return [...seen, canvas.getContext("2d").getImageData(0, 0, 1, 1).data[2]];
+            }"""
+        )
+        assert reds == sorted(reds, reverse=True)  # blue goes as the red comes
+        assert reds[0] > 240
+        assert reds[-1] == 30
+        assert len(set(reds)) >= 3
+
+
+def test_pointing_at_spans_moves_the_heat_and_a_region_lights_up_its_spans(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.locator(".span").first.hover()
+        assert heat_at(page, 0, 0.01, 0.01) == [201, 44, 30]
+        expect(page.locator(".strongest li").first).to_contain_text("top left of image 1")
+        page.locator(".frame").first.click(position={"x": 10, "y": 10})
+        expect(page.locator(".selection")).to_contain_text("top left of image 1: 1 span rests on it")
+        rests = page.locator(".span").evaluate_all(
+            "spans => spans.map(span => Number(span.style.getPropertyValue('--rest')))"
+        )
+        assert rests[0] == pytest.approx(1)
+        assert max(rests[1:]) < 0.01
+        page.get_by_role("button", name="Heat").click()
+        expect(page.locator(".frame canvas").first).to_have_css("opacity", "0")
+        page.get_by_role("button", name="Top 3").click()
+        expect(page.locator(".badge")).to_have_count(0)
+
+
+def test_the_real_ablation_stands_beside_the_prediction(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.keyboard.press("Home")
+        page.get_by_role("button", name="Verify").click()
+        expect(page.locator(".agreement")).to_contain_text(
+            "0.83 rank agreement of predicted and actual, 10 regions"
+        )
+        expect(page.locator(".strongest li").first).to_contain_text("1.8 nats actual 0.9")
+        expect(page.locator(".still figcaption")).to_have_text(["Predicted", "Actual"] * 2)
+
+
+def test_a_hidden_region_is_asked_without_and_the_answers_compared(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.locator(".strongest button").first.click()
+        page.get_by_role("button", name="Hide it and ask again").click()
+        expect(page.locator(".compare .verdict")).to_have_text("The answer changes.")
+        expect(page.locator(".compare dd")).to_have_text(["It is 7.", "It is 9."])
+
+
+def test_the_film_can_be_scrubbed_and_replayed(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        slider = page.get_by_role("slider", name="Span shown")
+        expect(page.locator(".answer .span")).to_have_count(1)
+        expect(slider).to_have_attribute("aria-valuemax", "3")
+        page.locator(".strip span").first.click()
+        expect(slider).to_have_attribute("aria-valuenow", "1")
+        page.get_by_role("button", name="Replay the gaze").click()
+        expect(page.get_by_role("button", name="Pause")).to_be_visible()
+        expect(slider).to_have_attribute("aria-valuenow", "3")
+        expect(page.get_by_role("button", name="Replay the gaze")).to_be_visible()
+
+
+def test_a_run_is_saved_found_reopened_and_deleted(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path, "Where is the bar?")
+        expect(page.locator(".answer .span")).to_have_count(1)
+        assert page.url.endswith("/?run=run-0")
+        again = visit(server, "/?run=run-0")
+        expect(again.locator(".answer .text")).to_have_text("It is 7.")
+        expect(again.get_by_role("heading", name="Where is the bar?")).to_be_visible()
+        expect(again.locator(".frame img")).to_have_count(2)
+        again.get_by_role("button", name="Runs").click()
+        again.get_by_role("searchbox").fill("nothing like it")
+        expect(again.get_by_text("No run matches.")).to_be_visible()
+        again.get_by_role("searchbox").fill("the BAR")
+        expect(again.locator("#run-list li")).to_have_count(1)
+        remove = again.get_by_role("button", name="Delete the run")
+        remove.click()
+        assert server.saved  # one click is not enough
+        remove.click()
+        expect(again.locator("#run-list li")).to_have_count(0)
+        assert not server.saved
+
+
+def test_a_run_is_downloaded_as_report_events_and_film(visit, tmp_path):
+    run = make_run()
+    with PageServer(run) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        files = {}
+        for name in ("Report", "Events", "Gaze"):
+            page.get_by_text("Download", exact=True).click()
+            with page.expect_download() as download:
+                page.get_by_role("button", name=re.compile(name)).click()
+            files[name] = download.value.path()
+        lines = files["Events"].read_text(encoding="utf-8").split("\n")
+        assert [json.loads(line)["event"] for line in lines].count("span") == 3
+        with Image.open(files["Gaze"]) as film:
+            assert len(list(ImageSequence.Iterator(film))) > 3
+        report = page.context.new_page()
+        (tmp_path / "report.html").write_bytes(files["Report"].read_bytes())
+        report.goto((tmp_path / "report.html").as_uri())
+        expect(report.locator(".answer .text")).to_have_text("It is 7.")
+
+
+def test_everything_is_done_with_the_keyboard_alone(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+
+        def tab_to(selector: str) -> None:
+            for _ in range(40):
+                if page.evaluate("selector => Boolean(document.activeElement?.matches(selector))", selector):
+                    return
+                page.keyboard.press("Tab")
+            raise AssertionError(f"Tab never reaches {selector}")
+
+        expect(page.locator(".gallery button")).to_have_count(1)
+        tab_to(".gallery button")
+        page.keyboard.press("Enter")
+        expect(page.locator("#question")).to_have_value("How far?")
+        expect(page.locator("#question")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.keyboard.press("Home")
+        expect(page.locator(".span").first).to_be_focused()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".span").nth(1)).to_be_focused()
+        expect(page.locator(".span").nth(1)).to_have_attribute("aria-current", "true")
+        page.keyboard.press("Escape")
+        tab_to(".strip")
+        page.keyboard.press("End")
+        expect(page.locator(".strip")).to_have_attribute("aria-valuenow", "3")
+        page.locator(".wordmark").focus()
+        tab_to(".strongest button")
+        page.keyboard.press("Enter")
+        tab_to(".evidence .action")
+        page.keyboard.press("Enter")
+        expect(page.locator(".agreement")).to_contain_text("0.83")
+        page.locator(".wordmark").focus()
+        tab_to("#open-runs")
+        page.keyboard.press("Enter")
+        expect(page.locator("#runs")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator("#runs")).to_be_hidden()
+
+
+def test_what_a_model_writes_is_only_text(visit, tmp_path):
+    run = make_run("attention", lost=True, extra=HOSTILE)
+    with PageServer(run) as server:
+        page = visit(server)
+        ask(page, tmp_path, HOSTILE)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        expect(page.locator(".thinking .text")).to_contain_text("<img src=x onerror=alert(1)>")
+        expect(page.locator(".lost")).to_contain_text("Span 1 has no attribution")
+        expect(page.locator(".notice")).to_contain_text("Attention, not effect.")
+        assert page.title().startswith("<script>")
+        assert page.locator("main img[src=x], main script").count() == 0
+
+
+def test_stopping_ends_the_generation(visit, tmp_path):
+    with PageServer(make_run(extra=" and so on" * 2000), gate=MIDDLE) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".span")).to_have_count(1)
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator(".end")).to_have_text("Stopped.")
+        server.go()
+        assert server.left.wait(10)
+
+
+def test_the_key_is_asked_for_once_and_kept_for_the_session(visit, tmp_path):
+    with PageServer(make_run(), key="secret") as server:
+        page = visit(server, expected="401")
+        page.get_by_role("textbox", name="API key").fill("wrong")
+        page.get_by_role("button", name="Continue").click()
+        expect(page.locator("#key-problem")).to_have_text("The API key is wrong or missing.")
+        page.get_by_role("textbox", name="API key").fill("secret")
+        page.get_by_role("button", name="Continue").click()
+        expect(page.locator(".gallery button")).to_have_count(1)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.reload()
+        expect(page.locator(".answer .span")).to_have_count(1)
+        expect(page.locator("#key")).to_be_hidden()
+
+
+def test_a_file_that_is_no_image_and_an_empty_question_are_explained(visit, tmp_path):
+    (tmp_path / "notes.png").write_text("not an image")
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        page.locator("#files").set_input_files(str(tmp_path / "notes.png"))
+        expect(page.locator("#problem")).to_contain_text(
+            "“notes.png” is not an image that this browser can read"
+        )
+        page.locator("#files").set_input_files(image_files(tmp_path))
+        page.get_by_role("button", name="Ask", exact=True).click()
+        expect(page.locator("#problem")).to_have_text("Type a question about the image.")
+        assert server.asked == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_to_complain_about(visit, tmp_path, scheme):
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="needs axe-playwright-python"
+    ).Axe()
+
+    def complaints(page) -> str:
+        return axe.run(page).generate_report() if axe.run(page).violations_count else ""
+
+    with PageServer(make_run("attention", lost=True)) as server:
+        page = visit(server, color_scheme=scheme)
+        expect(page.locator(".gallery button")).to_have_count(1)
+        assert complaints(page) == ""
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.locator(".strongest button").first.click()
+        page.get_by_role("button", name="Hide it and ask again").click()
+        expect(page.locator(".compare .verdict")).to_have_text("The answer changes.")
+        page.get_by_role("button", name="Verify").click()
+        expect(page.locator(".agreement")).to_contain_text("0.83")
+        assert complaints(page) == ""
+        page.get_by_role("button", name="Runs").click()
+        expect(page.locator("#run-list li")).to_have_count(1)
+        assert complaints(page) == ""
+
+
+@pytest.mark.parametrize("width", [360, 1280, 3840])
+def test_nothing_scrolls_sideways_at_any_width(visit, tmp_path, width):
+    run = make_run(extra="x" * 300 + HOSTILE)
+    with PageServer(Run(run.prompt, run.images, run.events)) as server:
+        page = visit(server, viewport={"width": width, "height": 800})
+        expect(page.locator(".gallery button")).to_have_count(1)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        ask(page, tmp_path, "word" * 100)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.locator(".strongest button").first.click()
+        page.get_by_role("button", name="Hide it and ask again").click()
+        expect(page.locator(".compare .verdict")).to_have_text("The answer changes.")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
