@@ -6,6 +6,7 @@ the text model is called directly, with explicit positions.
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -65,6 +66,15 @@ def hidden_patches(
 ) -> Bool[Tensor, "subset patch"]:
     """Subsets of regions as subsets of visual tokens."""
     return subsets[:, region_of_patch]
+
+
+def fill_pixels(
+    model: Model, inputs: Mapping[str, Tensor], hidden: Bool[Tensor, " patch"]
+) -> dict[str, Tensor]:
+    """The same prompt with some visual tokens' pixels filled as `METHODS["pixels"]` fills them, to generate from."""
+    grids = model.image_grids(inputs)
+    filled = _fill(model, inputs["pixel_values"], grids, hidden[None].to(inputs["pixel_values"].device))
+    return {**inputs, "pixel_values": filled[0]}
 
 
 def read_trace(model: Model, inputs: Mapping[str, Tensor], trace_ids: Int[Tensor, " token"]) -> None:
@@ -151,7 +161,13 @@ def _read(
         ]
     position_ids = trace.position_ids[..., start:end].repeat(1, rows, 1)
     output = text(inputs_embeds=embeds, position_ids=position_ids, **options)
-    return output.last_hidden_state, output.past_key_values
+    return output.last_hidden_state, output.get(_cache_name(model))
+
+
+def _cache_name(model: Model) -> str:
+    """What the text model calls its cache: transformers 5.24 has renamed it."""
+    text: Any = model.adapter.text_model(model.hf)
+    return "cache" if "cache" in inspect.signature(text.forward).parameters else "past_key_values"
 
 
 Forward = Callable[[Tensor], Tensor]  # hidden (row, patch) -> last hidden states (row, position, dim)
@@ -163,18 +179,26 @@ def _hide_pixels(model: Model, trace: _Trace) -> tuple[Forward, int]:
     A cell is `merge`^2 consecutive rows of `pixel_values`, cells in raster order, images one after the other;
     a row is (channel, frame, y, x) flattened (the `patchify` of Qwen2VL's and Glm4v's image processors).
     """
-    pixels = trace.pixel_values
-    rows_per_cell = model.adapter.merge_size(model.hf) ** 2
-    counts = [len(image) * rows_per_cell for image in trace.images]
-    colours = [image.unflatten(1, (CHANNELS, -1)).mean(dim=(0, 2)) for image in pixels.split(counts)]
-    fill = torch.stack(colours).repeat_interleave(pixels.shape[1] // CHANNELS, dim=1)  # (image, value)
-    fill = fill.repeat_interleave(torch.tensor(counts, device=fill.device), dim=0)
 
     def forward(hidden: Bool[Tensor, "row patch"]) -> Float[Tensor, "row position dim"]:
-        filled = torch.where(hidden.repeat_interleave(rows_per_cell, dim=1)[..., None], fill, pixels)
+        filled = _fill(model, trace.pixel_values, trace.images, hidden)
         return _read(model, trace, _see(model, trace, filled), len(hidden), use_cache=False)[0]
 
     return forward, trace.ids.shape[1]
+
+
+def _fill(
+    model: Model,
+    pixels: Float[Tensor, "pixel_row value"],
+    images: list[ImageGrid],
+    hidden: Bool[Tensor, "row patch"],
+) -> Float[Tensor, "row pixel_row value"]:
+    rows_per_cell = model.adapter.merge_size(model.hf) ** 2
+    counts = [len(image) * rows_per_cell for image in images]
+    colours = [image.unflatten(1, (CHANNELS, -1)).mean(dim=(0, 2)) for image in pixels.split(counts)]
+    fill = torch.stack(colours).repeat_interleave(pixels.shape[1] // CHANNELS, dim=1)  # (image, value)
+    fill = fill.repeat_interleave(torch.tensor(counts, device=fill.device), dim=0)
+    return torch.where(hidden.repeat_interleave(rows_per_cell, dim=1)[..., None], fill, pixels)
 
 
 def _hide_from_attention(model: Model, trace: _Trace) -> tuple[Forward, int]:
@@ -210,7 +234,7 @@ def _hide_from_attention(model: Model, trace: _Trace) -> tuple[Forward, int]:
         mask.masked_fill_(blocked, torch.finfo(dtype).min)
         cache = copy.deepcopy(prefix)
         cache.batch_repeat_interleave(len(hidden))
-        options = {"attention_mask": mask[:, None], "past_key_values": cache, "use_cache": True}
+        options = {"attention_mask": mask[:, None], _cache_name(model): cache, "use_cache": True}
         return _read(model, trace, vision, len(hidden), start, **options)[0]
 
     return forward, length - start

@@ -82,10 +82,18 @@ class AttentionCapture:
     recorded. Token ids stay the same, and the model is left as it was, however the block ends. Raises
     `UnsupportedModelError` for a batch and for a generation that does not go forward token by token (beams,
     assistants, a second call).
+
+    `hidden` visual tokens are knocked out: no position after their image attends to them. `METHODS["attention"]`
+    of ablation.py hides in the same way.
     """
 
     def __init__(
-        self, model: Model, inputs: Mapping[str, Tensor], *, prompt_length: int | None = None
+        self,
+        model: Model,
+        inputs: Mapping[str, Tensor],
+        *,
+        prompt_length: int | None = None,
+        hidden: Bool[Tensor, " patch"] | None = None,
     ) -> None:
         if len(inputs["input_ids"]) != 1:
             raise UnsupportedModelError(
@@ -106,6 +114,11 @@ class AttentionCapture:
             norm for layer in layers if (norm := model.adapter.attention_norm(layer)) is not None
         ]
         self._windows = [getattr(module, "sliding_window", None) for module in self._attentions]
+        self._hidden = None if hidden is None else hidden.to(self.image_positions.device)
+        if hidden is not None and any(window is not None for window in self._windows):
+            raise UnsupportedModelError(
+                "Attention knockout needs full attention, but this model has sliding windows: hide pixels instead."
+            )
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._thread = 0
@@ -162,7 +175,7 @@ class AttentionCapture:
         if threading.get_ident() != self._thread:
             return
         batch, length, _ = kwargs["inputs_embeds"].shape
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))  # its name before transformers 5.24
         start = 0 if cache is None else cache.get_seq_length()
         if batch != 1 or start != self._position:
             raise UnsupportedModelError(
@@ -176,6 +189,19 @@ class AttentionCapture:
         self._pass = _Pass(
             start + first - (self.prompt_length - 1), first, max(0, length - first), holds_images
         )
+        self._pass.seen = self._see(start, length)
+
+    def _see(self, start: int, length: int) -> Bool[Tensor, "1 1 row column"] | None:
+        """What each row of a pass may attend to; None where nothing is hidden."""
+        if self._hidden is None:
+            return None
+        positions = self.image_positions
+        ends = torch.cat([grid.positions[-1].expand(len(grid)) for grid in self.grids])
+        rows = torch.arange(start, start + length, device=positions.device)[:, None]
+        seen = torch.arange(start + length, device=positions.device) <= rows
+        there = positions < start + length
+        seen[:, positions[there]] &= ~(self._hidden & (rows > ends))[:, there]
+        return seen[None, None]
 
     def _keep(self, query: Tensor, log_sum_exp: Tensor, key: Tensor, value: Tensor) -> None:
         """Called by each layer in turn."""
@@ -284,7 +310,9 @@ class AttentionCapture:
             del self._passes[:done]
 
     def visible(self, steps: Steps) -> Bool[Tensor, "layer token patch"] | None:
-        """Which image columns are in the sliding window of each token's row; None where layers have none."""
+        """Which image columns each token's row can attend to: none is hidden or outside a sliding window. None: all."""
+        if self._hidden is not None:
+            return (~self._hidden).expand(len(self._windows), len(steps), -1)
         if all(window is None for window in self._windows):
             return None
         rows = (
@@ -320,6 +348,7 @@ class _Pass:
         "holds_images",
         "log_sum_exp",
         "queries",
+        "seen",
         "start",
     )
 
@@ -332,6 +361,7 @@ class _Pass:
         self.log_sum_exp: list[Tensor] = []  # of each layer, (1, head, token)
         self.attention_norms: list[Tensor] = []  # of each layer, (1, token)
         self.hidden: Any = None  # (1, token, width)
+        self.seen: Tensor | None = None  # (1, 1, row, column); None: all that came before
 
     @property
     def end(self) -> int:
@@ -394,6 +424,9 @@ def _attention_forward(
 
     capture = _captures.get(module, {}).get(threading.get_ident())
     now = None if capture is None else capture._pass
+    if now is not None and now.seen is not None:
+        assert attention_mask is None, "one prompt, not padded"
+        attention_mask = now.seen
     if capture is None or now is None or not (now.count or now.holds_images):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     causal = query.shape[2] > 1 and attention_mask is None

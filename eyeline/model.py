@@ -24,6 +24,8 @@ MODELS = Path(__file__).parent / "models"  # the embedded models, package data
 ALIASES = {"mini": "qwen3-vl-mini"}
 Picture = str | Path | Image.Image
 Inputs = dict[str, Tensor]
+# A question, or turns {"role", "content"}: content is text or parts {"type": "text", "text"} and {"type": "image"}
+Prompt = str | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,24 +48,26 @@ class Model:
         """Tokens that prompt and generated text may hold together."""
         return int(self.adapter.text_config(self.hf).max_position_embeddings)
 
-    def inputs(self, images: Picture | Sequence[Picture], prompt: str) -> Inputs:
+    def inputs(self, images: Picture | Sequence[Picture], prompt: Prompt) -> Inputs:
         """One user turn, the images before the text: what `hf.generate` takes, on the model's device.
 
-        Raises `ImageError` for what is no usable image, or for none, and `PromptError` for an empty prompt,
-        one that spells out the model's image token, or one that leaves no room in the context.
+        A prompt of several turns says itself where its images are; it alone may have none. Raises `ImageError`
+        for what is no usable image, or for none, and `PromptError` for an empty prompt, one that spells out the
+        model's image token, or one that leaves no room in the context.
         """
-        pictures = _pictures(images)
-        if not prompt.strip():
+        pictures = _pictures(images, optional=not isinstance(prompt, str))
+        if isinstance(prompt, str) and not prompt.strip():
             raise PromptError("The prompt is empty; ask a question about the image.")
         try:
-            pixels = self.image_processor(images=pictures, return_tensors="pt")
+            pixels = self.image_processor(images=pictures, return_tensors="pt") if pictures else {}
         except ValueError as error:  # an aspect ratio that the processor refuses
             sizes = ", ".join(f"{picture.width} x {picture.height}" for picture in pictures)
             raise ImageError(
                 f"The model's image processor refuses an image ({sizes} pixels): {error}; crop it."
             ) from error
         merge = self.adapter.merge_size(self.hf)
-        counts = [rows * cols // merge**2 for _, rows, cols in pixels["image_grid_thw"].tolist()]
+        grids = pixels["image_grid_thw"].tolist() if pictures else []
+        counts = [rows * cols // merge**2 for _, rows, cols in grids]
         input_ids = self._expand_image_tokens(self._render(prompt, len(pictures)), counts)
         if len(input_ids) >= self.context_length:
             raise PromptError(
@@ -76,8 +80,7 @@ class Model:
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),
             "mm_token_type_ids": (ids == self.adapter.image_token_id(self.hf)).int(),  # 1: image
-            "pixel_values": pixels["pixel_values"],
-            "image_grid_thw": pixels["image_grid_thw"],
+            **{name: pixels[name] for name in ("pixel_values", "image_grid_thw") if pictures},
         }
         return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
@@ -90,7 +93,7 @@ class Model:
         tail = self.tokenizer.decode(input_ids[0, -16:].tolist(), skip_special_tokens=False)
         return tail.rstrip().endswith(self.adapter.thinking_markers[0])
 
-    def stream(self, images: Picture | Sequence[Picture], prompt: str, **options: Any) -> Any:
+    def stream(self, images: Picture | Sequence[Picture], prompt: Prompt, **options: Any) -> Any:
         """Generates an answer and yields events while it is written: see `eyeline.stream.stream`."""
         from eyeline.stream import stream
 
@@ -104,11 +107,13 @@ class Model:
 
         return attribute(self, images, prompt, text, **options)
 
-    def _render(self, prompt: str, num_images: int) -> list[int]:
-        """Token ids of the turn with one image token for each image."""
-        content = [{"type": "image"}] * num_images + [{"type": "text", "text": prompt}]
+    def _render(self, prompt: Prompt, num_images: int) -> list[int]:
+        """Token ids of the turns with one image token for each image."""
+        if isinstance(prompt, str):
+            content = [{"type": "image"}] * num_images + [{"type": "text", "text": prompt}]
+            prompt = [{"role": "user", "content": content}]
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
+            list(prompt),
             chat_template=self.chat_template,
             add_generation_prompt=True,
             tokenize=False,
@@ -167,9 +172,9 @@ def load(
     return Model(name, hf.eval(), tokenizer, image_processor, adapter, template)
 
 
-def _pictures(images: Picture | Sequence[Picture]) -> list[Image.Image]:
+def _pictures(images: Picture | Sequence[Picture], *, optional: bool) -> list[Image.Image]:
     sources = [images] if isinstance(images, str | Path | Image.Image) else list(images)
-    if not sources:
+    if not sources and not optional:
         raise ImageError("No image was given; expected at least one, as a path or a PIL image.")
     return [open_image(source) for source in sources]
 

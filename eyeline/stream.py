@@ -20,18 +20,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 import eyeline
 from eyeline import features as feature
-from eyeline.ablation import read_trace
+from eyeline.ablation import Method, fill_pixels, read_trace
 from eyeline.attention import AttentionCapture
-from eyeline.errors import EyelineError, PromptError
+from eyeline.errors import EyelineError, PromptError, RegionError
 from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
 from eyeline.events import Done, Error, Event, Grid, Heat, ImageInfo, Reason, SpanAttribution, Start, Text
 from eyeline.images import open_image
-from eyeline.model import Inputs, Model, Picture
-from eyeline.regions import SOURCES, regions_for
+from eyeline.model import Inputs, Model, Picture, Prompt
+from eyeline.regions import SOURCES, Regions, regions_for
 from eyeline.spans import Segmenter, Span
 
 PENDING_BYTES = 64 * 2**20
@@ -64,10 +65,19 @@ _followed: "weakref.WeakKeyDictionary[Any, tuple[int, Any]]" = (
 )  # streams, rope_deltas
 
 
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Regions that the model is not to see while it answers; `grids` are those of the stream they come from."""
+
+    grids: tuple[Grid, ...]
+    regions: tuple[int, ...]
+    method: Method
+
+
 def stream(
     model: Model,
     images: Picture | Sequence[Picture],
-    prompt: str,
+    prompt: Prompt,
     *,
     estimator: str | Path | Estimator | None = None,
     regions: str | Path | Sequence[str | Path] = "native",
@@ -76,6 +86,7 @@ def stream(
     seed: int | None = None,
     stop: str | Sequence[str] = (),
     pending_bytes: int = PENDING_BYTES,
+    hidden: Hidden | None = None,
     **generation: Any,
 ) -> "Stream":
     """Generates an answer and yields events while it is written: `Start`, then `Text`s and `SpanAttribution`s, then `Done`.
@@ -83,13 +94,15 @@ def stream(
     `estimator` is a folder or an `Estimator`; by default the one that lies in the model's own folder, and without one
     the effects are attention shares. `temperature=0` is greedy; `seed` makes sampling repeatable; options left out
     come from the model's generation config; `generation` holds further options of `hf.generate` (`top_p`, `top_k`,
-    `repetition_penalty`, ...). Raises `ImageError`, `PromptError`, `EstimatorError` or `UnsupportedModelError` at
-    once for what cannot work; what fails later is an `Error` event.
+    `repetition_penalty`, ...). `hidden` regions of an earlier stream are hidden all the while, and its regions are
+    shown. A prompt of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`,
+    `RegionError`, `EstimatorError` or `UnsupportedModelError` at once for what cannot work; what fails later is an
+    `Error` event.
     """
     stops = [stop] if isinstance(stop, str) else list(stop)
     stops += generation.pop("stop_strings", None) or model.hf.generation_config.stop_strings or []
     _refuse(model, generation)
-    state = _prepare(model, images, prompt, estimator, regions, stops, pending_bytes)
+    state = _prepare(model, images, prompt, estimator, regions, stops, pending_bytes, hidden)
     room = model.context_length - state.prompt_tokens
     if max_new_tokens is not None and not 0 < max_new_tokens <= room:
         raise PromptError(
@@ -143,7 +156,7 @@ class Stream(Iterator[Event]):
     the model is free again. A stream that is dropped ends by itself.
     """
 
-    def __init__(self, state: "_State", produce: Callable[[AttentionCapture], Reason]) -> None:
+    def __init__(self, state: "_State", produce: Callable[["AttentionCapture | _NoCapture"], Reason]) -> None:
         self._state = state
         self._held: deque[Event] = deque()  # events that overtook `Start`
         self._started = self._over = False
@@ -169,6 +182,11 @@ class Stream(Iterator[Event]):
                 self._started = True
                 return event
             self._held.append(event)
+
+    @property
+    def ids(self) -> list[int]:
+        """The token ids generated so far."""
+        return list(self._state.ids)
 
     def close(self) -> None:
         self._state.cancel()
@@ -197,6 +215,7 @@ class _State:
     regions: str | Path | Sequence[str | Path]
     segmenter: Segmenter
     pending_bytes: int
+    hidden: Hidden | None
     events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
     work: "queue.SimpleQueue[_Job | None]" = field(default_factory=queue.SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -234,13 +253,22 @@ class _State:
 class _Job:
     """A span to attribute, or, without one, the image to read; `mark` is a CUDA event to wait for."""
 
-    capture: AttentionCapture
+    capture: "AttentionCapture | _NoCapture"
     span: Span | None
     mark: Any
 
 
+class _NoCapture:
+    """Stands in for a capture where there is no image to attribute to."""
+
+    pending_bytes = 0
+
+    def mark(self) -> None:
+        return None
+
+
 def _start_threads(
-    state: _State, produce: Callable[[AttentionCapture], Reason]
+    state: _State, produce: Callable[["AttentionCapture | _NoCapture"], Reason]
 ) -> tuple[threading.Thread, threading.Thread]:
     """Starts worker and producer.
 
@@ -288,11 +316,11 @@ def _start_threads(
 # --- the producer
 
 
-def _produce(state: _State, produce: Callable[[AttentionCapture], Reason]) -> None:
+def _produce(state: _State, produce: Callable[[AttentionCapture | _NoCapture], Reason]) -> None:
     """Runs the model until it is done, whatever happens, and tells the worker that nothing more comes."""
     model = state.model
     try:
-        with _on(model.device), rope_deltas_kept(model), AttentionCapture(model, state.inputs) as capture:
+        with _on(model.device), rope_deltas_kept(model), _capture(state) as capture:
             state.reason = produce(capture)
             for event in state.segmenter.finish():
                 _pass_on(state, capture, event)
@@ -303,6 +331,14 @@ def _produce(state: _State, produce: Callable[[AttentionCapture], Reason]) -> No
         )
     finally:
         state.work.put(None)
+
+
+def _capture(state: _State) -> contextlib.AbstractContextManager[AttentionCapture | _NoCapture]:
+    if not state.pictures:
+        return contextlib.nullcontext(_NoCapture())
+    hidden = state.hidden
+    knocked_out = None if hidden is None or hidden.method != "attention" else _cells(hidden)
+    return AttentionCapture(state.model, state.inputs, hidden=knocked_out)
 
 
 @contextlib.contextmanager
@@ -323,14 +359,14 @@ def rope_deltas_kept(model: Model) -> Iterator[None]:
                 inner.rope_deltas = before
 
 
-def _pass_on(state: _State, capture: AttentionCapture, event: Text | Span) -> None:
+def _pass_on(state: _State, capture: AttentionCapture | _NoCapture, event: Text | Span) -> None:
     if isinstance(event, Text):
         state.events.put(event)
     else:
         state.hand_over(_Job(capture, event, capture.mark()))
 
 
-def _token(state: _State, capture: AttentionCapture, token_id: int) -> None:
+def _token(state: _State, capture: AttentionCapture | _NoCapture, token_id: int) -> None:
     """Takes one token into the text; waits for the worker where too much is pending."""
     state.ids.append(token_id)
     state.times.append(time.perf_counter())
@@ -350,7 +386,7 @@ def _token(state: _State, capture: AttentionCapture, token_id: int) -> None:
 
 
 def _generate(
-    state: _State, capture: AttentionCapture, rng: torch.Generator, generation: dict[str, Any]
+    state: _State, capture: AttentionCapture | _NoCapture, rng: torch.Generator, generation: dict[str, Any]
 ) -> Reason:
     reason: Reason = "error"
 
@@ -389,7 +425,7 @@ def _generate(
     return reason
 
 
-def _teacher_force(state: _State, capture: AttentionCapture, ids: list[int]) -> Reason:
+def _teacher_force(state: _State, capture: AttentionCapture | _NoCapture, ids: list[int]) -> Reason:
     read_trace(state.model, state.inputs, torch.tensor(ids))
     state.hand_over(_Job(capture, None, capture.mark()))
     state.begun = time.perf_counter()
@@ -421,7 +457,11 @@ def _work(state: _State) -> None:
             try:
                 if job.mark is not None:
                     job.mark.wait()
-                if job.span is None:
+                if isinstance(job.capture, _NoCapture):
+                    if job.span is None:
+                        state.start(())
+                        state.events.put(Error("There is no image: the answer comes without attribution."))
+                elif job.span is None:
                     reader = _Reader(state, job.capture)
                     state.start(reader.regions)
                 elif reader is not None:
@@ -431,7 +471,7 @@ def _work(state: _State) -> None:
                 lost = "all attributions" if job.span is None else f"the attribution of span {job.span.index}"
                 state.events.put(Error(f"Lost {lost}, generation goes on: {_sentence(error)}"))
             finally:
-                if job.span is not None:
+                if job.span is not None and not isinstance(job.capture, _NoCapture):
                     job.capture.release(job.span.end)
                 with state.progress:
                     state.waiting -= 1
@@ -444,7 +484,11 @@ class _Reader:
     def __init__(self, state: _State, capture: AttentionCapture) -> None:
         self.state, self.capture = state, capture
         assert capture.vision_features is not None
-        found = regions_for(state.pictures, capture.grids, capture.vision_features, state.regions)
+        if state.hidden is None:
+            found = regions_for(state.pictures, capture.grids, capture.vision_features, state.regions)
+        else:
+            grids = tuple(map(torch.tensor, state.hidden.grids))
+            found = Regions(grids, 1 + max(int(grid.max()) for grid in grids))
         self.regions = found.grids
         self.num_regions = found.count
         self.labels = found.of_patch.to(state.model.device)
@@ -487,7 +531,7 @@ class _Reader:
 def _start(state: _State, regions: tuple[Grid, ...]) -> Start:
     model = state.model
     merge = model.adapter.merge_size(model.hf)
-    grids = state.inputs["image_grid_thw"].tolist()
+    grids = state.inputs["image_grid_thw"].tolist() if state.pictures else []
     images = tuple(
         ImageInfo(picture.width, picture.height, rows // merge, cols // merge)
         for picture, (_, rows, cols) in zip(state.pictures, grids, strict=True)
@@ -519,16 +563,25 @@ def _done(state: _State) -> Done:
 def _prepare(
     model: Model,
     images: Picture | Sequence[Picture],
-    prompt: str,
+    prompt: Prompt,
     estimator: str | Path | Estimator | None,
     regions: str | Path | Sequence[str | Path],
     stops: Sequence[str],
     pending_bytes: int,
+    hidden: Hidden | None = None,
 ) -> _State:
     """What both threads start from; all that a user can get wrong about it is found here."""
     sources = [images] if not isinstance(images, Sequence) or isinstance(images, str) else list(images)
     pictures = [open_image(source) for source in sources]
     inputs = model.inputs(pictures, prompt)
+    if hidden is not None:
+        shapes = [(len(grid), len(grid[0])) for grid in hidden.grids]
+        if shapes != [(grid.rows, grid.cols) for grid in model.image_grids(inputs)]:
+            raise RegionError(
+                "The hidden regions belong to other images; give those of a stream of the same images."
+            )
+        if hidden.method == "pixels":
+            inputs = fill_pixels(model, inputs, _cells(hidden))
     if isinstance(estimator, Estimator):
         check_model(estimator, model)
         estimator = estimator.to(model.device)
@@ -541,7 +594,13 @@ def _prepare(
         model.tokenizer, opened=model.prompt_opens_thinking(inputs["input_ids"]),
         think=model.adapter.thinking_markers, answer_markers=model.adapter.answer_markers, stop=tuple(stops),
     )  # fmt: skip
-    return _State(model, inputs, pictures, estimator, regions, segmenter, pending_bytes)
+    return _State(model, inputs, pictures, estimator, regions, segmenter, pending_bytes, hidden)
+
+
+def _cells(hidden: Hidden) -> Bool[Tensor, " patch"]:
+    """Which visual tokens are hidden."""
+    labels = torch.cat([torch.tensor(grid).flatten() for grid in hidden.grids])
+    return torch.isin(labels, torch.tensor(hidden.regions, dtype=labels.dtype))
 
 
 def _refuse(model: Model, generation: Mapping[str, Any]) -> None:

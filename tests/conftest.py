@@ -1,6 +1,7 @@
 """Tiny models of the real transformers classes, one for each family, with random weights made on the spot."""
 
 import functools
+import inspect
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
@@ -131,6 +132,9 @@ def build_tiny(family: str, *, seed: int = 0, **text_options) -> Model:
     hf.generation_config.eos_token_id = hf.config.text_config.eos_token_id
     return load((hf, (tiny_tokenizer(family), tiny_image_processor(family))))
 
+
+# what models call their cache: transformers 5.24 has renamed it
+CACHE = "cache" if "cache" in inspect.signature(CLASSES["qwen3_vl"].forward).parameters else "past_key_values"
 
 tiny_model = functools.cache(build_tiny)  # shared over the session: leave it as it was
 

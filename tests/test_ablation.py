@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import FAMILIES, build_tiny, picture, tiny_model
+from conftest import CACHE, FAMILIES, build_tiny, picture, tiny_model
 from PIL import Image
 
 from eyeline.ablation import ablate, hidden_patches, leak
@@ -208,7 +208,7 @@ def test_an_image_token_that_the_model_wrote_itself_is_text(tiny, method):
         tiny.hf.model.rope_deltas = None
         after = tiny.hf(
             input_ids=trace_ids[None, :-1],
-            past_key_values=prompt.past_key_values,
+            **{CACHE: prompt[CACHE]},
             position_ids=positions[:-1].expand(3, 1, -1),
         ).logits[0]
     logits = torch.cat([prompt.logits[0, -1:], after])

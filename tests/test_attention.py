@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from conftest import FAMILIES, build_tiny, picture, tiny_model
+from conftest import CACHE, FAMILIES, build_tiny, picture, tiny_model
 from transformers import DynamicCache
 
 from eyeline.attention import KERNELS, AttentionCapture, _any_kernel
@@ -205,7 +205,7 @@ def test_a_prompt_read_in_chunks_gives_the_same_attention(chunk, window):
             model.hf.model.language_model(
                 inputs_embeds=embeds[:, start : start + chunk],
                 position_ids=positions[:, :, start : start + chunk],
-                past_key_values=cache,
+                **{CACHE: cache},
             )
     assert chunked.num_tokens == 1
     ours, theirs = (capture.attention(capture.take(0, 1)) for capture in (chunked, whole))
