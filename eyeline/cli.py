@@ -117,9 +117,8 @@ MODEL = click.option(
 )
 ESTIMATOR = click.option(
     "--estimator",
-    type=PATH,
     show_default="the one in the model's folder; without one attention is shown, not effects",
-    help="Folder of a fitted estimator.",
+    help="Folder of a fitted estimator, or its id on the Hub.",
 )
 REGIONS = click.option(
     "--regions",

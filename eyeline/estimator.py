@@ -6,6 +6,7 @@ were hidden, and the fingerprint of the model they belong to. Nothing in it is e
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +136,7 @@ def read_estimator(folder: Path) -> Estimator:
 
 
 def estimator_for(model: Model, source: str | Path | None = None) -> Estimator | None:
-    """The estimator of a model: one that is given, else the one in the model's own folder, else None.
+    """The estimator that is given, as a folder or an id on the Hub, else the one in the model's own folder, else None.
 
     Raises `EstimatorError` for one that was fitted for another model.
     """
@@ -146,9 +147,25 @@ def estimator_for(model: Model, source: str | Path | None = None) -> Estimator |
                 break
         else:
             return None
-    estimator = read_estimator(Path(source))
+    estimator = read_estimator(_find(source))
     check_model(estimator, model)
     return estimator.to(model.device)
+
+
+def _find(source: str | Path) -> Path:
+    """The folder of an estimator; of one on the Hub, given as `owner/name`, the folder that it is downloaded to."""
+    path = Path(source).expanduser()
+    if path.exists() or not (isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source)):
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, allow_patterns=["card.json", "estimator.safetensors"]))
+    except Exception as error:  # of the Hub, the network or the disk
+        raise EstimatorError(
+            f"{source} is neither a folder here nor an estimator that could be read from the Hugging Face Hub "
+            f"({type(error).__name__}); expected a folder that `eyeline fit` wrote, or an id that can be reached."
+        ) from error
 
 
 def check_model(estimator: Estimator, model: Model) -> None:

@@ -173,6 +173,34 @@ def test_the_estimator_in_the_models_own_folder_is_the_default(tmp_path):
     assert estimator_for(named).id == "mine"
 
 
+def test_an_estimator_can_come_from_the_hub_but_a_folder_of_that_name_goes_first(
+    saved, tmp_path, monkeypatch
+):
+    model, folder = saved
+    asked = []
+
+    def download(repository, *, allow_patterns):
+        asked.append((repository, sorted(allow_patterns)))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert estimator_for(model, "someone/estimator-for-tiny").id == "mine"
+    assert asked == [("someone/estimator-for-tiny", ["card.json", "estimator.safetensors"])]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, tmp_path / "someone" / "here")
+    assert estimator_for(model, "someone/here").id == "mine"
+    assert len(asked) == 1
+
+
+def test_an_estimator_that_the_hub_does_not_give_is_refused_with_one_sentence(saved, monkeypatch):
+    def download(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(EstimatorError, match=r"neither a folder here nor .* \(ConnectionError\)"):
+        estimator_for(saved[0], "someone/estimator")
+
+
 def test_another_model_and_another_number_of_weights_are_refused(saved):
     model, folder = saved
     assert estimator_for(model, folder).id == "mine"
