@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eyeline import adapters
 from eyeline.adapters import Adapter, ImageGrid
-from eyeline.errors import EyelineError, ImageError, PromptError, UnsupportedModelError
+from eyeline.errors import ContextError, EyelineError, ImageError, PromptError, UnsupportedModelError
 from eyeline.images import open_image
 
 MODELS = Path(__file__).parent / "models"  # the embedded models, package data
@@ -70,7 +70,7 @@ class Model:
         counts = [rows * cols // merge**2 for _, rows, cols in grids]
         input_ids = self._expand_image_tokens(self._render(prompt, len(pictures)), counts)
         if len(input_ids) >= self.context_length:
-            raise PromptError(
+            raise ContextError(
                 f"The prompt takes {len(input_ids)} tokens ({sum(counts)} of them for images), and the "
                 f"model's context holds {self.context_length}, its answer included; shorten it or use "
                 "smaller images."
@@ -106,6 +106,12 @@ class Model:
         from eyeline.stream import attribute
 
         return attribute(self, images, prompt, text, **options)
+
+    def watch(self, images: Picture | Sequence[Picture], prompt: str, **options: Any) -> Any:
+        """Streams an answer into a notebook and shows it while it is written: see `eyeline.notebook.watch`."""
+        from eyeline.notebook import watch
+
+        return watch(self, images, prompt, **options)
 
     def _render(self, prompt: Prompt, num_images: int) -> list[int]:
         """Token ids of the turns with one image token for each image."""

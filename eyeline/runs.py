@@ -38,6 +38,13 @@ class Run:
         assert isinstance(self.events[0], Start), "read_run refuses a run without its start"
         return self.events[0]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of a run."""
+        from eyeline.notebook import frame
+        from eyeline.report import render_report
+
+        return frame(render_report(self))
+
 
 class RunWriter:
     """Writes a run while it happens; each event is in the file, whole, when `write` returns.

@@ -7,10 +7,17 @@ const view = createView(document.getElementById("view"), {brand: "Eyeline"});
 view.open({prompt, images, isLive: live});
 for (const event of events) view.take(event);
 if (live) {
+  let taken = 0;
+  const tell = () => parent.postMessage({eyelineHas: taken}, "*");
   addEventListener("message", ({data, source}) => {
     if (source !== parent || !Array.isArray(data?.eyeline)) return;
-    for (const event of data.eyeline) view.take(event);
+    if (data.first > taken) return tell(); // some were sent before this page was there
+    for (const event of data.eyeline.slice(taken - data.first)) {
+      taken += 1;
+      view.take(event);
+    }
   });
+  tell();
 } else {
   view.finish();
 }

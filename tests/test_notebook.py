@@ -1,0 +1,134 @@
+"""The view inside a notebook: what IPython is told to show, and what a browser makes of it."""
+
+import html
+import re
+
+import pytest
+from test_page import browser  # noqa: F401  a fixture
+from test_runs import HOSTILE, make_run
+
+from eyeline import notebook
+from eyeline.adapters import ADAPTERS
+from eyeline.errors import EyelineError
+from eyeline.model import Model
+from eyeline.notebook import frame, message, watch
+from eyeline.report import render_view
+
+
+class Script:
+    """A stream of the events of a run; it may be interrupted after some."""
+
+    def __init__(self, run, interrupt_after: int | None):
+        self.events, self.interrupt_after, self.closed = list(run.events), interrupt_after, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.interrupt_after == 0:
+            self.interrupt_after = None
+            raise KeyboardInterrupt
+        if self.interrupt_after is not None:
+            self.interrupt_after -= 1
+        if not self.events:
+            raise StopIteration
+        return self.events.pop(0)
+
+    def close(self):
+        del self.events[:-1]  # what is on its way: the end
+
+
+class Scripted(Model):
+    def stream(self, images, prompt, **options):
+        return self.hf
+
+
+def scripted(run, interrupt_after: int | None = None) -> Scripted:
+    return Scripted("scripted", Script(run, interrupt_after), None, None, ADAPTERS["qwen3_vl"], "")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What an IPython shell publishes: (data, display id, whether it replaces) in order."""
+    pytest.importorskip("IPython", reason="needs pip install ipython")
+    from IPython.core.displaypub import CapturingDisplayPublisher
+    from IPython.core.interactiveshell import InteractiveShell
+
+    monkeypatch.setattr(notebook, "EACH_S", 0.0)
+    shell = InteractiveShell.instance()
+    publisher = CapturingDisplayPublisher(shell=shell)
+    monkeypatch.setattr(shell, "display_pub", publisher)
+    yield publisher.outputs
+    InteractiveShell.clear_instance()
+
+
+def test_watching_shows_a_frame_feeds_it_and_ends_with_the_whole_run(shown):
+    run = make_run(extra=HOSTILE)
+    watched = watch(scripted(run), run.images, run.prompt, temperature=0)
+    assert (watched.run.prompt, watched.run.events) == (run.prompt, run.events)
+    assert watched.answer == "It is 7."
+    assert repr(watched) == "Watched(answer='It is 7.')"
+    kinds = [next(iter(output["data"])) for output in shown]
+    assert kinds[:2] == ["text/html", "text/html"]
+    assert kinds[2:-2] == ["application/javascript"] * len(run.events)
+    assert shown[-2]["data"]["text/html"] == ""  # the feed is emptied
+    last = shown[-1]
+    assert last["update"]
+    assert last["transient"] == shown[0]["transient"]  # in the place of the first
+    assert last["data"]["text/html"].count("<iframe") == 1
+    assert "<script>" not in last["data"]["text/html"]
+
+
+def test_an_interrupted_answer_keeps_what_came(shown):
+    run = make_run()
+    model = scripted(run, interrupt_after=4)
+    watched = watch(model, run.images, run.prompt)
+    assert watched.run.events == (*run.events[:4], run.events[-1])
+    assert model.hf.closed
+
+
+def test_outside_of_a_notebook_it_says_what_else_to_use():
+    run = make_run()
+    with pytest.raises(EyelineError, match=r"model\.stream, or `eyeline serve`"):
+        watch(scripted(run), run.images, run.prompt)
+
+
+def test_a_finished_run_shows_itself():
+    page = make_run()._repr_html_()
+    assert page.startswith("<iframe")
+    assert 'sandbox="allow-scripts"' in page
+    inside = html.unescape(re.search(r'srcdoc="([^"]*)"', page)[1])
+    assert inside.startswith("<!doctype html>")
+    assert "default-src 'none'" in inside
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("late", [False, True])
+def test_the_frame_shows_every_event_whether_it_loads_before_them_or_after(browser, late):  # noqa: F811
+    run = make_run()
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    failed = []
+    page.on("pageerror", lambda error: failed.append(str(error)))
+    page.set_content("<main></main>")
+    put = "html => { document.querySelector('main').innerHTML = html; }"
+    live = frame(render_view(run.prompt, run.images, [], live=True), "eyeline-1")
+    inside = page.frame_locator("iframe")
+    if not late:
+        page.evaluate(put, live)
+        inside.locator("h1").wait_for()
+    for sent, end in ((0, 3), (3, 9), (9, len(run.events))):
+        page.evaluate(message("eyeline-1", run.events[:end], sent))
+        if late and not sent:
+            page.evaluate(put, live)  # the first message found no frame
+    inside.locator(".answer .span").wait_for()
+    assert inside.locator(".answer .text").inner_text() == "It is 7."
+    assert inside.locator(".span").count() == 3
+    assert failed == []
+    context.close()
