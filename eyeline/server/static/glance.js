@@ -6,7 +6,7 @@ import {sum} from "./run.js";
 import {amount, plain, several} from "./words.js";
 
 const MOST_HEIGHT = 320; // CSS pixels of the matrix
-const WIDEST = 56; // CSS pixels of a column
+const WIDEST = 72; // CSS pixels of a column
 
 /** `on.over(span or null, region or null, event)` and `on.pick(span, region)` hear of the pointer. */
 export function createGlance(on) {

@@ -98,11 +98,11 @@ export function drawGlyph(canvas, span, run) {
   }));
   Object.assign(canvas, {width, height});
   canvas.style.aspectRatio = `${width} / ${height}`;
-  const strength = Math.sqrt(Math.min(1, span.visual / run.mostVisual)), top = largest(peaks.flat()) || 1;
+  const strength = Math.min(1, span.visual / run.mostVisual) ** .5, top = largest(peaks.flat()) || 1;
   const context = canvas.getContext("2d"), style = getComputedStyle(canvas);
   const colours = {up: style.getPropertyValue("--up"), down: style.getPropertyValue("--down")};
   peaks.forEach((line, y) => line.forEach((x, i) => {
-    context.globalAlpha = (Math.abs(x) / top) ** .8 * strength;
+    context.globalAlpha = Math.min(1, (Math.abs(x) / top) ** .6 * (.15 + .85 * strength));
     context.fillStyle = x < 0 ? colours.down : colours.up;
     context.fillRect(i, y, 1, 1);
   }));

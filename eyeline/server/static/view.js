@@ -167,6 +167,7 @@ export function createView(root, actions = {}) {
       other.element.tabIndex = other.number === Math.max(0, shown) ? 0 : -1;
       other.bar.classList.toggle("on", on);
     }
+    root.classList.toggle("lit", run.spans.length > 0);
     film.offerNewest(live && pinned);
     about.show(run, span, marked());
     glance.update(run, number, marked());
