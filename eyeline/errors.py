@@ -14,7 +14,11 @@ class UnsupportedModelError(EyelineError):
 
 
 class PromptError(EyelineError):
-    """A prompt that is empty, or longer than the model's context."""
+    """A prompt that is empty, or that the model cannot take."""
+
+
+class ContextError(PromptError):
+    """A prompt that does not fit into the model's context."""
 
 
 class RegionError(EyelineError):
