@@ -18,11 +18,12 @@ from eyeline.events import SpanAttribution, Start
 from eyeline.report import FLOORS, is_dark
 from eyeline.runs import Run
 
-HEIGHT = 420  # pixels of the images
-WIDEST = 900  # pixels of all images together
+HEIGHT = 360  # pixels of the images
+WIDEST = 800  # pixels of all images together
 CAPTION = 84  # pixels below them
 MOST_SPANS = 120  # of a longer run every second, third, ... span is shown
-STILL_MS, MOVE_MS, MOVES = 1100, 60, 4  # a span stands, then moves to the next in so many frames
+STILL_MS, MOVE_MS, MOVES = 1100, 70, 3  # a span stands, then moves to the next in so many frames
+COLOURS = 255  # of the palette
 PAPER, INK, SOFT, ACCENT = (250, 248, 245), (31, 29, 26), (104, 100, 93), (201, 60, 32)
 # from no effect to the strongest, as on the page: multiplied into light images, screened onto dark ones
 LIGHT_UP = ((255, 255, 255), (255, 228, 190), (253, 184, 108), (240, 113, 58), (201, 44, 30))
@@ -69,7 +70,7 @@ def _grounds(run: Run) -> list[tuple[UInt8[np.ndarray, "height width 3"], bool]]
         grey = colour.mean(axis=2, keepdims=True)
         dark = is_dark(image)
         faded = 0.25 * colour + 0.75 * grey
-        pale = faded * 0.62 if dark else 255 - (255 - faded) * 0.62
+        pale = faded * 0.62 if dark else 255 - (255 - faded) * 0.75
         grounds.append((pale.astype(np.uint8), dark))
     return grounds
 
@@ -124,7 +125,7 @@ def _palette(frames: Sequence[Image.Image]) -> Image.Image:
     sheet = Image.new("RGB", (frames[0].width, frames[0].height * len(sample)))
     for number, frame in enumerate(sample):
         sheet.paste(frame, (0, number * frame.height))
-    return sheet.quantize(255, method=Image.Quantize.MEDIANCUT)
+    return sheet.quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
 
 
 def _evenly(frames: Sequence[Image.Image], most: int) -> Iterator[Image.Image]:

@@ -168,7 +168,10 @@ async function askWithout(run, regions, place) {
     for await (const chunk of client.events("/v1/ask-without", {body: {run: run.id, regions, stream: true}, signal: abort.signal})) {
       if (chunk.error) throw new Error(chunk.error.message);
       const event = chunk.eyeline;
-      if (event?.event === "text") (event.channel === "answer" ? now : thinking).append(event.text);
+      if (event?.event === "text") {
+        const part = event.channel === "answer" ? now : thinking;
+        part.textContent = (part.textContent + event.text).trimStart();
+      }
       if (event?.event === "error") verdict.textContent = event.message;
       finished ||= event?.event === "done" && event.reason !== "error";
     }
