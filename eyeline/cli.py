@@ -350,6 +350,75 @@ def fit(run, out, kinds, name) -> None:
     click.echo(f"Estimator: {out} (Pearson loss {estimator.card['pearson_loss']})", err=True)
 
 
+@main.command()
+@MODEL
+@ESTIMATOR
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="TCP port.")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("eyeline-data"),
+    show_default=True,
+    help="Folder that runs are kept in.",
+)
+@click.option(
+    "--api-key",
+    envvar="EYELINE_API_KEY",
+    show_default="none",
+    help="Key that clients send; others on this machine can read it here, so better EYELINE_API_KEY or a file.",
+)
+@click.option(
+    "--api-key-file", type=click.File(encoding="utf-8"), show_default="none", help="File of the key."
+)
+@click.option(
+    "--no-key",
+    is_flag=True,
+    help="Serve without a key on an address that others can reach.",
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    show_default="none",
+    help="Name that this server is reached by. Repeatable.",
+)
+@click.option(
+    "--allow-remote-images",
+    multiple=True,
+    metavar="HOST",
+    show_default="none",
+    help="Host that images may be fetched from. Repeatable.",
+)
+@click.option(
+    "--max-tokens", type=TOKENS, default=4096, show_default=True, help="Tokens of an answer, at most."
+)
+@click.option(
+    "--queue", type=click.IntRange(1), default=64, show_default=True, help="Questions that may wait."
+)
+@click.option(
+    "--grace", type=_Real(0), default=30, show_default=True, help="Seconds that questions have when it stops."
+)
+def serve(
+    model_id, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, **options
+) -> None:
+    """Serve a page to watch the model on, and an API that OpenAI's clients speak."""
+    try:
+        from eyeline.server import app
+    except ModuleNotFoundError as error:
+        raise EyelineError(
+            f"The server needs {error.name}, which is not installed: pip install 'eyeline[server]'."
+        ) from error
+    from eyeline.server.safety import Settings
+
+    if api_key_file is not None:
+        api_key = _read_text(api_key_file).strip()
+    settings = Settings(
+        api_key=api_key or None, allow_no_key=no_key, allow_hosts=allow_host, remote_images=allow_remote_images, **options
+    )  # fmt: skip
+    click.echo(f"Loading {model_id} ...", err=True)
+    app.serve(settings, model_id, estimator, ready=lambda url: click.echo(f"Serving {url}", err=True))
+
+
 def _follow(
     begin: Callable[[Any, list[Image.Image]], Any],
     model_id: str,

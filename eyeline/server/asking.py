@@ -1,0 +1,350 @@
+"""A question from the moment it is let in to its last event, whoever reads it and however slowly.
+
+The model's events go into the run's log; responses follow the log. The readers of a run hold a lease on it: when the
+last one is gone the question is cancelled if it is still on, and its run is removed unless it is to be kept.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from eyeline.errors import DataError
+from eyeline.events import Done, Error, Event, Reason, SpanAttribution, Start, Text, from_json
+from eyeline.images import open_image
+from eyeline.model import ALIASES
+from eyeline.server.chunks import Envelope
+from eyeline.server.engine import Engine, EngineDiedError, EngineRefusedError
+from eyeline.server.line import Line, Ticket
+from eyeline.server.metrics import Metrics
+from eyeline.server.pictures import read_pictures
+from eyeline.server.question import (
+    LARGEST_SEED,
+    ChatRequest,
+    check,
+    conversation,
+    image_urls,
+    max_tokens,
+    stops_of,
+    text_of,
+)
+from eyeline.server.request_error import RequestError, not_found
+from eyeline.server.safety import Settings
+from eyeline.server.store import Log, Row, Store
+
+ATTEMPTS = 3  # of a question that the model's process dies on
+STOPPED = "The server is stopping: generation was ended."
+CODES = {"ContextError": "context_length_exceeded", "ImageError": "invalid_image"}
+
+
+class Asking:
+    """One question that waits, runs or has just ended."""
+
+    def __init__(self, row: Row, log: Log, ticket: Ticket, job: int, prompt_tokens: int) -> None:
+        self.row, self.log, self.ticket, self.job = row, log, ticket, job
+        self.prompt_tokens = prompt_tokens
+        self.readers = 0
+        self.running = False
+        self.over = asyncio.Event()
+        self.failure: RequestError | None = None  # instead of a last event
+        self.token_ids: list[int] = []
+        self.done: Done | None = None
+        self.stopped: str | None = None  # why it was cancelled, where its reader is to know
+        self.cancelled = False
+        self.task: asyncio.Task[None]
+        # what the log holds already
+        self.started, self.texts, self.spans, self.answer = False, 0, 0, ""
+
+    @property
+    def envelope(self) -> Envelope:
+        return Envelope(self.row.id, int(self.row.created), self.row.model)
+
+    def news(self, event: Event) -> bool:
+        """Whether an event is to be written: after a restart the same ones come again."""
+        match event:
+            case Start():
+                return not self.started
+            case Text():
+                self._seen_texts += 1
+                return self._seen_texts > self.texts
+            case SpanAttribution():
+                return event.index >= self.spans
+        return True
+
+    def begin_attempt(self) -> None:
+        self._seen_texts = 0
+
+    def write(self, event: Event) -> None:
+        match event:
+            case Start():
+                self.started = True
+            case Text():
+                self.texts += 1
+                self.answer += event.text if event.channel == "answer" else ""
+            case SpanAttribution():
+                self.spans = event.index + 1
+            case Done():
+                self.done = event
+        self.log.write(event)
+
+
+class Desk:
+    """Lets questions in, and sees each of them through."""
+
+    def __init__(
+        self, engine: Engine, store: Store, line: Line, settings: Settings, metrics: Metrics
+    ) -> None:
+        self.engine, self.store, self.line, self.settings, self.metrics = (
+            engine,
+            store,
+            line,
+            settings,
+            metrics,
+        )
+        self.open: dict[str, Asking] = {}
+        self.stopping = False
+        self._cancelling: set[asyncio.Task[None]] = set()
+        self._preparing = asyncio.Semaphore(2)  # decoded images in memory
+
+    def check_open(self) -> None:
+        if self.stopping:
+            raise RequestError(503, "stopping", "The server is stopping; ask again when it is back.")
+        self.line.check_room()
+
+    # --- letting in
+
+    async def ask(self, request: ChatRequest, client: str) -> Asking:
+        """Raises a `RequestError` for all that can be found before it is the question's turn."""
+        about = self.engine.about
+        if request.model is not None and request.model not in self.names:
+            raise RequestError(
+                404,
+                "model_not_found",
+                f"The model {request.model[:100]!r} is not served here; expected {about.name!r}.",
+                param="model",
+            )
+        check(request, self.settings)
+        options: dict[str, Any] = {
+            "max_new_tokens": max_tokens(request),
+            "stop": stops_of(request),
+            "seed": secrets.randbelow(LARGEST_SEED) if request.seed is None else request.seed,
+            "regions": request.eyeline.regions,
+        }
+        for name in ("temperature", "top_p"):
+            if (value := getattr(request, name)) is not None:
+                options[name] = value
+        question = {"messages": conversation(request.messages), "options": options, "hidden": None}
+        urls, prompt = image_urls(request.messages), text_of(request.messages[-1])
+        run = self.store.new_id()
+        async with self._preparing:
+            self.check_open()
+            writer = await asyncio.to_thread(
+                lambda: self.store.prepare(run, read_pictures(urls, self.settings), prompt)
+            )
+        return await self._let_in(run, writer, question, client, saved=request.eyeline.save)
+
+    async def ask_without(self, row: Row, hidden: Mapping[str, Any], client: str, *, saved: bool) -> Asking:
+        """The question of a run again; `hidden` holds `run`, `regions`, `method` and `grids`."""
+        folder = self.store.folder_of(row)
+        run = self.store.new_id()
+        async with self._preparing:
+            self.check_open()
+            writer = await asyncio.to_thread(
+                lambda: self.store.prepare(
+                    run,
+                    [open_image(folder / f"image-{number}.png") for number in range(row.images)],
+                    row.prompt,
+                )
+            )
+        return await self._let_in(run, writer, {**row.question, "hidden": hidden}, client, saved=saved)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the model may be called."""
+        name = self.engine.about.name
+        return (name, *(alias for alias, meant in ALIASES.items() if meant == name))
+
+    async def _let_in(
+        self, run: str, writer: Any, question: dict[str, Any], client: str, *, saved: bool
+    ) -> Asking:
+        about, settings = self.engine.about, self.settings
+        images = len(writer.images)
+        log = self.store.add(run, writer, about.name, question, saved=saved)
+        try:
+            tokens = await self._count(run, images, question["messages"])
+            options, room = question["options"], about.context - tokens
+            wanted = options["max_new_tokens"]
+            if wanted is not None and wanted > room:
+                raise RequestError(
+                    400,
+                    "context_length_exceeded",
+                    f"max_tokens is {wanted}, but the prompt takes {tokens} tokens and the context holds "
+                    f"{about.context}; expected 1 to {room}.",
+                    param="max_tokens",
+                )
+            options["max_new_tokens"] = wanted or min(settings.max_tokens, room)
+            self.check_open()
+            ticket = self.line.enter(client)
+        except BaseException:
+            log.close()
+            self.store.discard(run)
+            raise
+        asking = Asking(self.store.get(run), log, ticket, self.engine.number(), tokens)
+        asking.row.question["options"].update(options)  # pyright: ignore
+        self.open[run] = asking
+        self.metrics.queue.set(len(self.line))
+        asking.task = asyncio.create_task(self._see_through(asking), name=run)
+        return asking
+
+    async def _count(self, run: str, images: int, messages: Any) -> int:
+        """Tokens of the prompt."""
+        for _ in range(ATTEMPTS):
+            try:
+                folder = str(self.store.folder / run)
+                found = await self.engine.call("check", folder=folder, images=images, messages=messages)
+                return found["prompt_tokens"]
+            except EngineRefusedError as error:
+                code = CODES.get(error.kind, "invalid_value")
+                raise RequestError(400, code, str(error), param="messages") from None
+            except EngineDiedError:
+                continue
+        raise RequestError(500, "internal", "The model's process died on this request.")
+
+    # --- seeing through
+
+    async def _see_through(self, asking: Asking) -> None:
+        try:
+            await asking.ticket.turn()
+            asking.running = True
+            self.metrics.queue.set(len(self.line))
+            for _ in range(ATTEMPTS):
+                try:
+                    await self._generate(asking)
+                    break
+                except EngineDiedError:
+                    if asking.cancelled:
+                        self._end(asking, asking.stopped, "cancelled")
+                        break
+            else:
+                self._end(asking, f"The model's process died {ATTEMPTS} times on this question.", "error")
+        except asyncio.CancelledError:  # while it waited
+            self._end(asking, asking.stopped, "cancelled")
+        except EngineRefusedError as error:
+            self._end(asking, str(error), "error")
+        except DataError as error:
+            self._lose(asking, RequestError(500, "internal", str(error)))
+        except Exception as error:
+            self._end(asking, f"Generation failed: {type(error).__name__}.", "error")
+            raise
+        finally:
+            asking.ticket.leave()
+            self.metrics.queue.set(len(self.line))
+            asking.log.close()
+            asking.over.set()
+            self._forget(asking)
+
+    async def _generate(self, asking: Asking) -> None:
+        question = asking.row.question
+        asking.begin_attempt()
+        done, told = None, False
+        async for message in self.engine.stream(
+            "ask",
+            job=asking.job,
+            folder=str(self.store.folder_of(asking.row)),
+            images=asking.row.images,
+            messages=question["messages"],
+            options=question["options"],
+            hidden=question["hidden"],
+        ):
+            if message.kind == "result":
+                asking.token_ids = message.values["token_ids"]
+                assert done is not None, "the last event of a stream"
+                self.store.finish(asking.row.id, done, asking.token_ids)
+                if asking.stopped:
+                    asking.write(Error(asking.stopped))
+                asking.write(done)
+                return
+            if asking.cancelled and not told:  # perhaps while the process was started again
+                told = True
+                await self.engine.cancel(asking.job)
+            event = from_json(message.line.decode())
+            if isinstance(event, Done):
+                done = event  # written when its ids are there
+                self.metrics.count(event)
+            elif asking.news(event):
+                asking.write(event)
+                self.metrics.count(event)
+
+    def _end(self, asking: Asking, message: str | None, reason: Reason) -> None:
+        """The last events of a question that the model did not end itself."""
+        if not asking.started:
+            status, code = (503, "stopping") if reason == "cancelled" else (500, "internal")
+            return self._lose(asking, RequestError(status, code, message or "The question was cancelled."))
+        try:
+            if message is not None:
+                asking.write(Error(message))
+            done = Done(asking.answer, asking.prompt_tokens, len(asking.token_ids), 0.0, 0.0, reason)
+            self.store.finish(asking.row.id, done, asking.token_ids)
+            asking.write(done)
+        except DataError as error:
+            self._lose(asking, RequestError(500, "internal", str(error)))
+
+    def _lose(self, asking: Asking, failure: RequestError) -> None:
+        asking.failure = failure
+
+    def _forget(self, asking: Asking) -> None:
+        """Removes what nobody reads and nobody is to keep."""
+        if asking.over.is_set() and not asking.readers:
+            self.open.pop(asking.row.id, None)
+            if not asking.row.saved or not asking.started:
+                self.store.discard(asking.row.id)
+
+    @contextmanager
+    def reading(self, asking: Asking, *, keeps: bool = True) -> Iterator[Asking]:
+        """A lease; when the last one that `keeps` the question on is gone, it is cancelled."""
+        asking.readers += 1
+        try:
+            yield asking
+        finally:
+            asking.readers -= 1
+            if keeps:
+                self.cancel(asking)
+            self._forget(asking)
+
+    def cancel(self, asking: Asking, why: str | None = None) -> None:
+        if asking.over.is_set() or asking.cancelled:
+            return
+        asking.cancelled, asking.stopped = True, why
+        if asking.running:
+            task = asyncio.create_task(self.engine.cancel(asking.job))
+            self._cancelling.add(task)
+            task.add_done_callback(self._cancelling.discard)
+        else:
+            asking.task.cancel()
+
+    async def stop(self) -> None:
+        """Ends what is still on, and says so to those who read it."""
+        self.stopping = True
+        for asking in list(self.open.values()):
+            self.cancel(asking, STOPPED)
+        for asking in list(self.open.values()):
+            await asyncio.wait({asking.task}, timeout=5)
+
+    # --- looking up
+
+    def find(self, run: str) -> Row:
+        """A run that is saved or being read. Raises a `RequestError`."""
+        row = self.store.get(run)
+        if not row.saved and run not in self.open:
+            raise not_found("such run")
+        return row
+
+    async def finished(self, run: str) -> AsyncIterator[None]:
+        """Yields now and then until a run is over."""
+        while (asking := self.open.get(run)) is not None and not asking.over.is_set():
+            yield
+            try:
+                await asyncio.wait_for(asking.over.wait(), self.settings.heartbeat)
+            except TimeoutError:
+                continue

@@ -1,0 +1,208 @@
+"""The bodies of requests: what OpenAI's clients send, checked as far as it can be without the model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from eyeline.server.request_error import RequestError
+from eyeline.server.safety import Settings
+
+LARGEST_SEED = 2**63 - 1
+Finite = Field(allow_inf_nan=False)
+
+
+class Body(BaseModel):
+    """Fields that we do not know are ignored: OpenAI's clients send some."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(Body):
+    url: str = Field(description="data:image/png;base64,... or, of allowed hosts, http(s)://...")
+
+
+class ImagePart(Body):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+class Turn(Body):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part] | None = None
+
+
+class StreamOptions(Body):
+    include_usage: bool = False
+
+
+class Extension(Body):
+    save: bool = False
+    regions: Literal["native", "grid", "random"] = "native"
+
+
+class ChatRequest(Body):
+    """`POST /v1/chat/completions`"""
+
+    messages: list[Turn] = Field(min_length=1)
+    model: str | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: Annotated[float, Finite] | None = Field(None, ge=0, le=2)
+    top_p: Annotated[float, Finite] | None = Field(None, gt=0, le=1)
+    stop: str | list[str] | None = None
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
+    return_token_ids: bool | None = False
+    eyeline: Extension = Extension()
+    n: Literal[1] | None = None
+    tools: list[Any] | None = Field(None, max_length=0)
+    functions: list[Any] | None = Field(None, max_length=0)
+    logprobs: Literal[False] | None = None
+    response_format: dict[str, Any] | None = None
+
+
+class VerifyRequest(Body):
+    """`POST /v1/verify`"""
+
+    run: str
+    span: int = Field(ge=0, le=2**31)
+    regions: list[Annotated[int, Field(ge=0, le=2**31)]] | None = Field(None, min_length=1, max_length=4096)
+
+
+class AskWithoutRequest(Body):
+    """`POST /v1/ask-without`"""
+
+    run: str
+    regions: list[Annotated[int, Field(ge=0, le=2**31)]] = Field(min_length=1, max_length=4096)
+    stream: bool | None = True
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = False
+    save: bool | None = None
+
+
+Some = TypeVar("Some", bound=Body)
+
+
+def parse(kind: type[Some], body: bytes) -> Some:
+    """Raises a `RequestError` that names the first thing that is wrong."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        if first["type"] == "json_invalid":
+            raise RequestError(400, "invalid_json", f"The body is not JSON: {first['msg']}.") from None
+        place = ".".join(
+            str(step) for step in first["loc"] if step not in ("str", "text", "image_url", "int")
+        )
+        raise RequestError(
+            400, "invalid_value", _sentence(place, first["msg"]), param=place[:200] or None
+        ) from None
+
+
+def _sentence(place: str, problem: str) -> str:
+    sentence = f"{place[:200] or 'The body'}: {problem}."
+    if place in ("tools", "functions", "n", "logprobs"):
+        return f"{sentence} This is not offered here; leave `{place}` out."
+    return sentence
+
+
+def check(request: ChatRequest, settings: Settings) -> None:
+    """What is wrong with a conversation, apart from its images. Raises a `RequestError`."""
+    turns = request.messages
+    if len(turns) > settings.max_messages:
+        raise RequestError(
+            400, "invalid_value", f"At most {settings.max_messages} messages are expected.", param="messages"
+        )
+    if turns[-1].role != "user":
+        raise RequestError(
+            400, "invalid_value", "The last message must be the user's, with a question.", param="messages"
+        )
+    if not text_of(turns[-1]).strip():
+        raise RequestError(
+            400, "invalid_value", "The last message has no text; ask a question.", param="messages"
+        )
+    images = image_urls(turns)
+    if len(images) > settings.max_images:
+        raise RequestError(
+            400,
+            "too_many_images",
+            f"The request has {len(images)} images; expected at most {settings.max_images}.",
+            param="messages",
+        )
+    if any(turn.role != "user" and image_urls([turn]) for turn in turns):
+        raise RequestError(
+            400, "invalid_value", "Images belong into messages of the role `user`.", param="messages"
+        )
+    stops = stops_of(request)
+    if len(stops) > 4 or not all(0 < len(stop) <= 256 for stop in stops):
+        raise RequestError(
+            400, "invalid_value", "`stop` takes up to 4 texts of 1 to 256 characters.", param="stop"
+        )
+    kind = (request.response_format or {}).get("type", "text")
+    if kind != "text":
+        raise RequestError(
+            400, "invalid_value", "Only text is written here; leave `response_format` out.",
+            param="response_format",
+        )  # fmt: skip
+    wanted = max_tokens(request)
+    if wanted is not None and wanted > settings.max_tokens:
+        raise RequestError(
+            400,
+            "invalid_value",
+            f"max_tokens is {wanted}; expected at most {settings.max_tokens}.",
+            param="max_tokens",
+        )
+
+
+def max_tokens(request: ChatRequest) -> int | None:
+    return request.max_completion_tokens or request.max_tokens
+
+
+def stops_of(request: ChatRequest) -> list[str]:
+    return [request.stop] if isinstance(request.stop, str) else request.stop or []
+
+
+def text_of(turn: Turn) -> str:
+    if isinstance(turn.content, str):
+        return turn.content
+    return "\n".join(part.text for part in turn.content or () if isinstance(part, TextPart))
+
+
+def image_urls(turns: Sequence[Turn]) -> list[str]:
+    return [
+        part.image_url.url
+        for turn in turns
+        if isinstance(turn.content, list)
+        for part in turn.content
+        if isinstance(part, ImagePart)
+    ]
+
+
+def conversation(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """The turns as `Model.inputs` takes them."""
+
+    def content(turn: Turn) -> str | list[Mapping[str, str]]:
+        if not isinstance(turn.content, list):
+            return _plain(turn.content or "")
+        return [
+            {"type": "text", "text": _plain(part.text)} if isinstance(part, TextPart) else {"type": "image"}
+            for part in turn.content
+        ]
+
+    roles = {"developer": "system"}
+    return [{"role": roles.get(turn.role, turn.role), "content": content(turn)} for turn in turns]
+
+
+def _plain(text: str) -> str:
+    """Without lone surrogates, which no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode()

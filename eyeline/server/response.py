@@ -1,0 +1,117 @@
+"""Streams of server-sent events that end as soon as their client is gone."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, aclosing
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from eyeline.server.asking import Asking
+from eyeline.server.chunks import comment, sse
+from eyeline.server.metrics import Metrics
+from eyeline.server.request_error import RequestError, error_object
+
+
+class EventStream(Response):
+    """Sends what an iterator yields, and closes it when the client goes away; then leaves `leases`."""
+
+    def __init__(self, parts: AsyncIterator[bytes], leases: ExitStack, metrics: Metrics) -> None:
+        super().__init__(media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self.parts, self.leases, self.metrics = parts, leases, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self.leases, self.metrics.streams.track_inprogress():
+            sending = asyncio.create_task(self._send(send))
+            listening = asyncio.create_task(wait_until_gone(receive))
+            try:
+                await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (sending, listening):
+                    task.cancel()
+                await asyncio.wait({sending, listening})
+        if not sending.cancelled() and (error := sending.exception()) is not None:
+            raise error
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with aclosing(self.parts) as parts:  # pyright: ignore
+            async for part in parts:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def follow(
+    asking: Asking, request_id: str, heartbeat: float, *, usage: bool, token_ids: bool
+) -> AsyncIterator[bytes]:
+    """A question's chunks, as they come."""
+    envelope = asking.envelope
+    yield comment("hello")  # the headers, at once
+    async for line in asking.log.follow(heartbeat):
+        if line:
+            yield sse(envelope.event(line.decode()))
+        else:
+            yield comment("" if asking.running else f"waiting, {asking.ticket.before} before you")
+    await asking.over.wait()
+    done = asking.done
+    if asking.failure is not None or done is None or done.reason == "error":
+        failure = asking.failure or RequestError(500, "internal", "Generation failed; the events say why.")
+        yield sse(error_object(failure, request_id))
+        return
+    yield sse(envelope.last(done, asking.token_ids if token_ids else None))
+    if usage:
+        yield sse(envelope.usage(done))
+    yield b"data: [DONE]\n\n"
+
+
+async def gather(asking: Asking, *, token_ids: bool) -> dict[str, Any]:
+    """A question's completion, when it is over. Raises a `RequestError` where it failed."""
+    await asking.over.wait()
+    if asking.failure is not None or asking.done is None:
+        raise asking.failure or RequestError(500, "internal", "Generation failed.")
+    lines = [line.decode() async for line in asking.log.follow(0)]
+    if asking.done.reason == "error":
+        raise RequestError(500, "internal", "Generation failed; ask again.")
+    if asking.stopped is not None:
+        raise RequestError(503, "stopping", asking.stopped)
+    return asking.envelope.completion(lines, asking.token_ids if token_ids else None)
+
+
+async def unless_gone(work: Any, receive: Receive) -> Any:
+    """The result of `work`, which is cancelled when the client goes away; then None."""
+    working = asyncio.ensure_future(work)
+    listening = asyncio.create_task(wait_until_gone(receive))
+    try:
+        await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, listening):
+            task.cancel()
+        await asyncio.wait({working, listening})
+
+
+async def as_sse(events: AsyncIterator[dict[str, Any]], heartbeat: float) -> AsyncIterator[bytes]:
+    """Any events, with a comment whenever none came for a while."""
+    yield comment("hello")
+    async with aclosing(events) as some:  # pyright: ignore
+        following = asyncio.ensure_future(anext(some, None))
+        try:
+            while True:
+                await asyncio.wait({following}, timeout=heartbeat)
+                if not following.done():
+                    yield comment()
+                    continue
+                if (event := following.result()) is None:
+                    return
+                yield sse(event)
+                following = asyncio.ensure_future(anext(some, None))
+        finally:
+            following.cancel()
+            await asyncio.wait({following})

@@ -1,0 +1,124 @@
+"""The real ablation of one span of a run, a few regions at a time, behind all questions."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from scipy.stats import spearmanr
+
+from eyeline.events import SpanAttribution, Start, from_json
+from eyeline.runs import EVENTS
+from eyeline.server.asking import Desk
+from eyeline.server.engine import EngineDiedError, EngineRefusedError
+from eyeline.server.request_error import RequestError, not_found
+from eyeline.server.store import Row
+
+AT_ONCE = 4  # regions between two looks at whether a question waits
+
+
+def rank_agreement(predicted: Sequence[float], actual: Sequence[float]) -> float | None:
+    """Spearman's correlation; None under three regions, or where one side is constant."""
+    if len(predicted) < 3 or len(set(predicted)) == 1 or len(set(actual)) == 1:
+        return None
+    found: Any = spearmanr(predicted, actual)
+    return round(float(found.statistic), 4)
+
+
+def read_span(desk: Desk, row: Row, index: int) -> tuple[Start, SpanAttribution]:
+    """A span of a run, as far as it is written. Raises a `RequestError`."""
+    start = None
+    with (desk.store.folder_of(row) / EVENTS).open("rb") as file:
+        for line in file:
+            event = from_json(line.decode())
+            if isinstance(event, Start):
+                start = event
+            elif isinstance(event, SpanAttribution) and event.index == index and start is not None:
+                return start, event
+    raise not_found(f"span {index} in the run")
+
+
+def check_same_model(desk: Desk, row: Row) -> None:
+    if row.model != desk.engine.about.name:
+        raise RequestError(
+            409,
+            "conflict",
+            f"The run was made with {row.model!r}; start the server with that model to measure it.",
+        )
+
+
+def check_regions(start: Start, regions: Sequence[int]) -> None:
+    count = 1 + max((label for grid in start.regions for cells in grid for label in cells), default=-1)
+    if not all(region < count for region in regions):
+        raise RequestError(
+            400,
+            "invalid_value",
+            f"The run has {count} regions; expected numbers from 0 to {count - 1}.",
+            param="regions",
+        )
+
+
+async def verify(
+    desk: Desk, row: Row, start: Start, span: SpanAttribution, regions: Sequence[int] | None, client: str
+) -> AsyncIterator[dict[str, Any]]:
+    """What `POST /v1/verify` sends; None of it is kept."""
+    async for _ in desk.finished(row.id):
+        yield {"event": "waiting"}
+    row = desk.store.get(row.id)
+    hidden = row.question["hidden"] or {"regions": [], "method": desk.engine.about.method}
+    already, method = list(hidden["regions"]), hidden["method"]
+    wanted = list(dict.fromkeys(range(len(span.effects)) if regions is None else regions))
+    if regions is None:
+        wanted.sort(key=lambda region: -abs(span.effects[region]))
+    predicted: list[float] = []
+    actual: list[float] = []
+    try:
+        if span.end > len(row.token_ids):
+            raise EngineRefusedError("The run was cut short: the token ids of this span were not kept.", "")
+        for first in range(0, len(wanted), AT_ONCE):
+            some = wanted[first : first + AT_ONCE]
+            subsets = [already, *([*already, region] for region in some)]
+            ticket = desk.line.enter(client, patient=True)
+            try:
+                if not ticket.called.done():
+                    yield {"event": "waiting"}
+                await ticket.turn()
+                found = await desk.engine.call(
+                    "ablate",
+                    folder=str(desk.store.folder_of(row)),
+                    images=row.images,
+                    messages=row.question["messages"],
+                    token_ids=list(row.token_ids[: span.end]),
+                    start=span.start,
+                    grids=start.regions,
+                    subsets=subsets,
+                    method=method,
+                )
+            finally:
+                ticket.leave()
+            base, *drops = found["drops"]
+            if not first:
+                log_prob = found["log_prob"] - (base if already else 0)
+                yield {"event": "baseline", "log_prob": log_prob, "method": method, "total": len(wanted)}
+            for region, drop in zip(some, drops, strict=True):
+                predicted.append(span.effects[region])
+                actual.append(drop - (base if already else 0))
+                yield {
+                    "event": "region",
+                    "region": region,
+                    "predicted": predicted[-1],
+                    "actual": actual[-1],
+                    "rank_agreement": rank_agreement(predicted, actual),
+                    "done": len(actual),
+                    "total": len(wanted),
+                }
+    except (EngineRefusedError, RequestError) as error:
+        yield {"event": "error", "message": str(error)}
+    except EngineDiedError:
+        yield {"event": "error", "message": "The model's process died while it measured; verify again."}
+    else:
+        agreement = rank_agreement(predicted, actual)
+        yield {
+            "event": "done",
+            "rank_agreement": agreement,
+            "done": len(actual),
+            "total": len(wanted),
+        }
