@@ -396,6 +396,7 @@ def _generate(
         Same calls in the same order, so the same ids as `generate` after `torch.manual_seed`.
         """
         nonlocal reason
+        ends = _ending(stopping_criteria)
         outputs = hf._prefill(input_ids, generation_config, kwargs)
         state.hand_over(_Job(capture, None, capture.mark()))
         state.begun = time.perf_counter()
@@ -408,10 +409,11 @@ def _generate(
             else:
                 token = scores.argmax(-1, keepdim=True)
             input_ids = torch.cat([input_ids, token], dim=-1)
-            _token(state, capture, int(token))
+            token_id = int(token)
+            _token(state, capture, token_id)
             if state.segmenter.stopped:
                 reason = "stop"
-            elif stopping_criteria(input_ids, None).all():
+            elif ends(input_ids, token_id):
                 reason = _end(state.ids, generation_config)
             elif state.cancelled.is_set():
                 reason = "cancelled"
@@ -423,6 +425,38 @@ def _generate(
 
     state.model.hf.generate(**state.inputs, **generation, custom_generate=decode)
     return reason
+
+
+def _ending(criteria: Sequence[Any]) -> Callable[[Tensor, int], bool]:
+    """Whether a sequence ends with its last token.
+
+    The two criteria that every generation has cost a small model one token in twenty as tensors; they are numbers here.
+    """
+    from transformers.generation.stopping_criteria import (
+        EosTokenCriteria,
+        MaxLengthCriteria,
+        StoppingCriteriaList,
+    )
+
+    longest = min(
+        (each.max_length for each in criteria if type(each) is MaxLengthCriteria), default=sys.maxsize
+    )
+    last = {
+        end
+        for each in criteria
+        if type(each) is EosTokenCriteria
+        for end in each.eos_token_id.flatten().tolist()
+    }
+    others = StoppingCriteriaList(
+        each for each in criteria if type(each) not in (EosTokenCriteria, MaxLengthCriteria)
+    )
+
+    def ends(input_ids: Tensor, token_id: int) -> bool:
+        if token_id in last or input_ids.shape[1] >= longest:
+            return True
+        return bool(others) and bool(others(input_ids, None).all())  # pyright: ignore[reportArgumentType]
+
+    return ends
 
 
 def _teacher_force(state: _State, capture: AttentionCapture | _NoCapture, ids: list[int]) -> Reason:
