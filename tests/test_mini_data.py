@@ -2,22 +2,40 @@
 
 import copy
 import functools
+import tempfile
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from eyeline.scenes import FAMILIES, draw
 from eyeline.training.mini import (
+    Muon,
     build_image_processor,
     build_model,
     build_tokenizer,
     embed_still,
     language_loss,
     merge,
+    practice_loss,
     see,
 )
-from eyeline.training.mini_data import HEADS, Batches, collate, dense_labels, patches, reply, soup
+from eyeline.training.mini_data import (
+    CONCLUSION_WEIGHT,
+    HEADS,
+    Batches,
+    ask,
+    collate,
+    dense_labels,
+    patches,
+    rehearse,
+    reply,
+    soup,
+    weigh,
+)
+from eyeline.training.shrink import cut
 
 tokenizer = functools.cache(build_tokenizer)
 
@@ -33,9 +51,7 @@ def test_patches_are_those_of_the_image_processor(family):
     scene = draw(family, 11)
     processed = build_image_processor()(images=[scene.image], return_tensors="pt")
     ours = torch.from_numpy(patches(np.asarray(scene.image))).float() / 127.5 - 1
-    frames = processed["pixel_values"].view(len(ours), 3, 2, 16, 16)
-    for frame in (0, 1):
-        torch.testing.assert_close(ours.view(-1, 3, 16, 16), frames[:, :, frame], atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours, processed["pixel_values"], atol=1e-6, rtol=0)
 
 
 def test_questions_packed_together_cost_what_they_cost_alone():
@@ -45,7 +61,7 @@ def test_questions_packed_together_cost_what_they_cost_alone():
     embed_still(still)
     with torch.no_grad():
         packed, _ = language_loss(still, batch, see(still, batch)[0])
-    total, count = torch.zeros(()), 0
+    total, weight = torch.zeros(()), 0.0
     pixels = build_image_processor()(images=[scene.image], return_tensors="pt")
     for question in scene.questions[:3]:
         turn = [{"type": "image"}, {"type": "text", "text": question.prompt}]
@@ -54,7 +70,7 @@ def test_questions_packed_together_cost_what_they_cost_alone():
         )
         text = text.replace("<|image_pad|>", "<|image_pad|>" * len(batch.labels))
         asked = tokenizer().encode(text, add_special_tokens=False)
-        told = tokenizer().encode(reply(question.trace, question.answer), add_special_tokens=False)
+        told, weights, _ = weigh(question, tokenizer())
         ids = torch.tensor([asked + told])
         with torch.no_grad():
             logits = (
@@ -66,16 +82,66 @@ def test_questions_packed_together_cost_what_they_cost_alone():
                 .logits[0, len(asked) - 1 : -1]
                 .log_softmax(-1)
             )
-        total -= logits.gather(1, torch.tensor(told)[:, None]).sum()
-        count += len(told)
-    torch.testing.assert_close(packed, total / count)
+        total -= logits.gather(1, torch.tensor(told)[:, None])[:, 0] @ torch.tensor(weights)
+        weight += sum(weights)
+    torch.testing.assert_close(packed, total / weight)
 
 
-def test_embedding_one_frame_equals_embedding_two():
+def test_practice_costs_what_its_questions_cost_alone():
+    questions = [each for each in draw("math", 4).questions if not each.sentences[-1][1]][:2]
+    total, weight = torch.zeros(()), 0.0
+    for question in questions:
+        asked = ask(question, tokenizer())
+        told, _, weights = weigh(question, tokenizer())
+        ids = torch.tensor([asked + told])
+        positions = (13 + torch.arange(ids.shape[1])).expand(3, 1, -1)
+        with torch.no_grad():
+            logits = (
+                model()(input_ids=ids, position_ids=positions).logits[0, len(asked) - 1 : -1].log_softmax(-1)
+            )
+        total -= logits.gather(1, torch.tensor(told)[:, None])[:, 0] @ torch.tensor(weights)
+        weight += sum(weights)
+    with torch.no_grad():
+        together, _ = practice_loss(model(), rehearse(questions, tokenizer(), after=13))
+    torch.testing.assert_close(together, total / weight)
+
+
+def test_what_follows_from_the_reading_weighs_more_and_alone_counts_in_practice():
+    question = next(each for each in draw("document", 3).questions if not each.sentences[-1][1])
+    told, in_sight, from_memory = weigh(question, tokenizer())
+    assert told == tokenizer().encode(reply(question.trace, question.answer), add_special_tokens=False)
+    read = " ".join(text for text, boxes in question.sentences if boxes)
+    practised = tokenizer().decode([token for token, weight in zip(told, from_memory, strict=True) if weight])
+    assert practised == reply(question.trace, question.answer).removeprefix(read)
+    assert {(1.0, 0.0), (CONCLUSION_WEIGHT, CONCLUSION_WEIGHT)} == set(
+        zip(in_sight, from_memory, strict=True)
+    )
+
+
+def test_muon_steps_as_torchs_own_does():
+    rng = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(3, 8, 12, generator=rng)
+    ours, theirs = (nn.Parameter(start.clone()) for _ in range(2))
+    with tempfile.TemporaryDirectory() as folder:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1)
+        steps = (
+            Muon([ours], lr=0.05),
+            torch.optim.Muon(
+                [theirs], lr=0.05, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+            ),
+        )
+        for parameter, optimizer in zip((ours, theirs), steps, strict=True):
+            for gradient in gradients:
+                parameter.grad = gradient.clone()
+                optimizer.step()
+        dist.destroy_process_group()
+    torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)  # bfloat16
+
+
+def test_embedding_as_a_product_of_matrices_changes_nothing():
     pixels = torch.rand(8, 3 * 16 * 16)
-    two = pixels.view(8, 3, 1, 256).expand(-1, -1, 2, -1).reshape(8, -1)
     fresh = build_model(tokenizer())
-    expected = fresh.model.visual.patch_embed(two)
+    expected = fresh.model.visual.patch_embed(pixels)
     embed_still(fresh)
     torch.testing.assert_close(fresh.model.visual.patch_embed(pixels), expected)
 
@@ -107,9 +173,35 @@ def test_dense_labels_name_what_a_token_shows():
 def test_two_processes_draw_different_scenes_and_together_all():
     drawn = []
     for index in (0, 1):
-        batches = iter(Batches(tokenizer(), 0, 2, 1, index, 2))
+        batches = iter(Batches(tokenizer(), 0, 2, 1, 1, index, 2))
         drawn.append([tuple(next(batches).ids.flatten().tolist()) for _ in range(4)])
     assert not set(drawn[0]) & set(drawn[1])
+
+
+def test_a_model_cut_down_without_loss_answers_as_before():
+    """Neurons that write nothing go first, and the sum of two equal frames stands for both."""
+    small = build_model(tokenizer()).eval()
+    config = copy.deepcopy(small.config)
+    config.text_config.intermediate_size += 16
+    config.vision_config.intermediate_size += 16
+    config.vision_config.temporal_patch_size = 2
+    config.vision_config.deepstack_visual_indexes = [3, 4]
+    large = type(small)(config).eval()
+    with torch.no_grad():
+        for name, parameter in large.named_parameters():
+            if name.endswith(("down_proj.weight", "mlp.linear_fc2.weight")):
+                parameter[:, ::13][:, :16] = 0
+            if "deepstack_merger_list.1.linear_fc2" in name:
+                parameter.zero_()
+    embed_still(large)
+    cut(large, small, tokenizer())
+    scene = draw("science", 5)
+    batch = collate([scene], tokenizer(), 1)
+    embed_still(large)
+    embed_still(small)
+    with torch.no_grad():
+        before, after = (language_loss(each, batch, see(each, batch)[0])[0] for each in (large, small))
+    torch.testing.assert_close(after, before)
 
 
 def test_the_tokenizer_writes_any_text():

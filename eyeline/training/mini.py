@@ -25,7 +25,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from eyeline.training.mini_data import CELL, HEADS, Batch, Batches, corpus
+from eyeline.training.mini_data import CELL, HEADS, Batch, Batches, Practice, corpus
 
 SPECIAL = (
     "<|endoftext|>",
@@ -36,6 +36,7 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+LOGGED = ("loss", "dense_loss", "token_accuracy", "practice_accuracy")
 MARKERS = ("<think>", "</think>")
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -64,6 +65,7 @@ class Stage:
     steps: int
     batch: int  # images
     questions: int  # of each image, in one sequence
+    practice: int  # questions about other scenes, read out in the same sequence, for each image
     rate: float
     vision_rate: float  # of the vision blocks; 0 freezes them
     dense: float  # weight of the dense labels' loss
@@ -99,7 +101,7 @@ def build_image_processor() -> Qwen2VLImageProcessor:
     return Qwen2VLImageProcessor(
         size=size,
         patch_size=16,
-        temporal_patch_size=2,
+        temporal_patch_size=1,
         merge_size=2,
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
@@ -113,15 +115,15 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
     config = Qwen3VLConfig(
         text_config={
-            "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 6,
+            "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 208, "num_hidden_layers": 6,
             "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "max_position_embeddings": 8192,
             "rope_parameters": rope,
             "bos_token_id": None, "eos_token_id": token("<|im_end|>"), "pad_token_id": token("<|endoftext|>"),
         },
         vision_config={
-            "depth": 5, "hidden_size": 192, "intermediate_size": 576, "num_heads": 6, "patch_size": 16,
-            "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 256, "num_position_embeddings": 576,
-            "deepstack_visual_indexes": [1, 3],
+            "depth": 5, "hidden_size": 192, "intermediate_size": 384, "num_heads": 6, "patch_size": 16,
+            "spatial_merge_size": 2, "temporal_patch_size": 1, "out_hidden_size": 256, "num_position_embeddings": 576,
+            "deepstack_visual_indexes": [3],
         },
         image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
         vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
@@ -164,7 +166,7 @@ def merge(model: Qwen3VLForConditionalGeneration, blocks: list[Tensor], grids: T
 
 
 def embed_still(model: Qwen3VLForConditionalGeneration) -> None:
-    """Lets the patch embedding take one frame instead of two equal ones: the same sum, without a slow 3-D convolution."""
+    """Lets the patch embedding multiply matrices: the same sum, without a 3-D convolution, which is slow on a CPU."""
     embed = model.model.visual.patch_embed
 
     def forward(pixels: Tensor) -> Tensor:
@@ -188,7 +190,7 @@ def dense_loss(heads: nn.Linear, features: Tensor, labels: Tensor) -> tuple[Tens
 
 
 def language_loss(model: Qwen3VLForConditionalGeneration, batch: Batch, seen) -> tuple[Tensor, float]:
-    """Mean cross-entropy of the supervised tokens, and the share of them that is the model's first choice."""
+    """Weighted mean cross-entropy of the supervised tokens, and the share of them that is the model's first choice."""
     segments = batch.segments
     same = (segments[:, None, :] == segments[:, :, None]) | (segments[:, None, :] == 0)
     length = segments.shape[1]
@@ -200,10 +202,25 @@ def language_loss(model: Qwen3VLForConditionalGeneration, batch: Batch, seen) ->
         mm_encoder_outputs={"image": seen},
         use_cache=False,
     ).last_hidden_state
-    wanted = batch.supervised[:, 1:]
-    targets = batch.ids[:, 1:][wanted]
+    return _score(model, hidden, batch)
+
+
+def practice_loss(model: Qwen3VLForConditionalGeneration, practice: Practice) -> tuple[Tensor, float]:
+    """As `language_loss`, of questions without their images."""
+    hidden = model.model.language_model(
+        input_ids=practice.ids, position_ids=practice.positions, use_cache=False
+    ).last_hidden_state
+    return _score(model, hidden, practice)
+
+
+def _score(
+    model: Qwen3VLForConditionalGeneration, hidden: Tensor, batch: Batch | Practice
+) -> tuple[Tensor, float]:
+    wanted = batch.weights[:, 1:] > 0
+    targets, weights = batch.ids[:, 1:][wanted], batch.weights[:, 1:][wanted]
     logits = model.lm_head(hidden[:, :-1][wanted]).float()
-    return functional.cross_entropy(logits, targets), (logits.argmax(1) == targets).float().mean().item()
+    loss = (functional.cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
+    return loss, (logits.argmax(1) == targets).float().mean().item()
 
 
 def _is_trained(name: str, stage: Stage) -> bool:
@@ -212,6 +229,50 @@ def _is_trained(name: str, stage: Stage) -> bool:
     if name.startswith("heads"):
         return stage.dense > 0
     return stage.vision_rate > 0 or "visual." not in name or "merger" in name
+
+
+def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
+    """The matrix with its singular values pulled towards 1 (Newton-Schulz, as in Muon)."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / (wide.norm() + 1e-7)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = 3.4445 * wide + (-4.775 * gram + 2.0315 * gram @ gram) @ wide
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon with updates of AdamW's size, each process doing its share of the matrices, in the weights' own precision.
+
+    torch's own works in bfloat16, which a CPU without instructions for it multiplies a hundred times slower.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95, decay: float = 0.02
+    ):
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for group in self.param_groups:
+            parameters = group["params"]
+            updates = []
+            for index, parameter in enumerate(parameters):
+                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                momentum.lerp_(parameter.grad, 1 - group["momentum"])
+                if index % dist.get_world_size() == dist.get_rank():
+                    update = orthogonal(parameter.grad.lerp(momentum, group["momentum"]))
+                else:
+                    update = torch.zeros_like(parameter)
+                updates.append(update.flatten())
+            flat = torch.cat(updates)
+            dist.all_reduce(flat)
+            for parameter, update in zip(
+                parameters, flat.split([each.numel() for each in parameters]), strict=True
+            ):
+                parameter.mul_(1 - group["lr"] * group["decay"])
+                size = 0.2 * max(parameter.shape) ** 0.5
+                parameter.sub_(update.view_as(parameter), alpha=group["lr"] * size)
 
 
 class Optimizers:
@@ -230,9 +291,7 @@ class Optimizers:
             rate = stage.vision_rate if vision else stage.rate
             if matrix:
                 rate *= 2.5  # Muon's updates are as large as AdamW's at a fifth of its rate
-                optimizer = torch.optim.Muon(
-                    parameters, lr=rate, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-                )
+                optimizer = Muon(parameters, lr=rate)
             else:
                 optimizer = torch.optim.AdamW(
                     parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True
@@ -300,7 +359,7 @@ def share_gradients(model: nn.Module, heads: nn.Module) -> None:
 
 
 def train(
-    rank: int, folder: Path, stages: list[Stage], processes: int, log_every: int = 50, save_every: int = 250
+    rank: int, folder: Path, stages: list[Stage], processes: int, log_every: int = 25, save_every: int = 100
 ) -> None:
     """Runs the stages, from the last checkpoint in the folder where there is one; writes `log.jsonl`.
 
@@ -316,6 +375,7 @@ def train(
     embed_still(model)
     model.set_attn_implementation({"": "sdpa", "vision_config": "eager"})  # faster to differentiate on a CPU
     heads = nn.Linear(256, sum(HEADS.values()))
+    half = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # elsewhere bfloat16 is far slower than float32
     place = json.loads((folder / "place.json").read_text()) if (folder / "place.json").exists() else None
     names = [stage.name for stage in stages]
     if place:
@@ -329,23 +389,32 @@ def train(
         begin = 0
         if place and place["stage"] == stage.name:
             begin = place["step"]
-            if begin < stage.steps:
+            if 0 < begin < stage.steps:
                 optimizers.restore(load_file(folder / f"optimizer.{stage.name}.{begin}.safetensors"))
         first = sum(earlier.steps * earlier.batch for earlier in stages[:number]) + begin * stage.batch
-        loader = iter(Batches(tokenizer, first, stage.batch // processes, stage.questions, rank, processes))
-        begun, since = time.time(), {"loss": 0.0, "dense_loss": 0.0, "token_accuracy": 0.0, "count": 0}
+        loader = iter(
+            Batches(
+                tokenizer, first, stage.batch // processes, stage.questions, stage.practice, rank, processes
+            )
+        )
+        begun, since = time.time(), dict.fromkeys((*LOGGED, "count"), 0.0)
         for step in range(begin, stage.steps):
             batch = next(loader)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
                 with torch.set_grad_enabled(stage.vision_rate > 0):
                     seen, blocks = see(model, batch)
-                    dense, accuracy = dense_loss(heads, torch.cat(seen.pooler_output), batch.labels)
+                features = torch.cat(seen.pooler_output)
+                dense, accuracy = dense_loss(heads, features, batch.labels)
                 loss = stage.dense * dense
                 if stage.questions:
                     if not stage.vision_rate:
                         seen = merge(model, [block.detach() for block in blocks], batch.grids, seen)
                     language, share = language_loss(model, batch, seen)
                     loss = loss + language
+                    if batch.practice is not None:
+                        practice, right = practice_loss(model, batch.practice)
+                        loss = loss + practice
+                        since["practice_accuracy"] += right
                     since["token_accuracy"] += share
                     since["loss"] += language.item()
                 since["dense_loss"] += dense.item()
@@ -356,7 +425,7 @@ def train(
             if (step + 1) % log_every == 0 and rank == 0:
                 line: dict[str, Any] = {
                     "stage": stage.name, "step": step + 1, "images": (step + 1) * stage.batch,
-                    **{name: since[name] / since["count"] for name in ("loss", "dense_loss", "token_accuracy")},
+                    **{name: since[name] / since["count"] for name in LOGGED},
                     "images_per_s": (step + 1 - begin) * stage.batch / (time.time() - begun),
                 }  # fmt: skip
                 line["dense"] = {name: round(value, 3) for name, value in accuracy.items()}
@@ -379,10 +448,10 @@ def export(folder: Path, out: Path) -> None:
 
 
 STAGES = [
-    Stage("vision", steps=1900, batch=12, questions=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
-    Stage("language", steps=500, batch=12, questions=3, rate=1.2e-3, vision_rate=0.0, dense=0.0),
-    Stage("all", steps=1400, batch=12, questions=3, rate=1.2e-3, vision_rate=4e-4, dense=0.3, decay=1.2),
-]
+    Stage("vision", steps=1900, batch=12, questions=0, practice=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
+    Stage("language", steps=160, batch=12, questions=2, practice=5, rate=1.2e-3, vision_rate=0.0, dense=0.3),
+    Stage("all", steps=900, batch=12, questions=3, practice=2, rate=1.2e-3, vision_rate=4e-4, dense=0.3, decay=0.6),
+]  # fmt: skip
 
 
 @click.command()

@@ -1,11 +1,12 @@
 """Scenes to training batches for the embedded model: pixels, packed questions and dense labels for the vision tower.
 
 Several questions about one image share one sequence: each attends to the image and to itself, at the positions
-that it would have alone, so that training on the pack equals training on each question by itself.
+that it would have alone, so that training on the pack equals training on each question by itself. Practice has no
+image: the readings of other scenes are given, and only what follows from them is to be predicted.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -16,8 +17,10 @@ from torch import Tensor
 from eyeline.scenes import FAMILIES, Scene, draw
 from eyeline.scenes.canvas import CELL, COLOURS, FONTS, SYMBOLS, Canvas
 from eyeline.scenes.lexicon import WORDS
+from eyeline.scenes.question import Question
 
 PATCH = 16
+CONCLUSION_WEIGHT = 3.0  # of tokens that follow from what was read, against 1 for the reading itself
 CHARS = {char: index for index, char in enumerate(sorted({*"".join(WORDS), *"0123456789+-x=:.V"}), start=1)}
 WORD = {word: index for index, word in enumerate((*WORDS, "+", "-", "x", "=", "V"), start=1)}
 MARK = {mark: index for index, mark in enumerate((*SYMBOLS, "level", "button", "bullet"), start=1)}
@@ -37,7 +40,17 @@ class Batch:
     ids: Tensor  # int64 (image, token)
     positions: Tensor  # int64 (3, image, token): M-RoPE
     segments: Tensor  # int64 (image, token): 0 for the shared prefix, then the question's number; -1 padding
-    supervised: Tensor  # bool (image, token): token to be predicted
+    weights: Tensor  # float (image, token): weight in the loss of predicting this token; 0: not supervised
+    practice: "Practice | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Practice:
+    """Questions without their images, a row each, at positions that they might have behind one."""
+
+    ids: Tensor  # int64 (question, token)
+    positions: Tensor  # int64 (3, question, token)
+    weights: Tensor  # float (question, token)
 
 
 def patches(image: np.ndarray) -> np.ndarray:
@@ -90,8 +103,34 @@ def reply(trace: str, answer: str) -> str:
     return f"{trace}\n</think>\n\n{answer}<|im_end|>"
 
 
-def pack(scene: Scene, tokenizer, questions: int) -> tuple[list[int], np.ndarray, list[int], list[bool]]:
-    """Token ids, positions (3, token), segments and supervision of one image with its first questions."""
+def weigh(question: Question, tokenizer) -> tuple[list[int], list[float], list[float]]:
+    """The reply's token ids, and their weights in the loss with the image in sight and in practice, where it is not."""
+    told = reply(question.trace, question.answer)
+    encoded = tokenizer(told, add_special_tokens=False, return_offsets_mapping=True)
+    concludes = np.ones(len(told), dtype=bool)
+    at = 0
+    for text, boxes in question.sentences:
+        if boxes:
+            concludes[at : at + len(text)] = False
+        at += len(text) + 1
+    concluding = [
+        bool(concludes[min(start, stop - 1) : stop].all()) for start, stop in encoded["offset_mapping"]
+    ]
+    return (
+        encoded["input_ids"],
+        [CONCLUSION_WEIGHT if each else 1.0 for each in concluding],
+        [CONCLUSION_WEIGHT if each else 0.0 for each in concluding],
+    )
+
+
+def ask(question: Question, tokenizer) -> list[int]:
+    """Token ids of the question and of what opens the reply."""
+    text = f"{question.prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def pack(scene: Scene, tokenizer, questions: int) -> tuple[list[int], np.ndarray, list[int], list[float]]:
+    """Token ids, positions (3, token), segments and weights of one image with its first questions."""
     rows, cols = scene.canvas.height // CELL, scene.canvas.width // CELL
     before = tokenizer.encode("<|im_start|>user\n<|vision_start|>", add_special_tokens=False)
     image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
@@ -107,31 +146,29 @@ def pack(scene: Scene, tokenizer, questions: int) -> tuple[list[int], np.ndarray
     )
     positions = [np.tile(np.arange(start), (3, 1)), grid, np.full((3, 1), after)]
     segments = [0] * len(ids)
-    supervised = [False] * len(ids)
+    weights = [0.0] * len(ids)
     for number, question in enumerate(scene.questions[:questions], start=1):
-        asked = tokenizer.encode(
-            f"{question.prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n", add_special_tokens=False
-        )
-        told = tokenizer.encode(reply(question.trace, question.answer), add_special_tokens=False)
+        asked = ask(question, tokenizer)
+        told, in_sight, _ = weigh(question, tokenizer)
         ids += asked + told
         positions.append(np.tile(after + 1 + np.arange(len(asked) + len(told)), (3, 1)))
         segments += [number] * (len(asked) + len(told))
-        supervised += [False] * len(asked) + [True] * len(told)
-    return ids, np.concatenate(positions, axis=1), segments, supervised
+        weights += [0.0] * len(asked) + in_sight
+    return ids, np.concatenate(positions, axis=1), segments, weights
 
 
-def collate(scenes: list[Scene], tokenizer, questions: int) -> Batch:
+def collate(scenes: list[Scene], tokenizer, questions: int, practice: Practice | None = None) -> Batch:
     packed = [pack(scene, tokenizer, questions) for scene in scenes]
     longest = max(len(ids) for ids, *_ in packed)
     ids = torch.zeros(len(scenes), longest, dtype=torch.long)
     positions = torch.zeros(3, len(scenes), longest, dtype=torch.long)
     segments = torch.full((len(scenes), longest), -1)
-    supervised = torch.zeros(len(scenes), longest, dtype=torch.bool)
-    for row, (row_ids, row_positions, row_segments, row_supervised) in enumerate(packed):
+    weights = torch.zeros(len(scenes), longest)
+    for row, (row_ids, row_positions, row_segments, row_weights) in enumerate(packed):
         ids[row, : len(row_ids)] = torch.tensor(row_ids)
         positions[:, row, : len(row_ids)] = torch.from_numpy(row_positions)
         segments[row, : len(row_ids)] = torch.tensor(row_segments)
-        supervised[row, : len(row_ids)] = torch.tensor(row_supervised)
+        weights[row, : len(row_ids)] = torch.tensor(row_weights)
     return Batch(
         pixels=torch.from_numpy(np.concatenate([patches(np.asarray(scene.image)) for scene in scenes])),
         grids=torch.tensor(
@@ -141,8 +178,21 @@ def collate(scenes: list[Scene], tokenizer, questions: int) -> Batch:
         ids=ids,
         positions=positions,
         segments=segments,
-        supervised=supervised,
+        weights=weights,
+        practice=practice,
     )
+
+
+def rehearse(questions: Sequence[Question], tokenizer, after: int) -> Practice:
+    """The questions as practice, their text from position `after` on."""
+    rows = [(ask(question, tokenizer), weigh(question, tokenizer)) for question in questions]
+    longest = max(len(asked) + len(told) for asked, (told, *_) in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    weights = torch.zeros(len(rows), longest)
+    for row, (asked, (told, _, from_memory)) in enumerate(rows):
+        ids[row, : len(asked) + len(told)] = torch.tensor(asked + told)
+        weights[row, len(asked) : len(asked) + len(told)] = torch.tensor(from_memory)
+    return Practice(ids, (after + torch.arange(longest)).expand(3, len(rows), longest), weights)
 
 
 def soup(seed: int) -> Scene:
@@ -186,26 +236,40 @@ class Batches:
     Without questions, two scenes in three are soup.
     """
 
-    def __init__(self, tokenizer, first: int, size: int, questions: int, index: int, step: int):
-        self.tokenizer, self.first, self.size, self.questions = tokenizer, first, size, questions
+    def __init__(
+        self, tokenizer, first: int, size: int, questions: int, practice: int, index: int, step: int
+    ):
+        self.tokenizer, self.first, self.size = tokenizer, first, size
+        self.questions, self.practice = questions, practice
         self.index, self.step = index, step
 
     def scene(self, number: int) -> Scene:
         if not self.questions and number % 3:
             return soup(number)
-        return draw(list(FAMILIES)[number % 5], number // 5 % 8_000_000)
+        return draw(list(FAMILIES)[number % 5], number // 5 % 7_000_000)
+
+    def exercises(self, number: int) -> Practice | None:
+        """Practice to go with the batch that begins with scene `number`: questions that take more than reading."""
+        found: list[Question] = []
+        tried = 0
+        while len(found) < self.practice * self.size:
+            scene = draw(list(FAMILIES)[tried % 5], (3_000_000 + number + tried) % 7_000_000)
+            found += [question for question in scene.questions if not question.sentences[-1][1]]
+            tried += 1
+        found.sort(key=lambda question: len(question.trace))
+        return rehearse(found, self.tokenizer, after=12 + number % 5) if found else None
 
     def __iter__(self) -> Iterator[Batch]:
         pool = 4 * self.size
         at = self.first + self.index * pool
         while True:
-            scenes = [self.scene(number) for number in range(at, at + pool)]
-            scenes.sort(key=lambda scene: scene.canvas.width * scene.canvas.height)
+            scenes = [(self.scene(number), number) for number in range(at, at + pool)]
+            scenes.sort(key=lambda each: each[0].canvas.width * each[0].canvas.height)
             groups = [scenes[start : start + self.size] for start in range(0, pool, self.size)]
-            for group in sorted(
-                groups, key=lambda group: group[0].canvas.background
-            ):  # any order but by size
-                yield collate(group, self.tokenizer, self.questions)
+            groups.sort(key=lambda group: group[0][0].canvas.background)  # any order but by size
+            for group in groups:
+                scenes = [scene for scene, _ in group]
+                yield collate(scenes, self.tokenizer, self.questions, self.exercises(group[0][1]))
             at += self.step * pool
 
 
