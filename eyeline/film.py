@@ -69,7 +69,7 @@ def _grounds(run: Run) -> list[tuple[UInt8[np.ndarray, "height width 3"], bool]]
         colour = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), np.float32)
         grey = colour.mean(axis=2, keepdims=True)
         dark = is_dark(image)
-        faded = 0.25 * colour + 0.75 * grey
+        faded = 0.55 * colour + 0.45 * grey
         pale = faded * 0.62 if dark else 255 - (255 - faded) * 0.75
         grounds.append((pale.astype(np.uint8), dark))
     return grounds
