@@ -88,6 +88,7 @@ export function createAbout(on) {
     const bar = set(make("progress"), {max: state.total || 1, value: state.actual.size, "aria-label": "Regions hidden so far"});
     const words = make("p", "agreement");
     if (state.message) words.append(make("b", "failed", state.message));
+    else if (state.waiting) words.append("Waiting until no question is being answered …");
     else {
       const agreement = state.agreement ?? null;
       words.append(make("b", "", agreement === null ? "…" : agreement.toFixed(2)), " rank agreement of predicted and actual, ",

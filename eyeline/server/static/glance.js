@@ -22,16 +22,14 @@ export function createGlance(on) {
     charts[name] = {canvas, names, range, title};
   }
   element.append(words);
-  let geometry = null, order = [];
+  let geometry = null, order = [], totals = [], stamp = "", drawn = null;
+  const cells = make("canvas"); // the matrix without what is marked on it: drawn once for each new span
 
   function update(run, shown, chosen) {
     element.hidden = !run.spans.length;
     if (!run.spans.length) return;
-    order = run.regions.map((_, k) => k);
-    const totals = order.map(k => sum(run.spans.map(span => Math.max(0, span.effects[k]))));
-    order.sort((a, b) => totals[b] - totals[a]);
-    const rowHeight = Math.max(3, Math.min(18, MOST_HEIGHT / order.length));
-    charts.matrix.canvas.style.height = `${rowHeight * order.length}px`;
+    const rowHeight = Math.max(3, Math.min(18, MOST_HEIGHT / run.regions.length));
+    charts.matrix.canvas.style.height = `${rowHeight * run.regions.length}px`;
     const style = getComputedStyle(element);
     const [up, down, soft, cell, ink] = ["--up", "--down", "--soft", "--cell", "--ink"].map(name => style.getPropertyValue(name));
     const width = charts.matrix.canvas.getBoundingClientRect().width, column = Math.min(WIDEST, width / run.spans.length);
@@ -64,29 +62,41 @@ export function createGlance(on) {
     if (run.spans[shown]) lines.context.arc((shown + .5) * column, y(run.spans[shown]), 3.5, 0, 7);
     lines.context.fill();
 
-    const {context} = sharpen(charts.matrix.canvas), top = Math.max(run.floor, ...run.restsOn);
-    order.forEach((k, row) => run.spans.forEach((span, i) => {
-      const value = span.effects[k] / top;
-      context.globalAlpha = 1;
-      context.fillStyle = cell;
-      context.fillRect(i * column, row * rowHeight, column - gap, rowHeight - (rowHeight > 5 ? 1 : 0));
-      context.globalAlpha = Math.min(1, Math.abs(value)) ** .7;
-      context.fillStyle = value < 0 ? down : up;
-      context.fillRect(i * column, row * rowHeight, column - gap, rowHeight - (rowHeight > 5 ? 1 : 0));
-    }));
-    context.globalAlpha = 1;
+    const {context} = sharpen(charts.matrix.canvas);
+    const now = [run.spans.length, width, devicePixelRatio, cell].join();
+    if (drawn !== run || stamp !== now) drawCells(run, column, rowHeight, gap, {up, down, cell});
+    [drawn, stamp] = [run, now];
+    context.drawImage(cells, 0, 0, width, rowHeight * order.length);
     context.strokeStyle = ink;
     context.lineWidth = 1.5;
     if (run.spans[shown]) context.strokeRect(shown * column + .5, .75, Math.max(1, column - gap - 1), rowHeight * order.length - 2);
     for (const k of chosen) context.strokeRect(.75, order.indexOf(k) * rowHeight + .5, column * run.spans.length - gap - 1.5, rowHeight - 2);
 
+  }
+
+  function drawCells(run, column, rowHeight, gap, {up, down, cell}) {
+    totals = run.regions.map((_, k) => sum(run.spans.map(span => Math.max(0, span.effects[k]))));
+    order = run.regions.map((_, k) => k).sort((a, b) => totals[b] - totals[a]);
+    Object.assign(cells, {width: charts.matrix.canvas.width, height: charts.matrix.canvas.height});
+    const context = cells.getContext("2d"), top = Math.max(run.floor, ...run.restsOn), tall = rowHeight - (rowHeight > 5 ? 1 : 0);
+    const dense = cells.height / (rowHeight * order.length);
+    context.setTransform(dense, 0, 0, dense, 0, 0);
+    order.forEach((k, row) => run.spans.forEach((span, i) => {
+      const value = span.effects[k] / top;
+      context.globalAlpha = 1;
+      context.fillStyle = cell;
+      context.fillRect(i * column, row * rowHeight, column - gap, tall);
+      context.globalAlpha = Math.min(1, Math.abs(value)) ** .7;
+      context.fillStyle = value < 0 ? down : up;
+      context.fillRect(i * column, row * rowHeight, column - gap, tall);
+    }));
     const every = Math.max(1, Math.ceil(13 / rowHeight));
     charts.matrix.names.replaceChildren(...order.filter((_, row) => row % every === 0).map(k => make("span", "", run.regions[k])));
     charts.matrix.names.style.setProperty("--row", `${rowHeight * every}px`);
-    describe(run, totals);
+    describe(run);
   }
 
-  function describe(run, totals) {
+  function describe(run) {
     const [best] = order, spans = run.spans, visual = spans.reduce((a, b) => b.visual > a.visual ? b : a);
     const unit = run.unit === "attention" ? "" : " nats";
     const middle = spans.map(span => span.spread).sort((a, b) => a - b)[Math.floor(spans.length / 2)];

@@ -6,6 +6,7 @@ import {createView} from "./view.js";
 
 const LARGEST_BYTES = 4_000_000; // of an image file that is sent as it is
 const LONGEST_SIDE = 2048; // pixels of one that is made smaller here
+const POLL_MS = 700; // of a run that somebody else is asking
 const SENT_AS_THEY_ARE = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 
 const byId = id => document.getElementById(id);
@@ -195,13 +196,21 @@ function hide(image, labels, regions) {
 // Runs
 async function openRun(id) {
   try {
-    const run = await client.json(`/v1/runs/${encodeURIComponent(id)}`), urls = await Promise.all(run.images.map(pictureUrl));
+    let run = await client.json(`/v1/runs/${encodeURIComponent(id)}`), taken = 0;
+    const urls = await Promise.all(run.images.map(pictureUrl));
     generation?.abort();
     generation = null;
-    open({prompt: run.prompt, images: urls.map(url => ({url})), id});
-    for (const event of run.events) view.take(event);
-    view.finish();
+    open({prompt: run.prompt, images: urls.map(url => ({url})), isLive: Boolean(run.running), id});
     history.replaceState(null, "", `/?run=${encodeURIComponent(id)}`);
+    for (;;) {
+      for (const event of run.events.slice(taken)) view.take(event);
+      taken = run.events.length;
+      if (!run.running) break;
+      await new Promise(resolve => setTimeout(resolve, POLL_MS)); // asked elsewhere, and still being answered
+      if (view.run.id !== id || root.hidden) return;
+      run = await client.json(`/v1/runs/${encodeURIComponent(id)}`);
+    }
+    view.finish();
     showState();
   } catch (error) {
     if (root.hidden) problem.textContent = error.message; else failure.textContent = error.message;

@@ -299,6 +299,7 @@ export function createView(root, actions = {}) {
           state.actual.set(event.region, event.actual);
           Object.assign(state, {agreement: event.rank_agreement, total: event.total});
         } else if (event.event === "error") state.message = event.message;
+        state.waiting = event.event === "waiting";
         changed("span");
       }, abort.signal);
     } catch (error) {
