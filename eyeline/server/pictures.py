@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import http.client
 import io
 import ipaddress
@@ -141,19 +142,19 @@ def _get(
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", target, headers={"Accept": "image/*", "User-Agent": "eyeline"})
-        response = connection.getresponse()
-        if response.status in (301, 302, 303, 307, 308):
-            return response.getheader("Location") or "/"
-        if response.status != 200:
-            raise _refused(f"the host answered {response.status}")
-        content = bytearray()
-        while part := response.read1(2**16):
-            content += part
-            if len(content) > most:
-                raise _refused(f"it has more than {most // 2**20} MiB")
-            if time.monotonic() > deadline:
-                raise _refused(f"it took more than {FETCH_SECONDS} seconds")
-        return bytes(content)
+        with contextlib.closing(connection.getresponse()) as response:
+            if response.status in (301, 302, 303, 307, 308):
+                return response.getheader("Location") or "/"
+            if response.status != 200:
+                raise _refused(f"the host answered {response.status}")
+            content = bytearray()
+            while part := response.read1(2**16):
+                content += part
+                if len(content) > most:
+                    raise _refused(f"it has more than {most // 2**20} MiB")
+                if time.monotonic() > deadline:
+                    raise _refused(f"it took more than {FETCH_SECONDS} seconds")
+            return bytes(content)
     finally:
         connection.close()
 
