@@ -8,6 +8,7 @@ waited for it is told so by `EngineDiedError`.
 import asyncio
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import queue
@@ -22,6 +23,7 @@ from typing import Any
 
 from eyeline.errors import EyelineError
 
+log = logging.getLogger("eyeline.server")
 MOST_RESTARTS = 5  # in a row, without any job done
 
 
@@ -120,6 +122,7 @@ class Engine:
                     return
                 self._post(self._mourn)
                 self.process.join()
+                log.warning("The model's process ended with %s; starting it again", self.process.exitcode)
                 self._pipe.close()
                 self.restarts += 1
                 self.failures += 1
