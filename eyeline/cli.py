@@ -354,7 +354,9 @@ def fit(run, out, kinds, name) -> None:
 @MODEL
 @ESTIMATOR
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Number of the TCP port.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Number of the TCP port."
+)
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -393,7 +395,11 @@ def fit(run, out, kinds, name) -> None:
     "--max-tokens", type=TOKENS, default=4096, show_default=True, help="Tokens of an answer, at most."
 )
 @click.option(
-    "--queue", type=click.IntRange(1), default=64, show_default=True, help="Number of questions that may wait."
+    "--queue",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Number of questions that may wait.",
 )
 @click.option(
     "--grace", type=_Real(0), default=30, show_default=True, help="Seconds that questions have when it stops."
