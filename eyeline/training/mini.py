@@ -450,7 +450,7 @@ def export(folder: Path, out: Path) -> None:
 STAGES = [
     Stage("vision", steps=1900, batch=12, questions=0, practice=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
     Stage("language", steps=160, batch=12, questions=2, practice=5, rate=1.2e-3, vision_rate=0.0, dense=0.3),
-    Stage("all", steps=900, batch=12, questions=3, practice=2, rate=1.2e-3, vision_rate=4e-4, dense=0.3, decay=0.6),
+    Stage("all", steps=740, batch=12, questions=3, practice=2, rate=1.2e-3, vision_rate=4e-4, dense=0.3, decay=0.6),
 ]  # fmt: skip
 
 

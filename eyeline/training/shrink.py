@@ -6,6 +6,7 @@ have one; a patch embedding of two equal frames becomes one of their sum.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -50,17 +51,16 @@ def cut(parent: Qwen3VLForConditionalGeneration, child: Qwen3VLForConditionalGen
     """Loads what fits of the parent into the child."""
     importance = written(parent, tokenizer)
     tensors = parent.state_dict()
-    kept_mergers = [
-        parent.config.vision_config.deepstack_visual_indexes.index(block)
-        for block in child.config.vision_config.deepstack_visual_indexes
-    ]
+    before: Any = parent.config.vision_config
+    after: Any = child.config.vision_config
+    kept_mergers = [before.deepstack_visual_indexes.index(block) for block in after.deepstack_visual_indexes]
     result = {}
     for name, target in child.state_dict().items():
         source = name
         if ".deepstack_merger_list." in name:
-            before, after = name.split(".deepstack_merger_list.")
-            index, rest = after.split(".", 1)
-            source = f"{before}.deepstack_merger_list.{kept_mergers[int(index)]}.{rest}"
+            tower, merger = name.split(".deepstack_merger_list.")
+            index, rest = merger.split(".", 1)
+            source = f"{tower}.deepstack_merger_list.{kept_mergers[int(index)]}.{rest}"
         value = tensors[source]
         if name.endswith("patch_embed.proj.weight") and value.shape != target.shape:
             value = value.sum(2, keepdim=True)
