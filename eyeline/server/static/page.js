@@ -13,6 +13,7 @@ const byId = id => document.getElementById(id);
 const client = createClient(askKey);
 const root = byId("view"), problem = byId("problem");
 let images = []; // of the question that is being written: data URLs
+let reading = Promise.resolve(); // of the files chosen so far
 let generation = null, runs = {next: null, query: ""};
 
 const stop = button("Stop", "pill stop", () => generation?.abort());
@@ -26,7 +27,11 @@ const failure = set(make("p", "problem"), {role: "alert"});
 const view = createView(root, {verify, askWithout, head: [stop, again, downloads, failure]});
 
 // Asking
-async function addFiles(files) {
+function addFiles(files) {
+  reading = reading.then(() => readFiles(files));
+}
+
+async function readFiles(files) {
   problem.textContent = "";
   for (const file of files) {
     try {
@@ -65,6 +70,7 @@ function showImages() {
 }
 
 async function ask() {
+  await reading; // Enter may come before the last file is read
   const prompt = byId("question").value.trim();
   if (!images.length || !prompt) {
     problem.textContent = images.length ? "Type a question about the image." : "Give it an image first: drop, paste or choose one.";
