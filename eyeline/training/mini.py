@@ -65,7 +65,7 @@ class Stage:
     steps: int
     batch: int  # images
     questions: int  # of each image, in one sequence
-    practice: int  # questions about other scenes, read out in the same sequence, for each image
+    practice: int  # questions about other scenes, without their images, for each image
     rate: float
     vision_rate: float  # of the vision blocks; 0 freezes them
     dense: float  # weight of the dense labels' loss
