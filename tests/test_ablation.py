@@ -225,7 +225,7 @@ def test_logits_in_small_chunks_give_the_same_drops(monkeypatch, method):
         random_subsets(3, 6),
     )
     expected = ablate(model, inputs, trace_ids, hidden, method)
-    monkeypatch.setattr("eyeline.ablation.LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr("eyeline.teacher_forcing.LOGITS_AT_ONCE", 1)
     torch.testing.assert_close(
         ablate(model, inputs, trace_ids, hidden, method).drops, expected.drops, **EXACT
     )

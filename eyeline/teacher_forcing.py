@@ -1,0 +1,108 @@
+"""A prompt and a given trace through the model, part by part: vision tower, text model, log-probs of the written tokens.
+
+The text model is called directly, with explicit positions, so that nothing of the model is changed, `rope_deltas`
+included. Ablations and gradients both run on these passes, with whatever they put in place of a part.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from eyeline.adapters import ImageGrid, image_grids
+from eyeline.model import Model
+
+LOGITS_AT_ONCE = 2**24  # float32: 64 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A prompt and the trace written after it, without padding, as every pass sees it."""
+
+    ids: Int[Tensor, "1 position"]  # the trace's last token predicts nothing and is left out
+    position_ids: Int[Tensor, "3 1 position"]
+    images: list[ImageGrid]
+    patches: Int[Tensor, " patch"]  # positions of all visual tokens
+    prompt_length: int
+    pixel_values: Float[Tensor, "pixel_row value"]
+    grid_thw: Int[Tensor, "image 3"]
+
+
+def teacher_force(model: Model, inputs: Mapping[str, Tensor], trace_ids: Int[Tensor, " token"]) -> Trace:
+    prompt = inputs["input_ids"]
+    if (mask := inputs.get("attention_mask")) is not None:
+        prompt = prompt[:, mask[0].bool()]
+    ids = torch.cat([prompt, trace_ids[None, :-1].to(prompt)], dim=1)
+    images = image_grids(model.hf, {"input_ids": prompt, "image_grid_thw": inputs["image_grid_thw"]})
+    patches = torch.cat([image.positions for image in images])
+    # from the images' positions: an image token that the model wrote itself is text, as in decoding
+    types = torch.zeros_like(ids, dtype=torch.int32)
+    types[:, patches] = 1
+    position_ids, _ = model.hf.model.get_rope_index(
+        ids, mm_token_type_ids=types, image_grid_thw=inputs["image_grid_thw"]
+    )
+    return Trace(
+        ids, position_ids, images, patches, prompt.shape[1], inputs["pixel_values"], inputs["image_grid_thw"]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Vision:
+    """The vision tower's output for a batch: what enters the text model at the visual tokens."""
+
+    features: Float[Tensor, "row patch dim"]
+    deepstack: list[Float[Tensor, "row patch dim"]]  # added to the output of the first layers
+
+
+def see(model: Model, trace: Trace, pixels: Float[Tensor, "row pixel_row value"]) -> Vision:
+    rows = len(pixels)
+    tower: Any = model.adapter.vision_tower(model.hf)
+    output = tower(pixels.flatten(0, 1).to(tower.dtype), grid_thw=trace.grid_thw.repeat(rows, 1))
+    features = torch.cat(model.adapter.visual_features(output, trace.images * rows))
+    deepstack = output.deepstack_features if model.adapter.deepstack else []
+    return Vision(features.unflatten(0, (rows, -1)), [layer.unflatten(0, (rows, -1)) for layer in deepstack])
+
+
+def read(
+    model: Model, trace: Trace, vision: Vision, rows: int, start: int = 0, end: int | None = None, **options
+) -> tuple[Float[Tensor, "row position dim"], Any]:
+    """Last hidden states of a batch at positions [start, end); and the cache, if the options ask for one."""
+    text: Any = model.adapter.text_model(model.hf)
+    ids = trace.ids[:, start:end]
+    inside = (trace.patches >= start) & (trace.patches < start + ids.shape[1])
+    positions = trace.patches[inside] - start
+    embeds = text.get_input_embeddings()(ids).repeat(rows, 1, 1)
+    embeds[:, positions] = vision.features[:, inside].to(embeds.dtype)
+    if vision.deepstack and len(positions):
+        is_visual = torch.zeros_like(ids, dtype=torch.bool).index_fill_(1, positions, True)
+        options["visual_pos_masks"] = is_visual.repeat(rows, 1)
+        options["deepstack_visual_embeds"] = [
+            layer[:, inside].expand(rows, -1, -1).flatten(0, 1) for layer in vision.deepstack
+        ]
+    position_ids = trace.position_ids[..., start:end].repeat(1, rows, 1)
+    output = text(inputs_embeds=embeds, position_ids=position_ids, **options)
+    return output.last_hidden_state, output.get(cache_name(model))
+
+
+def cache_name(model: Model) -> str:
+    """What the text model calls its cache: transformers 5.24 has renamed it."""
+    text: Any = model.adapter.text_model(model.hf)
+    return "cache" if "cache" in inspect.signature(text.forward).parameters else "past_key_values"
+
+
+def trace_log_probs(
+    model: Model, states: Float[Tensor, "row token dim"], trace_ids: Int[Tensor, " token"]
+) -> Float[Tensor, "row token"]:
+    """Log-probs of the trace's tokens from the hidden states that predict them; logits a chunk at a time."""
+    head = model.adapter.lm_head(model.hf)
+    targets = trace_ids.to(states.device).repeat(len(states))
+    size = max(1, LOGITS_AT_ONCE // model.adapter.text_config(model.hf).vocab_size)
+    log_probs = []
+    for chunk, ids in zip(states.flatten(0, 1).split(size), targets.split(size), strict=True):
+        logits = head(chunk).float()
+        log_probs.append(logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=1))
+    return torch.cat(log_probs).view(states.shape[:2])
