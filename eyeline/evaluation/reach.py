@@ -1,0 +1,104 @@
+"""How long an event takes from the model's process, where it is made, to the page's own code in a browser, over the loopback.
+
+The server is the real one; its model's process also notes when it sends each event. Nothing else may run meanwhile.
+"""
+
+import csv
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import click
+
+from eyeline.evaluation.load import bodies, serving
+from eyeline.server import engine
+
+NOTES = "EYELINE_REACH_NOTES"  # environment variable: the file that the model's process writes to
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
+# The page's client reads the stream; the browser's clock counts from the same epoch as the server's.
+FOLLOW = """async body => {
+  const {createClient} = await import("/static/client.js");
+  const seen = [];
+  for await (const chunk of createClient(() => null).events("/v1/chat/completions", {body}))
+    if (chunk.eyeline) seen.push([(performance.timeOrigin + performance.now()) / 1000, chunk.eyeline.event]);
+  return seen;
+}"""
+
+
+def run_noting(pipe: Connection, model_id: str, estimator: str | None) -> None:
+    """The model's process, as the server starts it, with a note of the time and kind of each event."""
+    say = engine._Worker.say
+    with open(os.environ[NOTES], "a", encoding="utf-8") as notes:
+
+        def noting(worker: engine._Worker, kind: str, line: str | None = None, **values: object) -> None:
+            if line is not None:
+                notes.write(f"{time.time()} {json.loads(line)['event']}\n")
+                notes.flush()
+            say(worker, kind, line, **values)
+
+        engine._Worker.say = noting
+        run(pipe, model_id, estimator)
+
+
+run = engine._run
+
+
+def measure(browser_path: str, model_id: str, rounds: int, tokens: int) -> dict[str, list[float]]:
+    """Seconds from made to received, by kind of event."""
+    from playwright.sync_api import sync_playwright
+
+    found: dict[str, list[float]] = {"text": [], "span": []}
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        notes = Path(folder) / "notes"
+        os.environ[NOTES] = str(notes)
+        with serving(model_id, module="eyeline.evaluation.reach") as served:
+            browser = playwright.chromium.launch(executable_path=browser_path, args=list(FLAGS))
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{served.port}/")
+            for body in bodies(tokens)[:rounds]:
+                already = len(notes.read_text().splitlines()) if notes.exists() else 0
+                seen = page.evaluate(FOLLOW, json.loads(body))
+                made = [line.split() for line in notes.read_text().splitlines()[already:]]
+                if [kind for _, kind in seen] != [kind for _, kind in made]:
+                    raise RuntimeError("the events that arrived are not those that were made")
+                for (arrived, kind), (began, _) in zip(seen, made, strict=True):
+                    if kind in found:
+                        found[kind].append(arrived - float(began))
+            browser.close()
+    return found
+
+
+@click.command()
+@click.option("--model", "model_id", default="mini", show_default=True)
+@click.option("--rounds", type=click.IntRange(1, 10), default=10, show_default=True, help="Questions.")
+@click.option("--tokens", type=click.IntRange(2), default=160, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+def main(model_id: str, rounds: int, tokens: int, out: Path) -> None:
+    """Measure how soon events reach the browser."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        raise click.ClickException("This needs Chromium: apt-get install chromium.")
+    found = measure(browser, model_id, rounds, tokens)
+    with out.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("event", "low_quartile_s", "median_s", "high_quartile_s", "events"))
+        for kind, seconds in found.items():
+            quartiles = [f"{value:.4f}" for value in statistics.quantiles(seconds, n=4)]
+            table.writerow((kind, *quartiles, len(seconds)))
+    click.echo(out.read_text())
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["serve"]:  # the server of `serving`
+        from eyeline.cli import main as eyeline_main
+
+        engine._run = run_noting
+        eyeline_main()
+    else:
+        main()
