@@ -22,7 +22,7 @@ from eyeline.events import Done, Error, Event, to_json
 # What options offer; the libraries behind them are imported only by the command that needs them.
 FAMILIES = ("math", "science", "document", "code", "general")
 FEATURES = ("attention", "value", "logit")
-SOURCES = ("native", "grid", "random")
+SOURCES = ("native", "dinov3", "slic", "grid", "random", "voronoi")
 LAST_SEED = 8_999_999
 EXIT_CODES = {"cancelled": 130, "error": 1}  # of a stream, by the reason it ended for; otherwise 0
 
@@ -79,6 +79,14 @@ class _Joined(click.ParamType):
         return tuple(dict.fromkeys(parts))
 
 
+class _Source(click.Choice):
+    """A source of regions that cuts any image; dinov3 may name its model."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        source, _, model = value.partition(":")
+        return value if source == "dinov3" and model else super().convert(value, param, ctx)
+
+
 class _Seeds(click.ParamType):
     """A:B, from A up to B."""
 
@@ -125,8 +133,8 @@ REGIONS = click.option(
     multiple=True,
     default=("native",),
     show_default=True,
-    help="native, grid, random, or a file: a label map (.png, .npy) or boxes in pixels (.json). Once for all "
-    "images, or once for each.",
+    help=f"{', '.join(SOURCES)}, dinov3:MODEL (a folder, or an id on the Hub), or a file: a label map (.png, "
+    ".npy) or boxes in pixels (.json). Once for all images, or once for each.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, nothing else there.")
 SAVE = click.option("--save", type=PATH, show_default="not saved", help="Folder to save the run in.")
@@ -292,7 +300,11 @@ def scenes(families, seeds, out) -> None:
     help="What of a region is hidden.",
 )
 @click.option(
-    "--regions", type=click.Choice(SOURCES), default="native", show_default=True, help="How images are cut."
+    "--regions",
+    type=_Source(SOURCES),
+    default="native",
+    show_default=True,
+    help="How images are cut; also dinov3:MODEL, a folder or an id on the Hub.",
 )
 @click.option(
     "--rates",
@@ -348,6 +360,68 @@ def fit(run, out, kinds, name) -> None:
     estimator, _ = fit_estimator(read_collected(run), about, FitSettings(kinds=kinds), name)
     save_estimator(estimator, out)
     click.echo(f"Estimator: {out} (Pearson loss {estimator.card['pearson_loss']})", err=True)
+
+
+@main.command()
+@MODEL
+@click.option(
+    "--estimator",
+    "estimators",
+    multiple=True,
+    show_default="the one in the model's folder",
+    help="Folder of a fitted estimator, or its id on the Hub. Repeatable.",
+)
+@click.option("--data", type=PATH, required=True, help="Data folder with examples.jsonl.")
+@click.option(
+    "--out",
+    type=PATH,
+    required=True,
+    help="Folder for measurements, table.csv and page.html; goes on where it holds some.",
+)
+@click.option(
+    "--methods",
+    default="eyeline,random,raw-attention,exhaustive",
+    show_default=True,
+    help="Rivals, joined by commas; 'eyeline' stands for the estimators, 'all' for everything.",
+)
+@click.option(
+    "--hide",
+    type=click.Choice(["pixels", "attention"]),
+    show_default="as the first estimator's card says",
+    help="What of a region is hidden.",
+)
+@click.option(
+    "--regions",
+    type=_Source(SOURCES),
+    default="native",
+    show_default=True,
+    help="How images are cut; also dinov3:MODEL, a folder or an id on the Hub.",
+)
+@click.option(
+    "--max-new-tokens", type=TOKENS, default=512, show_default=True, help="Tokens of a trace, at most."
+)
+@click.option(
+    "--seed", type=SEED, default=1, show_default=True, help="Number that the random subsets depend on."
+)
+@click.option("--limit", type=click.IntRange(1), show_default="all", help="Only the first so many examples.")
+def evaluate(model_id, estimators, data, out, methods, hide, limit, **settings) -> None:
+    """Measure how well estimators and their rivals predict what hiding regions really does."""
+    from itertools import islice
+
+    from eyeline.evaluation.evaluate import Settings, choose_methods
+    from eyeline.evaluation.evaluate import evaluate as measure
+    from eyeline.evaluation.page import write_results
+    from eyeline.examples import read_examples
+    from eyeline.model import load
+
+    examples = list(islice(read_examples(data), limit))
+    model = load(model_id)
+    chosen = choose_methods(model, methods.split(","), estimators, hide)
+    made_with = Settings(methods=tuple(chosen.methods), method=chosen.hide, **settings)
+    done = measure(model, examples, chosen.methods, out, made_with, chosen.cards)
+    count = sum(1 for _ in _progress(done, len(examples)))
+    write_results(model, chosen, out)
+    click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
 
 
 @main.command()

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
 from eyeline.model import MODELS, Model
 
-FORMAT = 1
+FORMAT = 2
+TENSORS = ("weights", "whole_weights", "curve")
 NOT_COMPUTING = (
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "quantization_config",
 )  # fmt: skip
@@ -30,31 +31,38 @@ NOT_COMPUTING = (
 
 @dataclass(frozen=True, eq=False)
 class Estimator:
-    """A linear map from pooled features to effects in nats, with its intervals.
+    """A linear map from pooled features to scores, and a curve from a score to an effect in nats with its interval.
 
-    An effect's interval is effect +- quantile * (base + slope * |effect|): conformal, locally scaled (Lei et al.
-    2018, arXiv 1604.04173, section 5.2), fitted on images that took no part in the weights.
+    Scores of regions add up to the score of hiding them together (arXiv 2604.16587). The curve is monotone, so that
+    it changes no order; it is fitted on images that took no part in the weights, because effects grow faster than
+    scores: a region that the model can do without costs nothing, however much it looks there.
     """
 
     id: str
-    weights: Float[Tensor, " feature"]  # nats for each unit of a feature
-    whole_weights: Float[Tensor, " feature"]  # the same for everything hidden at once
-    base: float  # nats
-    slope: float
-    quantile: float
+    weights: Float[Tensor, " feature"]  # score for each unit of a feature
+    whole_weights: Float[Tensor, " feature"]  # nats for each unit of a feature, everything hidden at once
+    curve: Float[Tensor, "knot 4"]  # score, increasing; effect, low and high end of its interval there, nats
     kinds: tuple[str, ...] = KINDS
     card: Mapping[str, Any] = field(default_factory=dict)
 
-    def intervals(self, effects: Float[Tensor, " region"]) -> Float[Tensor, "region 2"]:
+    def effects(self, scores: Float[Tensor, " region"]) -> Float[Tensor, " region"]:
+        """Effects of single regions, nats; a score of 0 is no effect."""
+        return self._read_curve(scores)[:, 0]
+
+    def intervals(self, scores: Float[Tensor, " region"]) -> Float[Tensor, "region 2"]:
         """Lower and upper ends, nats; they hold the true effect for the share of regions stated in the card."""
-        half = self.quantile * (self.base + self.slope * effects.abs())
-        return torch.stack([effects - half, effects + half], dim=1)
+        return self._read_curve(scores)[:, 1:]
+
+    def _read_curve(self, scores: Float[Tensor, " region"]) -> Float[Tensor, "region 3"]:
+        """Linear between knots, and beyond them as between the first or last two."""
+        knots, values = self.curve[:, 0].contiguous(), self.curve[:, 1:]
+        after = torch.searchsorted(knots, scores.contiguous()).clamp(1, len(knots) - 1)
+        share = (scores - knots[after - 1]) / (knots[after] - knots[after - 1])
+        return torch.lerp(values[after - 1], values[after], share[:, None])
 
     def to(self, device: torch.device) -> "Estimator":
-        return Estimator(
-            self.id, self.weights.to(device), self.whole_weights.to(device), self.base, self.slope, self.quantile,
-            self.kinds, self.card,
-        )  # fmt: skip
+        tensors = {name: getattr(self, name).to(device) for name in TENSORS}
+        return replace(self, **tensors)
 
 
 def fingerprint(model: Model) -> str:
@@ -93,18 +101,20 @@ def _computing(config: Any) -> Any:
     return config
 
 
+def digest(estimator: Estimator) -> str:
+    """SHA-256 of an estimator's numbers."""
+    found = hashlib.sha256()
+    for name in TENSORS:
+        found.update(getattr(estimator, name).cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
 def save_estimator(estimator: Estimator, folder: Path) -> None:
     """Writes the estimator's folder; the card comes last, so that a folder with a card is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        "weights": estimator.weights.contiguous(),
-        "whole_weights": estimator.whole_weights.contiguous(),
-    }
+    tensors = {name: getattr(estimator, name).contiguous() for name in TENSORS}
     save_file(tensors, folder / "estimator.safetensors")
-    card = {
-        **estimator.card, "format": FORMAT, "id": estimator.id, "kinds": list(estimator.kinds), "base": estimator.base,
-        "slope": estimator.slope, "quantile": estimator.quantile,
-    }  # fmt: skip
+    card = {**estimator.card, "format": FORMAT, "id": estimator.id, "kinds": list(estimator.kinds)}
     new = folder / "card.json.new"
     new.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     new.replace(folder / "card.json")
@@ -125,10 +135,17 @@ def read_estimator(folder: Path) -> Estimator:
             raise ValueError(f"features {card['kinds']}, where some of {', '.join(KINDS)} are expected")
         if tensors["weights"].ndim != 1 or tensors["weights"].shape != tensors["whole_weights"].shape:
             raise ValueError("weights that are no two vectors of one length")
+        curve = tensors["curve"]
+        if (
+            curve.ndim != 2
+            or curve.shape[1] != 4
+            or len(curve) < 2
+            or not (curve[1:, 0] > curve[:-1, 0]).all()
+        ):
+            raise ValueError("a curve that is no table of score, effect, low and high with growing scores")
         return Estimator(
-            str(card["id"]), tensors["weights"], tensors["whole_weights"], float(card["base"]), float(card["slope"]),
-            float(card["quantile"]), tuple(card["kinds"]), card,
-        )  # fmt: skip
+            str(card["id"]), tensors["weights"], tensors["whole_weights"], curve, tuple(card["kinds"]), card
+        )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise EstimatorError(
             f"{folder} is not an estimator ({type(error).__name__}: {error}); {expected}."

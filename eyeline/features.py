@@ -21,6 +21,7 @@ from torch import Tensor
 
 from eyeline.attention import AttentionCapture, Steps, attention_to_image
 from eyeline.model import Model
+from eyeline.spans import Span
 
 KINDS = ("attention", "value", "logit")  # the order of features in estimators and collections
 WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
@@ -129,6 +130,29 @@ def _project(
     output = _output(model, layer, dtype)
     gradient = gradient if output.gain is None else gradient * output.gain
     return (gradient.to(output.weight.dtype) @ output.weight).float()
+
+
+def captured_features(
+    model: Model,
+    capture: AttentionCapture,
+    trace_ids: Int[Tensor, " token"],
+    spans: Sequence[Span],
+    labels: Int[Tensor, " patch"],
+    num_regions: int,
+    kinds: Sequence[str] = KINDS,
+) -> Float[Tensor, "span region feature"]:
+    """The features of spans of a trace that a capture has seen read, float32; columns as `patch_features` has rows."""
+    image = read_image(model, capture)
+    rows = []
+    for span in spans:
+        steps = capture.take(span.start, span.end)
+        gradient = None
+        if "logit" in kinds:
+            log_probs = token_log_probs(model, steps.hidden)
+            gradient = logit_gradient(model, steps.hidden, log_probs, trace_ids[span.start : span.end])
+        columns = patch_features(model, capture, image, steps, gradient, kinds)
+        rows.append(pool(columns, labels, num_regions))
+    return torch.stack(rows).float()
 
 
 def pool(

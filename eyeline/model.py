@@ -165,7 +165,7 @@ def load(
         name = getattr(hf, "name_or_path", "") or adapter.family
     else:
         name, place = _find(source)
-        with _plain_errors(name), _quiet(place):
+        with plain_errors(name), quiet(place):
             config = _config(place, hf_options)
             adapter = adapters.adapter_of(config)
             hf = _load_weights(place, config, device, dtype, hf_options)
@@ -290,7 +290,7 @@ def _hub_options(hf_options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet(place: str) -> Iterator[None]:
+def quiet(place: str) -> Iterator[None]:
     """No bars and notices for a folder, which loads in a moment; a download keeps its bar."""
     from transformers.utils import logging
 
@@ -309,7 +309,7 @@ def _quiet(place: str) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_errors(name: str) -> Iterator[None]:
+def plain_errors(name: str) -> Iterator[None]:
     """What transformers and the Hub raise, as one sentence."""
     from huggingface_hub import errors as hub
 

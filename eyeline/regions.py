@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -19,12 +20,18 @@ from torch import Tensor
 
 from eyeline import events
 from eyeline.adapters import ImageGrid
-from eyeline.errors import ImageError, RegionError
+from eyeline.errors import ImageError, RegionError, UnsupportedModelError
 from eyeline.images import MAX_PIXELS, decode
 
 FEWEST, MOST = 16, 128  # regions of one image (arXiv 2604.16587)
 MAX_COMPONENTS = 32  # principal components that regions are clustered in
 MAX_SHAPE_ERROR = 0.1  # a label map's proportions may differ this much from the image's
+DINOV3 = "facebook/dinov3-vitl16-pretrain-lvd1689m"  # the paper's
+CELL_PIXELS = 32  # a cell's side in the image, about: 28 or 32 in the families of adapters/
+MAX_FINE_CELLS = 2048  # up to here a foundation model's patches are as fine as the vision tower's
+SUPERPIXEL_PIXELS = 16  # a cell's side, where superpixels are made
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # what DINO's processors default to
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +61,69 @@ def regions_for(
 ) -> Regions:
     """The regions of a prompt's images, in the order of the prompt.
 
-    `features` are the vision tower's, one row for each cell. `source` is a name in `SOURCES` or the path of a
-    label map (.png, .npy) or boxes (.json); one for all images, or one for each. Raises `RegionError`.
+    `features` are the vision tower's, one row for each cell. `source` is a name in `SOURCES`, `dinov3:` and a
+    model, or the path of a label map (.png, .npy) or boxes (.json); one for all images, or one for each. Raises
+    `RegionError`.
     """
+    labels, count = [], 0
+    for image, grid, vision, name in zip(images, grids, features, _for_each(images, source), strict=True):
+        cut = _named(name) or _drawn(name)
+        cells = cut(image, vision, grid.rows, grid.cols, seed)
+        labels.append(cells + count)
+        count += int(cells.max()) + 1
+    return Regions(tuple(labels), count)
+
+
+def check_source(
+    images: Sequence[PIL.Image.Image],
+    grids: Sequence[ImageGrid],
+    source: str | Path | Sequence[str | Path],
+    device: torch.device,
+) -> None:
+    """Raises `RegionError` as `regions_for` would, before the vision tower has read the images."""
+    for image, grid, name in zip(images, grids, _for_each(images, source), strict=True):
+        load_source(name, device)
+        if _named(name) is None:
+            _drawn(name)(image, torch.zeros(len(grid), 1), grid.rows, grid.cols, 0)
+
+
+def load_source(name: str | Path, device: torch.device) -> None:
+    """Loads the package or the model that a named source needs, before long work. Raises `RegionError`."""
+    if (cut := _named(name)) is not None:
+        cut(PIL.Image.new("RGB", (1, 1)), torch.zeros(1, 1, device=device), 1, 1, 0)  # one cell costs nothing
+
+
+def _for_each(
+    images: Sequence[PIL.Image.Image], source: str | Path | Sequence[str | Path]
+) -> list[str | Path]:
     sources = [source] * len(images) if isinstance(source, str | Path) else list(source)
     if len(sources) != len(images):
         raise RegionError(
             f"{len(sources)} region sources were given for {len(images)} images: one for all of them or one "
             "for each is expected."
         )
-    labels, count = [], 0
-    for image, grid, vision, name in zip(images, grids, features, sources, strict=True):
-        rows, cols = grid.rows, grid.cols
-        if isinstance(name, str) and name in SOURCES:
-            cells = SOURCES[name](image, vision, rows, cols, seed)
-        elif (reader := READERS.get(Path(name).suffix.lower())) is not None:
-            cells = reader(name, rows, cols, *image.size)
-        else:
-            raise RegionError(
-                f"Unknown source of regions {str(name)!r}: expected {', '.join(SOURCES)}, or the path of a "
-                "label map (.png, .npy) or of boxes (.json)."
-            )
-        labels.append(cells + count)
-        count += int(cells.max()) + 1
-    return Regions(tuple(labels), count)
+    return sources
+
+
+def _named(name: str | Path) -> Callable[..., Tensor] | None:
+    """The function of a named source; None for a file."""
+    source, colon, model = str(name).partition(":")
+    if source not in SOURCES or isinstance(name, Path):
+        return None
+    if not colon:
+        return SOURCES[source]
+    return functools.partial(SOURCES[source], model=model) if source in TAKES_MODEL and model else None
+
+
+def _drawn(name: str | Path) -> Callable[..., Tensor]:
+    """A user's own regions, as a source."""
+    reader = READERS.get(Path(name).suffix.lower())
+    if reader is None:
+        raise RegionError(
+            f"Unknown source of regions {str(name)!r}: expected {', '.join(SOURCES)}, dinov3:MODEL (an id on "
+            "the Hub or a folder), or the path of a label map (.png, .npy) or of boxes (.json)."
+        )
+    return lambda image, features, rows, cols, seed: reader(name, rows, cols, *image.size)
 
 
 def bounds(patches: int) -> tuple[int, int]:
@@ -208,7 +254,198 @@ def random(
     return _relabel(torch.randperm(rows * cols, generator=rng) % count).view(rows, cols)
 
 
-SOURCES: dict[str, Callable[..., Tensor]] = {"native": native, "grid": grid, "random": random}
+def voronoi(
+    image: PIL.Image.Image, features: Float[Tensor, "patch dim"], rows: int, cols: int, seed: int
+) -> Int[Tensor, "{rows} {cols}"]:
+    """Control: as many regions as `native`; each cell belongs to the nearest of that many random seed cells.
+
+    Distances are between cells' centres, in cells; of equally near seeds the first drawn wins. A thin region
+    may be in pieces.
+    """
+    count = int(segment(features, rows, cols).max()) + 1
+    rng = torch.Generator().manual_seed(seed)
+    cells = torch.cartesian_prod(torch.arange(rows), torch.arange(cols))
+    seeds = cells[torch.randperm(rows * cols, generator=rng)[:count]]
+    squares = (cells[:, None] - seeds).square().sum(dim=2)
+    nearest = (squares * count + torch.arange(count)).argmin(
+        dim=1
+    )  # no two alike: argmin may take any of equals
+    return _relabel(nearest).view(rows, cols)
+
+
+def slic(
+    image: PIL.Image.Image, features: Float[Tensor, "patch dim"], rows: int, cols: int, seed: int
+) -> Int[Tensor, "{rows} {cols}"]:
+    """Superpixels of the image's colours (SLIC), as many as `native` has regions, each connected.
+
+    A cell takes the superpixel of most of its pixels. SLIC's number is only near the one asked for, so then the
+    largest regions are halved or the smallest joined to the neighbour of the nearest mean colour.
+    """
+    try:
+        from skimage.segmentation import slic as superpixels
+    except ModuleNotFoundError as error:
+        raise RegionError(
+            "The regions 'slic' need scikit-image, which is not installed: pip install 'eyeline[regions]'."
+        ) from error
+    native_labels = segment(features, rows, cols)
+    if rows * cols < 2 * FEWEST:
+        return native_labels  # one a cell
+    count = int(native_labels.max()) + 1
+    resized = image.resize((cols * SUPERPIXEL_PIXELS, rows * SUPERPIXEL_PIXELS))
+    cells = _vote(superpixels(np.asarray(resized), n_segments=count, start_label=0), rows, cols)
+    colours = np.asarray(resized.resize((cols, rows), PIL.Image.Resampling.BOX), dtype=float).reshape(-1, 3)
+    return _relabel(torch.from_numpy(_connected(cells, rows, cols, colours, count))).view(rows, cols)
+
+
+def _connected(
+    cells: Int[np.ndarray, " patch"],
+    rows: int,
+    cols: int,
+    colours: Float[np.ndarray, "patch 3"],
+    count: int,
+) -> Int[np.ndarray, " patch"]:
+    """Regions near the given ones, each connected through its cells' sides, exactly `count` of them."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    places = np.arange(rows * cols).reshape(rows, cols)
+    one = np.concatenate([places[:, :-1].ravel(), places[:-1].ravel()])  # cells with a common side
+    two = np.concatenate([places[:, 1:].ravel(), places[1:].ravel()])
+
+    def pieces(labels: Int[np.ndarray, " patch"]) -> Int[np.ndarray, " patch"]:
+        same = labels[one] == labels[two]
+        graph = coo_array((same[same], (one[same], two[same])), shape=(len(labels), len(labels)))
+        return connected_components(graph, directed=False)[1].astype(np.int64)
+
+    cells = pieces(cells)
+    while cells.max() + 1 < count:
+        largest = np.flatnonzero(cells == np.bincount(cells).argmax())
+        along = max(np.divmod(largest, cols), key=np.ptp)  # rows or columns, whichever are more
+        cells[largest[along > (along.min() + along.max()) / 2]] = cells.max() + 1
+        cells = pieces(cells)
+    while cells.max() + 1 > count:
+        sizes = np.bincount(cells)
+        means = np.stack([np.bincount(cells, channel) for channel in colours.T], axis=1) / sizes[:, None]
+        smallest = sizes.argmin()
+        beside = np.concatenate([cells[two[cells[one] == smallest]], cells[one[cells[two] == smallest]]])
+        beside = np.unique(beside[beside != smallest])
+        nearest = beside[((means[beside] - means[smallest]) ** 2).sum(axis=1).argmin()]
+        cells[cells == smallest] = nearest
+        cells = pieces(cells)
+    return cells
+
+
+def dinov3(
+    image: PIL.Image.Image,
+    features: Float[Tensor, "patch dim"],
+    rows: int,
+    cols: int,
+    seed: int,
+    model: str = DINOV3,
+) -> Int[Tensor, "{rows} {cols}"]:
+    """Regions from a vision foundation model, as in the paper; `model` is an id on the Hub or a folder."""
+    foundation = load_foundation(model, features.device)
+    if rows * cols >= 2 * FEWEST:
+        features = foundation_features(foundation, image, rows, cols)
+    return segment(features, rows, cols)
+
+
+@dataclass(frozen=True, slots=True)
+class Foundation:
+    """A vision foundation model, and how it wants its images."""
+
+    hf: Any
+    stride: int  # pixels that a patch is wide and high
+    others: int  # tokens that come before the patches': CLS, registers
+    resample: PIL.Image.Resampling
+    scale: float  # multiplies 8-bit values
+    mean: Float[Tensor, "3 1 1"]
+    std: Float[Tensor, "3 1 1"]
+
+
+STRIDES: dict[str, Callable[[Any], int]] = {
+    "dinov2": lambda config: config.patch_size,
+    "dinov2_with_registers": lambda config: config.patch_size,
+    "dinov3_vit": lambda config: config.patch_size,
+    "dinov3_convnext": lambda config: (
+        2 ** (len(config.hidden_sizes) + 1)
+    ),  # a stem of 4, then halved by each stage
+}
+
+
+@functools.cache
+def load_foundation(model: str, device: torch.device) -> Foundation:
+    """A DINOv3 or DINOv2 of transformers, in float32, loaded once in a process. Raises `RegionError`."""
+    from transformers import AutoConfig, AutoModel
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    from eyeline.model import plain_errors, quiet
+
+    folder = Path(model).expanduser()
+    place = str(folder) if folder.is_dir() else model
+    try:
+        with plain_errors(model), quiet(place), torch.inference_mode(False):
+            config = AutoConfig.from_pretrained(place)
+            if config.model_type not in STRIDES:
+                raise RegionError(
+                    f"The model {model!r} is of the family {config.model_type!r}: regions can be made from "
+                    f"{', '.join(sorted(STRIDES))}; name a model of these."
+                )
+            # not AutoImageProcessor: DINOv3's needs torchvision
+            processor, _ = ImageProcessingMixin.get_image_processor_dict(place)
+            hf, report = AutoModel.from_pretrained(
+                place, config=config, dtype=torch.float32, output_loading_info=True
+            )
+    except UnsupportedModelError as error:
+        raise RegionError(
+            f"{str(error).removesuffix('.')}; or name another for the regions: dinov3:FOLDER, or one that is "
+            "open to all, dinov3:facebook/dinov2-large."
+        ) from error
+    if report["missing_keys"]:
+        raise RegionError(
+            f"The weights of {model!r} lack {len(report['missing_keys'])} tensors of the model (first "
+            f"{min(report['missing_keys'])}): no regions can be made from it; give a complete checkpoint."
+        )
+    return Foundation(
+        hf=hf.to(device),
+        stride=STRIDES[config.model_type](config),
+        others=1 + getattr(config, "num_register_tokens", 0),
+        resample=PIL.Image.Resampling(processor.get("resample", PIL.Image.Resampling.BICUBIC)),
+        scale=processor.get("rescale_factor", 1 / 255),
+        mean=torch.tensor(processor.get("image_mean", IMAGENET_MEAN)).view(3, 1, 1),
+        std=torch.tensor(processor.get("image_std", IMAGENET_STD)).view(3, 1, 1),
+    )
+
+
+def foundation_features(
+    foundation: Foundation, image: PIL.Image.Image, rows: int, cols: int
+) -> Float[Tensor, "{rows}*{cols} dim"]:
+    """A foundation model's features of an image's cells, in raster order: the mean over the patches of each.
+
+    The image is resized so that a cell is a whole number of patches, and none lies in two cells: 2 x 2 for
+    patches of 14 or 16 pixels, 1 for ConvNeXt's 32. A cell then covers 28 or 32 pixels as it does before the
+    thinking model's own vision tower: both see the image at about the same resolution. Of more than 2048 cells
+    each is one patch, because patches attend to all patches.
+    """
+    side = max(1, round(CELL_PIXELS / foundation.stride)) if rows * cols <= MAX_FINE_CELLS else 1
+    size = (cols * side * foundation.stride, rows * side * foundation.stride)
+    pixels = torch.from_numpy(np.array(image.resize(size, foundation.resample))).permute(2, 0, 1)
+    pixels = (pixels * foundation.scale - foundation.mean) / foundation.std
+    with torch.inference_mode():
+        tokens = foundation.hf(pixel_values=pixels[None].to(foundation.hf.device)).last_hidden_state[0]
+        patches = tokens[foundation.others :].unflatten(0, (rows, side, cols, side))
+        return patches.mean(dim=(1, 3)).flatten(0, 1)
+
+
+SOURCES: dict[str, Callable[..., Tensor]] = {
+    "native": native,
+    "dinov3": dinov3,
+    "slic": slic,
+    "grid": grid,
+    "random": random,
+    "voronoi": voronoi,
+}
+TAKES_MODEL = ("dinov3",)  # NAME:MODEL
 
 
 # A user's own regions: taken as drawn, whatever their number
@@ -234,6 +471,12 @@ def from_label_map(
         labels = labels[((np.arange(rows) + 0.5) * down / rows).astype(int)]
     if across < cols:
         labels = labels[:, ((np.arange(cols) + 0.5) * across / cols).astype(int)]
+    cells = _vote(labels, rows, cols)
+    return _at_least_two(torch.from_numpy(cells), path).view(rows, cols)
+
+
+def _vote(labels: Int[np.ndarray, "row col"], rows: int, cols: int) -> Int[np.ndarray, " patch"]:
+    """The label of most of each cell's pixels, the smallest if equal; numbered anew from 0 in order of their values."""
     row_of = (np.arange(labels.shape[0]) * rows // labels.shape[0])[:, None]
     col_of = np.arange(labels.shape[1]) * cols // labels.shape[1]
     values, label_of = np.unique(labels, return_inverse=True)
@@ -242,8 +485,7 @@ def from_label_map(
     cell_of, label_of = np.divmod(pairs, len(values))
     by_cell = np.lexsort((label_of, -votes, cell_of))  # in each cell most votes first, then smallest label
     winners = label_of[by_cell][np.unique(cell_of, return_index=True)[1]]
-    cells = np.unique(winners, return_inverse=True)[1]
-    return _at_least_two(torch.from_numpy(cells.astype(np.int64)), path).view(rows, cols)
+    return np.unique(winners, return_inverse=True)[1].astype(np.int64)
 
 
 def _read_npy(path: str | Path) -> Int[np.ndarray, "row col"]:

@@ -32,7 +32,7 @@ from eyeline.estimator import Estimator, check_model, estimator_for, is_quantise
 from eyeline.events import Done, Error, Event, Grid, Heat, ImageInfo, Reason, SpanAttribution, Start, Text
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model, Picture, Prompt
-from eyeline.regions import SOURCES, Regions, regions_for
+from eyeline.regions import Regions, check_source, regions_for
 from eyeline.spans import Segmenter, Span
 
 PENDING_BYTES = 64 * 2**20
@@ -538,14 +538,15 @@ class _Reader:
             feature.logit_gradient(state.model, steps.hidden, log_probs, ids) if "logit" in kinds else None
         )
         columns = feature.patch_features(state.model, self.capture, self.image, steps, gradient, kinds)
+        heat = columns.sum(0) if estimator is None else estimator.weights @ columns
+        scores = heat.new_zeros(self.num_regions).index_add_(0, self.labels, heat)
         if estimator is None:
-            heat = columns.sum(0)
-            heat = heat / heat.sum().clamp(min=1e-30)
+            effects, intervals, whole = scores / scores.sum().clamp(min=1e-30), None, None
         else:
-            heat = estimator.weights @ columns
-        effects = heat.new_zeros(self.num_regions).index_add_(0, self.labels, heat)
-        intervals = None if estimator is None else estimator.intervals(effects)
-        whole = None if estimator is None else estimator.whole_weights @ columns.sum(1)
+            effects, intervals = estimator.effects(scores), estimator.intervals(scores)
+            whole = estimator.whole_weights @ columns.sum(1)
+        per_score = torch.where(scores != 0, effects / scores, 0.0)
+        heat = heat * per_score[self.labels]  # a region's cells share its effect
         return SpanAttribution(
             index=span.index,
             channel=span.channel,
@@ -621,9 +622,7 @@ def _prepare(
         estimator = estimator.to(model.device)
     else:
         estimator = estimator_for(model, estimator)
-    if not (isinstance(regions, str) and regions in SOURCES):  # a user's own
-        grids = model.image_grids(inputs)
-        regions_for(pictures, grids, [torch.zeros(len(grid), 1) for grid in grids], regions)
+    check_source(pictures, model.image_grids(inputs), regions, model.device)
     segmenter = Segmenter(
         model.tokenizer, opened=model.prompt_opens_thinking(inputs["input_ids"]),
         think=model.adapter.thinking_markers, answer_markers=model.adapter.answer_markers, stop=tuple(stops),

@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
-# LDS, R2 and intervals of every method on 200 test scenes; the subsets are drawn with another seed, after fitting.
+# Every method on test scenes: LDS, R2, drops, pointing, intervals, cost. Subsets are drawn with another seed, after fitting.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
-.venv/bin/eyeline collect --data scratch/test-0 --out scratch/collected-test --method attention --rates 0.5,0.25,0.1 --seed 1 --limit 1  # opens the collection
-.venv/bin/eyeline collect --data scratch/test-0 --out scratch/collected-test --method attention --rates 0.5,0.25,0.1 --seed 1 --limit 100 & other=$!
-.venv/bin/eyeline collect --data scratch/test-1 --out scratch/collected-test --method attention --rates 0.5,0.25,0.1 --seed 1 --limit 100
+evaluate() {
+  .venv/bin/eyeline evaluate --out scratch/evaluated --limit "$2" --data "$1" \
+    --estimator eyeline/models/qwen3-vl-mini/estimator --estimator scratch/paper-attention \
+    --methods eyeline,random,raw-attention,rollout,tam,input-gradient,attn-lrp,cp-lrp,exhaustive,regression-32
+}
+evaluate scratch/test-0 1  # opens the run
+evaluate scratch/test-0 "${1:-100}" & other=$!
+evaluate scratch/test-1 "${1:-100}"
 wait $other
-.venv/bin/python -m eyeline.evaluation.faithfulness scratch/collected-test --estimator eyeline/models/qwen3-vl-mini/estimator \
-  --estimator scratch/paper-attention --out results/faithfulness.csv
+evaluate scratch/test-1 "${1:-100}"  # the table of both halves
+cp scratch/evaluated/table.csv results/faithfulness.csv
+cp scratch/evaluated/page.html results/faithfulness.html

@@ -19,8 +19,9 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner, Result
-from conftest import build_tiny, picture
+from conftest import CURVE, build_tiny, picture
 from test_images import png
+from test_regions import save_foundation
 
 import eyeline.runs
 from eyeline import cli
@@ -61,9 +62,7 @@ def estimator(folders) -> Path:
     rng = torch.Generator().manual_seed(0)
     weights = torch.randn(2, 3 * 4 * len(KINDS), generator=rng)
     card = {"model": "tiny", "fingerprint": fingerprint(model)}
-    save_estimator(
-        Estimator("tiny-1", weights[0], weights[1], 0.1, 0.1, 2.0, card=card), folders / "estimator"
-    )
+    save_estimator(Estimator("tiny-1", weights[0], weights[1], CURVE, card=card), folders / "estimator")
     return folders / "estimator"
 
 
@@ -151,6 +150,17 @@ def test_several_images_each_have_regions_of_their_own(here):
     assert [(image.width, image.height) for image in start.images] == [(96, 64), (128, 128)]
     assert start.regions[0] == ((0, 1, 2), (3, 4, 5))
     assert sorted(label for row in start.regions[1] for label in row) == list(range(6, 22))
+
+
+def test_regions_come_from_superpixels_random_seeds_or_a_foundation_model(here):
+    picture(320, 160, seed=2).save("c.png")  # 40 cells
+    save_foundation("dinov3_vit", here / "foundation")
+    found = {}
+    for source in ("native", "slic", "voronoi", "dinov3:foundation"):
+        words = ("c.png", "Which?", "--model", "model", "--max-new-tokens", "2", "--json")
+        found[source] = events(succeed("stream", *words, "--regions", source).stdout)[0].regions
+    assert len(set(found.values())) == 4
+    assert all(16 <= max(map(max, grid)) + 1 <= 20 for (grid,) in found.values())
 
 
 def test_regions_come_from_a_file(here):
@@ -426,6 +436,8 @@ def make_bad_models(estimator: Path) -> None:
         (("--regions", "boxes.json"), "Box 0 of 'boxes.json'"),
         (("--regions", "missing.npy"), "There is no label map 'missing.npy'"),
         (("--regions", "squares"), "Unknown source of regions 'squares'"),
+        (("--regions", "dinov3"), "dinov3-vitl16-pretrain-lvd1689m' is not on this computer"),
+        (("--regions", "dinov3:./missing"), "'./missing'"),
         (("--regions", "grid", "--regions", "grid"), "2 region sources were given for 1 images"),
         (("--max-new-tokens", "0"), "0 is not in the range x>=1"),
         (("--max-new-tokens", "999999"), "max_new_tokens is 999999; expected 1 to"),
@@ -521,6 +533,11 @@ def test_a_bad_trace_is_told_in_one_sentence(here, trace, expected):
             "0 is not in the range x>=1",
         ),
         (("collect", "--data", "missing", "--out", "c", "--regions", "a.png"), "'a.png' is not one of"),
+        (("evaluate", "--data", "missing", "--out", "c", "--regions", "dinov3:"), "'dinov3:' is not one of"),
+        (
+            ("collect", "--data", "missing", "--out", "c", "--regions", "dinov3:x"),
+            "missing is not a data folder",
+        ),
         (("dance",), "No such command 'dance'"),
         (("--dance",), "No such option '--dance'"),
     ],
@@ -541,6 +558,12 @@ def refuse_quietly(*words: object) -> str:
     result = run(*words)
     assert (result.exit_code, result.stdout, everything()) == (1, "", before)
     return sentence(result.stderr.splitlines(keepends=True)[-1])
+
+
+def test_a_foundation_model_out_of_reach_is_told_before_a_collection_or_an_evaluation_begins(here, data):
+    for command in (("collect",), ("evaluate", "--methods", "random")):
+        words = (*command, "--model", "model", "--data", data, "--out", "c", "--regions", "dinov3")
+        assert "dinov3-vitl16-pretrain-lvd1689m' is not on this computer" in refuse(*words)
 
 
 def test_a_full_disk_leaves_no_half_report(here, monkeypatch):

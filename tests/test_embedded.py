@@ -57,6 +57,9 @@ def test_the_strongest_region_of_a_reading_sentence_is_where_its_evidence_lies()
 
 @pytest.mark.parametrize("family", ["science", "document", "code"])
 def test_it_needs_the_image(family):
-    example = sample(family, 8_000_003)
-    assert is_right(example, answer(mini(), example, blank=False, max_new_tokens=160))
-    assert not is_right(example, answer(mini(), example, blank=True, max_new_tokens=160))
+    examples = [sample(family, seed) for seed in range(8_000_003, 8_000_007)]
+    right = {
+        blank: sum(is_right(each, answer(mini(), each, blank=blank, max_new_tokens=160)) for each in examples)
+        for blank in (False, True)
+    }
+    assert right[False] >= right[True] + 2

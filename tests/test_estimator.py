@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import build_tiny, picture, tiny_model
-from safetensors.torch import save_file
+from conftest import CURVE, build_tiny, picture, tiny_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from eyeline.attention import AttentionCapture
@@ -29,9 +29,7 @@ def estimator_of(model, **changes):
     rng = torch.Generator().manual_seed(0)
     weights = torch.randn(2, FEATURES, generator=rng)
     card = {"model": model.name, "fingerprint": fingerprint(model), "ablation": "pixels", "coverage": 0.9}
-    return dataclasses.replace(
-        Estimator("mine", weights[0], weights[1], 0.25, 0.5, 1.75, KINDS, card), **changes
-    )
+    return dataclasses.replace(Estimator("mine", weights[0], weights[1], CURVE, KINDS, card), **changes)
 
 
 @pytest.fixture
@@ -86,18 +84,20 @@ def test_an_estimator_that_is_saved_and_read_is_the_same(saved):
     before, after = estimator_of(model), read_estimator(folder)
     assert torch.equal(after.weights, before.weights)
     assert torch.equal(after.whole_weights, before.whole_weights)
-    for name in ("id", "base", "slope", "quantile", "kinds"):
-        assert getattr(after, name) == getattr(before, name)
+    assert torch.equal(after.curve, before.curve)
+    assert (after.id, after.kinds) == (before.id, before.kinds)
     assert before.card.items() <= after.card.items()
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "estimator.safetensors"]
     save_estimator(after, folder)
     assert read_estimator(folder).card == after.card
 
 
-def test_intervals_are_centred_and_widen_with_the_effect():
-    estimator = estimator_of(tiny_model("qwen3_vl"), base=0.25, slope=0.5, quantile=2.0)
-    intervals = estimator.intervals(torch.tensor([0.0, 2.0, -2.0]))
-    assert intervals.tolist() == [[-0.5, 0.5], [-0.5, 4.5], [-4.5, 0.5]]
+def test_effects_and_intervals_are_read_off_the_curve_between_its_knots_and_beyond_them():
+    estimator = estimator_of(tiny_model("qwen3_vl"))
+    scores = torch.tensor([-1.0, 0.0, 2.0, 1.0, 4.0, -3.0])
+    assert estimator.effects(scores).tolist() == [-0.5, 0.0, 3.0, 1.5, 6.0, -1.5]
+    assert estimator.intervals(scores)[:4].tolist() == [[-1.0, 0.0], [-0.25, 0.5], [1.0, 4.0], [0.375, 2.25]]
+    assert estimator.intervals(scores[4:]).tolist() == [[2.25, 7.5], [-2.5, -1.0]]
 
 
 def change(folder, **changes):
@@ -111,6 +111,17 @@ def drop(folder, key):
     (folder / "card.json").write_text(json.dumps(card))
 
 
+def swap(folder, **tensors):
+    """Another tensor in an estimator's file, or none."""
+    path = folder / "estimator.safetensors"
+    changed = {
+        name: tensor.contiguous()
+        for name, tensor in (load_file(path) | tensors).items()
+        if tensor is not None
+    }
+    save_file(changed, path)
+
+
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-40])
 
@@ -121,28 +132,24 @@ def truncate(path):
         shutil.rmtree,
         lambda folder: (folder / "card.json").unlink(),
         lambda folder: (folder / "estimator.safetensors").unlink(),
-        lambda folder: (folder / "card.json").write_text('{"format": 1,'),
+        lambda folder: (folder / "card.json").write_text('{"format": 2,'),
         lambda folder: (folder / "card.json").write_text("[1]"),
         lambda folder: (folder / "card.json").write_bytes(b"\xff\xfe\x00"),
         lambda folder: (folder / "estimator.safetensors").write_bytes(b""),
         lambda folder: (folder / "estimator.safetensors").write_text("pickle" * 9),
         lambda folder: truncate(folder / "estimator.safetensors"),
-        lambda folder: change(folder, format=2),
+        lambda folder: change(folder, format=1),
         lambda folder: change(folder, kinds=["attention", "gaze"]),
         lambda folder: change(folder, kinds=[]),
         lambda folder: change(folder, kinds=3),
-        lambda folder: change(folder, base="wide"),
-        lambda folder: change(folder, quantile=None),
-        lambda folder: drop(folder, "slope"),
-        lambda folder: save_file({"weights": torch.ones(FEATURES)}, folder / "estimator.safetensors"),
-        lambda folder: save_file(
-            {"weights": torch.ones(FEATURES), "whole_weights": torch.ones(FEATURES - 1)},
-            folder / "estimator.safetensors",
-        ),
-        lambda folder: save_file(
-            {"weights": torch.ones(FEATURES, 1), "whole_weights": torch.ones(FEATURES)},
-            folder / "estimator.safetensors",
-        ),
+        lambda folder: drop(folder, "kinds"),
+        lambda folder: swap(folder, weights=None),
+        lambda folder: swap(folder, curve=None),
+        lambda folder: swap(folder, whole_weights=torch.ones(FEATURES - 1)),
+        lambda folder: swap(folder, weights=torch.ones(FEATURES, 1)),
+        lambda folder: swap(folder, curve=CURVE[:1]),
+        lambda folder: swap(folder, curve=CURVE[:, :3]),
+        lambda folder: swap(folder, curve=CURVE.flip(0)),
     ],
 )
 def test_a_broken_or_missing_folder_is_refused_with_one_sentence(saved, damage):

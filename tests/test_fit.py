@@ -51,13 +51,13 @@ def synthetic(count, *, noise=0.0, grows=0.0, spans=4, seed=0, prefix="image"):
 
 def singles(images, estimator):
     """Predicted effects, intervals and actual effects of single regions, and the image of each."""
-    predicted, actual, image = [], [], []
+    scores, actual, image = [], [], []
     for number, one in enumerate(images):
-        predicted.append((choose(one.features, estimator.kinds) @ estimator.weights).flatten())
+        scores.append((choose(one.features, estimator.kinds) @ estimator.weights).flatten())
         actual.append(one.drops[:, one.rates == ALONE].flatten())
         image.append(torch.full((actual[-1].numel(),), number))
-    predicted = torch.cat(predicted)
-    return predicted, estimator.intervals(predicted), torch.cat(actual), torch.cat(image)
+    scores = torch.cat(scores)
+    return estimator.effects(scores), estimator.intervals(scores), torch.cat(actual), torch.cat(image)
 
 
 def by_image(values, image):
@@ -85,6 +85,33 @@ def test_the_scale_is_right_under_noise():
     assert float((predicted @ actual) / (predicted @ predicted)) == pytest.approx(1, abs=0.06)
 
 
+def test_effects_that_grow_faster_than_scores_are_followed_by_the_curve():
+    """Joint effects are linear; single ones are what is left of them above a threshold, as of evidence that stands twice."""
+
+    def threshold(images):
+        for one in images:
+            alone = one.rates == ALONE
+            one.drops[:, alone] = torch.nn.functional.relu(one.drops[:, alone] - 1) * 2
+        return images
+
+    images, _ = synthetic(120)
+    estimator, _ = fit(threshold(images), RUN, FAST, "mine")
+    new = threshold(synthetic(40, seed=9, prefix="new")[0])
+    effects, _, actual, _ = singles(new, estimator)
+    scores = torch.cat([(one.features @ estimator.weights).flatten() for one in new])
+
+    def explained(predicted):
+        return 1 - float((predicted - actual).square().sum() / (actual - actual.mean()).square().sum())
+
+    assert explained(effects) > 0.95 > explained(scores)
+    assert estimator.effects(torch.zeros(1)).abs() < 1e-5
+    order = scores.argsort()
+    assert (effects[order].diff() >= 0).all()
+    low, high = estimator.intervals(scores).T
+    assert (low < effects).all()
+    assert (effects < high).all()
+
+
 def test_the_effect_of_hiding_everything_is_predicted_by_weights_of_its_own():
     images, truth = synthetic(60)
     estimator, _ = fit(images, RUN, FAST, "mine")
@@ -100,7 +127,6 @@ def test_intervals_cover_nine_in_ten_effects_of_new_images_and_scaled_ones_are_n
     predicted, intervals, actual, image = singles(new, estimator)
     covered = (intervals[:, 0] <= actual) & (actual <= intervals[:, 1])
     assert by_image(covered, image) == pytest.approx(COVERAGE, abs=0.03)
-    assert estimator.slope > 0.05
     width = by_image(intervals[:, 1] - intervals[:, 0], image)
     held = singles(split(images)["cover"], estimator)
     constant = 2 * _conformal_quantile((held[0] - held[2]).abs(), held[3], COVERAGE)
@@ -149,9 +175,9 @@ def test_images_are_split_by_their_ids_alone_and_enough_are_left_to_calibrate():
         name: [one.id for one in part] for name, part in again.items()
     }
     assert sorted(one.id for part in parts.values() for one in part) == sorted(one.id for one in images)
-    assert {name: len(part) for name, part in parts.items()} == {"scale": 10, "cover": 10, "fit": 60}
+    assert {name: len(part) for name, part in parts.items()} == {"curve": 13, "cover": 10, "fit": 57}
     assert {name: len(part) for name, part in split(images[:FEWEST_IMAGES]).items()} == {
-        "scale": 3, "cover": 9, "fit": 12,
+        "curve": 4, "cover": 9, "fit": 11,
     }  # fmt: skip
 
 
@@ -169,8 +195,8 @@ def test_too_few_images_or_none_that_depends_on_the_image_are_refused():
 
 def test_weights_that_predict_the_opposite_in_other_images_are_refused():
     images, _ = synthetic(40)
-    scale = {one.id for one in split(images)["scale"]}
-    turned = [dataclasses.replace(one, drops=-one.drops) if one.id in scale else one for one in images]
+    curve = {one.id for one in split(images)["curve"]}
+    turned = [dataclasses.replace(one, drops=-one.drops) if one.id in curve else one for one in images]
     with pytest.raises(DataError, match="do not predict"):
         fit(turned, RUN, FAST, "mine")
 
@@ -192,8 +218,8 @@ def test_fitting_again_gives_the_same_numbers_whatever_the_order_of_the_images()
     second, _ = fit(images[::-1], RUN, FitSettings(steps=50), "mine")
     assert torch.equal(first.weights, second.weights)
     assert torch.equal(first.whole_weights, second.whole_weights)
-    for name in ("base", "slope", "quantile", "card"):
-        assert getattr(first, name) == getattr(second, name)
+    assert torch.equal(first.curve, second.curve)
+    assert first.card == second.card
 
 
 def test_kinds_choose_their_columns_in_their_own_order():
@@ -219,5 +245,5 @@ def test_the_card_says_what_the_numbers_mean():
     estimator, _ = fit(images, RUN, FitSettings(steps=30), "mine")
     assert estimator.card["ablation"] == "pixels"
     assert estimator.card["fingerprint"] == "f"
-    assert estimator.card["images"] == {"scale": 10, "cover": 10, "fit": 60}
+    assert estimator.card["images"] == {"curve": 13, "cover": 10, "fit": 57}
     assert estimator.card["coverage"] == COVERAGE

@@ -2,16 +2,22 @@
 
 import copy
 import functools
+import re
 import tempfile
+from random import Random
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn import functional
 
 from eyeline.scenes import FAMILIES, draw
 from eyeline.training.mini import (
+    BEFORE,
+    KNOWS_BEFORE,
+    Heads,
     Muon,
     build_image_processor,
     build_model,
@@ -25,17 +31,20 @@ from eyeline.training.mini import (
 from eyeline.training.mini_data import (
     CONCLUSION_WEIGHT,
     HEADS,
+    LOOKUPS,
     Batches,
-    ask,
     collate,
+    conversation,
     dense_labels,
+    drill,
     patches,
+    recite,
     rehearse,
     reply,
     soup,
+    stack,
     weigh,
 )
-from eyeline.training.shrink import cut
 
 tokenizer = functools.cache(build_tokenizer)
 
@@ -87,23 +96,93 @@ def test_questions_packed_together_cost_what_they_cost_alone():
     torch.testing.assert_close(packed, total / weight)
 
 
-def test_practice_costs_what_its_questions_cost_alone():
-    questions = [each for each in draw("math", 4).questions if not each.sentences[-1][1]][:2]
+def test_practice_costs_what_its_rows_cost_alone_and_teaches_what_stood_before():
+    scene = draw("math", 4)
+    rows = [rehearse(conversation(scene), tokenizer()), recite(drill(Random(0)), tokenizer())]
     total, weight = torch.zeros(()), 0.0
-    for question in questions:
-        asked = ask(question, tokenizer())
-        told, _, weights = weigh(question, tokenizer())
-        ids = torch.tensor([asked + told])
-        positions = (13 + torch.arange(ids.shape[1])).expand(3, 1, -1)
+    for told, weights in rows:
+        ids = torch.tensor([told])
+        positions = (13 + torch.arange(len(told))).expand(3, 1, -1)
         with torch.no_grad():
-            logits = (
-                model()(input_ids=ids, position_ids=positions).logits[0, len(asked) - 1 : -1].log_softmax(-1)
-            )
-        total -= logits.gather(1, torch.tensor(told)[:, None])[:, 0] @ torch.tensor(weights)
+            logits = model()(input_ids=ids, position_ids=positions).logits[0, :-1].log_softmax(-1)
+        total -= logits.gather(1, ids[0, 1:, None])[:, 0] @ torch.tensor(weights[1:])
         weight += sum(weights)
+    practice = stack(rows, after=13)
+    heads = Heads(len(tokenizer()))
     with torch.no_grad():
-        together, _ = practice_loss(model(), rehearse(questions, tokenizer(), after=13))
+        together, _, unknown = practice_loss(model(), heads, practice)
+        hidden = (
+            model()
+            .model.language_model(
+                input_ids=practice.ids, position_ids=practice.positions, output_hidden_states=True
+            )
+            .hidden_states[KNOWS_BEFORE]
+        )
+        losses = []
+        for row in range(2):
+            for at in range(BEFORE, practice.ids.shape[1], 4):
+                known = heads.before(functional.rms_norm(hidden[row, at], (256,))).view(BEFORE, -1)
+                losses += [
+                    functional.cross_entropy(known[b], practice.ids[row, at - 1 - b]) for b in range(BEFORE)
+                ]
     torch.testing.assert_close(together, total / weight)
+    torch.testing.assert_close(unknown, torch.stack(losses).mean())
+
+
+def test_a_conversation_reads_once_and_is_written_as_the_chat_template_does():
+    scene = draw("document", 4)
+    first, *others = conversation(scene)
+    assert others
+    read = {text for text, boxes in first.sentences if boxes}
+    assert all(not boxes for other in others for _, boxes in other.sentences)
+    for other in others:
+        whole = next(each for each in scene.questions if each.prompt == other.prompt)
+        assert {text for text, boxes in whole.sentences if boxes} <= read
+    messages = []
+    for question in (first, *others):
+        told = reply(question.trace, question.answer).removesuffix("<|im_end|>")
+        messages += [{"role": "user", "content": question.prompt}]
+        messages += [{"role": "assistant", "content": f"<think>\n{told}"}]
+    text = tokenizer().apply_chat_template(messages, tokenize=False)
+    ids, _ = rehearse((first, *others), tokenizer())
+    assert tokenizer().decode(ids) == text.removeprefix("<|im_start|>user\n").removesuffix("\n")
+
+
+def test_what_a_drill_asks_follows_from_what_it_says():
+    kinds = set()
+    for seed in range(300):
+        text = drill(Random(seed))
+        ids, weights = recite(text, tokenizer())
+        pieces = re.split(r"[][]", text)
+        assert tokenizer().decode(ids) == "".join(pieces)
+        asked = [token for token, weight in zip(ids, weights, strict=True) if weight]
+        assert tokenizer().decode(asked).replace(" ", "") == "".join(pieces[1::2]).replace(" ", "")
+        sums = re.findall(r"(\d+) (plus|minus|times) (\d+) is \[(\d+)\]", text)
+        if sums:
+            signs = {"plus": int.__add__, "minus": int.__sub__, "times": int.__mul__}
+            assert all(signs[sign](int(one), int(two)) == int(three) for one, sign, two, three in sums)
+            kinds.add("sums")
+        elif text.count("[") == 1:
+            once, again = "".join(pieces).removesuffix(".").split(". ")
+            assert once == again
+            kinds.add("repeating")
+        else:
+            reading = next(reading for reading, *_ in LOOKUPS if matching(reading, text))
+            for forms in (forms for first, *forms in LOOKUPS if first == reading):
+                known = [tuple(sorted(each.items())) for each in matching(reading, text.split("[")[0])]
+                said = [each for form in forms for each in matching(form, text)]
+                if len(said) == len(pieces) // 2:
+                    assert all(any(set(each.items()) <= set(one) for one in known) for each in said)
+                    kinds.add(reading)
+    assert kinds == {"sums", "repeating", *(reading for reading, *_ in LOOKUPS)}
+
+
+def matching(form, text):
+    """What stands in a form's places wherever a sentence of the text has that form."""
+    pattern = re.sub(
+        r"\{(\w)\}", r"(?P<\1>\\w+|[-+=])", form.replace("[", "\\[").replace("]", "\\]").replace(".", "\\.")
+    )
+    return [found.groupdict() for found in re.finditer(r"(?:^|(?<=\. ))" + pattern, text)]
 
 
 def test_what_follows_from_the_reading_weighs_more_and_alone_counts_in_practice():
@@ -176,32 +255,6 @@ def test_two_processes_draw_different_scenes_and_together_all():
         batches = iter(Batches(tokenizer(), 0, 2, 1, 1, index, 2))
         drawn.append([tuple(next(batches).ids.flatten().tolist()) for _ in range(4)])
     assert not set(drawn[0]) & set(drawn[1])
-
-
-def test_a_model_cut_down_without_loss_answers_as_before():
-    """Neurons that write nothing go first, and the sum of two equal frames stands for both."""
-    small = build_model(tokenizer()).eval()
-    config = copy.deepcopy(small.config)
-    config.text_config.intermediate_size += 16
-    config.vision_config.intermediate_size += 16
-    config.vision_config.temporal_patch_size = 2
-    config.vision_config.deepstack_visual_indexes = [3, 4]
-    large = type(small)(config).eval()
-    with torch.no_grad():
-        for name, parameter in large.named_parameters():
-            if name.endswith(("down_proj.weight", "mlp.linear_fc2.weight")):
-                parameter[:, ::13][:, :16] = 0
-            if "deepstack_merger_list.1.linear_fc2" in name:
-                parameter.zero_()
-    embed_still(large)
-    cut(large, small, tokenizer())
-    scene = draw("science", 5)
-    batch = collate([scene], tokenizer(), 1)
-    embed_still(large)
-    embed_still(small)
-    with torch.no_grad():
-        before, after = (language_loss(each, batch, see(each, batch)[0])[0] for each in (large, small))
-    torch.testing.assert_close(after, before)
 
 
 def test_the_tokenizer_writes_any_text():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, build_tiny, picture, tiny_model
+from conftest import CURVE, FAMILIES, build_tiny, picture, tiny_model
 from test_features import PICTURES, slow_features
 
 import eyeline.stream
@@ -85,7 +85,7 @@ def random_estimator(model, kinds=KINDS, **card):
     features = 3 * 4 * len(kinds)
     card = {"model": model.name, "fingerprint": fingerprint(model)} | card
     weights = torch.randn(2, features, generator=rng)
-    return Estimator("random", weights[0], weights[1], 0.1, 0.5, 2.0, kinds, card)
+    return Estimator("random", weights[0], weights[1], CURVE, kinds, card)
 
 
 @contextlib.contextmanager
@@ -215,7 +215,7 @@ def test_two_streams_at_once_give_what_each_gives_alone(tiny):
 
 
 def expected_spans(model, images, ids, estimator, spans, labels):
-    """Effects, patches and log-probs of spans from the slow definition."""
+    """Effects, intervals, patches, whole effects and log-probs of spans from the slow definition."""
     slow, log_probs = slow_features(model.adapter.family, images, QUESTION, torch.tensor(ids))
     regions = max(labels) + 1
     for span in spans:
@@ -229,8 +229,13 @@ def expected_spans(model, images, ids, estimator, spans, labels):
         effects = [0.0] * regions
         for patch, label in enumerate(labels):
             effects[label] += float(heat[patch])
-        whole = None if estimator is None else float(estimator.whole_weights @ chosen.sum(1))
-        yield effects, heat.tolist(), whole, float(log_probs[span.start : span.end].sum())
+        interval, whole = None, None
+        if estimator is not None:
+            scores = torch.tensor(effects)
+            effects, interval = estimator.effects(scores).tolist(), estimator.intervals(scores).tolist()
+            heat = heat * torch.tensor([effects[label] / float(scores[label]) for label in labels])
+            whole = float(estimator.whole_weights @ chosen.sum(1))
+        yield effects, interval, heat.tolist(), whole, float(log_probs[span.start : span.end].sum())
 
 
 @pytest.mark.parametrize("kinds", [None, ("attention",), KINDS, ("logit", "value")], ids=str)
@@ -252,7 +257,7 @@ def test_attributions_equal_their_slow_definition(tiny, kinds, teacher_forced):
     assert len(set(labels)) == max(labels) + 1 > 6
     assert len(spans) > 2
     slow = expected_spans(tiny, images, ids, estimator, spans, labels)
-    for span, (effects, heat, whole, log_prob) in zip(spans, slow, strict=True):
+    for span, (effects, interval, heat, whole, log_prob) in zip(spans, slow, strict=True):
         assert list(span.effects) == pytest.approx(effects, rel=5e-3, abs=2e-4)
         assert flat(span.patches) == pytest.approx(heat, rel=5e-3, abs=2e-4)
         assert span.whole_image == (None if whole is None else pytest.approx(whole, rel=5e-3, abs=2e-3))
@@ -261,11 +266,7 @@ def test_attributions_equal_their_slow_definition(tiny, kinds, teacher_forced):
         if estimator is None:
             assert span.interval is None
         else:
-            half = [2.0 * (0.1 + 0.5 * abs(effect)) for effect in effects]
-            assert [high - low for low, high in span.interval] == pytest.approx(
-                [2 * x for x in half], rel=5e-3
-            )
-            assert [(high + low) / 2 for low, high in span.interval] == pytest.approx(span.effects, abs=1e-6)
+            assert flat(span.interval) == pytest.approx(flat(tuple(map(tuple, interval))), rel=5e-3, abs=2e-4)
 
 
 def test_patches_sum_to_the_effects_of_each_region_and_shares_to_one(tiny):
@@ -714,7 +715,7 @@ def test_bad_prompts_images_regions_and_stops_are_refused_before_anything_starts
         (PromptError, lambda: model.stream(PICTURES[0], "word " * 3000)),
         (ImageError, lambda: model.stream([], QUESTION)),
         (ImageError, lambda: model.stream(tmp_path / "missing.png", QUESTION)),
-        (RegionError, lambda: model.stream(PICTURES[0], QUESTION, regions="voronoi")),
+        (RegionError, lambda: model.stream(PICTURES[0], QUESTION, regions="squares")),
         (RegionError, lambda: model.stream(PICTURES[0], QUESTION, regions=not_json)),
         (RegionError, lambda: model.stream(PICTURES[0], QUESTION, regions=["grid", "grid"])),
         (EyelineError, lambda: model.stream(PICTURES[0], QUESTION, stop="")),

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from eyeline.evaluation.answers import is_right
+from eyeline.evaluation.metrics import bootstrap
 from eyeline.examples import Example, read_examples
 from eyeline.images import open_image
 from eyeline.model import Model, load
@@ -27,18 +28,6 @@ def answer(model: Model, example: Example, *, blank: bool, max_new_tokens: int) 
         0, inputs["input_ids"].shape[1] :
     ]
     return answer_of(model, ids.tolist())
-
-
-def bootstrap(values: dict[str, list[float]], draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over families of the mean over images, with the 95 % interval from resampling images in each family."""
-    rng = np.random.default_rng(seed)
-    families = [np.asarray(family) for family in values.values() if len(family)]
-    means = [
-        np.mean([family[rng.integers(len(family), size=len(family))].mean() for family in families])
-        for _ in range(draws)
-    ]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(np.mean([family.mean() for family in families])), float(low), float(high)
 
 
 @click.command()

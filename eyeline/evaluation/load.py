@@ -95,6 +95,8 @@ def serving(model: str, module: str = "eyeline") -> Iterator[Served]:
                         if connection.getresponse().status == 200:
                             break
                 time.sleep(0.1)
+            if process.poll() is not None:
+                raise click.ClickException("The server did not start; `eyeline serve` tells why.")
             yield Served(port, process)
         finally:
             process.send_signal(signal.SIGTERM)

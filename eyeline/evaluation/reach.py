@@ -13,6 +13,7 @@ import tempfile
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -36,11 +37,11 @@ def run_noting(pipe: Connection, model_id: str, estimator: str | None) -> None:
     say = engine._Worker.say
     with open(os.environ[NOTES], "a", encoding="utf-8") as notes:
 
-        def noting(worker: engine._Worker, kind: str, line: str | None = None, **values: object) -> None:
+        def noting(self: engine._Worker, kind: str, line: str | None = None, **values: Any) -> None:
             if line is not None:
                 notes.write(f"{time.time()} {json.loads(line)['event']}\n")
                 notes.flush()
-            say(worker, kind, line, **values)
+            say(self, kind, line, **values)
 
         engine._Worker.say = noting
         run(pipe, model_id, estimator)

@@ -58,7 +58,12 @@ def form(rng: Random) -> tuple[Canvas, list[Question]]:
         )
     at = rng.randrange(len(fields))
     questions.append(
-        ask(f"Which field says {values[at]}?", read, f"The field is {fields[at]}.", fields[at])
+        ask(
+            f"Which field says {values[at]}?",
+            read,
+            f"The field with {values[at]} is {fields[at]}.",
+            fields[at],
+        )
     ) if values.count(values[at]) == 1 else None
     questions.append(Question("What is on the first line?", (read[0],), f"{fields[0]} {values[0]}"))
     return canvas, questions
@@ -89,8 +94,13 @@ def receipt(rng: Random) -> tuple[Canvas, list[Question]]:
     at = rng.randrange(len(items))
     dearest = items[prices.index(max(prices))]
     return canvas, [
-        ask(f"What does the {items[at]} cost?", read, f"The {items[at]} costs {prices[at]}.", prices[at]),
-        ask("Which item costs the most?", read, f"The {dearest} costs the most, {max(prices)}.", dearest),
+        ask(f"What does the {items[at]} cost?", read, f"I see {items[at]} {prices[at]}.", prices[at]),
+        ask(
+            "Which item costs the most?",
+            read,
+            f"The highest number is {max(prices)}, that is {dearest}.",
+            dearest,
+        ),
         Question("Which total is printed?", (*read, last), str(total), prior=total != sum(prices)),
         ask("Which shop is it?", read[:1], f"The shop is the {shop}.", shop),
     ]
@@ -119,15 +129,16 @@ def table(rng: Random) -> tuple[Canvas, list[Question]]:
             )
         read.append(
             (
-                f"Row {order} is {person} with {numbers[0][order - 1]} and {numbers[1][order - 1]}.",
+                f"Row {order} is {person} with {columns[0]} {numbers[0][order - 1]} and {columns[1]} {numbers[1][order - 1]}.",
                 (union(*boxes),),
             )
         )
 
     def value_of(person: int, column: int) -> Question:
-        what, value = f"{columns[column]} of {people[person]}", numbers[column][person]
-        which = ("first", "second")[column]
-        return ask(f"What is the {what}?", read, f"The {what} is the {which} number, {value}.", value)
+        what, value = columns[column], numbers[column][person]
+        row = " and ".join(f"{name} {of[person]}" for name, of in zip(columns, numbers, strict=True))
+        conclusion = f"I see {people[person]} with {row}, so the {what} is {value}."
+        return ask(f"What is the {what} of {people[person]}?", read, conclusion, value)
 
     column = rng.randrange(2)
     highest = max(numbers[column])

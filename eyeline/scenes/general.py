@@ -78,10 +78,12 @@ def scatter(rng: Random) -> tuple[Canvas, list[Question]]:
         what = plural.format(value) if value != "cross" else "crosses"
         questions.append(ask(f"How many {what} are there?", read, f"I count {matches} {what}.", matches))
     questions.append(
-        ask(
+        Question(
             "Which object is the largest?",
-            read,
-            f"The largest is object {largest + 1}, the {_name(names[largest])}.",
+            (
+                *read,
+                (f"The largest is object {largest + 1}, the {_name(names[largest])}.", (boxes[largest],)),
+            ),
             _name(names[largest]),
         )
     )
@@ -103,7 +105,11 @@ def row(rng: Random) -> tuple[Canvas, list[Question]]:
         questions.append(
             ask(
                 f"What is directly {side} of the {_name(names[at])}?", read,
-                f"The {_name(names[at])} is object {at + 1}, so object {at + 1 + step} is {side} of it.", _name(other),
+                (
+                    f"The {_name(names[at])} is object {at + 1}, so {side} of it is object {at + 1 + step}.",
+                    f"Object {at + 1 + step} is {_article(other[0])} {_name(other)}.",
+                ),
+                _name(other),
             )
         )  # fmt: skip
     at = rng.randrange(count)
@@ -145,7 +151,7 @@ def nine(rng: Random) -> tuple[Canvas, list[Question]]:
         ask(
             f"What is at the {place}?",
             read,
-            f"At the {place} I see the {_name(names[at])}.",
+            f"At the {place} is {_article(names[at][0])} {_name(names[at])}.",
             _name(names[at]),
         )
     )

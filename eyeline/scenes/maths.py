@@ -102,10 +102,11 @@ def rectangle(rng: Random) -> tuple[Canvas, list[Question]]:
     read: list[Sentence] = [(f"The width is {width}.", (below,)), (f"The height is {height}.", (beside,))]
     both = width + height
     return canvas, [
-        Question(
+        ask(
             "What is the perimeter?",
-            (*read, (f"{width} plus {height} is {both}.", ()), (f"Twice {both} is {2 * both}.", ())),
-            str(2 * both),
+            read,
+            (f"{width} plus {height} is {both}.", f"Twice {both} is {2 * both}."),
+            2 * both,
         ),
         ask("What is the area?", read, f"{width} times {height} is {width * height}.", width * height),
         ask(
@@ -142,20 +143,17 @@ def triangle(rng: Random) -> tuple[Canvas, list[Question]]:
     two = sides[0] + sides[1]
     longest = max(sides)
     return canvas, [
-        Question(
+        ask(
             "What is the perimeter?",
-            (
-                *read,
-                (f"{sides[0]} plus {sides[1]} is {two}.", ()),
-                (f"{two} plus {sides[2]} is {sum(sides)}.", ()),
-            ),
-            str(sum(sides)),
+            read,
+            (f"{sides[0]} plus {sides[1]} is {two}.", f"{two} plus {sides[2]} is {sum(sides)}."),
+            sum(sides),
         ),
         ask("How long is the longest side?", read, f"The longest side is {longest}.", longest),
         ask(
             "Which side is the longest?",
             read,
-            f"The longest side is the {names[sides.index(longest)]} one.",
+            f"The longest side is {longest}, that is the {names[sides.index(longest)]} one.",
             names[sides.index(longest)],
         ),
     ]
@@ -216,12 +214,17 @@ def _chart_questions(rng: Random, kind: str) -> tuple[Canvas, list[Question]]:
     at = rng.randrange(len(labels))
     word = "tallest" if kind == "bar" else "highest"
     return canvas, [
-        ask(f"Which {noun.lower()} is the {word}?", read, f"The {word} is {highest} with {max(values)}.", highest),
-        ask(f"Which {noun.lower()} is the lowest?", read, f"The lowest is {lowest} with {min(values)}.", lowest),
-        ask(f"What is the value of {labels[at]}?", read, f"The value of {labels[at]} is {values[at]}.", values[at]),
+        ask(f"Which {noun.lower()} is the {word}?", read, f"The {word} has {max(values)}, that is {highest}.", highest),
+        ask(f"Which {noun.lower()} is the lowest?", read, f"The lowest has {min(values)}, that is {lowest}.", lowest),
+        ask(f"What is the value of {labels[at]}?", read, f"I see {labels[at]} with {values[at]}.", values[at]),
         ask(
-            f"How much more is {labels[one]} than {labels[two]}?", read,
-            f"{values[one]} minus {values[two]} is {gap}.", gap,
+            f"How much more is {labels[one]} than {labels[two]}?",
+            read,
+            (
+                f"I see {labels[one]} with {values[one]} and {labels[two]} with {values[two]}.",
+                f"{values[one]} minus {values[two]} is {gap}.",
+            ),
+            gap,
         ),
     ]  # fmt: skip
 

@@ -20,7 +20,13 @@ class Question:
 
 
 def ask(
-    prompt: str, read: list[Sentence], conclusion: str, answer: object, *, prior: bool = False
+    prompt: str,
+    read: list[Sentence],
+    conclusion: str | tuple[str, ...],
+    answer: object,
+    *,
+    prior: bool = False,
 ) -> Question:
-    """A question whose trace first reads the scene, then concludes."""
-    return Question(prompt, (*read, (conclusion, ())), str(answer), prior)
+    """A question whose trace first reads the scene, then concludes, in one sentence or several."""
+    conclusions = (conclusion,) if isinstance(conclusion, str) else conclusion
+    return Question(prompt, (*read, *((text, ()) for text in conclusions)), str(answer), prior)

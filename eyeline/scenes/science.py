@@ -18,7 +18,7 @@ SIDES = ("top", "right", "bottom", "left")
 def chain(rng: Random) -> tuple[Canvas, list[Question]]:
     """Animals joined by arrows, across or down, in either direction; often not who eats whom in nature."""
     canvas = Canvas(rng)
-    natural = rng.random() < 0.5
+    natural = rng.random() < 0.25
     names = list(rng.choice(NATURAL)) if natural else rng.sample(ANIMALS, rng.randint(3, 4))
     across = canvas.width > 1.3 * canvas.height and len(names) == 3
     backwards = rng.random() < 0.4
@@ -126,7 +126,7 @@ def _scale(rng: Random, unit: str, tall: bool) -> tuple[Canvas, list[Question]]:
     return canvas, [
         Question(f"Which {what} does it show?", tuple(read), f"{value} {unit}"),
         ask(f"How many {unit} is the level below the top of the scale?", read, room, left_over),
-        ask("Which colour is the liquid?", [read[1]], f"The liquid is {colour}.", colour),
+        Question("Which colour is the liquid?", (read[1], (f"The liquid is {colour}.", (near,))), colour),
     ]  # fmt: skip
 
 
@@ -178,12 +178,15 @@ def circuit(rng: Random) -> tuple[Canvas, list[Question]]:
     at = rng.randrange(4)
     other = (at + 2) % 4
     part, side_name, opposite = parts[at], SIDES[at], parts[other]
-    turn = f"Opposite the {side_name} is the {SIDES[other]}, so it is the {opposite}."
+    turn = (
+        f"The {part} is at the {side_name}, opposite is the {SIDES[other]}.",
+        f"At the {SIDES[other]} is a {opposite}.",
+    )
     volts_read: Sentence = (f"The cell has {volts} volts.", (volts_box,))
     return canvas, [
         ask(f"Which part is opposite the {part}?", read, turn, opposite),
         ask(f"Where is the {part}?", read, f"The {part} is at the {side_name}.", side_name),
-        ask(f"Which part is at the {side_name}?", read, f"At the {side_name} I see the {part}.", part),
+        ask(f"Which part is at the {side_name}?", read, f"At the {side_name} is a {part}.", part),
         Question("How many volts has the cell?", (*read, volts_read), str(volts)),
     ]
 

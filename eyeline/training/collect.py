@@ -5,10 +5,10 @@ Each image is one file, written when it is whole, so that a collection that was 
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,18 +17,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import eyeline
-from eyeline import features as feature
 from eyeline.ablation import Method, ablate, hidden_patches, read_trace
 from eyeline.attention import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import fingerprint
 from eyeline.examples import Example
+from eyeline.features import captured_features
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model
-from eyeline.regions import regions_for
+from eyeline.regions import load_source, regions_for
 from eyeline.spans import Segmenter, Span
 from eyeline.stream import rope_deltas_kept
 
+One = TypeVar("One")
 ALONE, WHOLE = -1.0, -2.0  # in place of a rate: one region by itself; everything
 
 
@@ -89,14 +90,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
             [picture], capture.grids, capture.vision_features, settings.regions, settings.seed
         )
         labels = found.of_patch.to(model.device)
-        image = feature.read_image(model, capture)
-        rows = []
-        for span in spans:
-            steps = capture.take(span.start, span.end)
-            log_probs = feature.token_log_probs(model, steps.hidden)
-            gradient = feature.logit_gradient(model, steps.hidden, log_probs, trace[span.start : span.end])
-            columns = feature.patch_features(model, capture, image, steps, gradient)
-            rows.append(feature.pool(columns, labels, found.count))
+        features = captured_features(model, capture, trace, spans, labels, found.count)
     subsets, rates = draw_subsets(found.count, settings, example.id)
     drops = ablate(
         model, inputs, trace, hidden_patches(subsets.to(model.device), labels), settings.method
@@ -107,7 +101,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
         family=example.family,
         answer=answer_of(model, ids),
         spans=tuple(asdict(span) for span in spans),
-        features=torch.stack(rows).float().cpu().clone(),
+        features=features.cpu().clone(),
         subsets=subsets,
         rates=rates,
         drops=by_span.float().cpu(),
@@ -115,8 +109,20 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
     )
 
 
+@runtime_checkable
+class Drawn(Protocol):
+    """What subsets are drawn by: probabilities of hiding a region, subsets at each, and a seed."""
+
+    @property
+    def rates(self) -> tuple[float, ...]: ...
+    @property
+    def subsets(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
 def draw_subsets(
-    num_regions: int, settings: Settings, example_id: str
+    num_regions: int, settings: Drawn, example_id: str
 ) -> tuple[Bool[Tensor, "subset region"], Float[Tensor, " subset"]]:
     """Random subsets at each rate, then each region alone, then all of them; the draw depends on seed and example."""
     digest = hashlib.sha256(f"{settings.seed} {example_id}".encode()).digest()
@@ -137,7 +143,13 @@ def collect(model: Model, examples: Iterable[Example], out: Path, settings: Sett
     Raises `DataError` where the folder holds a run of another model, version or settings, and for an example that
     cannot be collected; what is there stays, and the run goes on from it.
     """
-    _open_run(model, out, settings)
+    if not settings.rates or not all(0 < rate < 1 for rate in settings.rates) or settings.subsets < 2:
+        raise DataError(
+            f"{settings.subsets} subsets at the rates {settings.rates} cannot be drawn; expected at least 2, "
+            "and rates between 0 and 1."
+        )
+    load_source(settings.regions, model.device)
+    open_run(model, out, asdict(settings), "collection")
     seen = set()
     for example in examples:
         if example.id in seen or Path(example.id).name != example.id:
@@ -159,15 +171,14 @@ def collect(model: Model, examples: Iterable[Example], out: Path, settings: Sett
         yield example.id
 
 
-def _open_run(model: Model, out: Path, settings: Settings) -> None:
-    if not settings.rates or not all(0 < rate < 1 for rate in settings.rates) or settings.subsets < 2:
-        raise DataError(
-            f"{settings.subsets} subsets at the rates {settings.rates} cannot be drawn; expected at least 2, "
-            "and rates between 0 and 1."
-        )
+def open_run(model: Model, out: Path, settings: Mapping[str, Any], what: str) -> None:
+    """Begins a run of measurements in a folder, or goes on with the one there.
+
+    Raises `DataError` where the folder holds something else, or a run of another model, version or settings.
+    """
     run = {
         "version": eyeline.__version__, "model": model.name, "fingerprint": fingerprint(model),
-        "settings": {**asdict(settings), "rates": list(settings.rates)},
+        "settings": json.loads(json.dumps(settings)),
     }  # fmt: skip
     path = out / "run.json"
     if path.exists():
@@ -176,13 +187,13 @@ def _open_run(model: Model, out: Path, settings: Settings) -> None:
         different = [name for key, name in parts.items() if before[key] != run[key]]
         if different:
             raise DataError(
-                f"{out} holds a collection with another {' and '.join(different)}; expected an empty folder or the "
+                f"{out} holds a run with another {' and '.join(different)}; expected an empty folder or the "
                 "same run: choose another --out."
             )
         return
     new = path.with_suffix(".new")
     if out.exists() and (not out.is_dir() or set(out.iterdir()) - {new}):
-        raise DataError(f"{out} is no empty folder and no collection; choose another --out.")
+        raise DataError(f"{out} is no empty folder and no {what}; choose another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
         new.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
@@ -192,14 +203,19 @@ def _open_run(model: Model, out: Path, settings: Settings) -> None:
 
 
 def _save(collected: Collected, path: Path) -> None:
-    tensors = {
-        name: getattr(collected, name).contiguous() for name in ("features", "subsets", "rates", "drops")
-    }
+    tensors = {name: getattr(collected, name) for name in ("features", "subsets", "rates", "drops")}
     rest = {name: getattr(collected, name) for name in ("id", "family", "answer", "spans", "labels")}
+    save_example(tensors, rest, path)
+
+
+def save_example(tensors: Mapping[str, Tensor], rest: Mapping[str, Any], path: Path) -> None:
+    """Writes one example of a run, whole or not at all. Raises `DataError` where the disk does not take it."""
     new = path.with_suffix(".new")
     try:
         path.parent.mkdir(exist_ok=True)
-        save_file(tensors, new, {"rest": json.dumps(rest)})
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, new, {"rest": json.dumps(rest)}
+        )
         new.replace(path)
     except (OSError, SafetensorError) as error:
         raise _cannot_write(path, error) from error
@@ -226,23 +242,31 @@ def read_run(run: Path) -> dict[str, Any]:
 
 
 def read_collected(run: Path) -> list[Collected]:
-    """All images of a collection, by id."""
-    return [_read(path) for path in sorted((run / "examples").glob("*.safetensors"))]
+    """All images of a collection, by id. Raises `DataError` for a file that is none."""
+    return list(read_saved(run, _collected, "collected"))
 
 
-def _read(path: Path) -> Collected:
-    try:
-        with safe_open(path, "pt") as file:
-            rest = json.loads(file.metadata()["rest"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Collected(
-            rest["id"], rest["family"], rest["answer"], tuple(rest["spans"]), labels=tuple(rest["labels"]),
-            **tensors,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise DataError(
-            f"{path} is no collected example ({type(error).__name__}: {error}); remove it and collect again."
-        ) from error
+def _collected(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Collected:
+    return Collected(
+        rest["id"], rest["family"], rest["answer"], tuple(rest["spans"]), labels=tuple(rest["labels"]),
+        **tensors,
+    )  # fmt: skip
+
+
+def read_saved(
+    run: Path, make: Callable[[dict[str, Any], dict[str, Tensor]], One], what: str
+) -> Iterator[One]:
+    """Every example of a run, by id, made of what `save_example` was given. Raises `DataError` for a file that is none."""
+    for path in sorted((run / "examples").glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                rest = json.loads(file.metadata()["rest"])
+                one = make(rest, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise DataError(
+                f"{path} is no {what} example ({type(error).__name__}: {error}); remove it and run the same again."
+            ) from error
+        yield one
 
 
 def answer_of(model: Model, ids: Sequence[int]) -> str:

@@ -1,17 +1,16 @@
-"""Collected spans -> an estimator: Pearson loss on random subsets, then scale and intervals on other images.
+"""Collected spans -> an estimator: Pearson loss on random subsets, then effects and intervals on other images.
 
-Images are split three ways by the hashes of their ids: `fit` learns the direction of the weights, `scale` the size in
-nats and the shape of the intervals, `cover` their width.
+Images are split three ways by the hashes of their ids: `fit` learns the direction of the weights, `curve` what a score
+means in nats and how widely effects lie around it, `cover` the width of the intervals.
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from eyeline.errors import DataError
@@ -24,6 +23,11 @@ COVERAGE = 0.9
 FEWEST_COVER = 9  # images: COVERAGE * (1 + 1 / 9) = 1, with fewer no finite width is enough
 FEWEST_IMAGES = 24
 NOTHING = 1e-12  # features that vary less are dead; they get no weight
+FEWEST_IN_BIN = (
+    40  # pairs with the largest scores that make an outermost knot of the curve; bins further in hold more
+)
+LEAST_SLOPE = 0.02  # of the curve, nats for each unit of score: no two scores have the same effect
+NARROWEST = 1e-3  # nats: half an interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,11 @@ class FitSettings:
 
 
 def split(collected: Sequence[Collected]) -> dict[str, list[Collected]]:
-    """Images in the order of their ids' hashes: an eighth to `scale`, an eighth to `cover`, the rest to `fit`."""
+    """Images in the order of their ids' hashes: a sixth to `curve`, an eighth to `cover`, the rest to `fit`."""
     shuffled = sorted(collected, key=lambda one: hashlib.sha256(one.id.encode()).digest())
-    scale = len(shuffled) // 8
-    cover = scale + max(scale, FEWEST_COVER)
-    return {"scale": shuffled[:scale], "cover": shuffled[scale:cover], "fit": shuffled[cover:]}
+    curve = len(shuffled) // 6
+    cover = curve + max(len(shuffled) // 8, FEWEST_COVER)
+    return {"curve": shuffled[:curve], "cover": shuffled[curve:cover], "fit": shuffled[cover:]}
 
 
 def choose(
@@ -65,27 +69,29 @@ def fit(
         )
     splits = split(collected)
     direction, losses = _direction(splits["fit"], settings)
-    predicted, actual, image = _alone(splits["scale"], direction, settings.kinds)
-    scale = float((predicted @ actual) / (predicted @ predicted).clamp(min=1e-12))
+    scores, actual, _ = _alone(splits["curve"], direction, settings.kinds)
+    scale = float((scores @ actual) / (scores @ scores).clamp(min=1e-12))
     if scale <= 0:
         raise DataError(
             f"The weights found on {len(splits['fit'])} images do not predict the effects of single regions in others; "
             "collect more images, and check that the model reads them."
         )
     weights = direction * scale
-    base, slope = _spread(predicted * scale, actual, image)
-    predicted, actual, image = _alone(splits["cover"], weights, settings.kinds)
-    scores = (predicted - actual).abs() / (base + slope * predicted.abs())
-    quantile = _conformal_quantile(scores, image, COVERAGE)
-    whole = _whole(splits["fit"], settings.kinds)
+    raw = Estimator(
+        name, weights, _whole(splits["fit"], settings.kinds), _curve(scores * scale, actual), settings.kinds
+    )
+    scores, actual, image = _alone(splits["cover"], weights, settings.kinds)
+    effects, (low, high) = raw.effects(scores), raw.intervals(scores).T
+    outside = torch.maximum(low - actual, actual - high) / (high - low)
+    margin = _conformal_quantile(outside, image, COVERAGE)
     card = {
         "model": run["model"], "fingerprint": run["fingerprint"], "ablation": run["settings"]["method"],
         "regions": run["settings"]["regions"], "images": {part: len(images) for part, images in splits.items()},
         "coverage": COVERAGE, "unit": "nats", "pearson_loss": round(losses[-1], 4),
         "fit": {**asdict(settings), "kinds": list(settings.kinds)}, "collection": run["settings"], "version": run["version"],
-        "r2_nats_held_out": round(1 - float((actual - predicted).square().sum() / (actual - actual.mean()).square().sum()), 4),
+        "r2_nats_held_out": round(1 - float((actual - effects).square().sum() / (actual - actual.mean()).square().sum()), 4),
     }  # fmt: skip
-    return Estimator(name, weights, whole, base, slope, quantile, settings.kinds, card), {"losses": losses}
+    return replace(raw, curve=_widen(raw.curve, margin), card=card), {"losses": losses}
 
 
 def _direction(
@@ -143,16 +149,55 @@ def _alone(
     return torch.cat(predicted), torch.cat(actual), torch.cat(image)
 
 
-def _spread(predicted: Tensor, actual: Tensor, image: Tensor) -> tuple[float, float]:
-    """base and slope of the narrowest intervals, by geometric mean, among those that hold COVERAGE of these pairs."""
-    errors, size = (predicted - actual).abs(), predicted.abs()
-    best = (float("inf"), 0.0, 0.0)
-    for steepness in (0.0, *(2.0**power for power in range(-3, 8))):  # slope over base, for each nat
-        shape = 1 + steepness * size
-        width = max(_quantile(errors / shape, image, COVERAGE), 1e-6)
-        best = min(best, (math.log(width) + float(shape.log().mean()), width, steepness))
-    _, width, steepness = best
-    return width, width * steepness
+def _curve(scores: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> Float[Tensor, "knot 4"]:
+    """What regions of a score do when hidden, by bins of pairs of like score: mean effect, and where COVERAGE of them lie.
+
+    Bins are small where scores are large, there pairs are few and effects differ. Mean effects are made monotone
+    (isotonic regression), and shifted so that a score of 0 is no effect.
+    """
+    order = scores.argsort()
+    negative = int((scores < 0).sum())
+    bins = [*_growing(order[:negative]), *reversed(_growing(order[negative:].flip(0)))]
+    at = torch.stack([scores[each].mean() for each in bins])
+    effect = torch.stack([actual[each].mean() for each in bins])
+    tails = torch.tensor([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    low, high = torch.stack([actual[each].quantile(tails) for each in bins], dim=1)
+    sizes = torch.tensor([float(len(each)) for each in bins])
+    effect = _monotone(effect - LEAST_SLOPE * at, sizes) + LEAST_SLOPE * at
+    curve = torch.stack([at, effect, low, high], dim=1)
+    kept = torch.cat([curve[1:, 0] > curve[:-1, 0], torch.tensor([True])])  # like scores make one knot
+    curve = curve[kept]
+    if len(curve) < 2:
+        curve = torch.cat([curve[:1] - 1, curve[:1]])
+    nothing = Estimator("", scores[:0], scores[:0], curve).effects(torch.zeros(1))
+    curve[:, 1] -= nothing
+    return _widen(curve, 0.0)
+
+
+def _growing(order: Int[Tensor, " pair"]) -> list[Int[Tensor, " _some"]]:
+    """Cut into bins of FEWEST_IN_BIN and then half as many again each time; the last one takes what is left."""
+    ends, size = [FEWEST_IN_BIN], FEWEST_IN_BIN
+    while ends[-1] + 2 * size < len(order):
+        size = size * 3 // 2
+        ends.append(ends[-1] + size)
+    return [each for each in order.tensor_split(ends[:-1]) if len(each)]
+
+
+def _monotone(values: Float[Tensor, " knot"], weights: Float[Tensor, " knot"]) -> Float[Tensor, " knot"]:
+    from sklearn.isotonic import IsotonicRegression
+
+    places = torch.arange(len(values))
+    fitted = IsotonicRegression().fit(places.numpy(), values.numpy(), weights.numpy()).predict(places.numpy())
+    return torch.from_numpy(fitted).to(values)
+
+
+def _widen(curve: Float[Tensor, "knot 4"], margin: float) -> Float[Tensor, "knot 4"]:
+    """The curve's intervals wider by a share of their width on each side, holding their effect, and never empty."""
+    at, effect, low, high = curve.T
+    room = margin * (high - low)
+    low = torch.minimum(low - room, effect - NARROWEST)
+    high = torch.maximum(high + room, effect + NARROWEST)
+    return torch.stack([at, effect, low, high], dim=1)
 
 
 def _quantile(scores: Tensor, image: Tensor, share: float) -> float:

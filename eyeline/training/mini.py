@@ -36,7 +36,12 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-LOGGED = ("loss", "dense_loss", "token_accuracy", "practice_accuracy")
+SHARPER = 2.0  # gains of the queries' norms
+NEW_SCENES = 1_000_000  # the first scene for weights that have been trained before
+LOGGED = ("loss", "dense_loss", "token_accuracy", "practice_accuracy", "before_loss")
+BEFORE = 2  # tokens before each one that an early layer is taught to carry on
+KNOWS_BEFORE = 2  # layers after which it is to know them
+BEFORE_WEIGHT = 0.2
 MARKERS = ("<think>", "</think>")
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -65,7 +70,7 @@ class Stage:
     steps: int
     batch: int  # images
     questions: int  # of each image, in one sequence
-    practice: int  # questions about other scenes, without their images, for each image
+    practice: int  # rows without images for each image: conversations about other scenes, and drills
     rate: float
     vision_rate: float  # of the vision blocks; 0 freezes them
     dense: float  # weight of the dense labels' loss
@@ -135,6 +140,16 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGene
     return model
 
 
+def sharpen(model: Qwen3VLForConditionalGeneration) -> None:
+    """Lets attention be sharp: with normed queries and keys of 32 dimensions its logits stay below 6 otherwise.
+
+    Nothing can be picked out of a few hundred tokens so; the gains would grow by themselves, but in many thousand steps.
+    """
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            layer.self_attn.q_norm.weight.mul_(SHARPER)
+
+
 def see(model: Qwen3VLForConditionalGeneration, batch: Batch) -> tuple[Any, list[Tensor]]:
     """The vision tower's output for the batch's images, and those of its blocks that mergers read, the last one last."""
     visual = model.model.visual
@@ -176,11 +191,20 @@ def embed_still(model: Qwen3VLForConditionalGeneration) -> None:
     embed.forward = forward
 
 
-def dense_loss(heads: nn.Linear, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
+class Heads(nn.Module):
+    """What is read off the model in training only: what visual tokens show, and which tokens stood before a text token."""
+
+    def __init__(self, vocabulary: int):
+        super().__init__()
+        self.dense = nn.Linear(256, sum(HEADS.values()))
+        self.before = nn.Linear(256, BEFORE * vocabulary)
+
+
+def dense_loss(heads: Heads, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Mean cross-entropy of the dense labels, tokens that show something weighing more; accuracy on those."""
     losses, accuracy = [], {}
     for (name, _), logits, target in zip(
-        HEADS.items(), heads(features).float().split(list(HEADS.values()), 1), labels.T, strict=True
+        HEADS.items(), heads.dense(features).float().split(list(HEADS.values()), 1), labels.T, strict=True
     ):
         each = functional.cross_entropy(logits, target, reduction="none")
         something = target > 0
@@ -205,12 +229,25 @@ def language_loss(model: Qwen3VLForConditionalGeneration, batch: Batch, seen) ->
     return _score(model, hidden, batch)
 
 
-def practice_loss(model: Qwen3VLForConditionalGeneration, practice: Practice) -> tuple[Tensor, float]:
-    """As `language_loss`, of questions without their images."""
-    hidden = model.model.language_model(
-        input_ids=practice.ids, position_ids=practice.positions, use_cache=False
-    ).last_hidden_state
-    return _score(model, hidden, practice)
+def practice_loss(
+    model: Qwen3VLForConditionalGeneration, heads: Heads, practice: Practice
+) -> tuple[Tensor, float, Tensor]:
+    """As `language_loss`, of rows without images; and how badly an early layer knows what stood before each token.
+
+    Looking up takes an early layer that carries on what stood before, and a later one that finds it. Neither is of use
+    alone, so that they come late; with the first one taught, the second comes soon.
+    """
+    output: Any = model.model.language_model(
+        input_ids=practice.ids, position_ids=practice.positions, use_cache=False, output_hidden_states=True
+    )
+    early = output.hidden_states[KNOWS_BEFORE][:, BEFORE::4]
+    known = heads.before(functional.rms_norm(early, early.shape[-1:])).unflatten(-1, (BEFORE, -1)).float()
+    before = torch.stack(
+        [practice.ids[:, BEFORE - back : -back or None][:, ::4] for back in range(1, BEFORE + 1)], -1
+    )
+    before = before[:, : known.shape[1]]
+    unknown = functional.cross_entropy(known.flatten(0, 2), before.flatten())
+    return *_score(model, output.last_hidden_state, practice), unknown
 
 
 def _score(
@@ -279,16 +316,19 @@ class Optimizers:
     """Muon for the matrices inside the blocks, AdamW for the rest; one schedule."""
 
     def __init__(self, model: nn.Module, heads: nn.Module, stage: Stage):
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
         for name, parameter in [*model.named_parameters(), *heads.named_parameters(prefix="heads")]:
             vision = "visual." in name and "merger" not in name
             parameter.requires_grad_(_is_trained(name, stage))
             if parameter.requires_grad:
                 matrix = parameter.ndim == 2 and ("layers." in name or "blocks." in name)
-                groups.setdefault((matrix, vision), []).append(parameter)
+                sharpens = "q_norm" in name or "k_norm" in name
+                groups.setdefault((matrix, vision, sharpens), []).append(parameter)
         self.optimizers, self.peaks, self.decay = [], [], stage.decay
-        for (matrix, vision), parameters in groups.items():
+        for (matrix, vision, sharpens), parameters in groups.items():
             rate = stage.vision_rate if vision else stage.rate
+            if sharpens:  # queries and keys have unit size: looking one thing up takes gains well over 1
+                rate *= 10
             if matrix:
                 rate *= 2.5  # Muon's updates are as large as AdamW's at a fifth of its rate
                 optimizer = Muon(parameters, lr=rate)
@@ -359,10 +399,12 @@ def share_gradients(model: nn.Module, heads: nn.Module) -> None:
 
 
 def train(
-    rank: int, folder: Path, stages: list[Stage], processes: int, log_every: int = 25, save_every: int = 100
-) -> None:
+    rank: int, folder: Path, start: Path | None, stages: list[Stage], processes: int,
+    log_every: int = 25, save_every: int = 100,
+) -> None:  # fmt: skip
     """Runs the stages, from the last checkpoint in the folder where there is one; writes `log.jsonl`.
 
+    Without a checkpoint and with `start`, a model folder, the stages after `vision` train its weights on other scenes, sharpened.
     One process a core, one thread each: on few cores twice as fast as one process with as many threads.
     """
     torch.manual_seed(0)
@@ -374,14 +416,18 @@ def train(
     model = build_model(tokenizer)
     embed_still(model)
     model.set_attn_implementation({"": "sdpa", "vision_config": "eager"})  # faster to differentiate on a CPU
-    heads = nn.Linear(256, sum(HEADS.values()))
+    heads = Heads(len(tokenizer))
     half = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # elsewhere bfloat16 is far slower than float32
     place = json.loads((folder / "place.json").read_text()) if (folder / "place.json").exists() else None
     names = [stage.name for stage in stages]
     if place:
         for name, module in (("model", model), ("heads", heads)):
             module.load_state_dict(load_file(folder / f"{name}.{place['stage']}.{place['step']}.safetensors"))
-    done_stages = names.index(place["stage"]) if place else 0
+    else:
+        if start:
+            model.load_state_dict(load_file(start / "model.safetensors"))
+        sharpen(model)
+    done_stages = names.index(place["stage"]) if place else int(start is not None)
     for number, stage in enumerate(stages):
         if number < done_stages:
             continue
@@ -392,6 +438,7 @@ def train(
             if 0 < begin < stage.steps:
                 optimizers.restore(load_file(folder / f"optimizer.{stage.name}.{begin}.safetensors"))
         first = sum(earlier.steps * earlier.batch for earlier in stages[:number]) + begin * stage.batch
+        first += NEW_SCENES if start else 0
         loader = iter(
             Batches(
                 tokenizer, first, stage.batch // processes, stage.questions, stage.practice, rank, processes
@@ -412,9 +459,10 @@ def train(
                     language, share = language_loss(model, batch, seen)
                     loss = loss + language
                     if batch.practice is not None:
-                        practice, right = practice_loss(model, batch.practice)
-                        loss = loss + practice
+                        practice, right, unknown = practice_loss(model, heads, batch.practice)
+                        loss = loss + practice + BEFORE_WEIGHT * unknown
                         since["practice_accuracy"] += right
+                        since["before_loss"] += unknown.item()
                     since["token_accuracy"] += share
                     since["loss"] += language.item()
                 since["dense_loss"] += dense.item()
@@ -449,8 +497,8 @@ def export(folder: Path, out: Path) -> None:
 
 STAGES = [
     Stage("vision", steps=1900, batch=12, questions=0, practice=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
-    Stage("language", steps=160, batch=12, questions=2, practice=5, rate=1.2e-3, vision_rate=0.0, dense=0.3),
-    Stage("all", steps=740, batch=12, questions=3, practice=2, rate=1.2e-3, vision_rate=4e-4, dense=0.3, decay=0.6),
+    Stage("language", steps=350, batch=4, questions=3, practice=12, rate=1.2e-3, vision_rate=0.0, dense=0.3, decay=0.01),
+    Stage("all", steps=580, batch=12, questions=3, practice=3, rate=5e-4, vision_rate=2.5e-4, dense=0.3, decay=0.7),
 ]  # fmt: skip
 
 
@@ -464,19 +512,26 @@ STAGES = [
 @click.option(
     "--export", "export_to", type=click.Path(path_type=Path), help="Write the model folder here when done."
 )
+@click.option(
+    "--start",
+    type=click.Path(exists=True, path_type=Path),
+    help="Model folder whose weights are trained further.",
+)
 @click.option("--processes", default=2, show_default=True, help="One for each core.")
 @click.option(
     "--steps", type=(str, int), multiple=True, help="Change a stage's number of steps: --steps language 8000."
 )
-def main(out: Path, export_to: Path | None, processes: int, steps: tuple[tuple[str, int], ...]) -> None:
-    """Train the embedded model, from scratch or from its last checkpoint."""
+def main(
+    out: Path, export_to: Path | None, start: Path | None, processes: int, steps: tuple[tuple[str, int], ...]
+) -> None:
+    """Train the embedded model, from scratch, from a model folder or from its last checkpoint."""
     changed = dict(steps)
     stages = [Stage(**{**asdict(stage), "steps": changed.get(stage.name, stage.steps)}) for stage in STAGES]
     out.mkdir(parents=True, exist_ok=True)
     (out / "rendezvous").unlink(missing_ok=True)
     if not (out / "tokenizer.json").exists():
-        build_tokenizer().save_pretrained(out)
-    torch.multiprocessing.spawn(train, (out, stages, processes), nprocs=processes)  # pyright: ignore[reportPrivateImportUsage]
+        (PreTrainedTokenizerFast.from_pretrained(start) if start else build_tokenizer()).save_pretrained(out)
+    torch.multiprocessing.spawn(train, (out, start, stages, processes), nprocs=processes)  # pyright: ignore[reportPrivateImportUsage]
     if export_to:
         export(out, export_to)
 

@@ -2,12 +2,12 @@
 
 Several questions about one image share one sequence: each attends to the image and to itself, at the positions
 that it would have alone, so that training on the pack equals training on each question by itself. Practice has no
-image: the readings of other scenes are given, and only what follows from them is to be predicted.
+image: the readings of other scenes are given, and what follows from them is to be predicted, question after question.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
@@ -17,9 +17,11 @@ from torch import Tensor
 from eyeline.scenes import FAMILIES, Scene, draw
 from eyeline.scenes.canvas import CELL, COLOURS, FONTS, SYMBOLS, Canvas
 from eyeline.scenes.lexicon import WORDS
-from eyeline.scenes.question import Question
+from eyeline.scenes.question import Question, Sentence
 
 PATCH = 16
+SAID = (*WORDS, *COLOURS, *SYMBOLS)
+PRACTISED = (*FAMILIES, "math")  # numbers take more practice
 CONCLUSION_WEIGHT = 3.0  # of tokens that follow from what was read, against 1 for the reading itself
 CHARS = {char: index for index, char in enumerate(sorted({*"".join(WORDS), *"0123456789+-x=:.V"}), start=1)}
 WORD = {word: index for index, word in enumerate((*WORDS, "+", "-", "x", "=", "V"), start=1)}
@@ -29,6 +31,7 @@ COLOUR = {colour: index for index, colour in enumerate(COLOURS, start=1)}
 HEADS = {
     "char0": len(CHARS) + 1, "char1": len(CHARS) + 1, "char2": len(CHARS) + 1, "char3": len(CHARS) + 1,
     "word": len(WORD) + 1, "tens": 12, "ones": 11, "mark": len(MARK) + 1, "colour": len(COLOUR) + 1, "order": 8,
+    "place": 10,
 }  # fmt: skip
 
 
@@ -46,11 +49,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Practice:
-    """Questions without their images, a row each, at positions that they might have behind one."""
+    """Text without images, a row each, at positions that it might have behind one."""
 
-    ids: Tensor  # int64 (question, token)
-    positions: Tensor  # int64 (3, question, token)
-    weights: Tensor  # float (question, token)
+    ids: Tensor  # int64 (row, token)
+    positions: Tensor  # int64 (3, row, token)
+    weights: Tensor  # float (row, token)
 
 
 def patches(image: np.ndarray) -> np.ndarray:
@@ -82,6 +85,9 @@ def dense_labels(scene: Scene) -> np.ndarray:
             MARK.get(item.mark, 0),
             COLOUR.get(item.colour, 0),
             min(item.order, 7),
+            1
+            + 3 * min(2, 3 * (top + bottom) // (2 * scene.canvas.height))
+            + min(2, 3 * (left + right) // (2 * scene.canvas.width)),
         ]
         for row, col, area in _overlaps(item.box, CELL, rows, cols):
             if area > best[row, col] and area > enough:
@@ -183,16 +189,106 @@ def collate(scenes: list[Scene], tokenizer, questions: int, practice: Practice |
     )
 
 
-def rehearse(questions: Sequence[Question], tokenizer, after: int) -> Practice:
-    """The questions as practice, their text from position `after` on."""
-    rows = [(ask(question, tokenizer), weigh(question, tokenizer)) for question in questions]
-    longest = max(len(asked) + len(told) for asked, (told, *_) in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)
-    weights = torch.zeros(len(rows), longest)
-    for row, (asked, (told, _, from_memory)) in enumerate(rows):
-        ids[row, : len(asked) + len(told)] = torch.tensor(asked + told)
-        weights[row, len(asked) : len(asked) + len(told)] = torch.tensor(from_memory)
-    return Practice(ids, (after + torch.arange(longest)).expand(3, len(rows), longest), weights)
+def conversation(scene: Scene) -> list[Question]:
+    """The scene's question that reads most, then those that follow from the same readings, without reading again."""
+
+    def readings(question: Question) -> list[Sentence]:
+        return [sentence for sentence in question.sentences if sentence[1]]
+
+    concluding = [question for question in scene.questions if not question.sentences[-1][1]]
+    if not concluding:
+        return [max(scene.questions, key=lambda question: len(question.sentences))]
+    first = max(concluding, key=lambda question: len(readings(question)))
+    known = {text for text, _ in readings(first)}
+    return [
+        first,
+        *(
+            replace(question, sentences=tuple(each for each in question.sentences if not each[1]))
+            for question in concluding
+            if question is not first and all(text in known for text, _ in readings(question))
+        ),
+    ]
+
+
+Row = tuple[list[int], list[float]]  # token ids, and the weight of each in the loss
+
+
+def rehearse(questions: Sequence[Question], tokenizer) -> Row:
+    """A conversation as practice: what follows from the readings, and the answers."""
+    turn = tokenizer.encode("\n<|im_start|>user\n", add_special_tokens=False)
+    ids: list[int] = []
+    weights: list[float] = []
+    for question in questions:
+        asked = [*(turn if ids else ()), *ask(question, tokenizer)]
+        told, _, from_memory = weigh(question, tokenizer)
+        ids += asked + told
+        weights += [0.0] * len(asked) + from_memory
+    return ids, weights
+
+
+# How scenes read two things that belong together, and how they take one back from the other; what is in brackets is asked.
+LOOKUPS = (
+    ("Bar {i} is {a} with {b}.", "I see {a} with [{b}].", "The highest has {b}, that is [{a}]."),
+    ("Point {i} is {a} with {b}.", "I see {a} with [{b}].", "The lowest has {b}, that is [{a}]."),
+    ("Line {i} says {a} {b}.", "I see {a} [{b}].", "The field with {b} is [{a}]."),
+    ("Line {i} says {a} {b}.", "The {a} is [{b}].", "The highest number is {b}, that is [{a}]."),
+    ("Row {i} is {a} with {b}.", "I see {a} with [{b}].", "The highest is {b}, that is [{a}]."),
+    ("Object {i} is a {a} {b}.", "The {a} {b} is object [{i}].", "Object {i} is a [{a} {b}]."),
+    ("At the {a} is a {b}.", "The {b} is at the [{a}].", "At the {a} is a [{b}]."),
+    ("Step {i} is the {a}.", "The {a} is step [{i}].", "Step {i} is the [{a}]."),
+)
+
+
+def drill(rng: Random) -> str:
+    """Looking up, repeating or reckoning with nothing else around; what is to be predicted stands in brackets."""
+    kind = rng.random()
+    if kind < 0.2:
+        words = [rng.choice((rng.choice(SAID), str(rng.randint(1, 99)))) for _ in range(rng.randint(8, 24))]
+        return f"{' '.join(words)}. {words[0]} [{' '.join(words[1:])}]."
+    if kind < 0.35:
+        sums = []
+        for _ in range(rng.randint(6, 10)):
+            sign = rng.choice(("plus", "plus", "minus", "times"))
+            most = 12 if sign == "times" else 60
+            one, two = rng.randint(2, most), rng.randint(2, min(most, 30))
+            if sign == "minus":
+                one, two = max(one, two) + 1, min(one, two)
+            result = {"plus": one + two, "minus": one - two, "times": one * two}[sign]
+            sums.append(f"{one} {sign} {two} is [{result}].")
+        return " ".join(sums)
+    reading, *questions = rng.choice(LOOKUPS)
+    count = rng.randint(3, 8)
+    if "{a} {b} is" in questions[0]:  # names of two words, which repeat
+        count = min(count, 6)
+        seconds = rng.sample(SAID, 3)
+        names = [(one, two) for one in rng.sample(SAID, 3) for two in seconds]
+        pairs = rng.sample(names, count)
+    else:
+        seconds = rng.sample(SAID, count) if rng.random() < 0.4 else rng.sample(range(1, 99), count)
+        pairs = list(zip(rng.sample(SAID, count), seconds, strict=True))
+    known = [{"i": i, "a": a, "b": b} for i, (a, b) in enumerate(pairs, start=1)]
+    asked = [question.format(**each) for each in known for question in questions]
+    return " ".join([*(reading.format(**each) for each in known), *rng.sample(asked, len(asked))])
+
+
+def recite(text: str, tokenizer) -> Row:
+    """A drill as a row of practice."""
+    pieces = re.split(r"[][]", text)  # every second one is asked
+    encoded = tokenizer("".join(pieces), add_special_tokens=False, return_offsets_mapping=True)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    asked = [bool(np.searchsorted(ends, stop - 1, side="right") % 2) for _, stop in encoded["offset_mapping"]]
+    return encoded["input_ids"], [CONCLUSION_WEIGHT * each for each in asked]
+
+
+def stack(rows: Sequence[Row], after: int) -> Practice:
+    """Rows of one batch, their text from position `after` on."""
+    longest = max(len(ids) for ids, _ in rows)
+    padded = torch.zeros(len(rows), longest, dtype=torch.long)
+    weighed = torch.zeros(len(rows), longest)
+    for row, (ids, weights) in enumerate(rows):
+        padded[row, : len(ids)] = torch.tensor(ids)
+        weighed[row, : len(ids)] = torch.tensor(weights)
+    return Practice(padded, (after + torch.arange(longest)).expand(3, len(rows), longest), weighed)
 
 
 def soup(seed: int) -> Scene:
@@ -249,15 +345,16 @@ class Batches:
         return draw(list(FAMILIES)[number % 5], number // 5 % 7_000_000)
 
     def exercises(self, number: int) -> Practice | None:
-        """Practice to go with the batch that begins with scene `number`: questions that take more than reading."""
-        found: list[Question] = []
-        tried = 0
-        while len(found) < self.practice * self.size:
-            scene = draw(list(FAMILIES)[tried % 5], (3_000_000 + number + tried) % 7_000_000)
-            found += [question for question in scene.questions if not question.sentences[-1][1]]
-            tried += 1
-        found.sort(key=lambda question: len(question.trace))
-        return rehearse(found, self.tokenizer, after=12 + number % 5) if found else None
+        """Practice to go with the batch that begins with scene `number`: as many drills as conversations."""
+        rows: list[Row] = []
+        for at in range(self.practice * self.size):
+            seed = (3_000_000 + number * self.practice + at) % 7_000_000
+            if at % 2:
+                rows.append(recite(drill(Random(f"drill {seed}")), self.tokenizer))
+            else:
+                scene = draw(PRACTISED[at // 2 % len(PRACTISED)], seed)
+                rows.append(rehearse(conversation(scene), self.tokenizer))
+        return stack(rows, after=12 + number % 5) if rows else None
 
     def __iter__(self) -> Iterator[Batch]:
         pool = 4 * self.size
