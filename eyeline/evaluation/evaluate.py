@@ -1,0 +1,240 @@
+"""Every method on the same traces, spans, regions and ablations: what `eyeline evaluate` runs.
+
+Each image is one file, written when it is whole; a run that was stopped goes on where it was. Subsets are drawn from the
+run's seed and the image's id alone, so that every run measures the same. Tables are made from the files by table.py.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from eyeline.ablation import Method, ablate, hidden_patches
+from eyeline.attention import AttentionCapture
+from eyeline.errors import DataError, EyelineError
+from eyeline.estimator import Estimator, digest, estimator_for
+from eyeline.evaluation.baselines import NAMES, Baseline, baseline
+from eyeline.evaluation.baselines.estimator import estimated
+from eyeline.evaluation.metrics import shared_areas, top_regions
+from eyeline.examples import Example
+from eyeline.images import open_image
+from eyeline.model import Model
+from eyeline.regions import load_source, regions_for
+from eyeline.training.collect import draw_subsets, open_run, read_saved, save_example, written_trace
+
+TOPS = (1, 2, 3, 5, 8, 13)  # regions hidden, or shown alone, highest first
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an evaluation was made with; it stands in `run.json`, and a run is only ever continued with the same."""
+
+    methods: tuple[str, ...] = ()
+    method: Method = "pixels"  # how regions are hidden
+    regions: str = "native"
+    rates: tuple[float, ...] = (0.5, 0.25, 0.1)  # each region is hidden with this probability
+    subsets: int = 32  # at each rate
+    max_new_tokens: int = 512
+    max_spans: int = 64  # of a trace, spread evenly
+    seed: int = 1  # another one than collection's
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One image of an evaluation."""
+
+    id: str
+    family: str
+    spans: tuple[dict[str, Any], ...]  # index, channel, start, end, text, cut
+    tokens: int  # of the trace
+    seconds: Mapping[str, float]  # for all spans, by method
+    subsets: Bool[Tensor, "subset region"]
+    rates: Float[Tensor, " subset"]  # as a collection's
+    drops: Float[Tensor, "span subset"]  # fall in log-prob, nats
+    effects: Mapping[str, Float[Tensor, "span region"]]  # by method, in its own unit
+    hidden: Mapping[str, Float[Tensor, "span top"]]  # fall with the TOPS highest regions hidden, nats
+    shown: Mapping[str, Float[Tensor, "span top"]]  # fall with all but the TOPS highest hidden, nats
+    evidence: tuple[
+        dict[str, Any], ...
+    ]  # of each span that reads boxes: span, covers, areas, boxes, as `pointing` takes them
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The methods of an evaluation, and what they depend on."""
+
+    methods: Mapping[str, Baseline]
+    estimators: Mapping[str, Estimator]  # those of them that are estimators
+    hide: Method
+
+    @property
+    def cards(self) -> dict[str, Any]:
+        """What makes estimators of the same name the same: digests of their numbers."""
+        return {"estimators": {name: digest(estimator) for name, estimator in self.estimators.items()}}
+
+
+def choose_methods(
+    model: Model, names: Sequence[str], sources: Sequence[str | Path], hide: Method | None = None
+) -> Chosen:
+    """Rivals by name, and for `eyeline` the given estimators, or else the model's own; `all` is everything.
+
+    Regions are hidden as the first estimator's card says unless told. Raises `DataError` for an unknown name, and
+    `EstimatorError` for an estimator of another model.
+    """
+    names = [name.strip() for name in names]
+    if "all" in names:
+        names = ["eyeline", *NAMES]
+    found = [estimator_for(model, source) for source in sources or (None,)] if "eyeline" in names else []
+    estimators = {f"eyeline ({each.id})": each for each in found if each is not None}
+    if "eyeline" in names and not estimators:
+        raise DataError(
+            f"There is no estimator for {model.name!r}: name one with --estimator, or leave `eyeline` out of --methods."
+        )
+    ways = [each.card.get("ablation", "pixels") for each in estimators.values()]
+    way: Method = hide or (ways[0] if ways else "pixels")
+    methods = {name: estimated(estimator) for name, estimator in estimators.items()}
+    methods |= {name: baseline(name, way) for name in names if name != "eyeline"}
+    return Chosen(methods, estimators, way)
+
+
+def evaluate_one(
+    model: Model, example: Example, methods: Mapping[str, Baseline], settings: Settings
+) -> Evaluated:
+    """Generates, cuts, attributes by every method, and ablates what their attributions ask for."""
+    picture = open_image(example.image)
+    inputs = model.inputs(picture, example.prompt)
+    ids, spans = written_trace(model, inputs, settings.max_new_tokens)
+    if len(spans) > settings.max_spans:
+        spans = [spans[int(at)] for at in torch.linspace(0, len(spans) - 1, settings.max_spans).tolist()]
+    trace = torch.tensor(ids, device=model.device)
+    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
+        model.hf.model(**inputs, use_cache=False)
+    assert capture.vision_features is not None
+    regions = regions_for([picture], capture.grids, capture.vision_features, settings.regions, settings.seed)
+    effects, seconds = {}, {}
+    for name, method in methods.items():
+        began = time.perf_counter()
+        effects[name] = method(model, inputs, trace, spans, regions).float().cpu()
+        seconds[name] = time.perf_counter() - began
+    subsets, rates = draw_subsets(regions.count, settings, example.id)
+    asked = _Asked(subsets)
+    tops = {
+        name: [[asked.place(row) for row in top_regions(values, count)] for count in TOPS]
+        for name, values in effects.items()
+    }
+    rests = {
+        name: [[asked.place(~row) for row in top_regions(values, count)] for count in TOPS]
+        for name, values in effects.items()
+    }
+    hidden = hidden_patches(asked.subsets().to(model.device), regions.of_patch.to(model.device))
+    tokens = ablate(model, inputs, trace, hidden, settings.method).drops
+    drops = torch.stack([tokens[:, span.start : span.end].sum(1) for span in spans]).float().cpu()
+
+    def measured(places: list[list[int]]) -> Float[Tensor, "span top"]:
+        return torch.stack([drops[torch.arange(len(spans)), torch.tensor(top)] for top in places], dim=1)
+
+    return Evaluated(
+        id=example.id,
+        family=example.family,
+        spans=tuple(asdict(span) for span in spans),
+        tokens=len(ids),
+        seconds=seconds,
+        subsets=subsets,
+        rates=rates,
+        drops=drops[:, : len(subsets)],
+        effects=effects,
+        hidden={name: measured(places) for name, places in tops.items()},
+        shown={name: measured(places) for name, places in rests.items()},
+        evidence=_evidence(example, spans, regions.labels[0], picture.size),
+    )
+
+
+class _Asked:
+    """Subsets to ablate, each once however often it is asked for."""
+
+    def __init__(self, first: Bool[Tensor, "subset region"]) -> None:
+        self.rows = list(first)
+        self.places = {tuple(row.tolist()): at for at, row in reversed(list(enumerate(self.rows)))}
+
+    def place(self, subset: Bool[Tensor, " region"]) -> int:
+        key = tuple(subset.tolist())
+        if key not in self.places:
+            self.places[key] = len(self.rows)
+            self.rows.append(subset)
+        return self.places[key]
+
+    def subsets(self) -> Bool[Tensor, "subset region"]:
+        return torch.stack(self.rows)
+
+
+def _evidence(example: Example, spans, labels: Tensor, size: tuple[int, int]) -> tuple[dict[str, Any], ...]:
+    """What `pointing` reads, for spans that say what a sentence of the reference trace says and that reads boxes."""
+    boxes_of = dict(zip(example.trace, example.evidence, strict=False))
+    found = []
+    for number, span in enumerate(spans):
+        boxes = boxes_of.get(span.text.strip(), ())
+        if boxes and span.channel == "thinking":
+            covers, areas, sizes = shared_areas(labels, boxes, *size)
+            found.append(
+                {"span": number, "covers": covers.tolist(), "areas": areas.tolist(), "boxes": sizes.tolist()}
+            )
+    return tuple(found)
+
+
+def evaluate(
+    model: Model, examples: Iterable[Example], methods: Mapping[str, Baseline], out: Path, settings: Settings,
+    about: Mapping[str, Any] | None = None,
+) -> Iterator[str]:  # fmt: skip
+    """Evaluates every example that the run does not hold yet, and yields the id of each as it is done or found done.
+
+    `about` names what else the run depends on, such as the estimators' cards. Raises `DataError` where the folder holds a
+    run of another model, version or settings, and for an example that cannot be evaluated.
+    """
+    load_source(settings.regions, model.device)
+    open_run(model, out, {**asdict(settings), **(about or {})}, "evaluation")
+    for example in examples:
+        path = out / "examples" / f"{example.id}.safetensors"
+        if not path.exists():
+            try:
+                one = evaluate_one(model, example, methods, settings)
+            except EyelineError as error:
+                raise DataError(
+                    f"The example {example.id!r} cannot be evaluated: {error} Repair it or leave it out, and run the "
+                    "same again; what is measured stays."
+                ) from error
+            _save(one, path)
+        yield example.id
+
+
+PLAIN = ("id", "family", "spans", "tokens", "seconds", "evidence")
+TENSORS = ("subsets", "rates", "drops")
+BY_METHOD = ("effects", "hidden", "shown")
+
+
+def _save(one: Evaluated, path: Path) -> None:
+    tensors = {name: getattr(one, name) for name in TENSORS}
+    tensors |= {f"{kind}/{name}": tensor for kind in BY_METHOD for name, tensor in getattr(one, kind).items()}
+    save_example(tensors, {name: getattr(one, name) for name in PLAIN}, path)
+
+
+def read_evaluated(run: Path) -> list[Evaluated]:
+    """All images of an evaluation, by id. Raises `DataError` for a file that is none."""
+    return list(read_saved(run, _evaluated, "evaluated"))
+
+
+def _evaluated(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Evaluated:
+    by_method: dict[str, dict[str, Tensor]] = {kind: {} for kind in BY_METHOD}
+    for name, tensor in tensors.items():
+        kind, slash, method = name.partition("/")
+        if slash:
+            by_method[kind][method] = tensor
+    return Evaluated(
+        rest["id"], rest["family"], tuple(rest["spans"]), rest["tokens"], rest["seconds"],
+        tensors["subsets"], tensors["rates"], tensors["drops"],
+        by_method["effects"], by_method["hidden"], by_method["shown"], tuple(rest["evidence"]),
+    )  # fmt: skip

@@ -1,0 +1,140 @@
+"""How good an attribution is, as functions on plain values: predictions beside what hiding regions really did.
+
+Every function gives one value for each span. `bootstrap` makes of an image's values a table's: mean over spans, then
+images, then families, with an interval from resampling images.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.stats import rankdata
+from torch import Tensor
+
+from eyeline.examples import Box
+from eyeline.training.fit import MIN_SPREAD, pearson
+
+
+def spearman(
+    predicted: Float[Tensor, "span subset"], actual: Float[Tensor, "span subset"]
+) -> Float[Tensor, " span"]:
+    """Rank correlation of each span over its subsets, ties at their mean rank; 0 for a constant."""
+    ranks = (
+        torch.from_numpy(rankdata(values.double().cpu().numpy(), axis=1)) for values in (predicted, actual)
+    )
+    return pearson(*ranks)
+
+
+def varies(actual: Float[Tensor, "span subset"]) -> Bool[Tensor, " span"]:
+    """Whether a span's actual effects vary enough, by standard deviation, to say anything about a correlation."""
+    return actual.std(dim=1) >= MIN_SPREAD
+
+
+def joint(
+    effects: Float[Tensor, "span region"], subsets: Bool[Tensor, "subset region"]
+) -> Float[Tensor, "span subset"]:
+    """The prediction for regions hidden together: the sum of theirs."""
+    return effects @ subsets.to(effects).T
+
+
+def lds(
+    effects: Float[Tensor, "span region"],
+    subsets: Bool[Tensor, "subset region"],
+    drops: Float[Tensor, "span subset"],
+) -> Float[Tensor, " span"]:
+    """Linear datamodelling score (Park et al. 2023, arXiv 2303.14186, eq. 4; for sources ContextCite, arXiv 2409.00729).
+
+    Spearman between predicted and actual effects of a span's random subsets.
+    """
+    return spearman(joint(effects, subsets), drops)
+
+
+def r2_span(
+    effects: Float[Tensor, "span region"],
+    subsets: Bool[Tensor, "subset region"],
+    drops: Float[Tensor, "span subset"],
+) -> Float[Tensor, " span"]:
+    """Squared Pearson correlation over a span's random subsets."""
+    return pearson(joint(effects, subsets), drops).square()
+
+
+def top_regions(effects: Float[Tensor, "span region"], count: int) -> Bool[Tensor, "span region"]:
+    """The `count` regions of highest effect of each span, or all where there are fewer; of equal ones the first."""
+    order = effects.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return torch.zeros_like(effects, dtype=torch.bool).scatter_(1, order, True)
+
+
+def area(values: Float[Tensor, "span step"], hidden: Sequence[int], regions: int) -> Float[Tensor, " span"]:
+    """Mean of a curve over the share of regions hidden or shown, by trapezoids from 0 to the last step.
+
+    Deletion and insertion of RISE (Petsiuk et al. 2018, arXiv 1806.07421), with falls in log-prob in place of
+    probabilities: hiding the highest regions first, a large area is good; showing them first, a small one.
+    """
+    shares = torch.tensor([0, *hidden], dtype=values.dtype) / regions
+    return torch.trapezoid(values.cpu(), shares, dim=1) / shares[-1]
+
+
+def agreement(
+    effects: Float[Tensor, "span region"], alone: Float[Tensor, "span region"]
+) -> Float[Tensor, " span"]:
+    """Spearman with the effects of each region hidden alone, measured."""
+    return spearman(effects, alone)
+
+
+def r2_nats(effects: Float[Tensor, " pair"], alone: Float[Tensor, " pair"]) -> float:
+    """1 - SSE / SST of single-region effects over all pairs of span and region, nats; negative where the mean does better."""
+    return float(1 - (effects - alone).square().sum() / (alone - alone.mean()).square().sum())
+
+
+def calibrated_r2_nats(effects: Float[Tensor, " pair"], alone: Float[Tensor, " pair"]) -> float:
+    """`r2_nats` with the one factor that suits these very pairs best: for rivals, whose effects have no unit."""
+    return r2_nats(effects * ((effects @ alone) / (effects @ effects).clamp(min=1e-12)), alone)
+
+
+def pointing(
+    effects: Float[Tensor, "span region"], covers: Float[Tensor, "box region"], areas: Float[Tensor, " region"],
+    boxes: Float[Tensor, " box"],
+) -> Bool[Tensor, " span"]:  # fmt: skip
+    """Whether a span's highest region is evidence (the pointing game, Zhang et al. 2016, arXiv 1608.00507).
+
+    A hit: at least half of the region's area lies in the evidence, or it covers at least a quarter of one of its boxes.
+    `covers` is the area that a box and a region share, `areas` and `boxes` are whole areas, in any one unit.
+    """
+    inside = covers.sum(0).clamp(max=areas) >= areas / 2
+    covering = (covers >= boxes[:, None] / 4).any(0)
+    return (inside | covering)[effects.argmax(dim=1)]
+
+
+def shared_areas(
+    labels: Int[Tensor, "row col"], boxes: Sequence[Box], width: int, height: int
+) -> tuple[Float[Tensor, "box region"], Float[Tensor, " region"], Float[Tensor, " box"]]:
+    """What `pointing` reads, in pixels of an image of `width` x `height` that the cells of `labels` divide evenly."""
+    rows, cols = labels.shape
+    regions = int(labels.max()) + 1
+
+    def overlap(count: int, size: int, low: int, high: int) -> Float[Tensor, " {count}"]:
+        edges = torch.arange(count + 1) * (size / count)
+        return (edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0)
+
+    covers = torch.zeros(len(boxes), regions)
+    for number, (left, top, right, bottom) in enumerate(boxes):
+        cells = overlap(rows, height, top, bottom)[:, None] * overlap(cols, width, left, right)
+        covers[number].index_add_(0, labels.flatten(), cells.flatten())
+    areas = torch.bincount(labels.flatten(), minlength=regions) * (width * height / (rows * cols))
+    sizes = torch.tensor([float((right - left) * (bottom - top)) for left, top, right, bottom in boxes])
+    return covers, areas, sizes
+
+
+def bootstrap(
+    values: Mapping[str, Sequence[float]], draws: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean over families of the mean over images, with the 95 % interval from resampling images in each family."""
+    rng = np.random.default_rng(seed)
+    families = [np.asarray(family) for family in values.values() if len(family)]
+    means = [
+        np.mean([family[rng.integers(len(family), size=len(family))].mean() for family in families])
+        for _ in range(draws)
+    ]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(np.mean([family.mean() for family in families])), float(low), float(high)

@@ -1,0 +1,167 @@
+"""An evaluation as one table: each method and metric, by family and in the mean, with 95 % intervals over images.
+
+Spans whose actual effects hardly vary count in no correlation, and are counted themselves.
+"""
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from eyeline.estimator import Estimator
+from eyeline.evaluation import metrics
+from eyeline.evaluation.evaluate import TOPS, Evaluated
+from eyeline.training.collect import ALONE, WHOLE
+
+TABLED_TOPS = (1, 3, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number. `at` is an ablation rate, a number of regions, or empty; `value` a mean over `count` images or pairs."""
+
+    method: str
+    metric: str
+    at: str
+    family: str
+    value: float
+    low: float | None
+    high: float | None
+    count: int
+
+
+def table(images: Sequence[Evaluated], estimators: Mapping[str, Estimator]) -> list[Row]:
+    """All rows; `estimators` are the methods of that name that predict nats with intervals."""
+    rows = list(_left_out(images))
+    for name in images[0].effects if images else ():
+        for metric, at, measure in _measures(images, name):
+            rows += _by_family(images, name, metric, at, measure)
+        rows += _by_family(
+            images, name, "ms_per_token", "", lambda one, name=name: [1e3 * one.seconds[name] / one.tokens]
+        )
+        rows += _over_pairs(images, name, estimators.get(name))
+    return rows
+
+
+def _measures(
+    images: Sequence[Evaluated], name: str
+) -> Iterator[tuple[str, str, Callable[[Evaluated], list[float]]]]:
+    """Metrics of a method as functions from an image to the values of its spans."""
+    for rate in sorted({rate for one in images for rate in one.rates.tolist() if rate > 0}, reverse=True):
+        for metric in (metrics.lds, metrics.r2_span):
+
+            def correlation(one: Evaluated, rate: float = rate, metric=metric) -> list[float]:
+                drawn = torch.isclose(one.rates, torch.tensor(rate))
+                kept = metrics.varies(one.drops[:, drawn])
+                return metric(one.effects[name][kept], one.subsets[drawn], one.drops[kept][:, drawn]).tolist()
+
+            yield metric.__name__, f"{rate:.2g}", correlation
+
+    def with_alone(one: Evaluated) -> list[float]:
+        alone = one.drops[:, one.rates == ALONE]
+        kept = metrics.varies(alone)
+        return metrics.agreement(one.effects[name][kept], alone[kept]).tolist()
+
+    yield "agreement", "", with_alone
+    for count in TABLED_TOPS:
+        yield "top_drop", str(count), lambda one, count=count: one.hidden[name][:, TOPS.index(count)].tolist()
+    yield "deletion", "", lambda one: _area(one, one.hidden[name], torch.zeros(len(one.drops), 1))
+    yield "insertion", "", lambda one: _area(one, one.shown[name], one.drops[:, one.rates == WHOLE])
+    yield "pointing", "", lambda one: _hits(one, one.effects[name])
+
+
+def _area(one: Evaluated, curve: Tensor, begin: Tensor) -> list[float]:
+    regions = one.subsets.shape[1]
+    steps = [count for count in TOPS if count <= regions]
+    return metrics.area(torch.cat([begin, curve[:, : len(steps)]], dim=1), steps, regions).tolist()
+
+
+def _hits(one: Evaluated, effects: Tensor) -> list[float]:
+    hits = []
+    for each in one.evidence:
+        parts = (torch.tensor(each[part]) for part in ("covers", "areas", "boxes"))
+        hits.append(float(metrics.pointing(effects[each["span"]][None], *parts)))
+    return hits
+
+
+def _by_family(
+    images: Sequence[Evaluated], name: str, metric: str, at: str, measure: Callable[[Evaluated], list[float]]
+) -> Iterator[Row]:
+    """The metric of each family and their mean; an image's value is the mean of its spans', one without any is left out."""
+    values: dict[str, list[float]] = {}
+    for one in images:
+        of_spans = measure(one)
+        if of_spans:
+            values.setdefault(one.family, []).append(sum(of_spans) / len(of_spans))
+    groups = {**{family: {family: values[family]} for family in sorted(values)}, "mean": values}
+    for family, some in groups.items() if values else ():
+        yield Row(name, metric, at, family, *metrics.bootstrap(some), sum(map(len, some.values())))
+
+
+def _left_out(images: Sequence[Evaluated]) -> Iterator[Row]:
+    """The share of each family's spans whose effects over the random subsets vary too little for a correlation."""
+    for rate in sorted({rate for one in images for rate in one.rates.tolist() if rate > 0}, reverse=True):
+        flat: dict[str, list[bool]] = {}
+        for one in images:
+            drawn = torch.isclose(one.rates, torch.tensor(rate))
+            flat.setdefault(one.family, []).extend((~metrics.varies(one.drops[:, drawn])).tolist())
+        for family, values in sorted(flat.items()):
+            yield Row(
+                "all",
+                "spans_left_out",
+                f"{rate:.2g}",
+                family,
+                sum(values) / len(values),
+                None,
+                None,
+                len(values),
+            )
+
+
+def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | None) -> Iterator[Row]:
+    """What is a number of all pairs of span and single region: R2 in nats, and how the intervals do."""
+    scores = torch.cat([one.effects[name].flatten() for one in images])
+    alone = torch.cat([one.drops[:, one.rates == ALONE].flatten() for one in images])
+    pairs = len(alone)
+    if estimator is None:
+        yield Row(
+            name,
+            "r2_nats_calibrated_here",
+            "",
+            "all",
+            metrics.calibrated_r2_nats(scores, alone),
+            None,
+            None,
+            pairs,
+        )
+        return
+    effects = estimator.effects(scores)
+    low, high = estimator.intervals(scores).T
+    inside = ((low <= alone) & (alone <= high)).float()
+    image = torch.cat([torch.full((one.effects[name].numel(),), number) for number, one in enumerate(images)])
+    covered = torch.stack([inside[image == number].mean() for number in range(len(images))])
+    large = alone.abs() > 0.5
+    constant = 2 * (effects - alone).abs().quantile(estimator.card["coverage"])
+    for metric, value, count in (
+        ("r2_nats", metrics.r2_nats(effects, alone), pairs),
+        ("coverage", float(covered.mean()), len(images)),
+        ("coverage_over_half_a_nat", float(inside[large].mean()), int(large.sum())),
+        ("median_width_nats", float((high - low).median()), pairs),
+        ("median_width_over_constant", float((high - low).median() / constant), pairs),
+    ):
+        yield Row(name, metric, "", "all", value, None, None, count)
+
+
+def write_table(rows: Sequence[Row], path: Path) -> None:
+    """The rows as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row.__dataclass_fields__)
+        for row in rows:
+            writer.writerow(
+                "" if value is None else f"{value:.4f}" if isinstance(value, float) else value
+                for value in asdict(row).values()
+            )

@@ -1,0 +1,162 @@
+"""An evaluation from the command to its table, on a tiny model, against literal reruns."""
+
+import csv
+import dataclasses
+
+import pytest
+import torch
+from conftest import CURVE, build_tiny, picture
+
+import eyeline.evaluation.evaluate
+from eyeline.ablation import ablate
+from eyeline.errors import DataError, EstimatorError
+from eyeline.estimator import Estimator, fingerprint, save_estimator
+from eyeline.evaluation.baselines import NAMES
+from eyeline.evaluation.evaluate import TOPS, Settings, choose_methods, evaluate, read_evaluated
+from eyeline.evaluation.metrics import top_regions
+from eyeline.evaluation.page import write_results
+from eyeline.evaluation.table import table
+from eyeline.examples import Example
+from eyeline.features import KINDS
+from eyeline.training.collect import ALONE, WHOLE, written_trace
+
+METHODS = ("random", "raw-attention", "exhaustive")
+SETTINGS = Settings(METHODS, rates=(0.5, 0.25), subsets=6, max_new_tokens=16)
+
+
+@pytest.fixture(scope="module")
+def lively():
+    """A tiny model whose traces have several spans: line breaks are likely."""
+    model = build_tiny("qwen3_vl")
+    newline = model.tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+    model.hf.generation_config.sequence_bias = [[[newline], 8.0]]
+    model.hf.generation_config.repetition_penalty = 1.5
+    return model
+
+
+def examples(count=2):
+    return [
+        Example(f"scene-{n}", picture(seed=n), f"How many {n}?", "3", ("math", "code")[n % 2], "bars")
+        for n in range(count)
+    ]
+
+
+def fake_estimator(model, name="mine"):
+    weights = torch.randn(2, 3 * 4 * len(KINDS), generator=torch.Generator().manual_seed(1))
+    card = {"model": model.name, "fingerprint": fingerprint(model), "ablation": "attention", "coverage": 0.9}
+    return Estimator(name, weights[0], weights[1], CURVE, KINDS, card)
+
+
+@pytest.fixture(scope="module")
+def run(lively, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation") / "run"
+    chosen = choose_methods(lively, METHODS, ())
+    assert list(evaluate(lively, examples(), chosen.methods, out, SETTINGS)) == ["scene-0", "scene-1"]
+    return out
+
+
+def test_what_is_measured_equals_a_literal_rerun(lively, run):
+    example, one = examples()[1], read_evaluated(run)[1]
+    inputs = lively.inputs(example.image, example.prompt)
+    ids, spans = written_trace(lively, inputs, 16)
+    regions = one.subsets.shape[1]
+    assert len(spans) > 1
+    assert one.tokens == len(ids)
+    assert one.rates.tolist() == [0.5] * 6 + [0.25] * 6 + [ALONE] * regions + [WHOLE]
+    labels = torch.arange(6)  # of the tiny image's cells: as few as that are regions of their own
+    assert regions == 6
+
+    def drops(subset):
+        found = ablate(lively, inputs, torch.tensor(ids), subset[labels][None], "pixels").drops[0]
+        return torch.stack([found[span.start : span.end].sum() for span in spans])
+
+    for at in (0, 7, 12, 18):
+        torch.testing.assert_close(one.drops[:, at], drops(one.subsets[at]), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        one.effects["exhaustive"], one.drops[:, one.rates == ALONE], rtol=1e-3, atol=1e-4
+    )
+    for name in METHODS:
+        for number, count in enumerate(TOPS):
+            top = top_regions(one.effects[name], count)
+            for span in range(len(spans)):
+                expected = drops(top[span])[span], drops(~top[span])[span]
+                found = one.hidden[name][span, number], one.shown[name][span, number]
+                torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_goes_on_where_it_stopped_to_the_same_numbers(lively, run, tmp_path, monkeypatch):
+    chosen = choose_methods(lively, METHODS, ())
+    going = evaluate(lively, examples(), chosen.methods, tmp_path / "run", SETTINGS)
+    next(going)
+    going.close()
+    assert len(read_evaluated(tmp_path / "run")) == 1
+    calls = []
+    real = eyeline.evaluation.evaluate.evaluate_one
+    monkeypatch.setattr(
+        eyeline.evaluation.evaluate, "evaluate_one", lambda *args: calls.append(args[1].id) or real(*args)
+    )
+    list(evaluate(lively, examples(), chosen.methods, tmp_path / "run", SETTINGS))
+    assert calls == ["scene-1"]
+    for ours, theirs in zip(read_evaluated(tmp_path / "run"), read_evaluated(run), strict=True):
+        assert torch.equal(ours.drops, theirs.drops)
+        for name in METHODS:
+            assert torch.equal(ours.effects[name], theirs.effects[name])
+            assert torch.equal(ours.hidden[name], theirs.hidden[name])
+
+
+def test_a_run_of_other_settings_or_another_model_is_refused(lively, run):
+    chosen = choose_methods(lively, METHODS, ())
+    with pytest.raises(DataError, match="another settings"):
+        list(evaluate(lively, examples(), chosen.methods, run, dataclasses.replace(SETTINGS, seed=2)))
+    with pytest.raises(DataError, match="another settings"):
+        list(evaluate(lively, examples(), chosen.methods, run, SETTINGS, {"estimators": {"mine": "0"}}))
+    with pytest.raises(DataError, match="another model"):
+        list(evaluate(build_tiny("qwen3_vl", seed=1), examples(), chosen.methods, run, SETTINGS))
+
+
+def test_unknown_methods_name_the_choices_and_a_missing_or_foreign_estimator_is_refused(lively, tmp_path):
+    with pytest.raises(DataError, match="No method 'gaze'; expected some of random, raw-attention"):
+        choose_methods(lively, ["gaze"], ())
+    with pytest.raises(DataError, match="no estimator for"):
+        choose_methods(lively, ["eyeline"], ())
+    save_estimator(fake_estimator(build_tiny("qwen3_vl", seed=1)), tmp_path / "foreign")
+    with pytest.raises(EstimatorError, match="was fitted for"):
+        choose_methods(lively, ["eyeline"], [tmp_path / "foreign"])
+
+
+def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_path):
+    save_estimator(fake_estimator(lively), tmp_path / "estimator")
+    chosen = choose_methods(lively, ["all"], [tmp_path / "estimator"])
+    assert set(chosen.methods) == {"eyeline (mine)", *NAMES}
+    assert chosen.hide == "attention"
+    settings = dataclasses.replace(SETTINGS, methods=tuple(chosen.methods), method=chosen.hide)
+    out = tmp_path / "run"
+    list(evaluate(lively, examples(), chosen.methods, out, settings, chosen.cards))
+    write_results(lively, chosen, out)
+    with (out / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = {row["method"] for row in rows}
+    assert names == {"all", "eyeline (mine)", *NAMES}
+    assert {row["metric"] for row in rows if row["method"] == "eyeline (mine)"} >= {
+        "lds", "r2_span", "agreement", "top_drop", "deletion", "insertion", "ms_per_token", "r2_nats", "coverage",
+    }  # fmt: skip
+    page = (out / "page.html").read_text()
+    assert all(name in page for name in NAMES)
+    assert "<svg" in page
+    exhaustive = next(
+        row
+        for row in rows
+        if (row["method"], row["metric"], row["family"]) == ("exhaustive", "agreement", "mean")
+    )
+    assert float(exhaustive["value"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_tables_means_are_over_spans_then_images_then_families(run):
+    images = read_evaluated(run)
+    images = [images[0], dataclasses.replace(images[0], id="again"), images[1]]  # two of math, one of code
+    rows = {(row.method, row.metric, row.at, row.family): row for row in table(images, {})}
+    of_image = [float(one.hidden["random"][:, TOPS.index(3)].mean()) for one in images]
+    math, code = (of_image[0] + of_image[1]) / 2, of_image[2]
+    assert rows["random", "top_drop", "3", "math"].value == pytest.approx(math, abs=1e-5)
+    assert rows["random", "top_drop", "3", "mean"].value == pytest.approx((math + code) / 2, abs=1e-5)
+    assert rows["random", "top_drop", "3", "mean"].count == 3
