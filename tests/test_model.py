@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import eyeline.model
 from eyeline.errors import EyelineError, ImageError, PromptError, UnsupportedModelError
-from eyeline.model import _plain_errors, load
+from eyeline.model import plain_errors, load
 
 REFUSED = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/some/model"))
 
@@ -130,7 +130,7 @@ def test_what_is_not_there_is_one_sentence(tmp_path):
 def test_what_the_hub_raises_becomes_one_sentence(cause, message):
     failure = OSError("We couldn't connect\nto anything")
     failure.__cause__ = cause
-    with pytest.raises(UnsupportedModelError, match=message) as caught, _plain_errors("some/model"):
+    with pytest.raises(UnsupportedModelError, match=message) as caught, plain_errors("some/model"):
         raise failure
     assert "\n" not in str(caught.value)
 
