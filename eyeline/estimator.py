@@ -47,14 +47,14 @@ class Estimator:
 
     def effects(self, scores: Float[Tensor, " region"]) -> Float[Tensor, " region"]:
         """Effects of single regions, nats; a score of 0 is no effect."""
-        return self._read_curve(scores)[:, 0]
+        return self.read(scores)[:, 0]
 
     def intervals(self, scores: Float[Tensor, " region"]) -> Float[Tensor, "region 2"]:
         """Lower and upper ends, nats; they hold the true effect for the share of regions stated in the card."""
-        return self._read_curve(scores)[:, 1:]
+        return self.read(scores)[:, 1:]
 
-    def _read_curve(self, scores: Float[Tensor, " region"]) -> Float[Tensor, "region 3"]:
-        """Linear between knots, and beyond them as between the first or last two."""
+    def read(self, scores: Float[Tensor, " region"]) -> Float[Tensor, "region 3"]:
+        """Effect, low and high end: linear between the curve's knots, and beyond them as between the first or last two."""
         knots, values = self.curve[:, 0].contiguous(), self.curve[:, 1:]
         after = torch.searchsorted(knots, scores.contiguous()).clamp(1, len(knots) - 1)
         share = (scores - knots[after - 1]) / (knots[after] - knots[after - 1])

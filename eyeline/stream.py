@@ -543,7 +543,8 @@ class _Reader:
         if estimator is None:
             effects, intervals, whole = scores / scores.sum().clamp(min=1e-30), None, None
         else:
-            effects, intervals = estimator.effects(scores), estimator.intervals(scores)
+            effects, intervals = estimator.read(scores).split((1, 2), dim=1)
+            effects = effects[:, 0]
             whole = estimator.whole_weights @ columns.sum(1)
         per_score = torch.where(scores != 0, effects / scores, 0.0)
         heat = heat * per_score[self.labels]  # a region's cells share its effect
