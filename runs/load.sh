@@ -2,4 +2,4 @@
 # The server under load, and its time per token against the library's stream. Run with nothing else running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-.venv/bin/python -m eyeline.evaluation.load --requests 500 --clients 20 --rounds 11 --out results/load.csv
+.venv/bin/python -m eyeline.evaluation.load --requests 500 --clients 20 --tokens 40 --rounds 11 --out results/load.csv
