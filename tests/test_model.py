@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import eyeline.model
 from eyeline.errors import EyelineError, ImageError, PromptError, UnsupportedModelError
-from eyeline.model import plain_errors, load
+from eyeline.model import load, plain_errors
 
 REFUSED = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/some/model"))
 
