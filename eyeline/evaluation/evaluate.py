@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from eyeline.ablation import Method, ablate, hidden_patches
+from eyeline.ablation import Method
 from eyeline.attention import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator, digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, baseline
 from eyeline.evaluation.baselines.estimator import estimated
+from eyeline.evaluation.baselines.hiding import span_drops
 from eyeline.evaluation.metrics import shared_areas, top_regions
 from eyeline.examples import Example
 from eyeline.images import open_image
@@ -61,7 +62,7 @@ class Evaluated:
     shown: Mapping[str, Float[Tensor, "span top"]]  # fall with all but the TOPS highest hidden, nats
     evidence: tuple[
         dict[str, Any], ...
-    ]  # of each span that reads boxes: span, covers, areas, boxes, as `pointing` takes them
+    ]  # of spans that read boxes: span; covers, areas, boxes for `pointing`
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +124,12 @@ def evaluate_one(
         seconds[name] = time.perf_counter() - began
     subsets, rates = draw_subsets(regions.count, settings, example.id)
     asked = _Asked(subsets)
-    tops = {
-        name: [[asked.place(row) for row in top_regions(values, count)] for count in TOPS]
-        for name, values in effects.items()
-    }
-    rests = {
-        name: [[asked.place(~row) for row in top_regions(values, count)] for count in TOPS]
-        for name, values in effects.items()
-    }
-    hidden = hidden_patches(asked.subsets().to(model.device), regions.of_patch.to(model.device))
-    tokens = ablate(model, inputs, trace, hidden, settings.method).drops
-    drops = torch.stack([tokens[:, span.start : span.end].sum(1) for span in spans]).float().cpu()
+    tops, rests = {}, {}
+    for name, values in effects.items():
+        highest = [top_regions(values, count) for count in TOPS]
+        tops[name] = [[asked.place(row) for row in rows] for rows in highest]
+        rests[name] = [[asked.place(~row) for row in rows] for rows in highest]
+    drops = span_drops(model, inputs, trace, spans, regions, asked.subsets(), settings.method).float().cpu()
 
     def measured(places: list[list[int]]) -> Float[Tensor, "span top"]:
         return torch.stack([drops[torch.arange(len(spans)), torch.tensor(top)] for top in places], dim=1)

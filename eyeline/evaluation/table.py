@@ -46,11 +46,16 @@ def table(images: Sequence[Evaluated], estimators: Mapping[str, Estimator]) -> l
     return rows
 
 
+def _rates(images: Sequence[Evaluated]) -> list[float]:
+    """The rates at which random subsets were drawn, highest first."""
+    return sorted({rate for one in images for rate in one.rates.tolist() if rate > 0}, reverse=True)
+
+
 def _measures(
     images: Sequence[Evaluated], name: str
 ) -> Iterator[tuple[str, str, Callable[[Evaluated], list[float]]]]:
     """Metrics of a method as functions from an image to the values of its spans."""
-    for rate in sorted({rate for one in images for rate in one.rates.tolist() if rate > 0}, reverse=True):
+    for rate in _rates(images):
         for metric in (metrics.lds, metrics.r2_span):
 
             def correlation(one: Evaluated, rate: float = rate, metric=metric) -> list[float]:
@@ -103,7 +108,7 @@ def _by_family(
 
 def _left_out(images: Sequence[Evaluated]) -> Iterator[Row]:
     """The share of each family's spans whose effects over the random subsets vary too little for a correlation."""
-    for rate in sorted({rate for one in images for rate in one.rates.tolist() if rate > 0}, reverse=True):
+    for rate in _rates(images):
         flat: dict[str, list[bool]] = {}
         for one in images:
             drawn = torch.isclose(one.rates, torch.tensor(rate))
