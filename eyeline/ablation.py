@@ -1,13 +1,16 @@
 """The slow truth: hide parts of the images, teacher-force the same trace, measure the fall in log-prob.
 
-Two ways of hiding, `METHODS`; an estimator's card names the one it was fitted on. Which parts make a region
-is regions.py's, which subsets to hide the caller's, how prompt and trace run through the model teacher_forcing.py's.
+`METHODS` are the ways of hiding; an estimator's card names the one it was fitted on. Three fill pixels (their image's mean
+colour, a blur, what surrounds them), one fills visual tokens, one cuts attention to them; docs/evaluation.md compares them.
+How pixels are filled is fills.py's, which parts make a region regions.py's, which subsets to hide the caller's, how prompt
+and trace run through the model teacher_forcing.py's.
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,11 +18,11 @@ from torch import Tensor
 
 from eyeline.adapters import ImageGrid
 from eyeline.errors import UnsupportedModelError
+from eyeline.fills import FILLS
 from eyeline.model import Model
-from eyeline.teacher_forcing import Trace, cache_name, read, see, teacher_force, trace_log_probs
+from eyeline.teacher_forcing import Trace, Vision, cache_name, read, see, teacher_force, trace_log_probs
 
-Method = Literal["pixels", "attention"]
-CHANNELS = 3  # images.py makes every image RGB
+Method = Literal["pixels", "blur", "inpaint", "tokens", "attention"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,34 @@ def hidden_patches(
 
 
 def fill_pixels(
-    model: Model, inputs: Mapping[str, Tensor], hidden: Bool[Tensor, " patch"]
+    model: Model, inputs: Mapping[str, Tensor], hidden: Bool[Tensor, " patch"], method: Method = "pixels"
 ) -> dict[str, Tensor]:
-    """The same prompt with some visual tokens' pixels filled as `METHODS["pixels"]` fills them, to generate from."""
-    pixels, rows_per_cell = inputs["pixel_values"], model.adapter.merge_size(model.hf) ** 2
-    fill = _mean_colours(pixels, model.image_grids(inputs), rows_per_cell)
-    return {**inputs, "pixel_values": _fill(pixels, fill, hidden[None].to(pixels.device), rows_per_cell)[0]}
+    """The same prompt with some visual tokens' pixels filled as `ablate` fills them, to generate from."""
+    pixels = inputs["pixel_values"]
+    fill = FILLS[method](model, pixels, model.image_grids(inputs))
+    return {**inputs, "pixel_values": fill(hidden[None].to(pixels.device))[0]}
+
+
+@contextmanager
+def tokens_filled(
+    model: Model, inputs: Mapping[str, Tensor], hidden: Bool[Tensor, " patch"]
+) -> Iterator[None]:
+    """Fills some visual tokens in all that the vision tower puts out inside the block, as `ablate` fills them."""
+    images = model.image_grids(inputs)
+
+    def fill(_: Any, __: Any, output: Any) -> None:
+        layers = [output.pooler_output, *(output.deepstack_features if model.adapter.deepstack else ())]
+        own = Vision(layers[0][None], [layer[None] for layer in layers[1:]])
+        mean = _mean_tokens(own, images)
+        for layer, filled in zip(layers, (mean.features, *mean.deepstack), strict=True):
+            at = hidden.to(layer.device)
+            layer[at] = filled[0, at]
+
+    handle = model.adapter.vision_tower(model.hf).register_forward_hook(fill)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def read_trace(model: Model, inputs: Mapping[str, Tensor], trace_ids: Int[Tensor, " token"]) -> None:
@@ -96,40 +121,47 @@ def leak(pixels: Float[Tensor, "*drop"], attention: Float[Tensor, "*drop"]) -> f
 Forward = Callable[[Tensor], Tensor]  # hidden (row, patch) -> last hidden states (row, position, dim)
 
 
-def _hide_pixels(model: Model, trace: Trace) -> tuple[Forward, int]:
-    """Fill hidden cells with their image's mean colour, on `pixel_values`: no bleeding on resize.
+def _hide_pixels(method: Method) -> Callable[[Model, Trace], tuple[Forward, int]]:
+    """Fill hidden cells on `pixel_values`, whole cells at a time: no bleeding on resize."""
 
-    A cell is `merge`^2 consecutive rows of `pixel_values`, cells in raster order, images one after the other;
-    a row is (channel, frame, y, x) flattened (the `patchify` of Qwen2VL's and Glm4v's image processors).
+    def prepare(model: Model, trace: Trace) -> tuple[Forward, int]:
+        fill = FILLS[method](model, trace.pixel_values, trace.images)
+
+        def forward(hidden: Bool[Tensor, "row patch"]) -> Float[Tensor, "row position dim"]:
+            return read(model, trace, see(model, trace, fill(hidden)), len(hidden), use_cache=False)[0]
+
+        return forward, trace.ids.shape[1]
+
+    return prepare
+
+
+def _hide_tokens(model: Model, trace: Trace) -> tuple[Forward, int]:
+    """Hidden visual tokens become their image's mean visual token, those that DeepStack adds later too.
+
+    The vision tower runs once, and has already mixed what is hidden into other tokens.
     """
-
-    rows_per_cell = model.adapter.merge_size(model.hf) ** 2
-    fill = _mean_colours(trace.pixel_values, trace.images, rows_per_cell)
+    seen = see(model, trace, trace.pixel_values[None])
+    fill = _mean_tokens(seen, trace.images)
 
     def forward(hidden: Bool[Tensor, "row patch"]) -> Float[Tensor, "row position dim"]:
-        filled = _fill(trace.pixel_values, fill, hidden, rows_per_cell)
-        return read(model, trace, see(model, trace, filled), len(hidden), use_cache=False)[0]
+        def filled(own: Tensor, mean: Tensor) -> Tensor:
+            return torch.where(hidden[..., None], mean, own)
+
+        deepstack = [filled(*layers) for layers in zip(seen.deepstack, fill.deepstack, strict=True)]
+        vision = Vision(filled(seen.features, fill.features), deepstack)
+        return read(model, trace, vision, len(hidden), use_cache=False)[0]
 
     return forward, trace.ids.shape[1]
 
 
-def _mean_colours(
-    pixels: Float[Tensor, "pixel_row value"], images: list[ImageGrid], rows_per_cell: int
-) -> Float[Tensor, "pixel_row value"]:
-    """Every pixel replaced by the mean colour of its image."""
-    counts = [len(image) * rows_per_cell for image in images]
-    colours = [image.unflatten(1, (CHANNELS, -1)).mean(dim=(0, 2)) for image in pixels.split(counts)]
-    fill = torch.stack(colours).repeat_interleave(pixels.shape[1] // CHANNELS, dim=1)  # (image, value)
-    return fill.repeat_interleave(torch.tensor(counts, device=fill.device), dim=0)
+def _mean_tokens(seen: Vision, images: list[ImageGrid]) -> Vision:
+    """Every visual token replaced by the mean of its image's."""
 
+    def means(features: Float[Tensor, "row patch dim"]) -> Float[Tensor, "row patch dim"]:
+        parts = features.split([len(image) for image in images], dim=1)
+        return torch.cat([part.mean(1, keepdim=True).expand_as(part) for part in parts], dim=1)
 
-def _fill(
-    pixels: Float[Tensor, "pixel_row value"],
-    fill: Float[Tensor, "pixel_row value"],
-    hidden: Bool[Tensor, "row patch"],
-    rows_per_cell: int,
-) -> Float[Tensor, "row pixel_row value"]:
-    return torch.where(hidden.repeat_interleave(rows_per_cell, dim=1)[..., None], fill, pixels)
+    return Vision(means(seen.features), [means(layer) for layer in seen.deepstack])
 
 
 def _hide_from_attention(model: Model, trace: Trace) -> tuple[Forward, int]:
@@ -172,6 +204,7 @@ def _hide_from_attention(model: Model, trace: Trace) -> tuple[Forward, int]:
 
 
 METHODS: dict[str, Callable[[Model, Trace], tuple[Forward, int]]] = {
-    "pixels": _hide_pixels,
+    **{method: _hide_pixels(method) for method in ("pixels", "blur", "inpaint")},
+    "tokens": _hide_tokens,
     "attention": _hide_from_attention,
 }

@@ -21,7 +21,8 @@ from eyeline.events import Done, Error, Event, to_json
 
 # What options offer; the libraries behind them are imported only by the command that needs them.
 FAMILIES = ("math", "science", "document", "code", "general")
-FEATURES = ("attention", "value", "logit")
+WAYS = ("pixels", "blur", "inpaint", "tokens", "attention")
+FEATURES = ("attention", "value", "logit", "odds")
 SOURCES = ("native", "dinov3", "slic", "grid", "random", "voronoi")
 LAST_SEED = 8_999_999
 EXIT_CODES = {"cancelled": 130, "error": 1}  # of a stream, by the reason it ended for; otherwise 0
@@ -276,15 +277,30 @@ def report(run, out) -> None:
     show_default=True,
     help="One scene of each family for each number.",
 )
+@click.option(
+    "--wild",
+    is_flag=True,
+    help="As somebody's photograph: small, askew, noisy, among other things; and with longer traces.",
+)
+@click.option(
+    "--pairs",
+    is_flag=True,
+    help="With each scene its counterfactual, where one thing that differs changes the answer.",
+)
 @click.option("--out", type=PATH, required=True, help="Data folder to write.")
-def scenes(families, seeds, out) -> None:
+def scenes(families, seeds, wild, pairs, out) -> None:
     """Draw scenes with questions, answers and evidence, as a data folder."""
     from eyeline.examples import write_examples
-    from eyeline.scenes import sample
+    from eyeline.scenes import counterfactual, sample
 
     families = families or FAMILIES
-    examples = (sample(family, seed) for seed in seeds for family in families)
-    count = write_examples(_progress(examples, len(seeds) * len(families)), out)
+    numbers = _progress(((family, seed) for seed in seeds for family in families), len(seeds) * len(families))
+    drawn = (
+        one
+        for of in numbers
+        for one in (sample(*of, wild=wild), counterfactual(*of, wild=wild) if pairs else None)
+    )
+    count = write_examples((each for each in drawn if each is not None), out)
     click.echo(f"{count} examples in {out}", err=True)
 
 
@@ -294,7 +310,7 @@ def scenes(families, seeds, out) -> None:
 @click.option("--out", type=PATH, required=True, help="Folder of the collection; goes on where it holds one.")
 @click.option(
     "--method",
-    type=click.Choice(["pixels", "attention"]),
+    type=click.Choice(WAYS),
     default="pixels",
     show_default=True,
     help="What of a region is hidden.",
@@ -386,7 +402,7 @@ def fit(run, out, kinds, name) -> None:
 )
 @click.option(
     "--hide",
-    type=click.Choice(["pixels", "attention"]),
+    type=click.Choice(WAYS),
     show_default="as the first estimator's card says",
     help="What of a region is hidden.",
 )

@@ -9,6 +9,7 @@ from PIL import Image
 
 from eyeline.errors import DataError
 
+COUNTERFACTUAL = "-counterfactual"  # ends the id of an example's counterpart with another answer
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image
 
 

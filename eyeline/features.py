@@ -1,12 +1,14 @@
 """A span's captured steps -> what an estimator reads: one value for each feature, layer, head and visual token.
 
-Three features, each summed over the span's tokens t, for visual token i, layer l and head h:
+Four features, each summed over the span's tokens t, for visual token i, layer l and head h:
 
 - `attention`: A, the attention weight (arXiv 2604.16587);
 - `value`: A times the norm of the value written to the residual stream, |V_i W_O|;
-- `logit`: A times the written value's direct contribution to log p of the written token, g_t . (V_i W_O), where
-  g_t is the gradient of log p at the final residual stream: the written token's unembedding minus the model's
-  expected one, through the final norm. Everything after the head but the direct path is left out.
+- `odds`: A times the written value's direct contribution to the log-odds of the written token, g_t . (V_i W_O), where
+  g_t is the gradient of log p / (1 - p) at the final residual stream: the written token's unembedding minus the
+  expected one of all others, through the final norm. Everything after the head but the direct path is left out;
+- `logit`: the same for log p. Its gradient is (1 - p) g_t: little is left of it where the model is sure, however much
+  the image has made it so.
 
 In families with a norm after attention, the written value is what leaves that norm.
 """
@@ -23,7 +25,7 @@ from eyeline.attention import AttentionCapture, Steps, attention_to_image
 from eyeline.model import Model
 from eyeline.spans import Span
 
-KINDS = ("attention", "value", "logit")  # the order of features in estimators and collections
+KINDS = ("attention", "value", "logit", "odds")  # the order of features in estimators and collections
 WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
 
 
@@ -55,24 +57,35 @@ def token_log_probs(model: Model, hidden: Float[Tensor, "token width"]) -> Float
     return model.adapter.lm_head(model.hf)(normed).float().log_softmax(-1)
 
 
-def logit_gradient(
+@dataclass(frozen=True)
+class Written:
+    """How the residual stream before the final norm made the model write its tokens."""
+
+    odds: Float[Tensor, "token width"]  # gradient of each token's log p / (1 - p)
+    doubt: Float[Tensor, " token"]  # 1 - p; the gradient of log p is so many times the other
+
+
+def read_written(
     model: Model,
     hidden: Float[Tensor, "token width"],
     log_probs: Float[Tensor, "token entry"],
     token_ids: Int[Tensor, " token"],
-) -> Float[Tensor, "token width"]:
-    """The gradient of each written token's log p at the residual stream before the final norm.
+) -> Written:
+    """What the logit features need of the written tokens.
 
-    With n = h / rms(h), logits = W (w n): d log p(y) / d h = (a - n (n . a) / width) / rms, a = w (W_y - E_p[W]).
+    With n = h / rms(h), logits = W (w n), and q the model's distribution over all tokens but y:
+    d log p(y) / (1 - p(y)) / d h = (a - n (n . a) / width) / rms, a = w (W_y - E_q[W]).
     """
     norm: Any = model.adapter.final_norm(model.hf)
     head: Any = model.adapter.lm_head(model.hf)
     hidden = hidden.float()
     rms = (hidden.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
     normed = hidden / rms
-    expected = log_probs.exp().to(head.weight.dtype) @ head.weight  # (token, width)
+    others = log_probs.scatter(1, token_ids[:, None], -torch.inf).softmax(-1)
+    expected = others.to(head.weight.dtype) @ head.weight  # (token, width)
     direction = norm.weight.float() * (head.weight[token_ids].float() - expected.float())
-    return (direction - normed * (normed * direction).mean(-1, keepdim=True)) / rms
+    odds = (direction - normed * (normed * direction).mean(-1, keepdim=True)) / rms
+    return Written(odds, -torch.expm1(log_probs.gather(1, token_ids[:, None])[:, 0]))
 
 
 def patch_features(
@@ -80,12 +93,12 @@ def patch_features(
     capture: AttentionCapture,
     image: ImageValues,
     steps: Steps,
-    gradient: Float[Tensor, "token width"] | None,
+    written: Written | None,
     kinds: Sequence[str] = KINDS,
 ) -> Float[Tensor, "feature patch"]:
     """The features of one span, float32; rows are kind-major, then layer-major: (kind, layer, head).
 
-    Only `logit` needs the gradient, which is `logit_gradient`'s. As many layers at a time as WEIGHTS_AT_ONCE allows:
+    Only `logit` and `odds` need what is written, which `read_written` reads. As many layers at a time as WEIGHTS_AT_ONCE allows:
     all of a small model, one of a large model with a large image. Summing columns over a region gives that region's
     features: hiding regions together adds their features.
     """
@@ -107,11 +120,11 @@ def patch_features(
             sums = weights.sum(2)
         if "value" in kinds:
             columns["value"].append(sums * image.norms[span])
-        if "logit" in kinds:
-            assert gradient is not None
+        if reads_written(kinds):
+            assert written is not None
             values = image.values[span].float()  # (layer, kv_head, patch, dim)
             projected = torch.stack(
-                [_project(model, layer, gradient, image.values.dtype) for layer in some.tolist()]
+                [_project(model, layer, written.odds, image.values.dtype) for layer in some.tolist()]
             )
             grouped = (
                 projected.unflatten(2, (values.shape[1], -1, values.shape[-1]))
@@ -119,8 +132,17 @@ def patch_features(
                 .flatten(2, 3)
             )
             gains = (grouped @ values.transpose(2, 3)).view(weights.shape)
-            columns["logit"].append((weights * gains).sum(2))
+            gains = weights * gains
+            if "logit" in kinds:
+                columns["logit"].append((gains * written.doubt[:, None]).sum(2))
+            if "odds" in kinds:
+                columns["odds"].append(gains.sum(2))
     return torch.cat([torch.cat(columns[kind]).flatten(0, 1) for kind in kinds])
+
+
+def reads_written(kinds: Sequence[str]) -> bool:
+    """Whether any of the kinds needs `read_written`."""
+    return "logit" in kinds or "odds" in kinds
 
 
 def _project(
@@ -146,11 +168,11 @@ def captured_features(
     rows = []
     for span in spans:
         steps = capture.take(span.start, span.end)
-        gradient = None
-        if "logit" in kinds:
+        written = None
+        if reads_written(kinds):
             log_probs = token_log_probs(model, steps.hidden)
-            gradient = logit_gradient(model, steps.hidden, log_probs, trace_ids[span.start : span.end])
-        columns = patch_features(model, capture, image, steps, gradient, kinds)
+            written = read_written(model, steps.hidden, log_probs, trace_ids[span.start : span.end])
+        columns = patch_features(model, capture, image, steps, written, kinds)
         rows.append(pool(columns, labels, num_regions))
     return torch.stack(rows).float()
 

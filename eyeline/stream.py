@@ -25,11 +25,12 @@ from torch import Tensor
 
 import eyeline
 from eyeline import features as feature
-from eyeline.ablation import Method, fill_pixels, read_trace
+from eyeline.ablation import Method, fill_pixels, read_trace, tokens_filled
 from eyeline.attention import AttentionCapture
 from eyeline.errors import EyelineError, PromptError, RegionError
 from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
 from eyeline.events import Done, Error, Event, Grid, Heat, ImageInfo, Reason, SpanAttribution, Start, Text
+from eyeline.fills import FILLS
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model, Picture, Prompt
 from eyeline.regions import Regions, check_source, regions_for
@@ -320,7 +321,7 @@ def _produce(state: _State, produce: Callable[[AttentionCapture | _NoCapture], R
     """Runs the model until it is done, whatever happens, and tells the worker that nothing more comes."""
     model = state.model
     try:
-        with _on(model.device), rope_deltas_kept(model), _capture(state) as capture:
+        with _on(model.device), rope_deltas_kept(model), _hiding(state), _capture(state) as capture:
             state.reason = produce(capture)
             for event in state.segmenter.finish():
                 _pass_on(state, capture, event)
@@ -339,6 +340,13 @@ def _capture(state: _State) -> contextlib.AbstractContextManager[AttentionCaptur
     hidden = state.hidden
     knocked_out = None if hidden is None or hidden.method != "attention" else _cells(hidden)
     return AttentionCapture(state.model, state.inputs, hidden=knocked_out)
+
+
+def _hiding(state: _State) -> contextlib.AbstractContextManager[None]:
+    """Fills hidden visual tokens while the model runs; what else can be hidden is so in the inputs or in the capture."""
+    if state.hidden is None or state.hidden.method != "tokens":
+        return contextlib.nullcontext()
+    return tokens_filled(state.model, state.inputs, _cells(state.hidden))
 
 
 @contextlib.contextmanager
@@ -534,10 +542,10 @@ class _Reader:
         steps = self.capture.take(span.start, span.end)
         ids = torch.tensor(state.ids[span.start : span.end], device=state.model.device)
         log_probs = feature.token_log_probs(state.model, steps.hidden)
-        gradient = (
-            feature.logit_gradient(state.model, steps.hidden, log_probs, ids) if "logit" in kinds else None
-        )
-        columns = feature.patch_features(state.model, self.capture, self.image, steps, gradient, kinds)
+        written = None
+        if feature.reads_written(kinds):
+            written = feature.read_written(state.model, steps.hidden, log_probs, ids)
+        columns = feature.patch_features(state.model, self.capture, self.image, steps, written, kinds)
         heat = columns.sum(0) if estimator is None else estimator.weights @ columns
         scores = heat.new_zeros(self.num_regions).index_add_(0, self.labels, heat)
         if estimator is None:
@@ -616,8 +624,8 @@ def _prepare(
             raise RegionError(
                 "The hidden regions belong to other images; give those of a stream of the same images."
             )
-        if hidden.method == "pixels":
-            inputs = fill_pixels(model, inputs, _cells(hidden))
+        if hidden.method in FILLS:
+            inputs = fill_pixels(model, inputs, _cells(hidden), hidden.method)
     if isinstance(estimator, Estimator):
         check_model(estimator, model)
         estimator = estimator.to(model.device)

@@ -1,12 +1,16 @@
+import itertools
+
+import numpy as np
 import pytest
 import torch
 from conftest import CACHE, FAMILIES, build_tiny, picture, tiny_model
 from PIL import Image
+from scipy.ndimage import gaussian_filter
+from torch.nn import functional
 
-from eyeline.ablation import ablate, hidden_patches, leak
+from eyeline.ablation import METHODS, ablate, fill_pixels, hidden_patches, leak, tokens_filled
 from eyeline.errors import UnsupportedModelError
 
-METHODS = ("pixels", "attention")
 EXACT = {"rtol": 0, "atol": 2e-5}  # nats; float32 rounding over three layers
 
 
@@ -39,6 +43,82 @@ def slow_log_probs(model, inputs, trace_ids, **replaced):
         model.hf.model.rope_deltas = None
     predicting = logits[inputs["input_ids"].shape[1] - 1 : -1]
     return predicting.log_softmax(dim=-1)[torch.arange(len(trace_ids)), trace_ids]
+
+
+def slow_pictures(model, inputs):
+    """Every image out of the rows, pixel by pixel: (y, x, channel)."""
+    side, merge = model.hf.config.vision_config.patch_size, model.adapter.merge_size(model.hf)
+    pictures, row = [], 0
+    for image in model.image_grids(inputs):
+        found = np.zeros((image.rows * merge * side, image.cols * merge * side, 3))
+        for cell, part in itertools.product(range(len(image)), range(merge**2)):
+            top = (cell // image.cols * merge + part // merge) * side
+            left = (cell % image.cols * merge + part % merge) * side
+            values = inputs["pixel_values"][row].view(3, -1, side, side)[:, 0].numpy()
+            found[top : top + side, left : left + side] = values.transpose(1, 2, 0)
+            row += 1
+        pictures.append(found)
+    return pictures
+
+
+def slow_rows(model, inputs, pictures):
+    """`pixel_values` of pictures, pixel by pixel."""
+    side, merge = model.hf.config.vision_config.patch_size, model.adapter.merge_size(model.hf)
+    rows = inputs["pixel_values"].clone()
+    row = 0
+    for drawn, image in zip(pictures, model.image_grids(inputs), strict=True):
+        for cell, part in itertools.product(range(len(image)), range(merge**2)):
+            top = (cell // image.cols * merge + part // merge) * side
+            left = (cell % image.cols * merge + part % merge) * side
+            values = torch.from_numpy(drawn[top : top + side, left : left + side].transpose(2, 0, 1))
+            rows[row].view(3, -1, side, side)[:] = values[:, None]
+            row += 1
+    return rows
+
+
+def slow_blur(model, inputs, hidden):
+    """SciPy's Gaussian of one cell's side, weighed by what lies inside the image."""
+    pictures = slow_pictures(model, inputs)
+    blurred = []
+    for drawn, image in zip(pictures, model.image_grids(inputs), strict=True):
+        sigma = drawn.shape[0] // image.rows
+
+        def smooth(values, sigma=sigma):
+            return gaussian_filter(values, (sigma, sigma, 0), mode="constant", truncate=3)
+
+        blurred.append(smooth(drawn) / smooth(np.ones_like(drawn)))
+    rows = slow_rows(model, inputs, blurred)
+    return torch.where(
+        hidden.repeat_interleave(model.adapter.merge_size(model.hf) ** 2)[:, None],
+        rows,
+        inputs["pixel_values"],
+    )
+
+
+def slow_inpaint(model, inputs, hidden):
+    """Each hidden pixel from the smallest square of the pyramid in which something is seen, smoothed on the way back."""
+    filled, first = [], 0
+    for drawn, image in zip(slow_pictures(model, inputs), model.image_grids(inputs), strict=True):
+        seen = ~hidden[first : first + len(image)].view(image.rows, image.cols).numpy()
+        first += len(image)
+        side = drawn.shape[0] // image.rows
+        weight = np.kron(seen, np.ones((side, side)))[..., None]
+        filled.append(slow_pull_push(drawn * weight, weight))
+    return slow_rows(model, inputs, filled)
+
+
+def slow_pull_push(values, weight):
+    height, width = values.shape[:2]
+    if min(height, width) <= 1:
+        mean = values.sum((0, 1)) / max(weight.sum(), 1e-6)
+        return np.where(weight > 0, values / np.maximum(weight, 1e-6), mean)
+    half = [np.zeros(((height + 1) // 2, (width + 1) // 2, each.shape[2])) for each in (values, weight)]
+    for y, x in itertools.product(range(half[0].shape[0]), range(half[0].shape[1])):
+        for whole, part in zip((values, weight), half, strict=True):
+            part[y, x] = whole[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean((0, 1))
+    behind = torch.from_numpy(slow_pull_push(*half).transpose(2, 0, 1))[None]
+    behind = functional.interpolate(behind, (height, width), mode="bilinear")[0].numpy().transpose(1, 2, 0)
+    return np.where(weight > 0, values / np.maximum(weight, 1e-6), behind)
 
 
 def slow_pixels(model, inputs, hidden):
@@ -78,8 +158,14 @@ def slow_mask(model, inputs, hidden, length):
 
 
 def slow_ablation(model, eager, inputs, trace_ids, hidden, method):
-    if method == "pixels":
-        return slow_log_probs(model, inputs, trace_ids, pixel_values=slow_pixels(model, inputs, hidden))
+    if method == "tokens":
+        with tokens_filled(model, inputs, hidden):
+            return slow_log_probs(model, inputs, trace_ids)
+    if method != "attention":
+        filled = {"pixels": slow_pixels, "blur": slow_blur, "inpaint": slow_inpaint}[method](
+            model, inputs, hidden
+        )
+        return slow_log_probs(model, inputs, trace_ids, pixel_values=filled)
     full = extended(model, inputs, trace_ids)
     positions, _ = model.hf.model.get_rope_index(
         full["input_ids"],
@@ -152,6 +238,48 @@ def test_a_hidden_cell_is_a_cell_painted_in_the_images_mean_colour(tiny):
         alone = ablate(tiny, paint(painted), trace_ids, torch.zeros(0, 6, dtype=torch.bool))
         torch.testing.assert_close(result.log_probs - result.drops[cell], alone.log_probs, rtol=0, atol=1e-4)
         assert result.drops[cell].abs().max() > 1e-3
+
+
+def test_filled_visual_tokens_are_the_mean_of_their_images(tiny, question):
+    """Token by token; DeepStack's layers too, and the tower is as it was afterwards."""
+    images = tiny.image_grids(question)
+    hidden = random_subsets(1, sum(map(len, images)))[0]
+
+    def seen():
+        tower = tiny.adapter.vision_tower(tiny.hf)
+        with torch.no_grad():
+            output = tower(question["pixel_values"], grid_thw=question["image_grid_thw"])
+        deepstack = output.deepstack_features if tiny.adapter.deepstack else []
+        return [output.pooler_output.clone(), *(layer.clone() for layer in deepstack)]
+
+    before = seen()
+    with tokens_filled(tiny, question, hidden):
+        filled = seen()
+    assert all(map(torch.equal, before, seen()))
+    assert len(filled) == 1 + tiny.adapter.deepstack_layers(tiny.hf)
+    for own, other in zip(before, filled, strict=True):
+        first = 0
+        for image in images:
+            mean = own[first : first + len(image)].mean(0)
+            for cell in range(first, first + len(image)):
+                torch.testing.assert_close(other[cell], mean if hidden[cell] else own[cell])
+            first += len(image)
+
+
+def test_what_is_hidden_does_not_show_through_an_inpainting_nor_through_the_mean_of_a_blur(tiny):
+    inputs = tiny.inputs(picture(128, 96, seed=3), "Which?")
+    hidden = torch.zeros(1, int(inputs["mm_token_type_ids"].sum()), dtype=torch.bool)
+    hidden[0, [0, 1, 5]] = True
+    rows = hidden[0].repeat_interleave(tiny.adapter.merge_size(tiny.hf) ** 2)
+    other = {**inputs, "pixel_values": inputs["pixel_values"].clone()}
+    other["pixel_values"][rows] = torch.randn(int(rows.sum()), inputs["pixel_values"].shape[1])
+    one, two = (fill_pixels(tiny, each, hidden[0], "inpaint")["pixel_values"] for each in (inputs, other))
+    assert torch.equal(one, two)
+    assert torch.equal(one[~rows], inputs["pixel_values"][~rows])
+    flat = {**inputs, "pixel_values": torch.full_like(inputs["pixel_values"], 0.25)}
+    for method in ("inpaint", "blur", "pixels"):
+        filled = fill_pixels(tiny, flat, hidden[0], method)["pixel_values"]
+        torch.testing.assert_close(filled, flat["pixel_values"])
 
 
 def test_hiding_one_image_leaves_the_others_pixels_alone(tiny):
@@ -241,7 +369,7 @@ def test_a_bfloat16_model_is_ablated_in_bfloat16_with_float32_log_probs(family, 
         model, model.inputs(picture(), "How many?"), trace_of(model), random_subsets(3, 6), method
     )
     assert result.drops.dtype == torch.float32
-    torch.testing.assert_close(result.drops, exact.drops, rtol=0, atol=0.5)
+    torch.testing.assert_close(result.drops, exact.drops, rtol=0, atol=0.7)
     assert torch.corrcoef(torch.stack([result.drops.flatten(), exact.drops.flatten()]))[0, 1] > 0.95
 
 

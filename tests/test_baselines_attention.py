@@ -178,7 +178,7 @@ def test_an_estimators_scores_are_the_collected_features_times_its_weights(tiny,
     inputs = tiny.inputs(PICTURES[1], QUESTION)
     given = (tiny, inputs, torch.tensor(ids), spans, regions)
     torch.testing.assert_close(span_features(*given), one.features)
-    parts = dict(zip(KINDS, one.features.chunk(3, dim=-1), strict=True))
+    parts = dict(zip(KINDS, one.features.chunk(len(KINDS), dim=-1), strict=True))
     features = torch.cat([parts[kind] for kind in kinds], dim=-1)
     estimator = estimator_of(features, kinds)
     effects = estimated(estimator)(*given)

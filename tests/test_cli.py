@@ -25,6 +25,7 @@ from test_regions import save_foundation
 
 import eyeline.runs
 from eyeline import cli
+from eyeline.ablation import METHODS
 from eyeline.cli import main
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, fingerprint, read_estimator, save_estimator
@@ -279,6 +280,7 @@ def test_the_options_offer_what_the_library_has():
     assert tuple(FAMILIES) == cli.FAMILIES
     assert tuple(SOURCES) == cli.SOURCES
     assert KINDS == cli.FEATURES
+    assert tuple(METHODS) == cli.WAYS
     assert MAX_SEED == cli.LAST_SEED
 
 

@@ -44,11 +44,13 @@ def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
         hook.remove()
     positions = (inputs["input_ids"][0] == model.adapter.image_token_id(model.hf)).nonzero()[:, 0].tolist()
     heads, width = output.attentions[0].shape[1], seen["hidden"].shape[1]
-    slow = torch.zeros(3, len(layers), heads, len(trace_ids), len(positions))
+    slow = torch.zeros(4, len(layers), heads, len(trace_ids), len(positions))
     for token, token_id in enumerate(trace_ids.tolist()):
         row = length - 1 + token
         hidden = seen["hidden"][row].detach().clone().requires_grad_()
-        head(norm(hidden)).log_softmax(-1)[token_id].backward()
+        log_p = head(norm(hidden)).log_softmax(-1)[token_id]
+        (of_log_p,) = torch.autograd.grad(log_p, hidden, retain_graph=True)
+        (of_odds,) = torch.autograd.grad(log_p - torch.log1p(-log_p.exp()), hidden)
         for number, layer in enumerate(layers):
             values = output.past_key_values.layers[number].values[0]  # (kv_head, position, dim)
             attention, after = model.adapter.self_attention(layer), model.adapter.attention_norm(layer)
@@ -63,7 +65,8 @@ def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
                         written = after.weight.detach() * written / rms
                     slow[0, number, which, token, patch] = share
                     slow[1, number, which, token, patch] = share * written.norm()
-                    slow[2, number, which, token, patch] = share * (written @ hidden.grad)
+                    slow[2, number, which, token, patch] = share * (written @ of_log_p)
+                    slow[3, number, which, token, patch] = share * (written @ of_odds)
     log_probs = output.logits[0, length - 1 : -1].log_softmax(-1)[torch.arange(len(trace_ids)), trace_ids]
     return slow, log_probs
 
@@ -75,8 +78,8 @@ def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=P
         image = features.read_image(model, capture)
         steps = capture.take(start, end)
         log_probs = features.token_log_probs(model, steps.hidden)
-        gradient = features.logit_gradient(model, steps.hidden, log_probs, trace_ids[start:end])
-        return features.patch_features(model, capture, image, steps, gradient, kinds)
+        written = features.read_written(model, steps.hidden, log_probs, trace_ids[start:end])
+        return features.patch_features(model, capture, image, steps, written, kinds)
 
 
 def test_every_feature_equals_its_slow_definition_by_loops_and_autograd(tiny):
@@ -85,13 +88,13 @@ def test_every_feature_equals_its_slow_definition_by_loops_and_autograd(tiny):
     for start, end in ((0, 7), (0, 1), (2, 6)):
         fast = fast_features(tiny, trace_ids, start, end)
         expected = slow[..., start:end, :].sum(-2).flatten(0, 2)
-        assert all(kind.std() > 1e-3 for kind in expected.chunk(3)), (
+        assert all(kind.std() > 1e-3 for kind in expected.chunk(4)), (
             "every kind varies, so equality means something"
         )
         torch.testing.assert_close(fast, expected, **CLOSE)
 
 
-def test_the_gradient_is_autograds_and_log_p_the_models_own(tiny):
+def test_the_gradients_are_autograds_and_log_p_the_models_own(tiny):
     trace_ids = trace_of(tiny)
     inputs = tiny.inputs(list(PICTURES), QUESTION)
     with AttentionCapture(tiny, inputs) as capture:
@@ -102,17 +105,17 @@ def test_the_gradient_is_autograds_and_log_p_the_models_own(tiny):
     (expected,) = torch.autograd.grad(picked.sum(), hidden)
     with torch.no_grad():
         log_probs = features.token_log_probs(tiny, hidden)
-        gradient = features.logit_gradient(tiny, hidden, log_probs, trace_ids)
-    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+        written = features.read_written(tiny, hidden, log_probs, trace_ids)
+    torch.testing.assert_close(written.doubt[:, None] * written.odds, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(log_probs.gather(1, trace_ids[:, None]), picked.detach())
     _, slow = slow_features(tiny.adapter.family, PICTURES, QUESTION, trace_ids)
     torch.testing.assert_close(picked[:, 0].detach(), slow, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kinds", [("attention",), ("value",), ("logit", "attention")])
+@pytest.mark.parametrize("kinds", [("attention",), ("value",), ("odds",), ("logit", "attention")])
 def test_chosen_kinds_are_the_same_rows_in_the_order_asked_for(tiny, kinds):
     trace_ids = trace_of(tiny)
-    everything = dict(zip(features.KINDS, fast_features(tiny, trace_ids, 1, 5).chunk(3), strict=True))
+    everything = dict(zip(features.KINDS, fast_features(tiny, trace_ids, 1, 5).chunk(4), strict=True))
     chosen = fast_features(tiny, trace_ids, 1, 5, kinds)
     torch.testing.assert_close(chosen, torch.cat([everything[kind] for kind in kinds]))
 
@@ -131,7 +134,7 @@ def test_a_bfloat16_model_gives_float32_features_close_to_those_of_its_weights_i
     fast = fast_features(model, trace_ids, 0, 7)
     slow, _ = slow_features(family, PICTURES, QUESTION, trace_ids, dtype=torch.bfloat16)
     assert fast.dtype == torch.float32
-    for ours, theirs in zip(fast.chunk(3), slow.sum(-2).flatten(0, 2).chunk(3), strict=True):
+    for ours, theirs in zip(fast.chunk(4), slow.sum(-2).flatten(0, 2).chunk(4), strict=True):
         assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.995
 
 
@@ -165,3 +168,17 @@ def test_reading_features_leaves_the_model_alone(tiny):
     before = {name: value.clone() for name, value in tiny_model(tiny.adapter.family).hf.state_dict().items()}
     fast_features(tiny, trace_of(tiny), 0, 7)
     assert all(torch.equal(before[name], value) for name, value in tiny.hf.state_dict().items())
+
+
+def test_the_gradient_of_the_odds_stays_where_the_model_is_sure():
+    """Of log p nothing is left; both are compared with the logits, of which log-odds are differences."""
+    model = tiny_model("qwen3_vl")
+    hidden = torch.randn(1, 64, generator=torch.Generator().manual_seed(3))
+    token = model.adapter.lm_head(model.hf)(model.adapter.final_norm(model.hf)(hidden)).argmax(1)
+    log_probs = torch.full((1, model.hf.config.text_config.vocab_size), -40.0)
+    log_probs[0, token] = -1e-9
+    with torch.no_grad():
+        written = features.read_written(model, hidden, log_probs, token)
+    assert float(written.doubt) < 1e-8
+    assert written.odds.isfinite().all()
+    assert written.odds.norm() > 0.1

@@ -17,13 +17,13 @@ from eyeline.training.fit import (
     split,
 )
 
-FEATURES = 12  # four of each kind
+FEATURES = 16  # four of each kind
 WEIGHTS = torch.linspace(-0.5, 1.0, FEATURES)
 RUN = {
     "version": "0",
     "model": "synthetic",
     "fingerprint": "f",
-    "settings": {"method": "pixels", "regions": "native"},
+    "settings": {"kinds": list(KINDS), "method": "pixels", "regions": "native"},
 }
 FAST = FitSettings(steps=400, rate=2e-2)
 

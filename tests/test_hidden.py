@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import build_tiny, picture, tiny_model
 
-from eyeline.ablation import ablate
+from eyeline.ablation import METHODS, ablate
 from eyeline.attention import AttentionCapture
 from eyeline.errors import PromptError, RegionError, UnsupportedModelError
 from eyeline.events import Done, Error, SpanAttribution, Start, Text
@@ -26,7 +26,7 @@ def spans_of(events):
     return [event for event in events if isinstance(event, SpanAttribution)]
 
 
-@pytest.mark.parametrize("method", ["pixels", "attention"])
+@pytest.mark.parametrize("method", METHODS)
 def test_an_answer_with_regions_hidden_has_the_log_prob_that_ablation_measures(tiny, image, method):
     hidden = Hidden(GRID, (1,), method)
     stream = tiny.stream(image, "How many?", hidden=hidden, **GREEDY)
@@ -56,7 +56,7 @@ def test_the_regions_shown_are_the_given_ones_and_knocked_out_cells_get_no_atten
 def test_hiding_nothing_gives_the_same_ids(tiny, image):
     plain = tiny.stream(image, "How many?", **GREEDY)
     list(plain)
-    for method in ("pixels", "attention"):
+    for method in METHODS:
         hidden = tiny.stream(image, "How many?", hidden=Hidden(GRID, (), method), **GREEDY)
         list(hidden)
         assert hidden.ids == plain.ids

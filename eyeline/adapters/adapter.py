@@ -67,6 +67,10 @@ class Adapter:
         """Vision patches along one side of a visual token of the language model."""
         return int(hf.config.vision_config.spatial_merge_size)
 
+    def patch_size(self, hf: Any) -> int:
+        """Pixels along one side of a vision patch."""
+        return int(hf.config.vision_config.patch_size)
+
     def image_token_id(self, hf: Any) -> int:
         return int(hf.config.image_token_id)
 

@@ -1,33 +1,142 @@
-"""How often the model's own greedy answers are right, with the image and with the whole image blank."""
+"""Does the model read? How often its own greedy answers are right, and what they follow.
+
+With the image as it is, with all of it blank, and with only the evidence blank; on both sides of counterfactual pairs; and
+when the trace has already read something else than the image shows.
+"""
 
 import csv
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import click
 import numpy as np
+import torch
 from PIL import Image
 
 from eyeline.evaluation.answers import is_right
 from eyeline.evaluation.metrics import bootstrap
-from eyeline.examples import Example, read_examples
+from eyeline.examples import COUNTERFACTUAL, Box, Example, read_examples
 from eyeline.images import open_image
-from eyeline.model import Model, load
+from eyeline.model import Inputs, Model, load
 from eyeline.training.collect import answer_of
 
+Scores = dict[str, dict[str, list[float]]]  # input, family -> 0 or 1 for each example
 
-def answer(model: Model, example: Example, *, blank: bool, max_new_tokens: int) -> str:
-    """The greedy answer; a blank image has its mean colour everywhere."""
-    picture = open_image(example.image)
-    if blank:
-        mean = np.asarray(picture).reshape(-1, 3).mean(0).round().astype(int)
-        picture = Image.new("RGB", picture.size, tuple(mean.tolist()))
-    inputs = model.inputs(picture, example.prompt)
-    ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)[
-        0, inputs["input_ids"].shape[1] :
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question to answer: the image, what is asked, and how the thinking has already begun."""
+
+    image: Image.Image
+    prompt: str
+    begun: str = ""
+
+
+def blank(picture: Image.Image, boxes: Sequence[Box] | None = None) -> Image.Image:
+    """The picture with the boxes, or all of it, in its mean colour."""
+    mean = tuple(np.asarray(picture).reshape(-1, 3).mean(0).round().astype(int).tolist())
+    blanked = picture.copy()
+    for box in [(0, 0, *picture.size)] if boxes is None else boxes:
+        blanked.paste(mean, box)
+    return blanked
+
+
+def readings(example: Example) -> str:
+    """The reference trace up to the last sentence that reads the image for the first time."""
+    last = max(number for number, boxes in enumerate(example.evidence) if boxes)
+    return " ".join(example.trace[: last + 1])
+
+
+def answers(model: Model, questions: Sequence[Asked], max_new_tokens: int, batch: int = 16) -> list[str]:
+    """Greedy answers, questions of like length together."""
+    prepared = [_begin(model, question) for question in questions]
+    order = sorted(range(len(questions)), key=lambda at: prepared[at]["input_ids"].shape[1])
+    found = [""] * len(questions)
+    for start in range(0, len(order), batch):
+        places = order[start : start + batch]
+        inputs = pad([prepared[at] for at in places])
+        ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
+        for at, row in zip(places, ids[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+            found[at] = answer_of(model, row)
+    return found
+
+
+def _begin(model: Model, question: Asked) -> Inputs:
+    inputs = model.inputs(question.image, question.prompt)
+    if not question.begun:
+        return inputs
+    opened = model.prompt_opens_thinking(inputs["input_ids"])
+    text = question.begun if opened else f"{model.adapter.thinking_markers[0]}\n{question.begun}"
+    begun = torch.tensor([model.tokenizer.encode(text, add_special_tokens=False)], device=model.device)
+    more = {
+        "input_ids": begun, "attention_mask": torch.ones_like(begun), "mm_token_type_ids": torch.zeros_like(begun).int(),
+    }  # fmt: skip
+    return {**inputs, **{name: torch.cat([inputs[name], each], dim=1) for name, each in more.items()}}
+
+
+def pad(prompts: Sequence[Inputs]) -> Inputs:
+    """Prompts of one question each as one batch, filled up on the left."""
+    longest = max(prompt["input_ids"].shape[1] for prompt in prompts)
+
+    def row(prompt: Inputs, name: str) -> torch.Tensor:
+        ids = prompt[name]
+        return torch.cat([ids.new_zeros(1, longest - ids.shape[1]), ids], dim=1)
+
+    return {
+        name: torch.cat([row(prompt, name) if name in PADDED else prompt[name] for prompt in prompts])
+        for name in prompts[0]
+    }
+
+
+PADDED = ("input_ids", "attention_mask", "mm_token_type_ids")
+
+
+def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tuple[Scores, Scores]:
+    """Answers that are right, by input and family, and by input and kind of scene.
+
+    `image`, `blank` (all of it) and `evidence` (only that blank); `prior`: those with a prior that the image contradicts;
+    `pairs`: both answers of a counterfactual pair; `trace`: the other's readings before the image, and the other's answer.
+    """
+    known = {example.id: example for example in examples}
+    alone = [example for name, example in known.items() if not name.endswith(COUNTERFACTUAL)]
+    twins = [
+        (example, known[example.id + COUNTERFACTUAL])
+        for example in alone
+        if example.id + COUNTERFACTUAL in known
     ]
-    return answer_of(model, ids.tolist())
+    pictures = {name: open_image(example.image) for name, example in known.items()}
+    crossed = [*twins, *((other, one) for one, other in twins)]
+    asked = {
+        "image": [(each, Asked(pictures[each.id], each.prompt)) for each in known.values()],
+        "blank": [(each, Asked(blank(pictures[each.id]), each.prompt)) for each in alone],
+        "evidence": [
+            (each, Asked(blank(pictures[each.id], list(chain(*each.evidence))), each.prompt))
+            for each in alone
+        ],
+        "trace": [(other, Asked(pictures[one.id], one.prompt, readings(other))) for one, other in crossed],
+    }
+    right: dict[str, list[float]] = {}
+    for name, cases in asked.items():
+        told = answers(model, [question for _, question in cases], max_new_tokens)
+        right[name] = [float(is_right(example, each)) for (example, _), each in zip(cases, told, strict=True)]
+    seen = dict(zip(known, right["image"], strict=True))
+    rows = [
+        *(("image", each, seen[each.id]) for each in alone),
+        *(("blank", each, value) for each, value in zip(alone, right["blank"], strict=True)),
+        *(("evidence", each, value) for each, value in zip(alone, right["evidence"], strict=True)),
+        *(("prior", each, seen[each.id]) for each in alone if each.prior),
+        *(("pairs", one, seen[one.id] * seen[other.id]) for one, other in twins),
+        *(("trace", one, value) for (one, _), value in zip(crossed, right["trace"], strict=True)),
+    ]
+    by_family: Scores = defaultdict(lambda: defaultdict(list))
+    by_kind: Scores = defaultdict(lambda: defaultdict(list))
+    for name, example, value in rows:
+        by_family[name][example.family].append(value)
+        by_kind[name][f"{example.family}/{example.source}"].append(value)
+    return by_family, by_kind
 
 
 @click.command()
@@ -36,36 +145,20 @@ def answer(model: Model, example: Example, *, blank: bool, max_new_tokens: int) 
     "--data", type=click.Path(path_type=Path), required=True, multiple=True, help="Data folder; repeatable."
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
-@click.option("--max-new-tokens", default=256, show_default=True)
+@click.option("--max-new-tokens", default=512, show_default=True)
 def main(model_id: str, data: tuple[Path, ...], out: Path, max_new_tokens: int) -> None:
     """Score greedy answers on data folders."""
-    model = load(model_id)
-    scores: dict[str, dict[str, list[float]]] = {
-        name: defaultdict(list) for name in ("image", "blank", "prior")
-    }
-    kinds: dict[str, list[float]] = defaultdict(list)
-    for example in chain.from_iterable(map(read_examples, data)):
-        right = float(is_right(example, answer(model, example, blank=False, max_new_tokens=max_new_tokens)))
-        scores["image"][example.family].append(right)
-        scores["blank"][example.family].append(
-            float(is_right(example, answer(model, example, blank=True, max_new_tokens=max_new_tokens)))
-        )
-        if example.prior:
-            scores["prior"][example.family].append(right)
-        kinds[f"{example.family}/{example.source}"].append(right)
+    by_family, by_kind = score(load(model_id), chain.from_iterable(map(read_examples, data)), max_new_tokens)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(("input", "family", "right", "low", "high", "examples"))
-        for name, by_family in scores.items():
-            rows = {**{family: {family: values} for family, values in by_family.items()}, "mean": by_family}
-            for family, values in rows.items():
+        for name, families in by_family.items():
+            groups = {**{family: {family: values} for family, values in families.items()}, "mean": families}
+            groups |= {kind: {kind: values} for kind, values in sorted(by_kind[name].items())}
+            for group, values in groups.items():
                 numbers = [f"{value:.4f}" for value in bootstrap(values)]
-                table.writerow((name, family, *numbers, sum(map(len, values.values()))))
-        for kind, values in sorted(kinds.items()):
-            table.writerow(
-                ("image", kind, *(f"{value:.4f}" for value in bootstrap({kind: values})), len(values))
-            )
+                table.writerow((name, group, *numbers, sum(map(len, values.values()))))
     click.echo(out.read_text())
 
 

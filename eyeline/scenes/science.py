@@ -108,17 +108,18 @@ def _scale(rng: Random, unit: str, tall: bool) -> tuple[Canvas, list[Question]]:
             top_box = box
         else:
             canvas.draw.line((right, y, right + 6, y), fill=canvas.ink, width=2)
-    near = (
-        left,
-        max(0, level - 14),
+    # all of the vessel and its scale: what hides less shows the level by its own shape
+    vessel = (
+        left - 6,
+        max(0, top - 12),
         min(canvas.width, right + 18 + size * 2),
-        min(canvas.height, level + 14),
+        min(canvas.height, bottom + 16),
     )
     canvas.note("level", (left, level - 10, right, level + 10), order=2, colour=colour, number=value)
     assert top_box is not None
     read: list[Sentence] = [
         (f"The scale ends at {top_value}.", (top_box,)),
-        (f"The level is at {value}.", (near,)),
+        (f"The level is at {value}.", (vessel,)),
     ]
     what = "temperature" if tall else "volume"
     left_over = top_value - value
@@ -126,7 +127,7 @@ def _scale(rng: Random, unit: str, tall: bool) -> tuple[Canvas, list[Question]]:
     return canvas, [
         Question(f"Which {what} does it show?", tuple(read), f"{value} {unit}"),
         ask(f"How many {unit} is the level below the top of the scale?", read, room, left_over),
-        Question("Which colour is the liquid?", (read[1], (f"The liquid is {colour}.", (near,))), colour),
+        Question("Which colour is the liquid?", (read[1], (f"The liquid is {colour}.", (vessel,))), colour),
     ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from eyeline.attention import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import fingerprint
 from eyeline.examples import Example
-from eyeline.features import captured_features
+from eyeline.features import KINDS, captured_features
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model
 from eyeline.regions import load_source, regions_for
@@ -44,6 +44,7 @@ class Settings:
     max_new_tokens: int = 512
     max_spans: int = 64  # of a trace, spread evenly
     seed: int = 0
+    kinds: tuple[str, ...] = KINDS  # of features, in this order
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,17 @@ def written_trace(model: Model, inputs: Inputs, max_new_tokens: int) -> tuple[li
     with rope_deltas_kept(model):
         ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=min(max_new_tokens, room))
     trace = ids[0, inputs["input_ids"].shape[1] :].tolist()
+    return trace, cut(model, inputs, trace)
+
+
+def cut(model: Model, inputs: Inputs, trace: Sequence[int]) -> list[Span]:
+    """The spans of a trace written after a prompt."""
     segmenter = Segmenter(
         model.tokenizer, opened=model.prompt_opens_thinking(inputs["input_ids"]), think=model.adapter.thinking_markers,
         answer_markers=model.adapter.answer_markers,
     )  # fmt: skip
     events = [event for token in trace for event in segmenter.push(token)] + segmenter.finish()
-    return trace, [event for event in events if isinstance(event, Span)]
+    return [event for event in events if isinstance(event, Span)]
 
 
 def collect_one(model: Model, example: Example, settings: Settings) -> Collected:

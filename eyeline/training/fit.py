@@ -67,8 +67,12 @@ def fit(
             f"{len(collected)} images are too few to fit and calibrate an estimator; expected {FEWEST_IMAGES} at the very least, "
             "500 or more for numbers to rely on: collect more."
         )
+    if tuple(run["settings"].get("kinds", ())) != KINDS:
+        raise DataError(
+            f"The collection holds other features than {', '.join(KINDS)}; collect again with this version of Eyeline."
+        )
     splits = split(collected)
-    direction, losses = _direction(splits["fit"], settings)
+    direction, losses = learn_direction(*joint_features(splits["fit"], settings.kinds), settings)
     scores, actual, _ = _alone(splits["curve"], direction, settings.kinds)
     scale = float((scores @ actual) / (scores @ scores).clamp(min=1e-12))
     if scale <= 0:
@@ -94,20 +98,27 @@ def fit(
     return replace(raw, curve=_widen(raw.curve, margin), card=card), {"losses": losses}
 
 
-def _direction(
-    images: Sequence[Collected], settings: FitSettings
-) -> tuple[Float[Tensor, " feature"], list[float]]:
-    """Weights that maximise the mean Pearson correlation of a span's predicted and actual effects over random subsets."""
+def joint_features(
+    images: Sequence[Collected], kinds: Sequence[str]
+) -> tuple[Float[Tensor, "span subset feature"], Float[Tensor, "span subset"]]:
+    """What a direction is learned from: summed features and effects of the random subsets, of spans that depend on them."""
     joint, drops = [], []
     for one in images:
         random = one.rates > 0
-        features = choose(one.features, settings.kinds)
+        features = choose(one.features, kinds)
         wanted = one.drops[:, random].std(dim=1) > MIN_SPREAD
         joint.append(torch.einsum("mk,skf->smf", one.subsets[random].float(), features[wanted]))
         drops.append(one.drops[wanted][:, random])
     inputs, targets = torch.cat(joint), torch.cat(drops)
     if not len(inputs):
         raise DataError("No span of the collection depends on the image; check that the model sees it.")
+    return inputs, targets
+
+
+def learn_direction(
+    inputs: Float[Tensor, "span subset feature"], targets: Float[Tensor, "span subset"], settings: FitSettings
+) -> tuple[Float[Tensor, " feature"], list[float]]:
+    """Weights that maximise the mean Pearson correlation of a span's predicted and actual effects over random subsets."""
     # Standardised by what varies between subsets of a span, which is all that correlation sees
     deviations = (inputs - inputs.mean(1, keepdim=True)).square().mean((0, 1)).sqrt()
     unit = torch.where(deviations > NOTHING, 1 / deviations, 0.0)

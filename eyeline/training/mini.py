@@ -2,7 +2,8 @@
 
 Three stages. `vision` teaches the vision tower what every visual token shows, with dense labels that the drawings
 know; `language` freezes its blocks and trains mergers and language model on packed questions; `all` trains
-everything. Each stage checkpoints and resumes: `python -m eyeline.training.mini --help`.
+everything. A fourth, `wild`, goes on with scenes as people photograph them; the shipped weights have not seen it. Each
+stage checkpoints and resumes: `python -m eyeline.training.mini --help`.
 """
 
 import json
@@ -74,6 +75,7 @@ class Stage:
     rate: float
     vision_rate: float  # of the vision blocks; 0 freezes them
     dense: float  # weight of the dense labels' loss
+    wild: bool = False  # scenes as people photograph them
     decay: float = 0.35  # last share of the steps, over which rates fall to zero
 
 
@@ -400,7 +402,7 @@ def share_gradients(model: nn.Module, heads: nn.Module) -> None:
 
 def train(
     rank: int, folder: Path, start: Path | None, stages: list[Stage], processes: int,
-    log_every: int = 25, save_every: int = 100,
+    log_every: int = 25, save_every: int = 25,
 ) -> None:  # fmt: skip
     """Runs the stages, from the last checkpoint in the folder where there is one; writes `log.jsonl`.
 
@@ -441,7 +443,14 @@ def train(
         first += NEW_SCENES if start else 0
         loader = iter(
             Batches(
-                tokenizer, first, stage.batch // processes, stage.questions, stage.practice, rank, processes
+                tokenizer,
+                first,
+                stage.batch // processes,
+                stage.questions,
+                stage.practice,
+                rank,
+                processes,
+                stage.wild,
             )
         )
         begun, since = time.time(), dict.fromkeys((*LOGGED, "count"), 0.0)
@@ -499,6 +508,7 @@ STAGES = [
     Stage("vision", steps=1900, batch=12, questions=0, practice=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
     Stage("language", steps=350, batch=4, questions=3, practice=12, rate=1.2e-3, vision_rate=0.0, dense=0.3, decay=0.01),
     Stage("all", steps=580, batch=12, questions=3, practice=3, rate=5e-4, vision_rate=2.5e-4, dense=0.3, decay=0.7),
+    Stage("wild", steps=0, batch=12, questions=3, practice=3, rate=5e-4, vision_rate=2.5e-4, dense=0.3, wild=True),
 ]  # fmt: skip
 
 

@@ -195,9 +195,9 @@ def conversation(scene: Scene) -> list[Question]:
     def readings(question: Question) -> list[Sentence]:
         return [sentence for sentence in question.sentences if sentence[1]]
 
-    concluding = [question for question in scene.questions if not question.sentences[-1][1]]
+    concluding = [question for question in scene.plain if not question.sentences[-1][1]]
     if not concluding:
-        return [max(scene.questions, key=lambda question: len(question.sentences))]
+        return [max(scene.plain, key=lambda question: len(question.sentences))]
     first = max(concluding, key=lambda question: len(readings(question)))
     known = {text for text, _ in readings(first)}
     return [
@@ -323,7 +323,7 @@ def soup(seed: int) -> Scene:
             canvas.text(x, y + size // 2, text, size, colour=colour)
             x += width + rng.randint(6, 30)
         y += round(size * rng.uniform(1.1, 1.7))
-    return Scene("soup", "soup", canvas, ())
+    return Scene("soup", "soup", canvas, (), ())
 
 
 class Batches:
@@ -333,16 +333,18 @@ class Batches:
     """
 
     def __init__(
-        self, tokenizer, first: int, size: int, questions: int, practice: int, index: int, step: int
-    ):
+        self, tokenizer, first: int, size: int, questions: int, practice: int, index: int, step: int,
+        wild: bool = False,
+    ):  # fmt: skip
         self.tokenizer, self.first, self.size = tokenizer, first, size
         self.questions, self.practice = questions, practice
-        self.index, self.step = index, step
+        self.index, self.step, self.wild = index, step, wild
 
     def scene(self, number: int) -> Scene:
         if not self.questions and number % 3:
             return soup(number)
-        return draw(list(FAMILIES)[number % 5], number // 5 % 7_000_000)
+        family, seed = list(FAMILIES)[number % 5], number // 5 % 7_000_000
+        return draw(family, seed, wild=self.wild)
 
     def exercises(self, number: int) -> Practice | None:
         """Practice to go with the batch that begins with scene `number`: as many drills as conversations."""

@@ -1,0 +1,97 @@
+"""How answers are scored: batches, blanks, counterfactual pairs and traces that say something else."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture, tiny_model
+
+from eyeline.evaluation import accuracy
+from eyeline.evaluation.accuracy import Asked, answers, blank, pad, readings, score
+from eyeline.examples import Example
+from eyeline.scenes import counterfactual, sample
+
+
+def test_questions_in_a_batch_are_answered_as_alone(tiny):
+    questions = [
+        Asked(picture(96, 64, seed=1), "What is this?"),
+        Asked(picture(64, 96, seed=2), "And what is that, in the second one?", begun="I see"),
+        Asked(picture(128, 64, seed=3), "Why?"),
+    ]
+    alone = [answers(tiny, [question], 12)[0] for question in questions]
+    assert answers(tiny, questions, 12, batch=3) == alone
+    assert answers(tiny, questions, 12, batch=2) == alone
+    assert len(set(alone)) == 3
+
+
+def test_what_is_begun_stands_after_the_opened_thinking():
+    model = tiny_model("glm4v")  # whose template does not open it
+    inputs = accuracy._begin(model, Asked(picture(), "Why?", begun="Because"))
+    text = model.tokenizer.decode(inputs["input_ids"][0])
+    assert text.endswith("<think>\nBecause")
+    assert {inputs[name].shape for name in accuracy.PADDED} == {inputs["input_ids"].shape}
+    opened = tiny_model("qwen3_vl")
+    inputs = accuracy._begin(opened, Asked(picture(), "Why?", begun="Because"))
+    assert opened.tokenizer.decode(inputs["input_ids"][0]).endswith("<think>\nBecause")
+
+
+def test_prompts_are_filled_up_on_the_left():
+    model = tiny_model("qwen3_vl")
+    short, long = (model.inputs(picture(), prompt) for prompt in ("Why?", "Why is that so?"))
+    both = pad([short, long])
+    missing = long["input_ids"].shape[1] - short["input_ids"].shape[1]
+    assert both["attention_mask"].sum(1).tolist() == [short["input_ids"].shape[1], long["input_ids"].shape[1]]
+    assert torch.equal(both["input_ids"][0, missing:], short["input_ids"][0])
+    assert both["image_grid_thw"].shape == (2, 3)
+
+
+def test_blanks_have_the_mean_colour_inside_and_the_picture_outside():
+    image = picture()
+    blanked = np.asarray(blank(image, [(10, 20, 30, 40)]))
+    mean = np.asarray(image).reshape(-1, 3).mean(0).round()
+    assert (blanked[20:40, 10:30] == mean).all()
+    changed = (blanked != np.asarray(image)).any(-1)
+    changed[20:40, 10:30] = False
+    assert not changed.any()
+    assert (np.asarray(blank(image)) == mean).all()
+
+
+def test_readings_end_with_the_last_first_look():
+    example = Example(
+        "x", picture(), "", "", "math", "", trace=("Begin.", "A 1.", "B 2.", "So 3.", "A 1 again."),
+        evidence=((), ((0, 0, 1, 1),), ((1, 1, 2, 2),), (), ()),
+    )  # fmt: skip
+    assert readings(example) == "Begin. A 1. B 2."
+
+
+@pytest.fixture
+def pair():
+    for seed in range(20):
+        one, other = sample("math", seed), counterfactual("math", seed)
+        if other is not None:
+            return one, other
+    raise AssertionError("no pair")
+
+
+def test_scores_say_what_the_answers_follow(pair, monkeypatch):
+    """A reader that answers by the trace where one has begun, else by the image, and else the first's answer."""
+    one, other = pair
+    of_image = {np.asarray(each.image).tobytes(): each.answer for each in pair}
+    of_trace = {readings(each): each.answer for each in pair}
+
+    def read(model, questions, max_new_tokens):
+        return [
+            of_trace.get(each.begun) or of_image.get(np.asarray(each.image).tobytes(), one.answer)
+            for each in questions
+        ]
+
+    monkeypatch.setattr(accuracy, "answers", read)
+    by_family, by_kind = score(tiny_model("qwen3_vl"), [one, other, sample("code", 3)], 8)
+    assert by_family["image"] == {"math": [1.0], "code": [0.0]}
+    assert by_family["blank"] == by_family["evidence"] == {"math": [1.0], "code": [0.0]}
+    assert by_family["pairs"] == {"math": [1.0]}
+    assert by_family["trace"] == {"math": [1.0, 1.0]}
+    assert by_kind["pairs"] == {f"math/{one.source}": [1.0]}
+    monkeypatch.setattr(accuracy, "answers", lambda model, questions, most: [one.answer for _ in questions])
+    by_family, _ = score(tiny_model("qwen3_vl"), [one, other], 8)
+    assert by_family["pairs"] == {"math": [0.0]}
+    assert by_family["trace"] == {"math": [0.0, 1.0]}
