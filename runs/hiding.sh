@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Attention knockout against filled pixels on 50 test scenes: what leaks through the vision tower, and how far they agree.
+# All ways of hiding regions, side by side: what each changes that it should not, leak, agreement, cost and speed-up.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-.venv/bin/python -m eyeline.evaluation.hiding --data scratch/test-0 --out results/hiding.csv
+.venv/bin/python -m eyeline.evaluation.hiding --data scratch/test-0 --limit 50 --out results/hiding.csv
