@@ -2,10 +2,13 @@
 
 import csv
 import dataclasses
+import json
+import shutil
 
 import pytest
 import torch
 from conftest import CURVE, build_tiny, picture
+from safetensors import safe_open
 
 import eyeline.evaluation.evaluate
 from eyeline.ablation import ablate
@@ -18,7 +21,7 @@ from eyeline.evaluation.page import write_results
 from eyeline.evaluation.table import table
 from eyeline.examples import Example
 from eyeline.features import KINDS
-from eyeline.training.collect import ALONE, WHOLE, written_trace
+from eyeline.training.collect import ALONE, WHOLE, save_example, written_trace
 
 METHODS = ("random", "raw-attention", "exhaustive")
 SETTINGS = Settings(METHODS, rates=(0.5, 0.25), subsets=6, max_new_tokens=16)
@@ -138,10 +141,13 @@ def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_pat
     names = {row["method"] for row in rows}
     assert names == {"all", "eyeline (mine)", *NAMES}
     assert {row["metric"] for row in rows if row["method"] == "eyeline (mine)"} >= {
-        "lds", "r2_span", "agreement", "top_drop", "deletion", "insertion", "ms_per_token", "r2_nats", "coverage",
+        "lds", "r2_span", "agreement", "top_drop", "deletion", "insertion", "r2_nats", "coverage",
+        "ms_per_token", "forward_passes", "backward_passes", "vision_passes", "extra_memory_mib",
     }  # fmt: skip
     page = (out / "page.html").read_text()
     assert all(name in page for name in NAMES)
+    columns = ("time per token, ms", "forward passes", "backward passes", "extra memory, MiB")
+    assert all(f">{column}</th>" in page for column in columns)
     assert "<svg" in page
     exhaustive = next(
         row
@@ -149,6 +155,36 @@ def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_pat
         if (row["method"], row["metric"], row["family"]) == ("exhaustive", "agreement", "mean")
     )
     assert float(exhaustive["value"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_what_a_method_costs_is_measured_kept_and_tabled(run):
+    images = read_evaluated(run)
+    rows = {(row.method, row.metric, row.family): row for row in table(images, {}) if not row.at}
+    for name, passes in (("random", 0), ("raw-attention", 1), ("exhaustive", 7)):  # of 6 regions, and of none
+        assert [one.costs[name].forward_passes for one in images] == [passes, passes]
+        assert rows[name, "forward_passes", "mean"].value == passes
+        assert rows[name, "vision_passes", "code"].value == passes
+        assert rows[name, "backward_passes", "mean"].value == 0
+    seconds = [1e3 * one.costs["exhaustive"].seconds / one.tokens for one in images]
+    assert rows["exhaustive", "ms_per_token", "mean"].value == pytest.approx(sum(seconds) / 2)
+
+
+def test_a_run_from_before_costs_were_metered_goes_on(lively, run, tmp_path):
+    old = tmp_path / "run"
+    shutil.copytree(run, old)
+    path = old / "examples" / "scene-0.safetensors"
+    with safe_open(path, "pt") as file:
+        rest = json.loads(file.metadata()["rest"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    rest["seconds"] = {name: cost["seconds"] for name, cost in rest.pop("costs").items()}
+    save_example(tensors, rest, path)
+    (old / "examples" / "scene-1.safetensors").unlink()
+    chosen = choose_methods(lively, METHODS, ())
+    assert list(evaluate(lively, examples(), chosen.methods, old, SETTINGS)) == ["scene-0", "scene-1"]
+    rows = {(row.method, row.metric, row.family): row for row in table(read_evaluated(old), {})}
+    assert rows["exhaustive", "ms_per_token", "mean"].count == 2
+    assert rows["exhaustive", "forward_passes", "mean"].count == 1  # of the first it is not known
+    assert rows["exhaustive", "forward_passes", "mean"].value == 7
 
 
 def test_the_tables_means_are_over_spans_then_images_then_families(run):

@@ -4,7 +4,6 @@ Each image is one file, written when it is whole; a run that was stopped goes on
 run's seed and the image's id alone, so that every run measures the same. Tables are made from the files by table.py.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from eyeline.estimator import Estimator, digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, baseline
 from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.baselines.hiding import span_drops
+from eyeline.evaluation.meter import Cost, Meter
 from eyeline.evaluation.metrics import shared_areas, top_regions
 from eyeline.examples import Example
 from eyeline.images import open_image
@@ -53,7 +53,7 @@ class Evaluated:
     family: str
     spans: tuple[dict[str, Any], ...]  # index, channel, start, end, text, cut
     tokens: int  # of the trace
-    seconds: Mapping[str, float]  # for all spans, by method
+    costs: Mapping[str, Cost]  # of all spans, by method
     subsets: Bool[Tensor, "subset region"]
     rates: Float[Tensor, " subset"]  # as a collection's
     drops: Float[Tensor, "span subset"]  # fall in log-prob, nats
@@ -117,11 +117,11 @@ def evaluate_one(
         model.hf.model(**inputs, use_cache=False)
     assert capture.vision_features is not None
     regions = regions_for([picture], capture.grids, capture.vision_features, settings.regions, settings.seed)
-    effects, seconds = {}, {}
+    effects, costs = {}, {}
     for name, method in methods.items():
-        began = time.perf_counter()
-        effects[name] = method(model, inputs, trace, spans, regions).float().cpu()
-        seconds[name] = time.perf_counter() - began
+        with Meter(model) as meter:
+            effects[name] = method(model, inputs, trace, spans, regions).float().cpu()
+        costs[name] = meter.cost
     subsets, rates = draw_subsets(regions.count, settings, example.id)
     asked = _Asked(subsets)
     tops, rests = {}, {}
@@ -139,7 +139,7 @@ def evaluate_one(
         family=example.family,
         spans=tuple(asdict(span) for span in spans),
         tokens=len(ids),
-        seconds=seconds,
+        costs=costs,
         subsets=subsets,
         rates=rates,
         drops=drops[:, : len(subsets)],
@@ -207,7 +207,7 @@ def evaluate(
         yield example.id
 
 
-PLAIN = ("id", "family", "spans", "tokens", "seconds", "evidence")
+PLAIN = ("id", "family", "spans", "tokens", "evidence")
 TENSORS = ("subsets", "rates", "drops")
 BY_METHOD = ("effects", "hidden", "shown")
 
@@ -215,7 +215,8 @@ BY_METHOD = ("effects", "hidden", "shown")
 def _save(one: Evaluated, path: Path) -> None:
     tensors = {name: getattr(one, name) for name in TENSORS}
     tensors |= {f"{kind}/{name}": tensor for kind in BY_METHOD for name, tensor in getattr(one, kind).items()}
-    save_example(tensors, {name: getattr(one, name) for name in PLAIN}, path)
+    rest = {name: getattr(one, name) for name in PLAIN}
+    save_example(tensors, {**rest, "costs": {name: asdict(cost) for name, cost in one.costs.items()}}, path)
 
 
 def read_evaluated(run: Path) -> list[Evaluated]:
@@ -229,8 +230,13 @@ def _evaluated(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Evaluated:
         kind, slash, method = name.partition("/")
         if slash:
             by_method[kind][method] = tensor
+    # files from before there was a meter tell seconds alone
+    costs = (
+        rest["costs"] if "costs" in rest else {name: {"seconds": s} for name, s in rest["seconds"].items()}
+    )
     return Evaluated(
-        rest["id"], rest["family"], tuple(rest["spans"]), rest["tokens"], rest["seconds"],
+        rest["id"], rest["family"], tuple(rest["spans"]), rest["tokens"],
+        {name: Cost(**cost) for name, cost in costs.items()},
         tensors["subsets"], tensors["rates"], tensors["drops"],
         by_method["effects"], by_method["hidden"], by_method["shown"], tuple(rest["evidence"]),
     )  # fmt: skip

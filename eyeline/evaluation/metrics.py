@@ -132,9 +132,6 @@ def bootstrap(
     """Mean over families of the mean over images, with the 95 % interval from resampling images in each family."""
     rng = np.random.default_rng(seed)
     families = [np.asarray(family) for family in values.values() if len(family)]
-    means = [
-        np.mean([family[rng.integers(len(family), size=len(family))].mean() for family in families])
-        for _ in range(draws)
-    ]
-    low, high = np.quantile(means, (0.025, 0.975))
+    means = [family[rng.integers(len(family), size=(draws, len(family)))].mean(axis=1) for family in families]
+    low, high = np.quantile(np.mean(means, axis=0), (0.025, 0.975))
     return float(np.mean([family.mean() for family in families])), float(low), float(high)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jinja2 import Environment
 
+from eyeline.ablation import Method
 from eyeline.errors import EyelineError
 from eyeline.evaluation.evaluate import Chosen, read_evaluated
 from eyeline.evaluation.table import Row, table, write_table
@@ -26,8 +27,18 @@ COLUMNS = (
     ("deletion", "", "deletion, nats", True, 2),
     ("insertion", "", "insertion, nats", False, 2),
     ("pointing", "", "pointing", True, 2),
-    ("ms_per_token", "", "ms a token", False, 2),
+    ("ms_per_token", "", "time per token, ms", False, 2),
+    ("forward_passes", "", "forward passes", False, 1),
+    ("backward_passes", "", "backward passes", False, 1),
+    ("extra_memory_mib", "", "extra memory, MiB", False, 0),
 )
+WAYS: dict[Method, str] = {
+    "pixels": "filling their pixels",
+    "blur": "blurring their pixels",
+    "inpaint": "filling their pixels with what surrounds them",
+    "tokens": "filling their visual tokens",
+    "attention": "attention knockout",
+}
 
 
 def write_results(model: Model, chosen: Chosen, out: Path) -> None:
@@ -36,10 +47,9 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
     estimators = {name: each.to(torch.device("cpu")) for name, each in chosen.estimators.items()}
     rows = table(images, estimators)
     write_table(rows, out / "table.csv")
-    ways = {"pixels": "filling their pixels", "attention": "attention knockout"}
     about = {
         "model": model.name, "images": len(images), "spans": sum(len(one.spans) for one in images),
-        "hiding": ways[chosen.hide],
+        "hiding": WAYS[chosen.hide],
     }  # fmt: skip
     write_page(rows, about, out / "page.html")
 

@@ -14,9 +14,20 @@ from torch import Tensor
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.evaluate import TOPS, Evaluated
+from eyeline.evaluation.meter import Cost
 from eyeline.training.collect import ALONE, WHOLE
 
 TABLED_TOPS = (1, 3, 5)
+# (what a method took for all spans of a trace, its tokens) -> the number to table
+COSTS: dict[str, Callable[[Cost, int], float | int | None]] = {
+    "ms_per_token": lambda cost, tokens: 1e3 * cost.seconds / tokens,
+    "forward_passes": lambda cost, _: cost.forward_passes,
+    "backward_passes": lambda cost, _: cost.backward_passes,
+    "vision_passes": lambda cost, _: cost.vision_passes,
+    "extra_memory_mib": lambda cost, _: (
+        None if cost.extra_memory_bytes is None else cost.extra_memory_bytes / 2**20
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +50,6 @@ def table(images: Sequence[Evaluated], estimators: Mapping[str, Estimator]) -> l
     for name in images[0].effects if images else ():
         for metric, at, measure in _measures(images, name):
             rows += _by_family(images, name, metric, at, measure)
-        rows += _by_family(
-            images, name, "ms_per_token", "", lambda one, name=name: [1e3 * one.seconds[name] / one.tokens]
-        )
         rows += _over_pairs(images, name, estimators.get(name))
     return rows
 
@@ -54,7 +62,7 @@ def _rates(images: Sequence[Evaluated]) -> list[float]:
 def _measures(
     images: Sequence[Evaluated], name: str
 ) -> Iterator[tuple[str, str, Callable[[Evaluated], list[float]]]]:
-    """Metrics of a method as functions from an image to the values of its spans."""
+    """Metrics of a method as functions from an image to the values of its spans, or to one value of its trace."""
     for rate in _rates(images):
         for metric in (metrics.lds, metrics.r2_span):
 
@@ -76,6 +84,12 @@ def _measures(
     yield "deletion", "", lambda one: _area(one, one.hidden[name], torch.zeros(len(one.drops), 1))
     yield "insertion", "", lambda one: _area(one, one.shown[name], one.drops[:, one.rates == WHOLE])
     yield "pointing", "", lambda one: _hits(one, one.effects[name])
+    for metric, read in COSTS.items():
+        yield metric, "", lambda one, read=read: _known(read(one.costs[name], one.tokens))
+
+
+def _known(value: float | int | None) -> list[float]:
+    return [] if value is None else [float(value)]
 
 
 def _area(one: Evaluated, curve: Tensor, begin: Tensor) -> list[float]:

@@ -1,0 +1,357 @@
+"""What attribution costs against the length of the trace: Eyeline's own work while decoding, and rivals that run the model again.
+
+One image, its reference trace over and over, cut off at each length and into spans as ever. Everything takes turns in one
+process, each thread on one core. Seconds are of the CPU, so that nothing depends on how well a method shares cores; where
+nothing else runs they are the wall's, but for `stream` with its two threads. All methods are given the same regions, and only
+Eyeline's time includes finding them.
+"""
+
+import csv
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from eyeline import stream as streaming
+from eyeline.ablation import METHODS, Method, hidden_patches
+from eyeline.attention import AttentionCapture
+from eyeline.errors import DataError
+from eyeline.estimator import Estimator
+from eyeline.evaluation.baselines.hiding import fit_drops
+from eyeline.evaluation.baselines.lrp import attn_lrp
+from eyeline.evaluation.evaluate import choose_methods
+from eyeline.events import Done, Error
+from eyeline.examples import Example, read_examples
+from eyeline.images import open_image
+from eyeline.model import Inputs, Model, load
+from eyeline.regions import Regions, regions_for
+from eyeline.spans import Span
+from eyeline.teacher_forcing import teacher_force, trace_log_probs
+from eyeline.training.collect import cut
+
+POSITIONS_AT_ONCE = 4096  # of a batch: bounds memory
+SUBSETS = 32  # of the regression
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A trace of one length with all that methods are given."""
+
+    example: Example
+    inputs: Inputs
+    ids: Int[Tensor, " token"]
+    spans: list[Span]
+    regions: Regions
+    estimator: Estimator
+    hide: Method
+    positions: int  # of text that a method may run through the model at a time; more is sampled
+
+    def writing(self) -> dict[str, Any]:
+        """Options of `generate` with which the model writes this trace, whatever it would rather say."""
+        prompt, ids = self.inputs["input_ids"].shape[1], self.ids.tolist()
+        return {
+            "max_new_tokens": len(ids),
+            "prefix_allowed_tokens_fn": lambda _, written: [ids[len(written) - prompt]],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What a whole trace takes; scaled up where only a share of the spans or of the ablated rows was run."""
+
+    seconds: float
+    measured: float = 1.0  # that share
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A method at one length, medians over rounds."""
+
+    method: str
+    tokens: int
+    spans: int
+    regions: int
+    hide: str  # how regions are hidden, where they are
+    measured: float
+    seconds: float  # for the trace
+    ms_per_token: float
+    over_eyeline: float  # ratio of the same round
+    low: float  # quartiles of that ratio
+    high: float
+    over_added: float | None  # ratio to what `stream` takes beyond `generate`; None where that is nothing
+
+
+def time_generate(model: Model, case: Case) -> dict[str, Timed]:
+    """Plain decoding, as long as the trace."""
+    began = time.process_time()
+    inputs = model.inputs(case.example.image, case.example.prompt)
+    with streaming.rope_deltas_kept(model):
+        written = model.hf.generate(**inputs, do_sample=False, **case.writing())
+    seconds = time.process_time() - began
+    assert torch.equal(written[0, inputs["input_ids"].shape[1] :], case.ids)
+    return {"generate": Timed(seconds)}
+
+
+def time_stream(model: Model, case: Case) -> dict[str, Timed]:
+    """Decoding with attribution, and of that, as `eyeline`, the thread that attributes: image, regions, every span."""
+    began = time.process_time()
+    with (
+        _worker_timed() as seconds,
+        model.stream(
+            case.example.image, case.example.prompt, estimator=case.estimator, temperature=0, **case.writing()
+        ) as stream,
+    ):
+        events = list(stream)
+    whole = time.process_time() - began
+    assert isinstance(events[-1], Done)
+    assert events[-1].tokens == len(case.ids)
+    assert not any(isinstance(event, Error) for event in events)
+    return {"stream": Timed(whole), "eyeline": Timed(seconds[0])}
+
+
+@contextmanager
+def _worker_timed() -> Iterator[list[float]]:
+    """CPU seconds of the thread that attributes, for each stream that ends in the block; waiting takes none."""
+    seconds: list[float] = []
+    work = streaming._work
+
+    def timed(state: Any) -> None:
+        try:
+            work(state)
+        finally:
+            seconds.append(time.thread_time())  # of a thread that does nothing else
+
+    streaming._work = timed
+    try:
+        yield seconds
+    finally:
+        streaming._work = work
+
+
+def time_exhaustive(model: Model, case: Case) -> dict[str, Timed]:
+    """The `exhaustive` baseline at its best: its rows, but the unablated one once, not once a batch."""
+    timed, _ = _time_hiding(model, case, torch.eye(case.regions.count, dtype=torch.bool))
+    return {"exhaustive": timed}
+
+
+def time_regression(model: Model, case: Case) -> dict[str, Timed]:
+    """The `regression-32` baseline, its rows at their best too. Drops of rows that were not run are others', for the fit."""
+    rng = torch.Generator().manual_seed(0)
+    drawn = torch.rand(SUBSETS, case.regions.count, generator=rng) < 0.5
+    timed, drops = _time_hiding(model, case, drawn)
+    began = time.process_time()
+    lengths = torch.tensor([span.end - span.start for span in case.spans])
+    fit_drops(drawn, drops[:, torch.arange(SUBSETS) % drops.shape[1]], lengths)
+    fitting = time.process_time() - began
+    return {f"regression-{SUBSETS}": replace(timed, seconds=timed.seconds + fitting)}
+
+
+def _time_hiding(
+    model: Model, case: Case, subsets: Bool[Tensor, "subset region"]
+) -> tuple[Timed, Float[Tensor, "span run"]]:
+    """What it takes to hide each subset, and the drops of those that were."""
+    began = time.process_time()
+    with torch.inference_mode():
+        trace = teacher_force(model, case.inputs, case.ids)
+        forward, length = METHODS[case.hide](model, trace)
+        prepared = time.process_time()
+        some = subsets[evenly(len(subsets), case.positions // length - 1)]
+        none = torch.zeros(1, case.regions.count, dtype=torch.bool)
+        rows = hidden_patches(torch.cat([none, some]), case.regions.of_patch)
+        log_probs = []
+        for batch in rows.split(max(1, POSITIONS_AT_ONCE // length)):
+            states = forward(batch)
+            log_probs.append(trace_log_probs(model, states[:, -len(case.ids) :], case.ids))
+        found = torch.cat(log_probs)
+        drops = found[0] - found[1:]
+        by_span = torch.stack([drops[:, span.start : span.end].sum(1) for span in case.spans])
+    ran = time.process_time() - prepared
+    share = len(rows) / (1 + len(subsets))
+    return Timed(prepared - began + ran / share, share), by_span.clone()
+
+
+def time_attn_lrp(model: Model, case: Case) -> dict[str, Timed]:
+    """The `attn-lrp` baseline: one forward pass, and a backward pass a span; only these are scaled up."""
+
+    def run(spans: Sequence[Span]) -> float:
+        began = time.process_time()
+        attn_lrp(model, case.inputs, case.ids, spans, case.regions)
+        return time.process_time() - began
+
+    length = case.inputs["input_ids"].shape[1] + len(case.ids) - 1
+    some = [case.spans[at] for at in evenly(len(case.spans), case.positions // length).tolist()]
+    share = len(some) / len(case.spans)
+    seconds = run(some)
+    if share < 1:
+        forward = run([])
+        seconds = forward + (seconds - forward) / share
+    return {"attn-lrp": Timed(seconds, share)}
+
+
+TIMERS: tuple[Callable[[Model, Case], dict[str, Timed]], ...] = (
+    time_generate,
+    time_stream,
+    time_exhaustive,
+    time_attn_lrp,
+    time_regression,
+)
+
+
+def evenly(count: int, most: int) -> Int[Tensor, " some"]:
+    """Indices of at most so many of `count`, but one at least, spread evenly."""
+    return torch.linspace(0, count - 1, max(1, min(count, most))).round().long()
+
+
+def make_case(
+    model: Model, example: Example, tokens: int, estimator: Estimator, hide: Method, positions: int
+) -> Case:
+    """Raises `DataError` for an example without a trace and for a length that does not fit the context."""
+    picture = open_image(example.image)
+    inputs = model.inputs(picture, example.prompt)
+    room = model.context_length - inputs["input_ids"].shape[1]
+    if not example.trace or not 0 < tokens <= room:
+        raise DataError(
+            f"The example {example.id!r} gives no trace of {tokens} tokens; expected one with a reference trace, and 1 to "
+            f"{room} tokens, what the model's context leaves after the prompt."
+        )
+    opened = model.prompt_opens_thinking(inputs["input_ids"])
+    text = "" if opened else f"{model.adapter.thinking_markers[0]}\n"
+    sentences = " ".join(example.trace) + " "
+    text += sentences * (tokens // len(model.tokenizer(sentences, add_special_tokens=False)["input_ids"]) + 2)
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"][:tokens]
+    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
+        model.hf.model(**inputs, use_cache=False)
+    assert capture.vision_features is not None
+    regions = regions_for([picture], capture.grids, capture.vision_features)
+    spans = cut(model, inputs, ids)
+    return Case(example, inputs, torch.tensor(ids), spans, regions, estimator, hide, positions)
+
+
+def measure(
+    model: Model, example: Example, lengths: Sequence[int], rounds: int, positions: int,
+    sources: Sequence[str | Path] = (),
+) -> list[Row]:  # fmt: skip
+    """Every method at every length, in another order each round. Raises `DataError` where there is no estimator."""
+    chosen = choose_methods(model, ["eyeline"], sources)
+    estimator = next(iter(chosen.estimators.values()))
+    found: dict[tuple[int, str], list[Timed]] = {}
+    with _one_thread():
+        cases = [make_case(model, example, each, estimator, chosen.hide, positions) for each in lengths]
+        for timer in TIMERS:  # what is imported and built at first use
+            timer(model, replace(cases[0], positions=0))
+        for number in range(rounds):
+            for case in cases:
+                for timer in islice(cycle(TIMERS), number, number + len(TIMERS)):
+                    for name, timed in timer(model, case).items():
+                        found.setdefault((len(case.ids), name), []).append(timed)
+            click.echo(f"round {number + 1} of {rounds}", err=True)
+    return [_row(case, name, found) for case in cases for size, name in found if size == len(case.ids)]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _row(case: Case, name: str, found: dict[tuple[int, str], list[Timed]]) -> Row:
+    tokens = len(case.ids)
+    seconds = {
+        method: [one.seconds for one in found[tokens, method]] for size, method in found if size == tokens
+    }
+    ratios = [one / ours for one, ours in zip(seconds[name], seconds["eyeline"], strict=True)]
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
+    median = statistics.median(seconds[name])
+    added = statistics.median(seconds["stream"]) - statistics.median(seconds["generate"])
+    return Row(
+        name, tokens, len(case.spans), case.regions.count,
+        case.hide if name in ("exhaustive", f"regression-{SUBSETS}") else "",
+        found[tokens, name][0].measured, median, 1e3 * median / tokens,
+        middle, low, high, median / added if added > 0 else None,
+    )  # fmt: skip
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """The rows as CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(Row.__dataclass_fields__)
+        for row in rows:
+            table.writerow(
+                "" if value is None else f"{value:.4g}" if isinstance(value, float) else value
+                for value in asdict(row).values()
+            )
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Milliseconds a token against the tokens of the trace, both logarithmic, as PNG."""
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for method in dict.fromkeys(row.method for row in rows if row.method != "stream"):
+        mine = [row for row in rows if row.method == method]
+        colour = {"eyeline": "#b3402a", "generate": "#77736c"}.get(method, "#3b5b7a")
+        lengths, costs = [row.tokens for row in mine], [row.ms_per_token for row in mine]
+        axes.plot(lengths, costs, "o--" if method == "generate" else "o-", color=colour, markersize=4)
+        axes.annotate(
+            method, (lengths[-1], costs[-1]), xytext=(6, 0), textcoords="offset points", color=colour,
+            va="center", fontsize=9, annotation_clip=False,
+        )  # fmt: skip
+    ticks = sorted({row.tokens for row in rows})
+    axes.set(
+        xscale="log", yscale="log", xlabel="tokens of the trace", ylabel="milliseconds a token, one core"
+    )
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.margins(x=0.05)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=160)
+
+
+@click.command()
+@click.option("--model", "model_id", default="mini", show_default=True)
+@click.option("--estimator", default=None, help="Folder of an estimator.  [default: the model's own]")
+@click.option(
+    "--data", type=click.Path(path_type=Path), required=True, help="Data folder; its first example is taken."
+)
+@click.option(
+    "--tokens", "lengths", type=click.IntRange(1), multiple=True, default=(250, 1000, 2000, 4000),
+    show_default=True, help="Length of a trace; more than once for several.",
+)  # fmt: skip
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option(
+    "--positions", default=40_000, show_default=True,
+    help="Of text that a method may run through the model at a time; of more, spans or regions are sampled evenly.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write; a PNG beside it.")
+def main(
+    model_id: str, estimator: str | None, data: Path, lengths: tuple[int, ...], rounds: int, positions: int, out: Path
+) -> None:  # fmt: skip
+    """Measure the cost of attribution against the length of the trace, on the CPU."""
+    model = load(model_id, device="cpu")
+    example = next(iter(read_examples(data)))
+    rows = measure(model, example, lengths, rounds, positions, [estimator] if estimator else [])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(rows, out)
+    draw(rows, out.with_suffix(".png"))
+    click.echo(out.read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Attribution against the length of the trace, beside rivals that run the model again. Run with nothing else running.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export OMP_NUM_THREADS=1
+.venv/bin/python -m eyeline.evaluation.cost --data scratch/test-0 --out results/cost.csv
