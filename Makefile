@@ -9,13 +9,13 @@ demo: install
 	$(BIN)/eyeline demo --out demo
 
 test: install-dev chromium
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: install-dev
 	$(BIN)/ruff format --check eyeline tests
 	$(BIN)/ruff check eyeline tests
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 install: .venv/installed
 install-dev: .venv/installed-dev
