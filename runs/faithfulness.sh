@@ -9,9 +9,9 @@ evaluate() {
     --methods eyeline,random,raw-attention,rollout,tam,input-gradient,attn-lrp,cp-lrp,exhaustive,regression-32
 }
 evaluate scratch/test-0 1  # opens the run
-evaluate scratch/test-0 75 & other=$!
-evaluate scratch/test-1 75
+evaluate scratch/test-0 50 & other=$!
+evaluate scratch/test-1 50
 wait $other
-evaluate scratch/test-1 75  # the table of both halves
+evaluate scratch/test-1 50  # the table of both halves
 cp scratch/evaluated/table.csv results/faithfulness.csv
 cp scratch/evaluated/page.html results/faithfulness.html

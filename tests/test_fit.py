@@ -226,7 +226,7 @@ def test_kinds_choose_their_columns_in_their_own_order():
     features = torch.arange(2 * 3 * FEATURES).view(2, 3, FEATURES).float()
     assert torch.equal(choose(features, KINDS), features)
     chosen = choose(features, ("logit", "attention"))
-    assert torch.equal(chosen, torch.cat([features[..., 8:], features[..., :4]], dim=-1))
+    assert torch.equal(chosen, torch.cat([features[..., 8:12], features[..., :4]], dim=-1))
     images, _ = synthetic(30)
     estimator, _ = fit(images, RUN, FitSettings(kinds=("value",), steps=30), "mine")
     assert estimator.kinds == ("value",)

@@ -738,7 +738,7 @@ def test_an_estimator_of_another_model_is_refused_also_as_an_object(tiny):
     wrong = dataclasses.replace(
         random_estimator(tiny), weights=torch.zeros(35), whole_weights=torch.zeros(35)
     )
-    with pytest.raises(EstimatorError, match="36 features"):
+    with pytest.raises(EstimatorError, match="48 features"):
         tiny.attribute(PICTURES[0], QUESTION, "A bar.", estimator=wrong)
 
 

@@ -1,0 +1,525 @@
+"""What an estimator needs: how many scenes, of which families, which features and how many heads; by LDS on test scenes.
+
+Ranks need no calibration, so each fit is of a direction alone, and all scenes of the first collection may take part in it.
+The second collection is only ever scored on: heads are chosen, and the way to choose them, within the first.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, combinations
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from eyeline.errors import DataError, EyelineError
+from eyeline.evaluation import metrics
+from eyeline.features import KINDS
+from eyeline.model import MODELS
+from eyeline.runs import write_files
+from eyeline.training.collect import Collected, read_collected, read_run
+from eyeline.training.fit import FEWEST_IMAGES, FitSettings, joint_features, learn_direction, pearson, split
+
+RATE = 0.5  # of the subsets that are scored
+SIZES = (25, 50, 100, 200, 400, 800, 1500, 4000)  # scenes
+DRAWS = 3  # of scenes at each size but the last
+FRACTIONS = (1, 0.5, 0.25, 0.1, 0.05, 0.02)  # of heads
+# To choose heads: the same LDS as the estimator's own settings, in a twentieth of the time
+QUICK = FitSettings(steps=300, batch=64, rate=2e-2)
+OURS, PLAIN = "#b3402a", "#3b5b7a"
+SCORED = "LDS on test scenes, 95 % interval"
+
+Scores = Mapping[str, Sequence[float]]  # by family, the mean LDS of each image's spans
+# What a direction is learned from: `joint_features`
+Joint = tuple[Float[Tensor, "span subset feature"], Float[Tensor, "span subset"]]
+Importance = Callable[[Float[Tensor, " feature"], Joint], Float[Tensor, " head"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting of one experiment, with 95 % intervals over test images."""
+
+    experiment: str
+    setting: str
+    lds: float
+    low: float
+    high: float
+    images: int  # test images with a span that counts
+    scenes: int  # fitted on
+    share: float | None  # of the reference's LDS: all scenes, the same family, all features, all heads
+    share_low: float | None
+    share_high: float | None
+    heads: int | None = None  # kept
+    layers_skipped: int | None = None  # without any head that is kept: nothing of them need be captured
+
+
+def score(weights: Float[Tensor, " feature"], images: Sequence[Collected]) -> Scores:
+    """LDS at the rate RATE; spans that hardly vary, and images without any other, are left out whatever the weights."""
+    values: dict[str, list[float]] = {}
+    for one in images:
+        drawn = torch.isclose(one.rates, torch.tensor(RATE))
+        if drawn.sum() < 2:  # nothing to correlate
+            continue
+        kept = metrics.varies(one.drops[:, drawn])
+        if kept.any():
+            of_spans = metrics.lds(
+                one.features[kept] @ weights, one.subsets[drawn], one.drops[kept][:, drawn]
+            )
+            values.setdefault(one.family, []).append(float(of_spans.mean()))
+    return values
+
+
+def share(values: Scores, reference: Scores) -> tuple[float, float, float] | tuple[None, None, None]:
+    """The mean over the reference's, on the same images, with its interval; nothing where the reference is none.
+
+    The interval is that of the ratio's linearisation, of which each image holds a part: the images are drawn in pairs.
+    """
+    mean, whole = (metrics.bootstrap(some, draws=1)[0] for some in (values, reference))
+    if whole <= 0:
+        return None, None, None
+    ratio = mean / whole
+    parts = {
+        family: [ratio + (one - ratio * other) / whole for one, other in zip(some, reference[family], strict=True)]
+        for family, some in values.items()
+    }  # fmt: skip
+    return metrics.bootstrap(parts)
+
+
+def draw(images: Iterable[Collected], size: int, seed: int = 0) -> list[Collected]:
+    """So many images, evenly over families, by the hashes of their ids; a larger draw of a seed holds its smaller ones."""
+    families: dict[str, list[Collected]] = {}
+    for one in sorted(images, key=lambda one: hashlib.sha256(f"{seed} {one.id}".encode()).digest()):
+        families.setdefault(one.family, []).append(one)
+    in_turn = zip(*(families[name] for name in sorted(families)), strict=False)  # until a family has no more
+    drawn = list(chain.from_iterable(in_turn))[:size]
+    assert len(drawn) == size, "asked for more than there are of each family"
+    return drawn
+
+
+def columns_of(
+    features: int, kinds: Sequence[str] = KINDS, heads: Sequence[int] | None = None
+) -> Bool[Tensor, " feature"]:
+    """The columns of some kinds and of some heads, each of which is a pair of layer and head."""
+    columns = torch.zeros(len(KINDS), features // len(KINDS), dtype=torch.bool)
+    rows = torch.tensor([KINDS.index(kind) for kind in kinds])
+    columns[rows[:, None], torch.arange(columns.shape[1]) if heads is None else torch.tensor(heads)] = True
+    return columns.flatten()
+
+
+def learn(
+    joint: Joint, settings: FitSettings, columns: Bool[Tensor, " feature"] | None = None
+) -> Float[Tensor, " feature"]:
+    """A direction on some of the columns, as if the others had not been collected; their weights are 0."""
+    inputs, targets = joint
+    chosen = torch.ones(inputs.shape[-1], dtype=torch.bool) if columns is None else columns
+    weights = torch.zeros(len(chosen))
+    weights[chosen] = learn_direction(inputs[..., chosen], targets, settings)[0]
+    return weights
+
+
+def scenes(fitted: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings) -> list[Row]:
+    """LDS against the number of scenes; all but the last are means over several draws of the scenes."""
+    families = [one.family for one in fitted]
+    most = len(set(families)) * min(map(families.count, families))  # that can be drawn evenly
+    reference = _learn_and_score(fitted, tested, settings)
+    rows = []
+    for size in (size for size in SIZES if size <= most and size < len(fitted)):
+        draws = [_learn_and_score(draw(fitted, size, seed), tested, settings) for seed in range(DRAWS)]
+        rows.append(_row("scenes", str(size), _mean(draws), reference, size))
+    return [*rows, _row("scenes", "all", reference, reference, len(fitted))]
+
+
+def transfer(fitted: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings) -> list[Row]:
+    """LDS of each family fitted on each other one, and on all others together, from equally many scenes each time."""
+    families = sorted({one.family for one in fitted} & set(_counting(tested)))
+    if len(families) < 2:
+        raise DataError(
+            f"Transfer needs two families that are in both collections, which share {', '.join(families) or 'none'}; "
+            "collect more, or choose other experiments."
+        )
+    fitted = [one for one in fitted if one.family in families]
+    size = min(sum(one.family == family for one in fitted) for family in families)
+
+    def scored(images: Iterable[Collected]) -> Scores:
+        return _learn_and_score(draw(images, size), tested, settings)
+
+    of = {family: scored(one for one in fitted if one.family == family) for family in families}
+    without = {family: scored(one for one in fitted if one.family != family) for family in families}
+    same = {family: of[family][family] for family in families}
+    others = {family: without[family][family] for family in families}
+    each_other = _mean([
+        {target: of[source][target] for target, source in zip(families, families[by:] + families[:by], strict=True)}
+        for by in range(1, len(families))
+    ])  # fmt: skip
+
+    def row(setting: str, values: Scores) -> Row:
+        return _row("transfer", setting, values, {family: same[family] for family in values}, size)
+
+    return [
+        *(
+            row(f"{source} -> {target}", {target: of[source][target]})
+            for source in families
+            for target in families
+        ),
+        *(row(f"others -> {target}", {target: others[target]}) for target in families),
+        row("same family", same),
+        row("one other family", each_other),
+        row("all other families", others),
+    ]
+
+
+def features(fitted: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings) -> list[Row]:
+    """LDS of every subset of the kinds of features; `attention` alone is the paper's estimator."""
+    joint = joint_features(fitted, KINDS)
+    subsets = [kinds for count in range(1, len(KINDS) + 1) for kinds in combinations(KINDS, count)]
+    scored = {
+        kinds: score(learn(joint, settings, columns_of(joint[0].shape[-1], kinds)), tested)
+        for kinds in subsets
+    }
+    return [
+        _row("features", "+".join(kinds), values, scored[KINDS], len(fitted))
+        for kinds, values in scored.items()
+    ]
+
+
+def heads(
+    fitted: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings, layers: int
+) -> list[Row]:
+    """LDS against the share of heads that are kept, and how many layers hold none of them."""
+    joint = joint_features(fitted, KINDS)
+    number = joint[0].shape[-1] // len(KINDS)
+    counts = {fraction: max(1, round(fraction * number)) for fraction in FRACTIONS}
+    chosen = choose_heads(fitted, [count for count in set(counts.values()) if count < number], QUICK)
+    chosen[number] = list(range(number))
+    scored = {
+        count: score(learn(joint, settings, columns_of(joint[0].shape[-1], heads=kept)), tested)
+        for count, kept in chosen.items()
+    }
+    return [
+        _row(
+            "heads", f"{fraction:g}", scored[count], scored[number], len(fitted), heads=count,
+            layers_skipped=layers - len({head // (number // layers) for head in chosen[count]}),
+        )
+        for fraction, count in counts.items()
+    ]  # fmt: skip
+
+
+def choose_heads(
+    images: Sequence[Collected], counts: Sequence[int], settings: FitSettings
+) -> dict[int, list[int]]:
+    """The heads to keep, for each number of them: by the way in WAYS that does best on images held out of these."""
+    splits = split(images)
+    learned, held = (
+        joint_features(part, KINDS) for part in (splits["fit"], splits["curve"] + splits["cover"])
+    )
+    orders = {way: order_heads(learned, *WAYS[way], settings) for way in WAYS}
+
+    def held_out(way: str, count: int) -> float:
+        weights = learn(learned, settings, columns_of(held[0].shape[-1], heads=orders[way][:count]))
+        return float(pearson(held[0] @ weights, held[1]).mean())
+
+    best = {count: max(WAYS, key=lambda way: held_out(way, count)) for count in counts}
+    joint = joint_features(images, KINDS)
+    final = {way: order_heads(joint, *WAYS[way], settings) for way in sorted(set(best.values()))}
+    return {count: final[way][:count] for count, way in best.items()}
+
+
+def order_heads(joint: Joint, importance: Importance, dropped: float, settings: FitSettings) -> list[int]:
+    """All heads, the most needed first: a share of them is dropped, the least important, and the others fitted again."""
+    left = list(range(joint[0].shape[-1] // len(KINDS)))
+    order: list[int] = []
+    while left:
+        weights = learn(joint, settings, columns_of(joint[0].shape[-1], heads=left))
+        values = importance(weights, joint).tolist()
+        left.sort(key=lambda head: -values[head])
+        stay = int(len(left) * (1 - dropped))
+        left, order = left[:stay], left[stay:] + order
+    return order
+
+
+def by_weight(weights: Float[Tensor, " feature"], joint: Joint) -> Float[Tensor, " head"]:
+    """How far the weights of a head's columns move predictions: their sizes in the columns' standard deviations, summed."""
+    deviations = joint[0].var(dim=1, correction=0).mean(0).sqrt()
+    return (weights.abs() * deviations).view(len(KINDS), -1).sum(0)
+
+
+def by_loss(weights: Float[Tensor, " feature"], joint: Joint) -> Float[Tensor, " head"]:
+    """How far the correlation falls without a head, the others' weights left as they are."""
+    inputs, targets = joint
+    predicted = inputs @ weights
+    of_kind, by_head = weights.view(len(KINDS), -1), inputs.unflatten(-1, (len(KINDS), -1))
+    whole = pearson(predicted, targets).mean()
+    return torch.stack([
+        whole - pearson(predicted - by_head[..., head] @ of_kind[:, head], targets).mean()
+        for head in range(of_kind.shape[1])
+    ])  # fmt: skip
+
+
+# Importance of a head, and share of the heads that is dropped before the next fit
+WAYS: Mapping[str, tuple[Importance, float]] = {
+    "weight, at once": (by_weight, 1.0),
+    "weight, by and by": (by_weight, 0.2),
+    "loss, at once": (by_loss, 1.0),
+    "loss, by and by": (by_loss, 0.2),
+}
+
+
+def _learn_and_score(
+    images: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings
+) -> Scores:
+    return score(learn(joint_features(images, KINDS), settings), tested)
+
+
+def _counting(images: Sequence[Collected]) -> Scores:
+    """A constant's scores: the families and images that count, whatever the weights."""
+    return score(torch.zeros(images[0].features.shape[-1]), images)
+
+
+def _row(experiment: str, setting: str, values: Scores, reference: Scores, scenes: int, **more: int) -> Row:
+    images = sum(map(len, values.values()))
+    return Row(
+        experiment, setting, *metrics.bootstrap(values), images, scenes, *share(values, reference), **more
+    )
+
+
+def _mean(scores: Sequence[Scores]) -> Scores:
+    """The mean for each image of the same images' scores."""
+    return {
+        family: [sum(each) / len(each) for each in zip(*(one[family] for one in scores), strict=True)]
+        for family in scores[0]
+    }
+
+
+def read_both(fit: Path, test: Path) -> tuple[list[Collected], list[Collected]]:
+    """Both collections. Raises `DataError` where they cannot be compared, or a number would mean nothing."""
+    abouts = [read_run(fit), read_run(test)]
+    what = {
+        "models": [about["fingerprint"] for about in abouts],
+        "ways of hiding": [about["settings"].get("method") for about in abouts],
+        "regions": [about["settings"].get("regions") for about in abouts],
+        "features": [about["settings"].get("kinds") for about in abouts],
+    }
+    different = [name for name, (one, other) in what.items() if one != other]
+    if different:
+        raise DataError(
+            f"{fit} and {test} were collected with different {' and '.join(different)}; collect one of them again."
+        )
+    if tuple(abouts[0]["settings"].get("kinds", ())) != KINDS:
+        raise DataError(
+            f"{fit} holds other features than {', '.join(KINDS)}; collect again with this version of Eyeline."
+        )
+    both = read_collected(fit), read_collected(test)
+    for place, images in zip((fit, test), both, strict=True):
+        if len(images) < FEWEST_IMAGES:
+            raise DataError(
+                f"{len(images)} images in {place} are too few; expected {FEWEST_IMAGES} at the very least: collect more."
+            )
+    twice = {one.id for one in both[0]} & {one.id for one in both[1]}
+    if twice:
+        raise DataError(
+            f"{len(twice)} images are in both collections (first {min(twice)!r}); expected test scenes of their own."
+        )
+    if not _counting(both[1]):
+        raise DataError(
+            f"{test} has no span whose effects vary over subsets of the rate {RATE}; collect with --rates {RATE}, and "
+            "check that the model sees its images."
+        )
+    return both
+
+
+def count_layers(model: str, heads: int, given: int | None = None) -> int:
+    """Layers of the language model: those given, or its configuration's. Raises `DataError` where heads do not fit them."""
+    from transformers import AutoConfig
+
+    try:
+        embedded = MODELS / model
+        place = embedded if embedded.is_dir() else model
+        layers = given or AutoConfig.from_pretrained(place).get_text_config().num_hidden_layers
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"The configuration of {model!r} cannot be read; give the model's number of layers as --layers."
+        ) from error
+    if heads % layers:
+        raise DataError(
+            f"{heads} heads do not divide into {layers} layers; give the model's number of layers as --layers."
+        )
+    return layers
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """The rows as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row.__dataclass_fields__)
+    for row in rows:
+        values = asdict(row).values()
+        writer.writerow(f"{value:.4f}" if isinstance(value, float) else value for value in values)
+    write_files({path: text.getvalue().encode()})
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure, in inches. Raises `EyelineError` where matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise EyelineError("Figures need matplotlib: pip install 'eyeline[evaluate]'.") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_scenes(rows: Sequence[Row]) -> Any:
+    """LDS against scenes."""
+    figure = new_figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    sizes = [row.scenes for row in rows]
+    axes.errorbar(sizes, [row.lds for row in rows], yerr=_bars(rows), fmt="o-", color=OURS, capsize=2)
+    axes.set_xscale("log")
+    apart = [size for size in sizes[:-1] if 1.2 * size < sizes[-1]]  # labels that do not run into the last
+    axes.set_xticks([*apart, sizes[-1]], [f"{size:,}" for size in (*apart, sizes[-1])])
+    axes.minorticks_off()
+    axes.set(xlabel="scenes fitted on", ylabel=SCORED)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_transfer(rows: Sequence[Row]) -> Any:
+    """A matrix of families: how much of the LDS within the family tested on is left, above the LDS itself."""
+    cells = {tuple(row.setting.split(" -> ")): row for row in rows if " -> " in row.setting}
+    targets = sorted({target for _, target in cells})
+    sources = [*targets, "others"]
+    figure = new_figure(1.9 + 1.05 * len(targets), 1.1 + 0.6 * len(sources))
+    axes = figure.add_subplot()
+    shares = [[cells[source, target].share or 0.0 for target in targets] for source in sources]
+    lowest = min(0.5, *chain(*shares))  # so that small differences look small
+    colours = axes.imshow(shares, cmap="Blues", vmin=lowest, vmax=1.1, aspect="auto")
+    for (source, target), row in cells.items():
+        x, y = targets.index(target), sources.index(source)
+        ink = "white" if shares[y][x] > (lowest + 1.1) / 2 else "black"
+        name = "same" if source == target else "-" if row.share is None else f"{100 * row.share:.0f} %"
+        axes.text(x, y - 0.14, name, ha="center", va="center", color=ink, size=10)
+        axes.text(x, y + 0.22, f"{row.lds:.2f}", ha="center", va="center", color=ink, size=8)
+    axes.set_xticks(range(len(targets)), targets)
+    axes.set_yticks(range(len(sources)), [*targets, "all others"])
+    axes.set_xticks([x + 0.5 for x in range(len(targets) - 1)], minor=True)
+    axes.set_yticks([y + 0.5 for y in range(len(sources) - 1)], minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.axhline(len(targets) - 0.5, color="white", linewidth=6)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="tested on", ylabel=f"fitted on {rows[0].scenes} scenes of")
+    figure.colorbar(colours, label="share of the same family's LDS").outline.set_visible(False)
+    return figure
+
+
+def draw_features(rows: Sequence[Row]) -> Any:
+    """LDS of each set of features, the best on top."""
+    figure = new_figure(6.4, 1.0 + 0.33 * len(rows))
+    axes = figure.add_subplot()
+    ordered = sorted(rows, key=lambda row: row.lds)
+    names = {"+".join(KINDS): "all (Eyeline)", "attention": "attention (the paper)"}
+    for y, row in enumerate(ordered):
+        colour = OURS if row.setting == "+".join(KINDS) else PLAIN
+        axes.errorbar(row.lds, y, xerr=_bars([row]), fmt="o", color=colour, capsize=2)
+    labels = [names.get(row.setting, row.setting.replace("+", " + ")) for row in ordered]
+    axes.set_yticks(range(len(ordered)), labels)
+    axes.set(xlabel=SCORED)
+    axes.set_ylim(-0.7, len(ordered) - 0.3)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_heads(rows: Sequence[Row]) -> Any:
+    """LDS against heads, with how many layers can be skipped."""
+    figure = new_figure(6.4, 4.0)
+    axes = figure.add_subplot()
+    places = [100 * float(row.setting) for row in rows]
+    axes.errorbar(places, [row.lds for row in rows], yerr=_bars(rows), fmt="o-", color=OURS, capsize=2)
+    axes.set_xscale("log")
+    axes.set_xticks(places, [f"{place:g} %\n{row.heads}" for place, row in zip(places, rows, strict=True)])
+    axes.minorticks_off()
+    for place, row in zip(places, rows, strict=True):
+        axes.annotate(
+            f"{row.layers_skipped}", (place, 0.04), xycoords=("data", "axes fraction"), ha="center", fontsize=9,
+            color=PLAIN,
+        )  # fmt: skip
+    axes.annotate(
+        "layers without any kept head", (0.02, 0.1), xycoords="axes fraction", fontsize=8, color=PLAIN
+    )
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.2 * (high - low), high)  # room for the layers
+    axes.set(xlabel="heads kept, share and number", ylabel=SCORED)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _bars(rows: Sequence[Row]) -> list[list[float]]:
+    return [[row.lds - row.low for row in rows], [row.high - row.lds for row in rows]]
+
+
+EXPERIMENTS = {"scenes": scenes, "transfer": transfer, "features": features, "heads": heads}
+FIGURES = {
+    "scenes": draw_scenes,
+    "transfer": draw_transfer,
+    "features": draw_features,
+    "heads": draw_heads,
+}
+
+
+@click.command()
+@click.option(
+    "--fit", type=click.Path(path_type=Path), required=True, help="Collection to fit on and choose with."
+)
+@click.option("--test", type=click.Path(path_type=Path), required=True, help="Collection of test scenes.")
+@click.option(
+    "--experiment", "experiments", multiple=True, type=click.Choice(list(EXPERIMENTS)), default=list(EXPERIMENTS),
+    show_default=True, help="Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--steps", type=click.IntRange(1), default=FitSettings().steps, show_default=True, help="Of each fit."
+)
+@click.option(
+    "--layers", type=click.IntRange(1), show_default="from the model's configuration",
+    help="Of the language model, to count those without a kept head.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True,
+    help="CSV to write; each experiment's figure goes beside it.",
+)  # fmt: skip
+def main(
+    fit: Path, test: Path, experiments: tuple[str, ...], steps: int, layers: int | None, out: Path
+) -> None:
+    """Measure what an estimator needs: scenes, families, features, heads."""
+    try:
+        new_figure(1.0, 1.0)  # a missing matplotlib is told before the work
+        fitted, tested = read_both(fit, test)
+        if "heads" in experiments:
+            number = fitted[0].features.shape[-1] // len(KINDS)
+            layers = count_layers(read_run(fit)["model"], number, layers)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        rows: list[Row] = []
+        for name in EXPERIMENTS:
+            if name in experiments:
+                more = {"layers": layers} if name == "heads" else {}
+                found = EXPERIMENTS[name](fitted, tested, FitSettings(steps=steps), **more)
+                png = io.BytesIO()
+                FIGURES[name](found).savefig(png, format="png", dpi=150, metadata={"Software": None})
+                write_files({out.with_name(f"{out.stem}_{name}.png"): png.getvalue()})
+                rows += found
+                write_rows(rows, out)
+                click.echo(f"{name}: {len(found)} settings", err=True)
+    except EyelineError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(
+            f"{out.parent} cannot be made ({error.strerror}); choose another --out."
+        ) from error
+    click.echo(out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

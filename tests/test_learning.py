@@ -1,0 +1,389 @@
+"""What an estimator needs, on collections whose effects are made of known features, heads and families."""
+
+import csv
+import dataclasses
+import json
+from collections import Counter
+
+import pytest
+import torch
+from click.testing import CliRunner
+from scipy.stats import spearmanr
+
+from eyeline.errors import DataError
+from eyeline.evaluation import learning, metrics
+from eyeline.evaluation.learning import (
+    by_loss,
+    by_weight,
+    choose_heads,
+    columns_of,
+    count_layers,
+    draw,
+    learn,
+    order_heads,
+    read_both,
+    score,
+    share,
+)
+from eyeline.features import KINDS
+from eyeline.training.collect import Collected, Settings, _save, draw_subsets
+from eyeline.training.fit import FitSettings, choose, joint_features, learn_direction
+
+LAYERS, HEADS = 3, 6  # two heads a layer
+FEATURES = HEADS * len(KINDS)
+FAST = FitSettings(steps=40, batch=32, rate=0.1)
+RUN = {
+    "version": "0", "model": "synthetic", "fingerprint": "f",
+    "settings": {"method": "attention", "regions": "native", "kinds": list(KINDS)},
+}  # fmt: skip
+
+
+def weights_of(**by_kind):
+    """Weights of a collection's features: for each kind, that of some heads, the others 0."""
+    weights = torch.zeros(len(KINDS), HEADS)
+    for kind, values in by_kind.items():
+        for head, value in values.items():
+            weights[KINDS.index(kind), head] = value
+    return weights.flatten()
+
+
+def synthetic(truth, count=24, *, noise=0.0, prefix="fit", seed=0, spans=3):
+    """So many images of each family, whose effects are linear in their features; `truth` holds each family's weights."""
+    rng = torch.Generator().manual_seed(seed)
+    images = []
+    for family, weights in truth.items():
+        for number in range(count):
+            name = f"{prefix}-{family}-{number}"
+            subsets, rates = draw_subsets(8, Settings(subsets=16), name)
+            features = torch.randn(spans, 8, FEATURES, generator=rng)
+            drops = torch.einsum("skf,f,mk->sm", features, weights, subsets.float())
+            drops = drops + noise * torch.randn(drops.shape, generator=rng)
+            images.append(
+                Collected(name, family, "3", ({"index": 0},), features, subsets, rates, drops, (([0],),))
+            )
+    return images
+
+
+PLAIN = weights_of(attention={0: 1.0, 3: 0.5}, value={2: -1.0}, logit={5: 0.7})
+
+
+def test_scores_are_spearmans_of_random_subsets_without_flat_spans_and_images():
+    images = synthetic({"math": PLAIN, "code": PLAIN}, 3, noise=1.0)
+    images[0].drops[1] *= 1e-3  # a span that hardly varies
+    images[4].drops[:] *= 1e-3  # an image of such
+    weights = torch.randn(FEATURES, generator=torch.Generator().manual_seed(1))
+    expected = {"math": [], "code": []}
+    for number, one in enumerate(images):
+        kept = {0: [0, 2], 4: []}.get(number, [0, 1, 2])
+        random = one.subsets[:16].float()
+        values = [
+            spearmanr(random @ one.features[span] @ weights, one.drops[span, :16]).statistic for span in kept
+        ]
+        expected[one.family] += [sum(values) / len(values)] if values else []
+    found = score(weights, images)
+    assert {family: len(values) for family, values in found.items()} == {"math": 3, "code": 2}
+    assert found == {family: pytest.approx(values, abs=1e-6) for family, values in expected.items()}
+    assert score(torch.zeros(FEATURES), images) == {"math": [0.0] * 3, "code": [0.0] * 2}
+
+
+def test_only_subsets_of_the_rate_one_half_are_scored():
+    images = synthetic({"math": PLAIN}, 3)
+    assert score(PLAIN, images)["math"] == pytest.approx([1.0] * 3)
+    for one in images:
+        one.rates[:8] = 0.25
+        one.drops[:, :8] *= -1
+    assert score(PLAIN, images)["math"] == pytest.approx([1.0] * 3)
+    for one in images:
+        one.rates[:16] = 0.25
+    assert score(PLAIN, images) == {}
+
+
+def test_a_share_is_a_ratio_of_means_whose_interval_is_of_images_drawn_in_pairs():
+    rng = torch.Generator().manual_seed(0)
+    base = {family: (0.6 + 0.2 * torch.randn(40, generator=rng)).tolist() for family in ("a", "b")}
+    near = {
+        family: [0.9 * one + 0.01 * float(torch.randn(1, generator=rng)) for one in some]
+        for family, some in base.items()
+    }
+    ratio, low, high = share(near, base)
+    assert ratio == pytest.approx(metrics.bootstrap(near)[0] / metrics.bootstrap(base)[0])
+    draws = []
+    for _ in range(1000):  # the slow way
+        at = {family: torch.randint(40, (40,), generator=rng) for family in base}
+        means = [sum(torch.tensor(some[f])[at[f]].mean() for f in base) for some in (near, base)]
+        draws.append(float(means[0] / means[1]))
+    expected = torch.tensor(draws).quantile(torch.tensor([0.025, 0.975])).tolist()
+    assert [low, high] == pytest.approx(expected, abs=2e-3)
+    assert high - low < 0.02  # unpaired it would be about 0.1
+    assert share(base, base) == pytest.approx((1, 1, 1))
+    assert share(base, {family: [0.0] * 40 for family in base}) == (None, None, None)
+
+
+def test_draws_are_even_over_families_nested_and_independent_of_order():
+    images = synthetic({"math": PLAIN, "code": PLAIN, "general": PLAIN}, 20)
+    drawn = draw(images, 30)
+    assert Counter(one.family for one in drawn) == {"math": 10, "code": 10, "general": 10}
+    assert len({one.id for one in drawn}) == 30
+    assert [one.id for one in draw(images[::-1], 30)] == [one.id for one in drawn]
+    assert [one.id for one in draw(images, 12)] == [one.id for one in drawn][:12]
+    assert {one.id for one in draw(images, 30, seed=1)} != {one.id for one in drawn}
+    with pytest.raises(AssertionError, match="more than there are"):
+        draw(images[:-1], 60)  # 19 of one family
+
+
+def test_columns_are_kind_major_and_a_head_has_all_its_kinds():
+    named = torch.arange(FEATURES).view(len(KINDS), HEADS)
+    assert columns_of(FEATURES).all()
+    assert columns_of(FEATURES, ("logit", "attention")).nonzero().flatten().tolist() == [
+        *named[0].tolist(), *named[2].tolist(),
+    ]  # fmt: skip
+    assert (
+        columns_of(FEATURES, heads=[4, 1]).nonzero().flatten().tolist() == named[:, [1, 4]].flatten().tolist()
+    )
+
+
+def test_a_direction_on_some_columns_is_that_of_a_collection_of_them_alone():
+    images = synthetic({"math": PLAIN}, 10, noise=0.5)
+    found = learn(joint_features(images, KINDS), FAST, columns_of(FEATURES, ("value", "logit")))
+    alone, _ = learn_direction(*joint_features(images, ("value", "logit")), FAST)
+    assert torch.equal(choose(found[None, None], ("value", "logit"))[0, 0], alone)
+    assert not found[:HEADS].any()
+
+
+def test_more_scenes_are_better_and_sizes_are_those_there_are_enough_scenes_for(monkeypatch):
+    truth = {"math": PLAIN, "code": PLAIN}
+    monkeypatch.setattr(learning, "SIZES", (4, 16, 48, 64))
+    monkeypatch.setattr(learning, "DRAWS", 2)
+    images = synthetic(truth, 30, noise=2.0, spans=1) + synthetic({"math": PLAIN}, 10, prefix="odd", spans=1)
+    tested = synthetic(truth, 12, prefix="test", seed=1)
+    rows = learning.scenes(images, tested, FAST)
+    assert [(row.setting, row.scenes) for row in rows] == [
+        ("4", 4),
+        ("16", 16),
+        ("48", 48),
+        ("all", 70),
+    ]  # not 64
+    assert rows[0].lds + 0.1 < rows[1].lds < rows[2].lds
+    assert rows[0].share < 0.9
+    assert rows[-1].share == pytest.approx(1)
+    assert all(row.low < row.lds < row.high and row.images == 24 for row in rows)
+
+
+def test_a_small_number_of_scenes_is_the_mean_of_several_draws(monkeypatch):
+    monkeypatch.setattr(learning, "SIZES", (4,))
+    images = synthetic({"math": PLAIN, "code": PLAIN}, 12, noise=2.0, spans=1)
+    tested = synthetic({"math": PLAIN}, 12, prefix="test", seed=1)
+    draws = [score(learn(joint_features(draw(images, 4, seed), KINDS), FAST), tested) for seed in range(3)]
+    means = [metrics.bootstrap(values)[0] for values in draws]
+    assert len(set(means)) == 3
+    assert learning.scenes(images, tested, FAST)[0].lds == pytest.approx(sum(means) / 3)
+
+
+def test_a_family_of_other_weights_neither_gives_nor_takes():
+    other = weights_of(attention={1: 1.0}, value={4: 1.0}, logit={2: 1.0})
+    truth = {"code": PLAIN, "general": other, "math": PLAIN}
+    images = synthetic(truth, 16, noise=0.3) + synthetic({"math": PLAIN}, 16, prefix="more")
+    images += synthetic({"science": PLAIN}, 4)  # which is not tested
+    rows = {
+        row.setting: row
+        for row in learning.transfer(images, synthetic(truth, 10, prefix="test", seed=1), FAST)
+    }
+    assert {row.scenes for row in rows.values()} == {16}  # as many as the smallest family has
+    assert rows["math -> code"].share > 0.95
+    assert rows["math -> general"].share < 0.5
+    assert rows["general -> math"].share < 0.5
+    assert rows["others -> general"].share < 0.5 < rows["others -> math"].share
+    for family in truth:
+        assert rows[f"{family} -> {family}"].lds > 0.9
+        assert rows[f"{family} -> {family}"].share == pytest.approx(1)
+    cells = [rows[f"{source} -> {target}"].lds for source in truth for target in truth if source != target]
+    assert rows["one other family"].lds == pytest.approx(sum(cells) / 6)
+    left_out = [rows[f"others -> {target}"].lds for target in truth]
+    assert rows["all other families"].lds == pytest.approx(sum(left_out) / 3)
+    assert rows["all other families"].share == pytest.approx(sum(left_out) / 3 / rows["same family"].lds)
+    assert len(rows) == 9 + 3 + 3
+
+
+def test_transfer_between_fewer_than_two_families_is_refused():
+    images, tested = (
+        synthetic({"math": PLAIN, "code": PLAIN}, 4),
+        synthetic({"code": PLAIN, "general": PLAIN}, 4),
+    )
+    with pytest.raises(DataError, match="two families that are in both collections, which share code;"):
+        learning.transfer(images, tested, FAST)
+
+
+def test_every_subset_of_the_features_is_scored_and_what_effects_are_made_of_wins():
+    truth = {"math": weights_of(value={0: 1.0, 4: 0.5}, logit={2: 0.7})}
+    rows = learning.features(synthetic(truth, 24), synthetic(truth, 10, prefix="test", seed=1), FAST)
+    lds, everything = {row.setting: row.lds for row in rows}, "+".join(KINDS)
+    assert [name for name in lds if "+" not in name] == list(KINDS)
+    assert list(lds)[-1] == everything
+    assert {frozenset(name.split("+")) for name in lds} == {
+        frozenset(kind for at, kind in enumerate(KINDS) if number >> at & 1)
+        for number in range(1, 2 ** len(KINDS))
+    }
+    assert lds["value+logit"] > 0.95
+    assert lds[everything] > 0.95
+    assert abs(lds["attention"]) < 0.3 < lds["logit"] < lds["value"] < 0.95
+    assert rows[1].share == pytest.approx(lds["value"] / lds[everything])
+
+
+def test_the_two_heads_that_matter_are_kept_and_the_layers_of_the_others_skipped(monkeypatch):
+    truth = {"math": weights_of(attention={1: 1.0}, value={1: 0.5, 4: 0.5}, logit={4: 0.5})}
+    monkeypatch.setattr(learning, "FRACTIONS", (1, 0.34, 0.02))
+    images, tested = synthetic(truth, 30, noise=0.3), synthetic(truth, 10, prefix="test", seed=1)
+    chosen = choose_heads(images, [2, 1], FAST)
+    assert chosen == {2: [1, 4], 1: [1]}
+    monkeypatch.setattr(learning, "choose_heads", lambda *_: chosen)
+    full, two, one = learning.heads(images, tested, FAST, LAYERS)
+    assert [(row.setting, row.heads, row.layers_skipped) for row in (full, two, one)] == [
+        ("1", 6, 0), ("0.34", 2, 1), ("0.02", 1, 2),
+    ]  # fmt: skip
+    assert two.lds > 0.95
+    assert two.share > 0.98
+    assert one.share < 0.95
+
+
+@pytest.mark.parametrize("importance", [by_weight, by_loss])
+def test_a_head_that_another_repeats_is_dropped_only_when_heads_go_by_and_by(importance):
+    images = synthetic({"math": weights_of(attention={0: 1.0, 4: 0.7})}, 20)
+    for one in images:
+        one.features[..., 3] = one.features[..., 0] + 0.1 * torch.randn(one.features.shape[:2])
+    joint = joint_features(images, KINDS)
+    gentle = FitSettings(
+        steps=120, batch=64, rate=2e-2, decay=1e-2
+    )  # which spreads weight over what is alike
+    assert order_heads(joint, importance, 0.2, gentle)[:2] == [0, 4]
+    assert order_heads(joint, importance, 1.0, gentle)[0] == 4
+
+
+def test_importance_is_a_deviation_summed_or_what_a_correlation_loses():
+    images = synthetic({"math": PLAIN}, 5, noise=0.5)
+    for one in images:
+        one.features[..., 1] *= 10  # of attention, head 1
+    inputs, targets = joint_features(images, KINDS)
+    weights = torch.randn(FEATURES, generator=torch.Generator().manual_seed(0))
+    centred = inputs - inputs.mean(1, keepdim=True)
+    moved = (centred * weights).square().mean((0, 1)).sqrt()
+    torch.testing.assert_close(by_weight(weights, (inputs, targets)), moved.view(len(KINDS), HEADS).sum(0))
+
+    def correlation(without):
+        kept = weights.view(len(KINDS), HEADS).clone()
+        kept[:, without] = 0
+        pairs = zip(inputs @ kept.flatten(), targets, strict=True)
+        return torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]).mean()
+
+    losses = torch.stack([correlation([]) - correlation([head]) for head in range(HEADS)])
+    torch.testing.assert_close(by_loss(weights, (inputs, targets)), losses, rtol=1e-4, atol=1e-5)
+
+
+def test_the_way_to_choose_heads_is_the_best_on_held_out_images(monkeypatch):
+    images = synthetic({"math": weights_of(attention={1: 1.0, 4: 0.6})}, 30)
+    ranks = torch.arange(HEADS).float()  # a way that always prefers the last head
+    blind = (lambda weights, joint: ranks, 1.0)
+    for ways in ({"blind": blind, "loss": (by_loss, 1.0)}, {"loss": (by_loss, 1.0), "blind": blind}):
+        monkeypatch.setattr(learning, "WAYS", ways)
+        assert choose_heads(images, [2], FAST) == {2: [1, 4]}
+    monkeypatch.setattr(learning, "WAYS", {"blind": blind})
+    assert choose_heads(images, [2], FAST) == {2: [5, 4]}
+
+
+@pytest.fixture
+def collections(tmp_path):
+    """Two folders as `eyeline collect` writes them."""
+    truth = {"math": PLAIN, "code": PLAIN}
+    for name, seed in (("fit", 0), ("test", 1)):
+        (tmp_path / name / "examples").mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(json.dumps(RUN))
+        for one in synthetic(truth, 13, noise=0.5, prefix=name, seed=seed):
+            _save(one, tmp_path / name / "examples" / f"{one.id}.safetensors")
+    return tmp_path / "fit", tmp_path / "test"
+
+
+def run(collections, out, *more):
+    options = ["--fit", str(collections[0]), "--test", str(collections[1]), "--out", str(out)]
+    return CliRunner().invoke(learning.main, [*options, "--steps", "5", "--layers", str(LAYERS), *more])
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_the_command_writes_a_table_and_figures_the_same_each_time(collections, tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "QUICK", FitSettings(steps=2))
+    monkeypatch.setattr(learning, "FRACTIONS", (1, 0.34, 0.02))
+    monkeypatch.setattr(learning, "DRAWS", 1)
+    first, second = tmp_path / "first", tmp_path / "second"
+    result = run(collections, first / "learning.csv")
+    assert result.exit_code == 0, result.output
+    pictures = {f"learning_{name}.png" for name in learning.EXPERIMENTS}
+    assert {path.name for path in first.iterdir()} == {"learning.csv", *pictures}
+    rows = table(first / "learning.csv")
+    assert list(rows[0])[:5] == ["experiment", "setting", "lds", "low", "high"]
+    expected = {"scenes": 2, "transfer": 9, "features": 2 ** len(KINDS) - 1, "heads": 3}
+    assert Counter(row["experiment"] for row in rows) == expected
+    assert all(float(row["low"]) <= float(row["lds"]) <= float(row["high"]) for row in rows)
+
+    torch.manual_seed(7)
+    result = run(collections, second / "learning.csv", "--experiment", "heads")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in second.iterdir()} == {"learning.csv", "learning_heads.png"}
+    assert table(second / "learning.csv") == [row for row in rows if row["experiment"] == "heads"]
+    assert (second / "learning_heads.png").read_bytes() == (first / "learning_heads.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"fingerprint": "other"}, "different models;"),
+        ({"settings": {**RUN["settings"], "method": "pixels"}}, "different ways of hiding;"),
+        (
+            {"settings": {**RUN["settings"], "regions": "grid", "kinds": ["value"]}},
+            "different regions and features;",
+        ),
+    ],
+)
+def test_collections_that_cannot_be_compared_are_refused_in_a_sentence(collections, tmp_path, about, message):
+    (collections[1] / "run.json").write_text(json.dumps({**RUN, **about}))
+    result = run(collections, tmp_path / "out.csv")
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert len(result.output.splitlines()) == 1
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_collections_of_other_features_than_this_versions_are_refused(collections):
+    for place in collections:  # as they were written when there were fewer
+        (place / "run.json").write_text(
+            json.dumps({**RUN, "settings": {"method": "attention", "regions": "native"}})
+        )
+    with pytest.raises(DataError, match=f"fit holds other features than {', '.join(KINDS)};"):
+        read_both(*collections)
+
+
+def test_too_few_images_common_ones_and_tests_without_varying_spans_are_refused(collections):
+    fit, test = collections
+    paths = sorted((test / "examples").iterdir())
+    with pytest.raises(DataError, match=r"26 images are in both collections \(first 'fit-code-0'"):
+        read_both(fit, fit)
+    for path in paths[:3]:
+        path.unlink()
+    with pytest.raises(DataError, match=r"23 images in .*test are too few; expected 24"):
+        read_both(fit, test)
+    for one in synthetic({"math": PLAIN}, 24, prefix="flat"):
+        _save(dataclasses.replace(one, drops=one.drops * 1e-6), test / "examples" / f"{one.id}.safetensors")
+    for path in paths[3:]:
+        path.unlink()
+    with pytest.raises(DataError, match=r"no span whose effects vary over subsets of the rate 0\.5"):
+        read_both(fit, test)
+
+
+def test_layers_are_those_given_or_of_the_models_configuration():
+    assert count_layers("qwen3-vl-mini", 48) == 6
+    assert count_layers("nowhere", 48, 8) == 8
+    with pytest.raises(DataError, match="48 heads do not divide into 5 layers"):
+        count_layers("qwen3-vl-mini", 48, 5)
+    with pytest.raises(DataError, match=r"configuration of 'nowhere' cannot be read; give .* --layers"):
+        count_layers("nowhere", 48)
