@@ -311,9 +311,9 @@ def scenes(families, seeds, wild, pairs, out) -> None:
 @click.option(
     "--method",
     type=click.Choice(WAYS),
-    default="pixels",
+    default="attention",
     show_default=True,
-    help="What of a region is hidden.",
+    help="How a region is hidden.",
 )
 @click.option(
     "--regions",
