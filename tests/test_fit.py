@@ -228,8 +228,8 @@ def test_kinds_choose_their_columns_in_their_own_order():
     chosen = choose(features, ("logit", "attention"))
     assert torch.equal(chosen, torch.cat([features[..., 8:12], features[..., :4]], dim=-1))
     images, _ = synthetic(30)
-    estimator, _ = fit(images, RUN, FitSettings(kinds=("value",), steps=30), "mine")
-    assert estimator.kinds == ("value",)
+    estimator, _ = fit(images, RUN, FitSettings(kinds=("odds",), steps=30), "mine")
+    assert estimator.kinds == ("odds",)
     assert len(estimator.weights) == 4
 
 
