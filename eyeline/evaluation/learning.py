@@ -30,7 +30,7 @@ RATE = 0.5  # of the subsets that are scored
 SIZES = (25, 50, 100, 200, 400, 800, 1500, 4000)  # scenes
 DRAWS = 3  # of scenes at each size but the last
 FRACTIONS = (1, 0.5, 0.25, 0.1, 0.05, 0.02)  # of heads
-# To choose heads: the same LDS as the estimator's own settings, in a twentieth of the time
+# To choose heads: the same LDS as the estimator's own settings, in a fraction of the time
 QUICK = FitSettings(steps=300, batch=64, rate=2e-2)
 OURS, PLAIN = "#b3402a", "#3b5b7a"
 SCORED = "LDS on test scenes, 95 % interval"
