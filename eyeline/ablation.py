@@ -7,7 +7,7 @@ and trace run through the model teacher_forcing.py's.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from eyeline.adapters import ImageGrid
 from eyeline.errors import UnsupportedModelError
 from eyeline.fills import FILLS
 from eyeline.model import Model
+from eyeline.spans import Span
 from eyeline.teacher_forcing import Trace, Vision, cache_name, read, see, teacher_force, trace_log_probs
 
 Method = Literal["pixels", "blur", "inpaint", "tokens", "attention"]
@@ -69,6 +70,11 @@ def hidden_patches(
     return subsets[:, region_of_patch]
 
 
+def by_span(drops: Float[Tensor, "subset token"], spans: Sequence[Span]) -> Float[Tensor, "span subset"]:
+    """The drops of each span, summed over its tokens."""
+    return torch.stack([drops[:, span.start : span.end].sum(1) for span in spans])
+
+
 def fill_pixels(
     model: Model, inputs: Mapping[str, Tensor], hidden: Bool[Tensor, " patch"], method: Method = "pixels"
 ) -> dict[str, Tensor]:
@@ -107,15 +113,15 @@ def read_trace(model: Model, inputs: Mapping[str, Tensor], trace_ids: Int[Tensor
         read(model, trace, see(model, trace, trace.pixel_values[None]), 1, use_cache=False)
 
 
-def leak(pixels: Float[Tensor, "*drop"], attention: Float[Tensor, "*drop"]) -> float:
-    """Share of the pixels' effect that attention knockout misses: the vision tower's own attention has
-    carried what was hidden into other visual tokens.
+def leak(pixels: Float[Tensor, "*drop"], other: Float[Tensor, "*drop"]) -> float:
+    """Share of the pixels' effect that another way of hiding misses; behind the vision tower, that is what its own
+    attention has carried from hidden into other visual tokens.
 
-    One minus the least-squares slope of the knockout's drops on the pixels' drops: 0 if knockout does as
-    much, 1 if it does nothing, negative if it does more; 0 where pixels have no effect.
+    One minus the least-squares slope of the other's drops on the pixels' drops: 0 if it does as much, 1 if it does
+    nothing, negative if it does more; 0 where pixels have no effect.
     """
     power = float((pixels * pixels).sum())
-    return 1 - float((pixels * attention).sum()) / power if power else 0.0
+    return 1 - float((pixels * other).sum()) / power if power else 0.0
 
 
 Forward = Callable[[Tensor], Tensor]  # hidden (row, patch) -> last hidden states (row, position, dim)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from eyeline.adapters import ImageGrid, image_grids
-from eyeline.model import Model
+from eyeline.model import Inputs, Model
 
 LOGITS_AT_ONCE = 2**24  # float32: 64 MiB
 
@@ -48,6 +48,15 @@ def teacher_force(model: Model, inputs: Mapping[str, Tensor], trace_ids: Int[Ten
     return Trace(
         ids, position_ids, images, patches, prompt.shape[1], inputs["pixel_values"], inputs["image_grid_thw"]
     )
+
+
+def continued(inputs: Inputs, ids: Int[Tensor, " token"]) -> Inputs:
+    """The model's own inputs for a prompt with text after it, to read or to go on from."""
+    text = ids[None].to(inputs["input_ids"])
+    more = {
+        "input_ids": text, "attention_mask": torch.ones_like(text), "mm_token_type_ids": torch.zeros_like(text).int(),
+    }  # fmt: skip
+    return {**inputs, **{name: torch.cat([inputs[name], each], dim=1) for name, each in more.items()}}
 
 
 @dataclass(frozen=True, slots=True)

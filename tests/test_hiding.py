@@ -13,7 +13,7 @@ from eyeline.ablation import METHODS
 from eyeline.evaluation.hiding import compare, empty_regions, log_probs_without_image, speed_up
 from eyeline.regions import Regions
 from eyeline.scenes import sample
-from eyeline.training.collect import Settings
+from eyeline.training.collect import Settings, answer, regions_of
 
 SHORT = Settings(subsets=4, max_new_tokens=40)
 
@@ -38,7 +38,9 @@ def test_without_an_image_a_token_has_the_log_prob_of_the_text_alone(tiny):
 
 @functools.cache
 def found():
-    return compare(eyeline.load("mini"), sample("code", 8_000_001), SHORT)
+    model, example = eyeline.load("mini"), sample("code", 8_000_001)
+    own = answer(model, example, SHORT.max_new_tokens, SHORT.max_spans)
+    return compare(model, example, own, regions_of(model, own.picture, own.inputs), SHORT)
 
 
 def test_every_way_is_measured_on_the_same_traces():
@@ -61,6 +63,7 @@ def test_every_way_is_measured_on_the_same_traces():
 
 def test_the_engine_is_timed_against_the_naive_loop():
     model = tiny_model("qwen3_vl")
-    ratios = speed_up(model, sample("general", 3), Settings(max_new_tokens=12))
+    own = answer(model, sample("general", 3), 12, 64)
+    ratios = speed_up(model, own, regions_of(model, own.picture, own.inputs))
     assert set(ratios) == set(METHODS)
     assert all(ratio > 0 for ratio in ratios.values())

@@ -21,8 +21,10 @@ from eyeline.evaluation.metrics import bootstrap
 from eyeline.examples import COUNTERFACTUAL, Box, Example, read_examples
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model, load
+from eyeline.teacher_forcing import continued
 from eyeline.training.collect import answer_of
 
+PADDED = ("input_ids", "attention_mask", "mm_token_type_ids")  # along the sequence
 Scores = dict[str, dict[str, list[float]]]  # input, family -> 0 or 1 for each example
 
 
@@ -70,11 +72,7 @@ def _begin(model: Model, question: Asked) -> Inputs:
         return inputs
     opened = model.prompt_opens_thinking(inputs["input_ids"])
     text = question.begun if opened else f"{model.adapter.thinking_markers[0]}\n{question.begun}"
-    begun = torch.tensor([model.tokenizer.encode(text, add_special_tokens=False)], device=model.device)
-    more = {
-        "input_ids": begun, "attention_mask": torch.ones_like(begun), "mm_token_type_ids": torch.zeros_like(begun).int(),
-    }  # fmt: skip
-    return {**inputs, **{name: torch.cat([inputs[name], each], dim=1) for name, each in more.items()}}
+    return continued(inputs, torch.tensor(model.tokenizer.encode(text, add_special_tokens=False)))
 
 
 def pad(prompts: Sequence[Inputs]) -> Inputs:
@@ -89,9 +87,6 @@ def pad(prompts: Sequence[Inputs]) -> Inputs:
         name: torch.cat([row(prompt, name) if name in PADDED else prompt[name] for prompt in prompts])
         for name in prompts[0]
     }
-
-
-PADDED = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 
 def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tuple[Scores, Scores]:

@@ -24,8 +24,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from eyeline import stream as streaming
-from eyeline.ablation import METHODS, Method, hidden_patches
-from eyeline.attention import AttentionCapture
+from eyeline.ablation import METHODS, Method, by_span, hidden_patches
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation.baselines.hiding import fit_drops
@@ -35,10 +34,10 @@ from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model, load
-from eyeline.regions import Regions, regions_for
+from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import teacher_force, trace_log_probs
-from eyeline.training.collect import cut
+from eyeline.training.collect import cut, regions_of
 
 POSITIONS_AT_ONCE = 4096  # of a batch: bounds memory
 SUBSETS = 32  # of the regression
@@ -175,10 +174,10 @@ def _time_hiding(
             log_probs.append(trace_log_probs(model, states[:, -len(case.ids) :], case.ids))
         found = torch.cat(log_probs)
         drops = found[0] - found[1:]
-        by_span = torch.stack([drops[:, span.start : span.end].sum(1) for span in case.spans])
+        of_spans = by_span(drops, case.spans)
     ran = time.process_time() - prepared
     share = len(rows) / (1 + len(subsets))
-    return Timed(prepared - began + ran / share, share), by_span.clone()
+    return Timed(prepared - began + ran / share, share), of_spans.clone()
 
 
 def time_attn_lrp(model: Model, case: Case) -> dict[str, Timed]:
@@ -230,10 +229,7 @@ def make_case(
     sentences = " ".join(example.trace) + " "
     text += sentences * (tokens // len(model.tokenizer(sentences, add_special_tokens=False)["input_ids"]) + 2)
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"][:tokens]
-    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
-        model.hf.model(**inputs, use_cache=False)
-    assert capture.vision_features is not None
-    regions = regions_for([picture], capture.grids, capture.vision_features)
+    regions = regions_of(model, picture, inputs)
     spans = cut(model, inputs, ids)
     return Case(example, inputs, torch.tensor(ids), spans, regions, estimator, hide, positions)
 

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from eyeline.ablation import Method
-from eyeline.attention import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator, digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, baseline
@@ -23,10 +22,10 @@ from eyeline.evaluation.baselines.hiding import span_drops
 from eyeline.evaluation.meter import Cost, Meter
 from eyeline.evaluation.metrics import shared_areas, top_regions
 from eyeline.examples import Example
-from eyeline.images import open_image
 from eyeline.model import Model
-from eyeline.regions import load_source, regions_for
-from eyeline.training.collect import draw_subsets, open_run, read_saved, save_example, written_trace
+from eyeline.regions import load_source
+from eyeline.spans import Span
+from eyeline.training.collect import answer, draw_subsets, open_run, read_saved, regions_of, save_example
 
 TOPS = (1, 2, 3, 5, 8, 13)  # regions hidden, or shown alone, highest first
 
@@ -107,16 +106,9 @@ def evaluate_one(
     model: Model, example: Example, methods: Mapping[str, Baseline], settings: Settings
 ) -> Evaluated:
     """Generates, cuts, attributes by every method, and ablates what their attributions ask for."""
-    picture = open_image(example.image)
-    inputs = model.inputs(picture, example.prompt)
-    ids, spans = written_trace(model, inputs, settings.max_new_tokens)
-    if len(spans) > settings.max_spans:
-        spans = [spans[int(at)] for at in torch.linspace(0, len(spans) - 1, settings.max_spans).tolist()]
-    trace = torch.tensor(ids, device=model.device)
-    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
-        model.hf.model(**inputs, use_cache=False)
-    assert capture.vision_features is not None
-    regions = regions_for([picture], capture.grids, capture.vision_features, settings.regions, settings.seed)
+    own = answer(model, example, settings.max_new_tokens, settings.max_spans)
+    inputs, trace, spans = own.inputs, own.ids, own.spans
+    regions = regions_of(model, own.picture, inputs, settings.regions, settings.seed)
     effects, costs = {}, {}
     for name, method in methods.items():
         with Meter(model) as meter:
@@ -138,7 +130,7 @@ def evaluate_one(
         id=example.id,
         family=example.family,
         spans=tuple(asdict(span) for span in spans),
-        tokens=len(ids),
+        tokens=len(trace),
         costs=costs,
         subsets=subsets,
         rates=rates,
@@ -146,7 +138,7 @@ def evaluate_one(
         effects=effects,
         hidden={name: measured(places) for name, places in tops.items()},
         shown={name: measured(places) for name, places in rests.items()},
-        evidence=_evidence(example, spans, regions.labels[0], picture.size),
+        evidence=find_evidence(example, spans, regions.labels[0], own.picture.size),
     )
 
 
@@ -168,7 +160,9 @@ class _Asked:
         return torch.stack(self.rows)
 
 
-def _evidence(example: Example, spans, labels: Tensor, size: tuple[int, int]) -> tuple[dict[str, Any], ...]:
+def find_evidence(
+    example: Example, spans: Sequence[Span], labels: Int[Tensor, "row col"], size: tuple[int, int]
+) -> tuple[dict[str, Any], ...]:
     """What `pointing` reads, for spans that say what a sentence of the reference trace says and that reads boxes."""
     boxes_of = dict(zip(example.trace, example.evidence, strict=False))
     found = []

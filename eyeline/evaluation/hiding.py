@@ -17,78 +17,71 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
-from scipy.stats import rankdata
 from torch import Tensor
 
-from eyeline.ablation import METHODS, ablate, hidden_patches, leak
-from eyeline.attention import AttentionCapture
-from eyeline.evaluation.metrics import bootstrap, pointing, shared_areas
+from eyeline.ablation import METHODS, ablate, by_span, hidden_patches, leak
+from eyeline.evaluation.evaluate import find_evidence
+from eyeline.evaluation.metrics import bootstrap, lds, spearman, varies
+from eyeline.evaluation.table import hits
 from eyeline.examples import Example, read_examples
-from eyeline.images import open_image
 from eyeline.model import Inputs, Model, load
-from eyeline.regions import Regions, regions_for
-from eyeline.spans import Span
-from eyeline.training.collect import ALONE, WHOLE, Settings, draw_subsets, written_trace
-from eyeline.training.fit import MIN_SPREAD, pearson
+from eyeline.regions import Regions
+from eyeline.teacher_forcing import continued
+from eyeline.training.collect import (
+    ALONE,
+    WHOLE,
+    Answered,
+    Settings,
+    answer,
+    draw_subsets,
+    regions_of,
+)
 
 GIVEN_AWAY = 0.9  # probability of a token without the image, from which on the text alone gives it away
 EMPTY = 0.02  # standard deviation of a region's pixels, of 1, up to which nothing is in it
 MOST_PIXELS = 2**22  # of an image, to look for empty regions in
 
 
-def compare(model: Model, example: Example, settings: Settings) -> dict[tuple[str, str], float]:
+def compare(
+    model: Model, example: Example, own: Answered, regions: Regions, settings: Settings
+) -> dict[tuple[str, str], float]:
     """(way of hiding, measure) -> value for one example; a measure that it cannot give is left out."""
-    picture = open_image(example.image)
-    inputs = model.inputs(picture, example.prompt)
-    ids, spans = written_trace(model, inputs, settings.max_new_tokens)
-    trace = torch.tensor(ids, device=model.device)
-    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
-        model.hf.model(**inputs, use_cache=False)
-    assert capture.vision_features is not None
-    regions = regions_for([picture], capture.grids, capture.vision_features, settings.regions, settings.seed)
     subsets, rates = draw_subsets(regions.count, settings, example.id)
     hidden = hidden_patches(subsets, regions.of_patch)
-    without = log_probs_without_image(model, example.prompt, trace)
+    alone, random = rates == ALONE, rates > 0
+    without = log_probs_without_image(model, example.prompt, own.ids)
     given_away = without > np.log(GIVEN_AWAY)
-    empty = empty_regions(picture, regions)
+    empty = empty_regions(own.picture, regions)
+    evidence = find_evidence(example, own.spans, regions.labels[0], own.picture.size)
     found: dict[tuple[str, str], float] = {}
     by_way: dict[str, Tensor] = {}
     for way in METHODS:
         began = time.perf_counter()
-        measured = ablate(model, inputs, trace, hidden, way)  # pyright: ignore[reportArgumentType]
+        measured = ablate(model, own.inputs, own.ids, hidden, way)  # pyright: ignore[reportArgumentType]
         found[way, "ms_per_subset"] = 1000 * (time.perf_counter() - began) / len(hidden)
         tokens = measured.drops.cpu()
-        drops = torch.stack([tokens[:, span.start : span.end].sum(1) for span in spans])
-        by_way[way] = drops
-        alone, random = drops[:, rates == ALONE], drops[:, rates > 0]
+        drops = by_way[way] = by_span(tokens, own.spans)
         if given_away.any():
-            found[way, "drop_of_given_tokens"] = float(tokens[rates > 0][:, given_away].abs().mean())
+            found[way, "drop_of_given_tokens"] = float(tokens[random][:, given_away].abs().mean())
         left = measured.log_probs.cpu() - tokens[rates == WHOLE][0]
         found[way, "all_hidden_from_no_image"] = float((left - without).abs().mean())
         if empty.any():
-            found[way, "effect_of_empty_regions"] = float(alone[:, empty].abs().mean())
-        found[way, "effect_of_regions"] = float(alone.abs().mean())
-        summed = alone @ subsets[rates > 0].float().T
-        varied = random.std(1) > MIN_SPREAD
+            found[way, "effect_of_empty_regions"] = float(drops[:, alone][:, empty].abs().mean())
+        found[way, "effect_of_regions"] = float(drops[:, alone].abs().mean())
+        varied = varies(drops[:, random])
         if varied.any():
-            agreement = pearson(ranks(summed[varied]), ranks(random[varied])).mean()
-            found[way, "lds_of_single_effects"] = float(agreement)
-        pointed = hits(example, spans, alone, regions, picture)
-        if pointed:
-            found[way, "pointing"] = float(np.mean(pointed))
+            of_spans = lds(drops[varied][:, alone], subsets[random], drops[varied][:, random])
+            found[way, "lds_of_single_effects"] = float(of_spans.mean())
+        if evidence:
+            found[way, "pointing"] = float(np.mean(hits(evidence, drops[:, alone])))
     for way, drops in by_way.items():
         found[way, "leak"] = leak(by_way["pixels"], drops)
-        varied = drops[:, rates > 0].std(1) > MIN_SPREAD
-        for other in by_way:
-            both = varied & (by_way[other][:, rates > 0].std(1) > MIN_SPREAD)
+        for other, others in by_way.items():
+            both = varies(drops[:, random]) & varies(others[:, random])
             if both.any():
-                one, two = (ranks(each[both][:, rates > 0]) for each in (drops, by_way[other]))
-                found[way, f"spearman_with_{other}"] = float(pearson(one, two).mean())
+                of_spans = spearman(drops[both][:, random], others[both][:, random])
+                found[way, f"spearman_with_{other}"] = float(of_spans.mean())
     return found
-
-
-def ranks(drops: Float[Tensor, "span subset"]) -> Float[Tensor, "span subset"]:
-    return torch.from_numpy(rankdata(drops.numpy(), axis=1))
 
 
 def log_probs_without_image(
@@ -116,63 +109,29 @@ def empty_regions(picture: Image.Image, regions: Regions) -> Bool[Tensor, " regi
     return torch.tensor(spreads) < EMPTY
 
 
-def hits(
-    example: Example,
-    spans: list[Span],
-    alone: Float[Tensor, "span region"],
-    regions: Regions,
-    picture: Image.Image,
-) -> list[float]:
-    """For each span that reads evidence, whether its strongest region is that."""
-    boxes_of = dict(zip(example.trace, example.evidence, strict=False))
-    found = []
-    for span, effects in zip(spans, alone, strict=True):
-        boxes = boxes_of.get(span.text.strip(), ())
-        if boxes and span.channel == "thinking":
-            shared = shared_areas(regions.labels[0], boxes, *picture.size)
-            found.append(float(pointing(effects[None], *shared)))
-    return found
-
-
-def naive_ms(model: Model, inputs: Inputs, trace_ids: Int[Tensor, " token"], rounds: int = 5) -> float:
+def naive_ms(model: Model, inputs: Inputs) -> float:
     """What a subset takes in a loop that hides and runs the whole model again for each, with logits everywhere."""
-    text = torch.zeros_like(trace_ids)[None]
-    whole = {
-        **inputs,
-        "input_ids": torch.cat([inputs["input_ids"], trace_ids[None]], dim=1),
-        "attention_mask": torch.cat([inputs["attention_mask"], text + 1], dim=1),
-        "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], text.int()], dim=1),
-    }
     before = model.hf.model.rope_deltas
-    times = []
+    began = time.perf_counter()
     try:
-        for _ in range(rounds):
-            began = time.perf_counter()
-            with torch.inference_mode():
-                model.hf.model.rope_deltas = None
-                model.hf(**whole, use_cache=False).logits.log_softmax(-1)
-            times.append(time.perf_counter() - began)
+        with torch.inference_mode():
+            model.hf.model.rope_deltas = None
+            model.hf(**inputs, use_cache=False).logits.log_softmax(-1)
     finally:
         model.hf.model.rope_deltas = before
-    return 1000 * float(np.median(times))
+    return 1000 * (time.perf_counter() - began)
 
 
-def speed_up(model: Model, example: Example, settings: Settings, rounds: int = 5) -> dict[str, float]:
+def speed_up(model: Model, own: Answered, regions: Regions, rounds: int = 5) -> dict[str, float]:
     """How many times faster exhaustive ablation is than the naive loop, side by side, medians; by way of hiding."""
-    picture = open_image(example.image)
-    inputs = model.inputs(picture, example.prompt)
-    trace = torch.tensor(written_trace(model, inputs, settings.max_new_tokens)[0], device=model.device)
-    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
-        model.hf.model(**inputs, use_cache=False)
-    assert capture.vision_features is not None
-    regions = regions_for([picture], capture.grids, capture.vision_features, settings.regions, settings.seed)
     hidden = hidden_patches(torch.eye(regions.count, dtype=torch.bool), regions.of_patch)
+    whole = continued(own.inputs, own.ids)
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
-        times["naive"].append(naive_ms(model, inputs, trace, 1) * (len(hidden) + 1))
+        times["naive"].append(naive_ms(model, whole) * (len(hidden) + 1))
         for way in METHODS:
             began = time.perf_counter()
-            ablate(model, inputs, trace, hidden, way)  # pyright: ignore[reportArgumentType]
+            ablate(model, own.inputs, own.ids, hidden, way)  # pyright: ignore[reportArgumentType]
             times[way].append(1000 * (time.perf_counter() - began))
     naive = float(np.median(times["naive"]))
     return {way: naive / float(np.median(times[way])) for way in METHODS}
@@ -189,9 +148,11 @@ def main(model_id: str, data: Path, limit: int, timed: int, out: Path) -> None:
     model, settings = load(model_id), Settings(max_new_tokens=256)
     values: Mapping[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for number, example in enumerate(islice(read_examples(data), limit)):
-        found = compare(model, example, settings)
+        own = answer(model, example, settings.max_new_tokens, settings.max_spans)
+        regions = regions_of(model, own.picture, own.inputs, settings.regions, settings.seed)
+        found = compare(model, example, own, regions, settings)
         if number < timed:
-            found |= {(way, "speed_up"): each for way, each in speed_up(model, example, settings).items()}
+            found |= {(way, "speed_up"): each for way, each in speed_up(model, own, regions).items()}
         for key, value in found.items():
             values[key][example.family].append(value)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,10 @@ import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from eyeline.estimator import Estimator
@@ -83,7 +85,7 @@ def _measures(
         yield "top_drop", str(count), lambda one, count=count: one.hidden[name][:, TOPS.index(count)].tolist()
     yield "deletion", "", lambda one: _area(one, one.hidden[name], torch.zeros(len(one.drops), 1))
     yield "insertion", "", lambda one: _area(one, one.shown[name], one.drops[:, one.rates == WHOLE])
-    yield "pointing", "", lambda one: _hits(one, one.effects[name])
+    yield "pointing", "", lambda one: hits(one.evidence, one.effects[name])
     for metric, read in COSTS.items():
         yield metric, "", lambda one, read=read: _known(read(one.costs[name], one.tokens))
 
@@ -98,12 +100,13 @@ def _area(one: Evaluated, curve: Tensor, begin: Tensor) -> list[float]:
     return metrics.area(torch.cat([begin, curve[:, : len(steps)]], dim=1), steps, regions).tolist()
 
 
-def _hits(one: Evaluated, effects: Tensor) -> list[float]:
-    hits = []
-    for each in one.evidence:
+def hits(evidence: Sequence[Mapping[str, Any]], effects: Float[Tensor, "span region"]) -> list[float]:
+    """Of each span that reads evidence, which `find_evidence` tells, whether its highest region is that."""
+    found = []
+    for each in evidence:
         parts = (torch.tensor(each[part]) for part in ("covers", "areas", "boxes"))
-        hits.append(float(metrics.pointing(effects[each["span"]][None], *parts)))
-    return hits
+        found.append(float(metrics.pointing(effects[each["span"]][None], *parts)))
+    return found
 
 
 def _by_family(

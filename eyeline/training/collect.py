@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 import eyeline
-from eyeline.ablation import Method, ablate, hidden_patches, read_trace
+from eyeline.ablation import Method, ablate, by_span, hidden_patches, read_trace
 from eyeline.attention import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import fingerprint
@@ -25,7 +26,7 @@ from eyeline.examples import Example
 from eyeline.features import KINDS, captured_features
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model
-from eyeline.regions import load_source, regions_for
+from eyeline.regions import Regions, load_source, regions_for
 from eyeline.spans import Segmenter, Span
 from eyeline.stream import rope_deltas_kept
 
@@ -81,36 +82,59 @@ def cut(model: Model, inputs: Inputs, trace: Sequence[int]) -> list[Span]:
     return [event for event in events if isinstance(event, Span)]
 
 
-def collect_one(model: Model, example: Example, settings: Settings) -> Collected:
-    """Generates, cuts, reads and ablates one example."""
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """One example with the model's own greedy trace."""
+
+    picture: Image.Image
+    inputs: Inputs
+    ids: Int[Tensor, " token"]  # on the model's device
+    spans: list[Span]
+
+
+def answer(model: Model, example: Example, max_new_tokens: int, max_spans: int) -> Answered:
+    """Generates and cuts; of more than `max_spans` spans so many are kept, spread evenly."""
     picture = open_image(example.image)
     inputs = model.inputs(picture, example.prompt)
-    ids, spans = written_trace(model, inputs, settings.max_new_tokens)
-    if len(spans) > settings.max_spans:
-        spans = [spans[int(at)] for at in torch.linspace(0, len(spans) - 1, settings.max_spans).tolist()]
-    trace = torch.tensor(ids, device=model.device)
+    ids, spans = written_trace(model, inputs, max_new_tokens)
+    if len(spans) > max_spans:
+        spans = [spans[int(at)] for at in torch.linspace(0, len(spans) - 1, max_spans).tolist()]
+    return Answered(picture, inputs, torch.tensor(ids, device=model.device), spans)
+
+
+def regions_of(
+    model: Model, picture: Image.Image, inputs: Inputs, source: str = "native", seed: int = 0
+) -> Regions:
+    """The regions of a prompt with one image, from a pass over the prompt alone."""
     with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
-        read_trace(model, inputs, trace)
+        model.hf.model(**inputs, use_cache=False)
+    assert capture.vision_features is not None
+    return regions_for([picture], capture.grids, capture.vision_features, source, seed)
+
+
+def collect_one(model: Model, example: Example, settings: Settings) -> Collected:
+    """Generates, cuts, reads and ablates one example."""
+    own = answer(model, example, settings.max_new_tokens, settings.max_spans)
+    with torch.inference_mode(), AttentionCapture(model, own.inputs) as capture:
+        read_trace(model, own.inputs, own.ids)
         assert capture.vision_features is not None
         found = regions_for(
-            [picture], capture.grids, capture.vision_features, settings.regions, settings.seed
+            [own.picture], capture.grids, capture.vision_features, settings.regions, settings.seed
         )
         labels = found.of_patch.to(model.device)
-        features = captured_features(model, capture, trace, spans, labels, found.count)
+        features = captured_features(model, capture, own.ids, own.spans, labels, found.count)
     subsets, rates = draw_subsets(found.count, settings, example.id)
-    drops = ablate(
-        model, inputs, trace, hidden_patches(subsets.to(model.device), labels), settings.method
-    ).drops
-    by_span = torch.stack([drops[:, span.start : span.end].sum(1) for span in spans])
+    hidden = hidden_patches(subsets.to(model.device), labels)
+    drops = ablate(model, own.inputs, own.ids, hidden, settings.method).drops
     return Collected(
         id=example.id,
         family=example.family,
-        answer=answer_of(model, ids),
-        spans=tuple(asdict(span) for span in spans),
+        answer=answer_of(model, own.ids.tolist()),
+        spans=tuple(asdict(span) for span in own.spans),
         features=features.cpu().clone(),
         subsets=subsets,
         rates=rates,
-        drops=by_span.float().cpu(),
+        drops=by_span(drops, own.spans).float().cpu(),
         labels=tuple(grid.tolist() for grid in found.labels),
     )
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from eyeline.ablation import Method, ablate, hidden_patches
+from eyeline.ablation import Method, ablate, by_span, hidden_patches
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
@@ -88,7 +88,7 @@ def span_drops(
 ) -> Float[Tensor, "span subset"]:
     """The fall in a span's log-prob with each subset of regions hidden, nats."""
     drops = ablate(model, inputs, trace_ids, hidden_patches(subsets, regions.of_patch), method).drops
-    return torch.stack([drops[:, span.start : span.end].sum(1) for span in spans])
+    return by_span(drops, spans)
 
 
 def fit_drops(
