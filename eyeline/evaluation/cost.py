@@ -6,12 +6,11 @@ nothing else runs they are the wall's, but for `stream` with its two threads. Al
 Eyeline's time includes finding them.
 """
 
-import csv
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import click
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from eyeline import stream as streaming
@@ -30,6 +28,7 @@ from eyeline.estimator import Estimator
 from eyeline.evaluation.baselines.hiding import fit_drops
 from eyeline.evaluation.baselines.lrp import attn_lrp
 from eyeline.evaluation.evaluate import choose_methods
+from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
 from eyeline.images import open_image
@@ -282,25 +281,13 @@ def _row(case: Case, name: str, found: dict[tuple[int, str], list[Timed]]) -> Ro
     )  # fmt: skip
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """The rows as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(Row.__dataclass_fields__)
-        for row in rows:
-            table.writerow(
-                "" if value is None else f"{value:.4g}" if isinstance(value, float) else value
-                for value in asdict(row).values()
-            )
-
-
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Milliseconds a token against the tokens of the trace, both logarithmic, as PNG."""
-    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+def draw(rows: Sequence[Row]) -> Any:
+    """Milliseconds a token against the tokens of the trace, both logarithmic."""
+    figure = new_figure(7.5, 4.6)
     axes = figure.add_subplot()
     for method in dict.fromkeys(row.method for row in rows if row.method != "stream"):
         mine = [row for row in rows if row.method == method]
-        colour = {"eyeline": "#b3402a", "generate": "#77736c"}.get(method, "#3b5b7a")
+        colour = {"eyeline": OURS, "generate": QUIET}.get(method, PLAIN)
         lengths, costs = [row.tokens for row in mine], [row.ms_per_token for row in mine]
         axes.plot(lengths, costs, "o--" if method == "generate" else "o-", color=colour, markersize=4)
         axes.annotate(
@@ -317,7 +304,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes.margins(x=0.05)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=160)
+    return figure
 
 
 @click.command()
@@ -344,8 +331,8 @@ def main(
     example = next(iter(read_examples(data)))
     rows = measure(model, example, lengths, rounds, positions, [estimator] if estimator else [])
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(rows, out)
-    draw(rows, out.with_suffix(".png"))
+    write_csv(Row, rows, out, ".4g")
+    write_png(draw(rows), out.with_suffix(".png"))
     click.echo(out.read_text())
 
 

@@ -4,11 +4,9 @@ Ranks need no calibration, so each fit is of a direction alone, and all scenes o
 The second collection is only ever scored on: heads are chosen, and the way to choose them, within the first.
 """
 
-import csv
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,9 @@ from torch import Tensor
 
 from eyeline.errors import DataError, EyelineError
 from eyeline.evaluation import metrics
+from eyeline.evaluation.results import OURS, PLAIN, new_figure, write_csv, write_png
 from eyeline.features import KINDS
 from eyeline.model import MODELS
-from eyeline.runs import write_files
 from eyeline.training.collect import Collected, read_collected, read_run
 from eyeline.training.fit import FEWEST_IMAGES, FitSettings, joint_features, learn_direction, pearson, split
 
@@ -32,7 +30,6 @@ DRAWS = 3  # of scenes at each size but the last
 FRACTIONS = (1, 0.5, 0.25, 0.1, 0.05, 0.02)  # of heads
 # To choose heads: the same LDS as the estimator's own settings, in a fraction of the time
 QUICK = FitSettings(steps=300, batch=64, rate=2e-2)
-OURS, PLAIN = "#b3402a", "#3b5b7a"
 SCORED = "LDS on test scenes, 95 % interval"
 
 Scores = Mapping[str, Sequence[float]]  # by family, the mean LDS of each image's spans
@@ -352,26 +349,6 @@ def count_layers(model: str, heads: int, given: int | None = None) -> int:
     return layers
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """The rows as CSV."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row.__dataclass_fields__)
-    for row in rows:
-        values = asdict(row).values()
-        writer.writerow(f"{value:.4f}" if isinstance(value, float) else value for value in values)
-    write_files({path: text.getvalue().encode()})
-
-
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure, in inches. Raises `EyelineError` where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise EyelineError("Figures need matplotlib: pip install 'eyeline[evaluate]'.") from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def draw_scenes(rows: Sequence[Row]) -> Any:
     """LDS against scenes."""
     figure = new_figure(6.4, 4.0)
@@ -506,11 +483,9 @@ def main(
             if name in experiments:
                 more = {"layers": layers} if name == "heads" else {}
                 found = EXPERIMENTS[name](fitted, tested, FitSettings(steps=steps), **more)
-                png = io.BytesIO()
-                FIGURES[name](found).savefig(png, format="png", dpi=150, metadata={"Software": None})
-                write_files({out.with_name(f"{out.stem}_{name}.png"): png.getvalue()})
+                write_png(FIGURES[name](found), out.with_name(f"{out.stem}_{name}.png"))
                 rows += found
-                write_rows(rows, out)
+                write_csv(Row, rows, out)
                 click.echo(f"{name}: {len(found)} settings", err=True)
     except EyelineError as error:
         raise click.ClickException(str(error)) from error

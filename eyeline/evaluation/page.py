@@ -1,6 +1,5 @@
-"""An evaluation's table for people: one HTML file with the methods side by side, and faithfulness against cost as a figure."""
+"""An evaluation for people: one HTML file with the methods side by side and three figures, each also a PNG beside it."""
 
-import io
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,11 +9,14 @@ import torch
 from jinja2 import Environment
 
 from eyeline.ablation import Method
-from eyeline.errors import EyelineError
-from eyeline.evaluation.evaluate import Chosen, read_evaluated
-from eyeline.evaluation.table import Row, table, write_table
+from eyeline.estimator import Estimator
+from eyeline.evaluation import metrics
+from eyeline.evaluation.evaluate import Chosen, Evaluated, read_evaluated
+from eyeline.evaluation.results import OURS, PLAIN, new_figure, svg, write_csv, write_png
+from eyeline.evaluation.table import Row, table
 from eyeline.model import Model
 from eyeline.runs import write_files
+from eyeline.training.collect import ALONE
 
 # Columns: metric, at, heading, whether high is good (None: neither), decimals
 COLUMNS = (
@@ -41,69 +43,135 @@ WAYS: dict[Method, str] = {
 }
 
 
+Means = Mapping[tuple[str, str, str], Row]  # by method, metric and what it is at
+
+
 def write_results(model: Model, chosen: Chosen, out: Path) -> None:
-    """Writes `table.csv` and `page.html` from what an evaluation's run holds."""
+    """Writes `table.csv`, `page.html` and its figures from what an evaluation's run holds.
+
+    Raises `EyelineError` where matplotlib is missing.
+    """
     images = read_evaluated(out)
     estimators = {name: each.to(torch.device("cpu")) for name, each in chosen.estimators.items()}
     rows = table(images, estimators)
-    write_table(rows, out / "table.csv")
+    write_csv(Row, rows, out / "table.csv")
+    means = {(row.method, row.metric, row.at): row for row in rows if row.family == "mean"}
+    methods = sorted({method for method, *_ in means}, key=lambda method: -means[method, "lds", "0.5"].value)
+    figures = {
+        "cost": faithfulness_against_cost(means, methods),
+        "families": by_family(rows, methods),
+        **({"effects": predicted_against_actual(images, estimators)} if estimators else {}),
+    }
+    for name, figure in figures.items():
+        write_png(figure, out / f"{name}.png")
     about = {
         "model": model.name, "images": len(images), "spans": sum(len(one.spans) for one in images),
         "hiding": WAYS[chosen.hide],
     }  # fmt: skip
-    write_page(rows, about, out / "page.html")
+    page = render(rows, means, methods, about, {name: svg(figure) for name, figure in figures.items()})
+    write_files({out / "page.html": page.encode()})
 
 
-def write_page(rows: Sequence[Row], about: Mapping[str, Any], path: Path) -> None:
-    """Writes the page; an earlier one is replaced or kept whole. Raises `EyelineError` where matplotlib is missing."""
-    means = {(row.method, row.metric, row.at): row for row in rows if row.family == "mean"}
-    methods = sorted({method for method, *_ in means}, key=lambda method: -means[method, "lds", "0.5"].value)
+def render(
+    rows: Sequence[Row],
+    means: Means,
+    methods: Sequence[str],
+    about: Mapping[str, Any],
+    figures: Mapping[str, str],
+) -> str:
+    """The page as HTML, the figures in it as SVG."""
     columns = [column for column in COLUMNS if any((method, *column[:2]) in means for method in methods)]
     best = {}
     for metric, at, _, high, _ in columns:
         values = [means[method, metric, at].value for method in methods if (method, metric, at) in means]
         best[metric, at] = max(values) if high else min(values)
-    families = sorted({row.family for row in rows if row.metric == "lds"} - {"mean"})
+    families = _families(rows)
     lds = {(row.method, row.family): row for row in rows if (row.metric, row.at) == ("lds", "0.5")}
     template = Environment(autoescape=True).from_string(
         files("eyeline").joinpath("evaluation", "page.html").read_text(encoding="utf-8")
     )
-    page = template.render(
+    return template.render(
         about=about, methods=methods, columns=columns, means=means, best=best, families=families, lds=lds,
-        figure=faithfulness_against_cost(means, methods), pairs=[row for row in rows if row.family == "all"],
+        figures=figures, pairs=[row for row in rows if row.family == "all"],
         left_out=[row for row in rows if row.metric == "spans_left_out" and row.at == "0.5"],
     )  # fmt: skip
-    write_files({path: page.encode()})
 
 
-def faithfulness_against_cost(means: Mapping[tuple[str, str, str], Row], methods: Sequence[str]) -> str:
-    """LDS at rate 0.5 with its interval against milliseconds a token, as SVG (figure 1a of arXiv 2604.16587)."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise EyelineError(
-            "The page of an evaluation needs matplotlib: pip install 'eyeline[evaluate]'."
-        ) from error
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+def _families(rows: Sequence[Row]) -> list[str]:
+    return sorted({row.family for row in rows if row.metric == "lds"} - {"mean"})
+
+
+def faithfulness_against_cost(means: Means, methods: Sequence[str]) -> Any:
+    """LDS at rate 0.5 with its interval against milliseconds a token (figure 1a of arXiv 2604.16587)."""
+    figure = new_figure(7.5, 4.2)
     axes = figure.add_subplot()
-    by_cost = sorted(methods, key=lambda method: means[method, "ms_per_token", ""].value)
-    for number, method in enumerate(by_cost):
+    axes.set(xscale="log", xlabel="milliseconds a token", ylabel="LDS", ylim=(-0.1, 1.0))
+    room, beside = 0.062, 1.0  # between names, which stand beside the axes in the order of LDS
+    for method in sorted(methods, key=lambda method: -means[method, "lds", "0.5"].value):
         score, cost = means[method, "lds", "0.5"], means[method, "ms_per_token", ""]
-        ours = method.startswith("eyeline")
-        assert score.low is not None
-        assert score.high is not None
-        error = [[score.value - score.low], [score.high - score.value]]
-        axes.errorbar(
-            cost.value, score.value, yerr=error, fmt="o", color="#b3402a" if ours else "#3b5b7a", capsize=2
-        )
-        left = number % 2  # in turn, so that neighbours do not write over each other
+        axes.errorbar(cost.value, score.value, yerr=_bar(score), fmt="o", color=_colour(method), capsize=2)
+        beside = min(beside - room, score.value)
         axes.annotate(
-            method, (cost.value, score.value), xytext=(-6, -8) if left else (6, 4), ha="right" if left else "left",
-            textcoords="offset points", fontsize=8,
+            method, (cost.value, score.value), xytext=(1.04, beside), textcoords=("axes fraction", "data"),
+            va="center", fontsize=8, color=_colour(method), annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": _colour(method), "linewidth": 0.4, "shrinkB": 4, "relpos": (0, 0.5)},
         )  # fmt: skip
-    axes.set(xscale="log", xlabel="milliseconds a token", ylabel="LDS")
-    axes.margins(x=0.15, y=0.1)
     axes.grid(alpha=0.3)
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    return svg.getvalue()[svg.getvalue().index("<svg") :]
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def by_family(rows: Sequence[Row], methods: Sequence[str]) -> Any:
+    """LDS and top-5 drop of every method in every family and in their mean, with intervals; methods by their LDS."""
+    families = [*_families(rows), "mean"]
+    shown = (("lds", "0.5", "LDS"), ("top_drop", "5", "top-5 drop, nats"))
+    figure = new_figure(1.9 + 1.5 * len(families), 1.4 + 0.4 * len(methods))
+    grid = figure.subplots(len(shown), len(families), sharex="row", sharey=True, squeeze=False)
+    for line, (metric, at, label) in zip(grid, shown, strict=True):
+        for axes, family in zip(line, families, strict=True):
+            for row in rows:
+                if (row.metric, row.at, row.family) == (metric, at, family):
+                    axes.errorbar(
+                        row.value, methods.index(row.method), xerr=_bar(row), fmt="o", markersize=3.5,
+                        color=_colour(row.method), capsize=1.5,
+                    )  # fmt: skip
+            axes.set_title(family if metric == "lds" else "", fontsize=9)
+            axes.grid(alpha=0.3)
+            axes.tick_params(labelsize=8)
+        line[0].set_yticks(range(len(methods)), methods)
+        line[0].set_ylim(len(methods) - 0.4, -0.6)
+        line[len(families) // 2].set_xlabel(label, fontsize=9)
+    return figure
+
+
+def predicted_against_actual(images: Sequence[Evaluated], estimators: Mapping[str, Estimator]) -> Any:
+    """What each region does to each span when hidden alone: measured, against estimated, with the estimator's intervals."""
+    figure = new_figure(0.8 + 3.9 * len(estimators), 4.2)
+    line = figure.subplots(1, len(estimators), sharex=True, sharey=True, squeeze=False)[0]
+    actual = torch.cat([one.drops[:, one.rates == ALONE].flatten() for one in images])
+    for axes, (name, estimator) in zip(line, estimators.items(), strict=True):
+        scores = torch.cat([one.effects[name].flatten() for one in images]).sort()
+        effects = estimator.effects(scores.values)
+        low, high = estimator.intervals(scores.values).T
+        ends = effects[[0, -1]]
+        axes.fill_between(effects, low, high, color=OURS, alpha=0.15, linewidth=0)
+        axes.plot(effects, actual[scores.indices], ".", color=PLAIN, markersize=2, alpha=0.4, rasterized=True)
+        axes.plot(ends, ends, color=OURS, linewidth=1)
+        axes.set_xscale("symlog", linthresh=0.1)
+        axes.set_yscale("symlog", linthresh=0.1)
+        r2 = metrics.r2_nats(effects, actual[scores.indices])
+        axes.set_title(f"{name}: R2 {r2:.2f}", fontsize=9)
+        axes.set_xlabel("estimated effect, nats")
+        axes.grid(alpha=0.3)
+    line[0].set_ylabel("measured effect, nats")
+    return figure
+
+
+def _bar(row: Row) -> list[list[float]]:
+    assert row.low is not None
+    assert row.high is not None
+    return [[row.value - row.low], [row.high - row.value]]
+
+
+def _colour(method: str) -> str:
+    return OURS if method.startswith("eyeline") else PLAIN

@@ -3,10 +3,8 @@
 Spans whose actual effects hardly vary count in no correlation, and are counted themselves.
 """
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -175,15 +173,3 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
         ("median_width_over_constant", float((high - low).median() / constant), pairs),
     ):
         yield Row(name, metric, "", "all", value, None, None, count)
-
-
-def write_table(rows: Sequence[Row], path: Path) -> None:
-    """The rows as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row.__dataclass_fields__)
-        for row in rows:
-            writer.writerow(
-                "" if value is None else f"{value:.4f}" if isinstance(value, float) else value
-                for value in asdict(row).values()
-            )

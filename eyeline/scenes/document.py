@@ -35,6 +35,7 @@ def form(rng: Random) -> tuple[Canvas, list[Question]]:
     lined = rng.random() < 0.4
     colour = rng.choice(("", "", *COLOURS))
     read: list[Sentence] = []
+    by_value: list[Sentence] = []
     for order, (field, value, y) in enumerate(
         zip(fields, values, _rows(canvas, len(fields), size, 8), strict=True), start=1
     ):
@@ -46,6 +47,7 @@ def form(rng: Random) -> tuple[Canvas, list[Question]]:
                 (left, y + size * 0.62, canvas.width - 10, y + size * 0.62), fill=(150, 150, 150), width=1
             )
         read.append((f"Line {order} says {field} {value}.", (label, box)))
+        by_value.append((f"Line {order} has {value} for {field}.", (label, box)))
     questions = []
     for at in rng.sample(range(len(fields)), 2):
         questions.append(
@@ -60,8 +62,8 @@ def form(rng: Random) -> tuple[Canvas, list[Question]]:
     questions.append(
         ask(
             f"Which field says {values[at]}?",
-            read,
-            f"The field with {values[at]} is {fields[at]}.",
+            by_value,
+            f"I see {values[at]} for {fields[at]}.",
             fields[at],
         )
     ) if values.count(values[at]) == 1 else None
@@ -83,10 +85,12 @@ def receipt(rng: Random) -> tuple[Canvas, list[Question]]:
         (left + right) // 2, ys[0], shop, round(size * 1.15), anchor="mm", colour=rng.choice(("", *COLOURS))
     )
     read: list[Sentence] = [(f"The receipt is from the {shop}.", (title,))]
+    by_price = read.copy()
     for order, (item, price, y) in enumerate(zip(items, prices, ys[1:], strict=False), start=1):
         word = canvas.text(left, y, item, size, order=order)
         number = canvas.text(right, y, str(price), size, order=order, anchor="rm")
         read.append((f"Line {order} says {item} {price}.", (word, number)))
+        by_price.append((f"Line {order} has {price} for {item}.", (word, number)))
     canvas.draw.line((left, ys[-1] - size * 0.75, right, ys[-1] - size * 0.75), fill=canvas.ink, width=2)
     word = canvas.text(left, ys[-1], "Total", size, order=len(items) + 1)
     number = canvas.text(right, ys[-1], str(total), size, order=len(items) + 1, anchor="rm")
@@ -97,8 +101,8 @@ def receipt(rng: Random) -> tuple[Canvas, list[Question]]:
         ask(f"What does the {items[at]} cost?", read, f"I see {items[at]} {prices[at]}.", prices[at]),
         ask(
             "Which item costs the most?",
-            read,
-            f"The highest number is {max(prices)}, that is {dearest}.",
+            by_price,
+            f"The highest number is {max(prices)} for {dearest}.",
             dearest,
         ),
         Question("Which total is printed?", (*read, last), str(total), prior=total != sum(prices)),
@@ -119,10 +123,12 @@ def table(rng: Random) -> tuple[Canvas, list[Question]]:
     ruled = rng.random() < 0.6
     heads = [canvas.text(x, ys[0], name, size, anchor="mm") for x, name in zip(xs, columns, strict=True)]
     read: list[Sentence] = [(f"The columns are {columns[0]} and {columns[1]}.", tuple(heads))]
+    column = rng.randrange(2)
+    by_value = read.copy()
     for order, (person, y) in enumerate(zip(people, ys[1:], strict=True), start=1):
         boxes: list[Box] = [canvas.text(left, y, person, size, order=order)]
-        for x, column in zip(xs, numbers, strict=True):
-            boxes.append(canvas.text(x, y, str(column[order - 1]), size, order=order, anchor="mm"))
+        for x, values in zip(xs, numbers, strict=True):
+            boxes.append(canvas.text(x, y, str(values[order - 1]), size, order=order, anchor="mm"))
         if ruled:
             canvas.draw.line(
                 (left, y - size * 0.8, canvas.width - 8, y - size * 0.8), fill=(140, 140, 140), width=1
@@ -133,6 +139,8 @@ def table(rng: Random) -> tuple[Canvas, list[Question]]:
                 (union(*boxes),),
             )
         )
+        value = numbers[column][order - 1]
+        by_value.append((f"Row {order} has {value} for {person}.", (union(boxes[0], boxes[1 + column]),)))
 
     def value_of(person: int, column: int) -> Question:
         what, value = columns[column], numbers[column][person]
@@ -140,14 +148,13 @@ def table(rng: Random) -> tuple[Canvas, list[Question]]:
         conclusion = f"I see {people[person]} with {row}, so the {what} is {value}."
         return ask(f"What is the {what} of {people[person]}?", read, conclusion, value)
 
-    column = rng.randrange(2)
     highest = max(numbers[column])
     top = people[numbers[column].index(highest)]
-    conclusion = f"The highest {columns[column]} is {highest}, that is {top}."
+    conclusion = f"The highest {columns[column]} is {highest} for {top}."
     return canvas, [
         value_of(rng.randrange(len(people)), column),
         value_of(rng.randrange(len(people)), 1 - column),
-        ask(f"Who has the highest {columns[column]}?", read, conclusion, top),
+        ask(f"Who has the highest {columns[column]}?", by_value, conclusion, top),
         Question("Who is in the first row?", (read[0], read[1]), people[0]),
     ]
 

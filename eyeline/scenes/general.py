@@ -1,5 +1,6 @@
 """General scenes: objects on a plain ground. Count, compare, where is, what is beside, which colour."""
 
+from itertools import accumulate
 from random import Random
 
 from eyeline.scenes.canvas import COLOURS, Box, Canvas
@@ -74,9 +75,14 @@ def scatter(rng: Random) -> tuple[Canvas, list[Question]]:
     questions = []
     for part, plural in ((0, "{} objects"), (1, "{}s")):
         value = rng.choice(names)[part]
-        matches = sum(pair[part] == value for pair in names)
+        matches = [int(pair[part] == value) for pair in names]
         what = plural.format(value) if value != "cross" else "crosses"
-        questions.append(ask(f"How many {what} are there?", read, f"I count {matches} {what}.", matches))
+        counted: list[Sentence] = [
+            (f"{text.removesuffix('.')}: {count}.", boxes)
+            for (text, boxes), count in zip(read, accumulate(matches), strict=True)
+        ]
+        total = sum(matches)
+        questions.append(ask(f"How many {what} are there?", counted, f"I count {total} {what}.", total))
     questions.append(
         Question(
             "Which object is the largest?",
@@ -133,25 +139,25 @@ def nine(rng: Random) -> tuple[Canvas, list[Question]]:
     cells = sorted(rng.sample([(row, col) for row in range(3) for col in range(3)], count))
     names = _objects(rng, count)
     boxes = _place(canvas, cells, 3, 3, names, [rng.uniform(0.55, 0.85) for _ in names])
-    read = [
-        (f"At the {ROWS[row]} {COLUMNS[col]} is {_article(pair[0])} {_name(pair)}.", (box,))
-        for (row, col), pair, box in zip(cells, names, boxes, strict=True)
+    places = [f"{ROWS[row]} {COLUMNS[col]}" for row, col in cells]
+    by_place: list[Sentence] = [
+        (f"At the {place} is {_article(pair[0])} {_name(pair)}.", (box,))
+        for place, pair, box in zip(places, names, boxes, strict=True)
+    ]
+    by_name: list[Sentence] = [
+        (f"The {_name(pair)} is {place}.", (box,))
+        for place, pair, box in zip(places, names, boxes, strict=True)
     ]
     questions = []
     for at in rng.sample(range(count), min(count, 2)):
-        place = f"{ROWS[cells[at][0]]} {COLUMNS[cells[at][1]]}"
-        questions.append(
-            ask(
-                f"Where is the {_name(names[at])}?", read, f"The {_name(names[at])} is at the {place}.", place
-            )
-        )
+        name, place = _name(names[at]), places[at]
+        questions.append(ask(f"Where is the {name}?", by_name, f"The {name} is {place}.", place))
     at = rng.randrange(count)
-    place = f"{ROWS[cells[at][0]]} {COLUMNS[cells[at][1]]}"
     questions.append(
         ask(
-            f"What is at the {place}?",
-            read,
-            f"At the {place} is {_article(names[at][0])} {_name(names[at])}.",
+            f"What is at the {places[at]}?",
+            by_place,
+            f"At the {places[at]} is {_article(names[at][0])} {_name(names[at])}.",
             _name(names[at]),
         )
     )
@@ -184,7 +190,7 @@ def fruit(rng: Random) -> tuple[Canvas, list[Question]]:
             ask(
                 f"What is {names[at][0]}?",
                 read,
-                f"The {names[at][0]} one is the {names[at][1]}.",
+                f"I see {_article(names[at][0])} {names[at][0]} {names[at][1]}.",
                 names[at][1],
             )
         )

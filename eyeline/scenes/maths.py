@@ -202,9 +202,12 @@ def _chart_questions(rng: Random, kind: str) -> tuple[Canvas, list[Question]]:
     canvas = Canvas(rng, grids=((8, 8), (8, 8), (9, 8), (10, 8), (12, 7), (10, 10), (12, 9)))
     labels, values, boxes, _ = chart(canvas, kind)
     noun = "Bar" if kind == "bar" else "Point"
-    read: list[Sentence] = [
-        (f"{noun} {order} is {label} with {value}.", (box,))
-        for order, (label, value, box) in enumerate(zip(labels, values, boxes, strict=True), start=1)
+    points = list(enumerate(zip(labels, values, boxes, strict=True), start=1))
+    by_label: list[Sentence] = [
+        (f"{noun} {order} is {label} with {value}.", (box,)) for order, (label, value, box) in points
+    ]
+    by_value: list[Sentence] = [
+        (f"{noun} {order} has {value} for {label}.", (box,)) for order, (label, value, box) in points
     ]
     highest, lowest = labels[values.index(max(values))], labels[values.index(min(values))]
     one, two = rng.sample(range(len(labels)), 2)
@@ -214,12 +217,12 @@ def _chart_questions(rng: Random, kind: str) -> tuple[Canvas, list[Question]]:
     at = rng.randrange(len(labels))
     word = "tallest" if kind == "bar" else "highest"
     return canvas, [
-        ask(f"Which {noun.lower()} is the {word}?", read, f"The {word} has {max(values)}, that is {highest}.", highest),
-        ask(f"Which {noun.lower()} is the lowest?", read, f"The lowest has {min(values)}, that is {lowest}.", lowest),
-        ask(f"What is the value of {labels[at]}?", read, f"I see {labels[at]} with {values[at]}.", values[at]),
+        ask(f"Which {noun.lower()} is the {word}?", by_value, f"The {word} has {max(values)} for {highest}.", highest),
+        ask(f"Which {noun.lower()} is the lowest?", by_value, f"The lowest has {min(values)} for {lowest}.", lowest),
+        ask(f"What is the value of {labels[at]}?", by_label, f"I see {labels[at]} with {values[at]}.", values[at]),
         ask(
             f"How much more is {labels[one]} than {labels[two]}?",
-            read,
+            by_label,
             (
                 f"I see {labels[one]} with {values[one]} and {labels[two]} with {values[two]}.",
                 f"{values[one]} minus {values[two]} is {gap}.",

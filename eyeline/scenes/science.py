@@ -39,21 +39,23 @@ def chain(rng: Random) -> tuple[Canvas, list[Question]]:
                 (left - 6, top - 6, right + 6, bottom + 6), radius=6, outline=canvas.ink, width=2
             )
     arrows: list[Box] = []
+    direction = ("left" if backwards else "right") if across else "up" if backwards else "down"
     for one, two in pairwise(boxes):
         if across:
             begin, end = min(one[2], two[2]) + 8, max(one[0], two[0]) - 8
             middle, half = (one[1] + one[3] + two[1] + two[3]) // 4, 9
             box = (begin, middle - half, max(begin + 10, end), middle + half)
-            name = "left" if backwards else "right"
         else:
             begin, end = min(one[3], two[3]) + 9, max(one[1], two[1]) - 9
             middle, half = (one[0] + one[2] + two[0] + two[2]) // 4, 10
             box = (middle - half, begin, middle + half, max(begin + 10, end))
-            name = "up" if backwards else "down"
-        arrows.append(canvas.mark(name, box))
+        arrows.append(canvas.mark(direction, box))
     read: list[Sentence] = [
-        (f"Step {order} is the {name}.", (box, *arrows[order - 2 : order - 1]))
-        for order, (name, box) in enumerate(zip(names, boxes, strict=True), start=1)
+        (f"The arrows point {direction}.", tuple(arrows)),
+        *(
+            (f"Step {order} is the {name}.", (box,))
+            for order, (name, box) in enumerate(zip(names, boxes, strict=True), start=1)
+        ),
     ]
     at = rng.randrange(count - 1)
     here, there = names[at], names[at + 1]
@@ -167,26 +169,29 @@ def circuit(rng: Random) -> tuple[Canvas, list[Question]]:
         canvas.mark(name, box, order=order)
         read.append((f"At the {where} is a {name}.", (box,)))
         if name == "cell":
-            across = side // 2
+            half = side // 2
             inward = {
-                "top": (x, y + across + size, "mm"),
-                "bottom": (x, y - across - size, "mm"),
-                "left": (x + across + 6, y + 2, "lm"),
-                "right": (x - across - 6, y + 2, "rm"),
+                "top": (x, y + half + size, "mm"),
+                "bottom": (x, y - half - size, "mm"),
+                "left": (x + half + 6, y + 2, "lm"),
+                "right": (x - half - 6, y + 2, "rm"),
             }[where]
             volts_box = canvas.text(*inward[:2], f"{volts} V", size, order=5, anchor=inward[2])
     assert volts_box is not None
     at = rng.randrange(4)
-    other = (at + 2) % 4
-    part, side_name, opposite = parts[at], SIDES[at], parts[other]
-    turn = (
-        f"The {part} is at the {side_name}, opposite is the {SIDES[other]}.",
-        f"At the {SIDES[other]} is a {opposite}.",
-    )
+    part, side_name, opposite = parts[at], SIDES[at], parts[at - 2]
+    by_part: list[Sentence] = [
+        (f"The {name} is the {where} part.", boxes)
+        for name, where, (_, boxes) in zip(parts, SIDES, read, strict=True)
+    ]
+    across: list[Sentence] = [
+        (f"The {parts[one]} faces the {parts[one - 2]}.", (*read[one][1], *read[one - 2][1]))
+        for one in range(4)
+    ]
     volts_read: Sentence = (f"The cell has {volts} volts.", (volts_box,))
     return canvas, [
-        ask(f"Which part is opposite the {part}?", read, turn, opposite),
-        ask(f"Where is the {part}?", read, f"The {part} is at the {side_name}.", side_name),
+        ask(f"Which part is opposite the {part}?", across, f"The {part} faces the {opposite}.", opposite),
+        ask(f"Where is the {part}?", by_part, f"The {part} is the {side_name} part.", side_name),
         ask(f"Which part is at the {side_name}?", read, f"At the {side_name} is a {part}.", part),
         Question("How many volts has the cell?", (*read, volts_read), str(volts)),
     ]

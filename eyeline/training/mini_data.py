@@ -21,6 +21,7 @@ from eyeline.scenes.question import Question, Sentence
 
 PATCH = 16
 SAID = (*WORDS, *COLOURS, *SYMBOLS)
+DRAWN = (*FAMILIES, "general")  # finding one object after another is the hardest to learn
 PRACTISED = (*FAMILIES, "math")  # numbers take more practice
 CONCLUSION_WEIGHT = 3.0  # of tokens that follow from what was read, against 1 for the reading itself
 CHARS = {char: index for index, char in enumerate(sorted({*"".join(WORDS), *"0123456789+-x=:.V"}), start=1)}
@@ -135,6 +136,11 @@ def ask(question: Question, tokenizer) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
+def asked(scene: Scene, questions: int) -> tuple[Question, ...]:
+    """The scene's first questions; only the first of them may ask to be told at length."""
+    return (*scene.questions[:1], *scene.plain[1:questions])
+
+
 def pack(scene: Scene, tokenizer, questions: int) -> tuple[list[int], np.ndarray, list[int], list[float]]:
     """Token ids, positions (3, token), segments and weights of one image with its first questions."""
     rows, cols = scene.canvas.height // CELL, scene.canvas.width // CELL
@@ -153,13 +159,13 @@ def pack(scene: Scene, tokenizer, questions: int) -> tuple[list[int], np.ndarray
     positions = [np.tile(np.arange(start), (3, 1)), grid, np.full((3, 1), after)]
     segments = [0] * len(ids)
     weights = [0.0] * len(ids)
-    for number, question in enumerate(scene.questions[:questions], start=1):
-        asked = ask(question, tokenizer)
+    for number, question in enumerate(asked(scene, questions), start=1):
+        opening = ask(question, tokenizer)
         told, in_sight, _ = weigh(question, tokenizer)
-        ids += asked + told
-        positions.append(np.tile(after + 1 + np.arange(len(asked) + len(told)), (3, 1)))
-        segments += [number] * (len(asked) + len(told))
-        weights += [0.0] * len(asked) + in_sight
+        ids += opening + told
+        positions.append(np.tile(after + 1 + np.arange(len(opening) + len(told)), (3, 1)))
+        segments += [number] * (len(opening) + len(told))
+        weights += [0.0] * len(opening) + in_sight
     return ids, np.concatenate(positions, axis=1), segments, weights
 
 
@@ -226,15 +232,19 @@ def rehearse(questions: Sequence[Question], tokenizer) -> Row:
     return ids, weights
 
 
-# How scenes read two things that belong together, and how they take one back from the other; what is in brackets is asked.
+# How scenes read things that belong together, and how one is found again by what stood before it; asked is what is in brackets.
 LOOKUPS = (
-    ("Bar {i} is {a} with {b}.", "I see {a} with [{b}].", "The highest has {b}, that is [{a}]."),
-    ("Point {i} is {a} with {b}.", "I see {a} with [{b}].", "The lowest has {b}, that is [{a}]."),
-    ("Line {i} says {a} {b}.", "I see {a} [{b}].", "The field with {b} is [{a}]."),
-    ("Line {i} says {a} {b}.", "The {a} is [{b}].", "The highest number is {b}, that is [{a}]."),
-    ("Row {i} is {a} with {b}.", "I see {a} with [{b}].", "The highest is {b}, that is [{a}]."),
+    ("Bar {i} is {a} with {b}.", "I see {a} with [{b}]."),
+    ("Bar {i} has {b} for {a}.", "The tallest has {b} for [{a}]."),
+    ("Point {i} has {b} for {a}.", "The lowest has {b} for [{a}]."),
+    ("Line {i} says {a} {b}.", "I see {a} [{b}].", "The {a} is [{b}]."),
+    ("Line {i} has {b} for {a}.", "I see {b} for [{a}]."),
+    ("Row {i} has {b} for {a}.", "The highest is {b} for [{a}]."),
     ("Object {i} is a {a} {b}.", "The {a} {b} is object [{i}].", "Object {i} is a [{a} {b}]."),
-    ("At the {a} is a {b}.", "The {b} is at the [{a}].", "At the {a} is a [{b}]."),
+    ("The {a} {b} is {c}.", "The {a} {b} is [{c}]."),
+    ("At the {a} is a {b}.", "At the {a} is a [{b}]."),
+    ("The {a} is the {b} part.", "The {a} is the [{b}] part."),
+    ("The {a} faces the {b}.", "The {a} faces the [{b}]."),
     ("Step {i} is the {a}.", "The {a} is step [{i}].", "Step {i} is the [{a}]."),
 )
 
@@ -258,7 +268,7 @@ def drill(rng: Random) -> str:
         return " ".join(sums)
     reading, *questions = rng.choice(LOOKUPS)
     count = rng.randint(3, 8)
-    if "{a} {b} is" in questions[0]:  # names of two words, which repeat
+    if "The {a} {b} is" in questions[0]:  # names of two words, which repeat
         count = min(count, 6)
         seconds = rng.sample(SAID, 3)
         names = [(one, two) for one in rng.sample(SAID, 3) for two in seconds]
@@ -266,7 +276,11 @@ def drill(rng: Random) -> str:
     else:
         seconds = rng.sample(SAID, count) if rng.random() < 0.4 else rng.sample(range(1, 99), count)
         pairs = list(zip(rng.sample(SAID, count), seconds, strict=True))
-    known = [{"i": i, "a": a, "b": b} for i, (a, b) in enumerate(pairs, start=1)]
+    third = rng.sample(SAID, count)
+    known = [
+        {"i": i, "a": a, "b": b, "c": c}
+        for i, ((a, b), c) in enumerate(zip(pairs, third, strict=True), start=1)
+    ]
     asked = [question.format(**each) for each in known for question in questions]
     return " ".join([*(reading.format(**each) for each in known), *rng.sample(asked, len(asked))])
 
@@ -326,8 +340,14 @@ def soup(seed: int) -> Scene:
     return Scene("soup", "soup", canvas, (), ())
 
 
+def _length(scene: Scene, questions: int) -> float:
+    """About how many tokens the scene's sequence has."""
+    said = sum(len(each.prompt) + len(each.trace) + len(each.answer) for each in asked(scene, questions))
+    return scene.canvas.width * scene.canvas.height / CELL**2 + said / 4
+
+
 class Batches:
-    """Endless batches from seed `first` on, every `step`-th pool of them; scenes of like size share a batch.
+    """Endless batches from seed `first` on, every `step`-th pool of them; scenes of like length share a batch.
 
     Without questions, two scenes in three are soup.
     """
@@ -343,7 +363,7 @@ class Batches:
     def scene(self, number: int) -> Scene:
         if not self.questions and number % 3:
             return soup(number)
-        family, seed = list(FAMILIES)[number % 5], number // 5 % 7_000_000
+        family, seed = DRAWN[number % len(DRAWN)], number // len(DRAWN) % 6_500_000
         return draw(family, seed, wild=self.wild)
 
     def exercises(self, number: int) -> Practice | None:
@@ -363,9 +383,9 @@ class Batches:
         at = self.first + self.index * pool
         while True:
             scenes = [(self.scene(number), number) for number in range(at, at + pool)]
-            scenes.sort(key=lambda each: each[0].canvas.width * each[0].canvas.height)
+            scenes.sort(key=lambda each: _length(each[0], self.questions))
             groups = [scenes[start : start + self.size] for start in range(0, pool, self.size)]
-            groups.sort(key=lambda group: group[0][0].canvas.background)  # any order but by size
+            groups.sort(key=lambda group: group[0][0].canvas.background)  # any order but by length
             for group in groups:
                 scenes = [scene for scene, _ in group]
                 yield collate(scenes, self.tokenizer, self.questions, self.exercises(group[0][1]))

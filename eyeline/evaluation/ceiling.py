@@ -1,0 +1,196 @@
+"""How far can effects of regions go at all? Regressions on many measured subsets, against the estimator and exhaustive ablation.
+
+A span's random subsets are predicted from other random subsets of the same span: linearly, as ContextCite does (arXiv
+2409.00729), at several numbers of them; and with every pair of regions as well. With enough subsets the linear one is the
+best that any sum of regions' effects can do, and the other what interactions of two would add.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, islice
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from eyeline.errors import EyelineError
+from eyeline.estimator import Estimator
+from eyeline.evaluation import metrics
+from eyeline.evaluation.baselines.estimator import estimated
+from eyeline.evaluation.baselines.hiding import fit_drops, span_drops
+from eyeline.evaluation.evaluate import Settings, choose_methods
+from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png
+from eyeline.examples import Example, read_examples
+from eyeline.model import Model, load
+from eyeline.regions import Regions
+from eyeline.training.collect import ALONE, Answered, answer, draw_subsets, regions_of
+
+COUNTS = (32, 64, 128, 256, 512, 1024)  # subsets that a regression is given
+CEILING = 512  # of them for the ceiling
+PENALTIES = np.logspace(-2, 4, 13)  # of ridge, chosen by leave-one-out
+RATE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to predict, in the mean over spans, then images, then families, with a 95 % interval over images."""
+
+    predictor: str
+    forward_passes: int | None  # a trace; None where it is one for each region, or none at all
+    metric: str
+    value: float
+    low: float
+    high: float
+    images: int
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One image's spans with their drops: the subsets that are scored, and those that regressions are given."""
+
+    family: str
+    effects: Mapping[str, Float[Tensor, "span region"]]  # of the estimator, and of exhaustive ablation
+    lengths: Int[Tensor, " span"]  # tokens
+    scored: Bool[Tensor, "subset region"]
+    scored_drops: Float[Tensor, "span subset"]
+    given: Bool[Tensor, "given region"]
+    given_drops: Float[Tensor, "span given"]
+
+
+def measure(model: Model, example: Example, estimator: Estimator, settings: Settings) -> Measured | None:
+    """Generates, and hides all subsets. None where no span's effects vary."""
+    own = answer(model, example, settings.max_new_tokens, settings.max_spans)
+    regions = regions_of(model, own.picture, own.inputs, settings.regions, settings.seed)
+    scored, rates = draw_subsets(regions.count, settings, example.id)
+    others = replace(settings, seed=settings.seed + 1, subsets=max(COUNTS))
+    given = draw_subsets(regions.count, others, example.id)[0][: max(COUNTS)]
+    drops = _drops(model, own, regions, torch.cat([scored, given]), settings)
+    effects = {
+        "estimator": estimated(estimator)(model, own.inputs, own.ids, own.spans, regions).float().cpu(),
+        "exhaustive": drops[:, : len(scored)][:, rates == ALONE],
+    }
+    random = torch.isclose(rates, torch.tensor(RATE))
+    kept = metrics.varies(drops[:, : len(scored)][:, random])
+    if not kept.any():
+        return None
+    lengths = torch.tensor([span.end - span.start for span in own.spans])
+    return Measured(
+        example.family, {name: values[kept] for name, values in effects.items()}, lengths[kept],
+        scored[random], drops[kept, : len(scored)][:, random], given, drops[kept, len(scored) :],
+    )  # fmt: skip
+
+
+def _drops(
+    model: Model, own: Answered, regions: Regions, subsets: Bool[Tensor, "subset region"], settings: Settings
+) -> Float[Tensor, "span subset"]:
+    return span_drops(model, own.inputs, own.ids, own.spans, regions, subsets, settings.method).float().cpu()
+
+
+def predictions(one: Measured) -> dict[tuple[str, int | None], Float[Tensor, "span subset"]]:
+    """What each way predicts for the scored subsets, up to a constant of each span; by name and forward passes."""
+    told: dict[tuple[str, int | None], Tensor] = {
+        (name, None): metrics.joint(effects, one.scored) for name, effects in one.effects.items()
+    }
+    for count in COUNTS:
+        effects = fit_drops(one.given[:count], one.given_drops[:, :count], one.lengths)
+        told["contextcite", count] = metrics.joint(effects, one.scored)
+    for name, features in (("linear", torch.Tensor.float), ("pairwise", with_pairs)):
+        told[f"ceiling, {name}", CEILING] = ridge(
+            features(one.given[:CEILING]), one.given_drops[:, :CEILING], features(one.scored)
+        )
+    return told
+
+
+def with_pairs(subsets: Bool[Tensor, "subset region"]) -> Float[Tensor, "subset feature"]:
+    """Whether each region, and each two of them, are hidden."""
+    pairs = torch.tensor(list(combinations(range(subsets.shape[1]), 2)), dtype=torch.long).view(-1, 2)
+    return torch.cat([subsets, subsets[:, pairs].all(2)], dim=1).float()
+
+
+def ridge(
+    inputs: Float[Tensor, "given feature"], targets: Float[Tensor, "span given"], asked: Float[Tensor, "subset feature"]
+) -> Float[Tensor, "span subset"]:  # fmt: skip
+    """Ridge regression of each span's drops, its strength by leave-one-out."""
+    from sklearn.linear_model import RidgeCV
+
+    told = [
+        RidgeCV(alphas=PENALTIES).fit(inputs.numpy(), target).predict(asked.numpy())
+        for target in targets.double().numpy()
+    ]
+    return torch.from_numpy(np.stack(told)).float()
+
+
+def score(images: Sequence[Measured]) -> list[Row]:
+    """LDS and R2 of every way, on the same spans."""
+    values: dict[tuple[str, int | None, str], dict[str, list[float]]] = {}
+    for one in images:
+        for (name, passes), told in predictions(one).items():
+            for metric, of_spans in (
+                ("lds", metrics.spearman(told, one.scored_drops)),
+                ("r2_span", metrics.pearson(told, one.scored_drops).square()),
+            ):
+                families = values.setdefault((name, passes, metric), {})
+                families.setdefault(one.family, []).append(float(of_spans.mean()))
+    return [
+        Row(name, passes, metric, *metrics.bootstrap(families), sum(map(len, families.values())))
+        for (name, passes, metric), families in values.items()
+    ]
+
+
+def draw(rows: Sequence[Row]) -> Any:
+    """LDS against the forward passes that a regression is given, with the others as lines."""
+    figure = new_figure(6.8, 4.2)
+    axes = figure.add_subplot()
+    lds = {(row.predictor, row.forward_passes): row for row in rows if row.metric == "lds"}
+    mine = [row for (name, _), row in lds.items() if name == "contextcite"]
+    bars = [[row.value - row.low for row in mine], [row.high - row.value for row in mine]]
+    counts = [row.forward_passes for row in mine]
+    axes.errorbar(counts, [row.value for row in mine], yerr=bars, fmt="o-", color=PLAIN, capsize=2)
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
+    colours = {"estimator": OURS, "exhaustive": PLAIN}
+    names = {"estimator": "Eyeline", "exhaustive": "exhaustive ablation"}
+    for (name, _), row in lds.items():
+        if name != "contextcite":
+            axes.axhline(row.value, color=colours.get(name, QUIET), linestyle="--", linewidth=1)
+            axes.annotate(
+                names.get(name, name), (1.01, row.value), xycoords=("axes fraction", "data"), va="center",
+                fontsize=8, color=colours.get(name, QUIET), annotation_clip=False,
+            )  # fmt: skip
+    axes.set(xlabel="forward passes of ContextCite-style regression", ylabel="LDS, 95 % interval")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+@click.command()
+@click.option("--model", "model_id", default="mini", show_default=True)
+@click.option("--estimator", default=None, help="Folder of an estimator.  [default: the model's own]")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data folder.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Examples.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write; a PNG beside it.")
+def main(model_id: str, estimator: str | None, data: Path, limit: int, out: Path) -> None:
+    """Measure the ceiling of sums of regions' effects, and what a regression needs to reach the estimator."""
+    try:
+        new_figure(1.0, 1.0)  # a missing matplotlib is told before the work
+        model = load(model_id)
+        chosen = choose_methods(model, ["eyeline"], [estimator] if estimator else [])
+        settings = Settings(method=chosen.hide, rates=(RATE,))
+        first = next(iter(chosen.estimators.values()))
+        examples = islice(read_examples(data), limit)
+        images = [one for one in (measure(model, each, first, settings) for each in examples) if one]
+        rows = score(images)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(Row, rows, out)
+        write_png(draw(rows), out.with_suffix(".png"))
+    except EyelineError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
