@@ -81,11 +81,13 @@ class _Joined(click.ParamType):
 
 
 class _Source(click.Choice):
-    """A source of regions that cuts any image; dinov3 may name its model."""
+    """A source of regions that cuts any image; dinov3 may name its model, the others how many regions."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        source, _, model = value.partition(":")
-        return value if source == "dinov3" and model else super().convert(value, param, ctx)
+        source, _, more = value.partition(":")
+        if more and source != "dinov3" and not (more.isascii() and more.isdecimal() and int(more) > 1):
+            self.fail(f"{more!r} is no number of regions from 2 on, as in native:32.", param, ctx)
+        return value if more and source in self.choices else super().convert(value, param, ctx)
 
 
 class _Seeds(click.ParamType):
@@ -134,8 +136,22 @@ REGIONS = click.option(
     multiple=True,
     default=("native",),
     show_default=True,
-    help=f"{', '.join(SOURCES)}, dinov3:MODEL (a folder, or an id on the Hub), or a file: a label map (.png, "
-    ".npy) or boxes in pixels (.json). Once for all images, or once for each.",
+    help=f"{', '.join(SOURCES)}, NAME:K for K regions, dinov3:MODEL (a folder, or an id on the Hub), or a file: a label "
+    "map (.png, .npy) or boxes in pixels (.json). Once for all images, or once for each.",
+)
+DATA = click.option("--data", type=PATH, required=True, help="Data folder with examples.jsonl.")
+SOURCE = click.option(
+    "--regions",
+    type=_Source(SOURCES),
+    default="native",
+    show_default=True,
+    help="How images are cut; native:32 and the like for 32 regions, dinov3:MODEL for a folder or an id on the Hub.",
+)
+LENGTH = click.option(
+    "--max-new-tokens", type=TOKENS, default=512, show_default=True, help="Tokens of a trace, at most."
+)
+LIMIT = click.option(
+    "--limit", type=click.IntRange(1), show_default="all", help="Only the first so many examples."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, nothing else there.")
 SAVE = click.option("--save", type=PATH, show_default="not saved", help="Folder to save the run in.")
@@ -306,7 +322,7 @@ def scenes(families, seeds, wild, pairs, out) -> None:
 
 @main.command()
 @MODEL
-@click.option("--data", type=PATH, required=True, help="Data folder with examples.jsonl.")
+@DATA
 @click.option("--out", type=PATH, required=True, help="Folder of the collection; goes on where it holds one.")
 @click.option(
     "--method",
@@ -315,13 +331,7 @@ def scenes(families, seeds, wild, pairs, out) -> None:
     show_default=True,
     help="How a region is hidden.",
 )
-@click.option(
-    "--regions",
-    type=_Source(SOURCES),
-    default="native",
-    show_default=True,
-    help="How images are cut; also dinov3:MODEL, a folder or an id on the Hub.",
-)
+@SOURCE
 @click.option(
     "--rates",
     type=_Joined(_Real(0, 1, min_open=True, max_open=True)),
@@ -332,13 +342,11 @@ def scenes(families, seeds, wild, pairs, out) -> None:
 @click.option(
     "--subsets", type=click.IntRange(2), default=32, show_default=True, help="Random subsets at each rate."
 )
-@click.option(
-    "--max-new-tokens", type=TOKENS, default=512, show_default=True, help="Tokens of a trace, at most."
-)
+@LENGTH
 @click.option(
     "--seed", type=SEED, default=0, show_default=True, help="Number that the random subsets depend on."
 )
-@click.option("--limit", type=click.IntRange(1), show_default="all", help="Only the first so many examples.")
+@LIMIT
 def collect(model_id, data, out, limit, rates, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from itertools import islice
@@ -387,7 +395,7 @@ def fit(run, out, kinds, name) -> None:
     show_default="the one in the model's folder",
     help="Folder of a fitted estimator, or its id on the Hub. Repeatable.",
 )
-@click.option("--data", type=PATH, required=True, help="Data folder with examples.jsonl.")
+@DATA
 @click.option(
     "--out",
     type=PATH,
@@ -404,22 +412,14 @@ def fit(run, out, kinds, name) -> None:
     "--hide",
     type=click.Choice(WAYS),
     show_default="as the first estimator's card says",
-    help="What of a region is hidden.",
+    help="How a region is hidden.",
 )
-@click.option(
-    "--regions",
-    type=_Source(SOURCES),
-    default="native",
-    show_default=True,
-    help="How images are cut; also dinov3:MODEL, a folder or an id on the Hub.",
-)
-@click.option(
-    "--max-new-tokens", type=TOKENS, default=512, show_default=True, help="Tokens of a trace, at most."
-)
+@SOURCE
+@LENGTH
 @click.option(
     "--seed", type=SEED, default=1, show_default=True, help="Number that the random subsets depend on."
 )
-@click.option("--limit", type=click.IntRange(1), show_default="all", help="Only the first so many examples.")
+@LIMIT
 def evaluate(model_id, estimators, data, out, methods, hide, limit, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
     from itertools import islice

@@ -45,7 +45,7 @@ def with_surroundings(
 ) -> Fill:
     """What lies around, smoothly continued: pull-push over halved sizes (Gortler et al. 1996, "The Lumigraph").
 
-    Nothing of what is hidden enters; where a whole image is hidden, mid-grey.
+    Nothing of what is hidden enters; where a whole image is hidden, what the processor makes 0: its mean colour.
     """
     pictures = _pictures(model, pixels, images)
 

@@ -24,6 +24,7 @@ from eyeline.errors import ImageError, RegionError, UnsupportedModelError
 from eyeline.images import MAX_PIXELS, decode
 
 FEWEST, MOST = 16, 128  # regions of one image (arXiv 2604.16587)
+FEWEST_ASKED = 2  # by a user who names a number; at most one a cell are made
 MAX_COMPONENTS = 32  # principal components that regions are clustered in
 MAX_SHAPE_ERROR = 0.1  # a label map's proportions may differ this much from the image's
 DINOV3 = "facebook/dinov3-vitl16-pretrain-lvd1689m"  # the paper's
@@ -61,9 +62,9 @@ def regions_for(
 ) -> Regions:
     """The regions of a prompt's images, in the order of the prompt.
 
-    `features` are the vision tower's, one row for each cell. `source` is a name in `SOURCES`, `dinov3:` and a
-    model, or the path of a label map (.png, .npy) or boxes (.json); one for all images, or one for each. Raises
-    `RegionError`.
+    `features` are the vision tower's, one row for each cell. `source` is a name in `SOURCES`, alone or with a number
+    of regions for each image (`native:32`), `dinov3:` and a model, or the path of a label map (.png, .npy) or boxes
+    (.json); one for all images, or one for each. Raises `RegionError`.
     """
     labels, count = [], 0
     for image, grid, vision, name in zip(images, grids, features, _for_each(images, source), strict=True):
@@ -107,12 +108,15 @@ def _for_each(
 
 def _named(name: str | Path) -> Callable[..., Tensor] | None:
     """The function of a named source; None for a file."""
-    source, colon, model = str(name).partition(":")
+    source, colon, more = str(name).partition(":")
     if source not in SOURCES or isinstance(name, Path):
         return None
     if not colon:
         return SOURCES[source]
-    return functools.partial(SOURCES[source], model=model) if source in TAKES_MODEL and model else None
+    if source in TAKES_MODEL:
+        return functools.partial(SOURCES[source], model=more) if more else None
+    fits = more.isascii() and more.isdecimal() and int(more) >= FEWEST_ASKED
+    return functools.partial(SOURCES[source], count=int(more)) if fits else None
 
 
 def _drawn(name: str | Path) -> Callable[..., Tensor]:
@@ -120,8 +124,9 @@ def _drawn(name: str | Path) -> Callable[..., Tensor]:
     reader = READERS.get(Path(name).suffix.lower())
     if reader is None:
         raise RegionError(
-            f"Unknown source of regions {str(name)!r}: expected {', '.join(SOURCES)}, dinov3:MODEL (an id on "
-            "the Hub or a folder), or the path of a label map (.png, .npy) or of boxes (.json)."
+            f"Unknown source of regions {str(name)!r}: expected {', '.join(SOURCES)}, one of these but dinov3 with a "
+            f"number of regions from {FEWEST_ASKED} on (native:32), dinov3:MODEL (an id on the Hub or a folder), or the "
+            "path of a label map (.png, .npy) or of boxes (.json)."
         )
     return lambda image, features, rows, cols, seed: reader(name, rows, cols, *image.size)
 
@@ -134,23 +139,30 @@ def bounds(patches: int) -> tuple[int, int]:
     return (patches, patches) if patches < 2 * FEWEST else (FEWEST, min(MOST, patches // 2))
 
 
-def segment(features: Float[Tensor, "patch dim"], rows: int, cols: int) -> Int[Tensor, "{rows} {cols}"]:
+def segment(
+    features: Float[Tensor, "patch dim"], rows: int, cols: int, count: int | None = None
+) -> Int[Tensor, "{rows} {cols}"]:
     """Ward's agglomerative clustering of an image's cells, each region connected through its cells' sides.
 
     Cells come in raster order. Features are scaled to unit length first: a vision tower gives some background
     cells norms many times the others' (arXiv 2309.16588), and each would become a region of its own. Then the
     32 main components are kept, which is where the variance is and what keeps wide features fast.
 
-    How many regions is read from the merge heights, which say how much each split explains of the variance: K
-    is where the share of it explained by K regions is furthest above K / patches. Up to there one more region
-    explains more than one cell's share of the image, after it less. `bounds` hold in any case.
-    Labels are in raster order of first appearance. Raises `RegionError` for features that are not finite.
+    How many regions, unless `count` says so, is read from the merge heights, which say how much each split explains
+    of the variance: K is where the share of it explained by K regions is furthest above K / patches. Up to there one
+    more region explains more than one cell's share of the image, after it less; `bounds` hold in any case. Labels are
+    in raster order of first appearance. Raises `RegionError` for features that are not finite.
     """
     patches = rows * cols
-    if patches < 2 * FEWEST:
+    if patches < 2 * FEWEST if count is None else patches <= count:
         return torch.arange(patches).view(rows, cols)
     children, heights = _ward(features, rows, cols)
-    return _cut(children, patches, _knee(heights, *bounds(patches))).view(rows, cols)
+    return _cut(children, patches, count or _knee(heights, *bounds(patches))).view(rows, cols)
+
+
+def _how_many(features: Float[Tensor, "patch dim"], rows: int, cols: int, count: int | None) -> int:
+    """The regions asked for, at most one a cell; or as many as `native` has."""
+    return int(segment(features, rows, cols).max()) + 1 if count is None else min(count, rows * cols)
 
 
 def _ward(
@@ -219,22 +231,32 @@ def _relabel(cells: Int[Tensor, " patch"]) -> Int[Tensor, " patch"]:
     return torch.tensor([order.setdefault(cell, len(order)) for cell in cells.tolist()])
 
 
-# Sources: (image, vision features, rows, cols, seed) -> labels 0..K-1, every one of them used
+# Sources: (image, vision features, rows, cols, seed, number of regions or None) -> labels 0..K-1, every one of them used
 
 
 def native(
-    image: PIL.Image.Image, features: Float[Tensor, "patch dim"], rows: int, cols: int, seed: int
+    image: PIL.Image.Image,
+    features: Float[Tensor, "patch dim"],
+    rows: int,
+    cols: int,
+    seed: int,
+    count: int | None = None,
 ) -> Int[Tensor, "{rows} {cols}"]:
     """Regions from the thinking model's own vision tower."""
-    return segment(features, rows, cols)
+    return segment(features, rows, cols, count)
 
 
 def grid(
-    image: PIL.Image.Image, features: Float[Tensor, "patch dim"], rows: int, cols: int, seed: int
+    image: PIL.Image.Image,
+    features: Float[Tensor, "patch dim"],
+    rows: int,
+    cols: int,
+    seed: int,
+    count: int | None = None,
 ) -> Int[Tensor, "{rows} {cols}"]:
     """Control: regular blocks, nearly square in the image, about as many as `native` has regions."""
-    count = int(segment(features, rows, cols).max()) + 1
-    fewest, most = bounds(rows * cols)
+    fewest, most = (1, rows * cols) if count else bounds(rows * cols)
+    count = _how_many(features, rows, cols, count)
     shapes = [(r, c) for r in range(1, rows + 1) for c in range(1, cols + 1) if fewest <= r * c <= most]
 
     def misfit(shape: tuple[int, int]) -> float:
@@ -246,23 +268,33 @@ def grid(
 
 
 def random(
-    image: PIL.Image.Image, features: Float[Tensor, "patch dim"], rows: int, cols: int, seed: int
+    image: PIL.Image.Image,
+    features: Float[Tensor, "patch dim"],
+    rows: int,
+    cols: int,
+    seed: int,
+    count: int | None = None,
 ) -> Int[Tensor, "{rows} {cols}"]:
     """Control: as many regions as `native`, of equal size, each cell in any of them; not connected."""
-    count = int(segment(features, rows, cols).max()) + 1
+    count = _how_many(features, rows, cols, count)
     rng = torch.Generator().manual_seed(seed)
     return _relabel(torch.randperm(rows * cols, generator=rng) % count).view(rows, cols)
 
 
 def voronoi(
-    image: PIL.Image.Image, features: Float[Tensor, "patch dim"], rows: int, cols: int, seed: int
+    image: PIL.Image.Image,
+    features: Float[Tensor, "patch dim"],
+    rows: int,
+    cols: int,
+    seed: int,
+    count: int | None = None,
 ) -> Int[Tensor, "{rows} {cols}"]:
     """Control: as many regions as `native`; each cell belongs to the nearest of that many random seed cells.
 
     Distances are between cells' centres, in cells; of equally near seeds the first drawn wins. A thin region
     may be in pieces.
     """
-    count = int(segment(features, rows, cols).max()) + 1
+    count = _how_many(features, rows, cols, count)
     rng = torch.Generator().manual_seed(seed)
     cells = torch.cartesian_prod(torch.arange(rows), torch.arange(cols))
     seeds = cells[torch.randperm(rows * cols, generator=rng)[:count]]
@@ -274,7 +306,12 @@ def voronoi(
 
 
 def slic(
-    image: PIL.Image.Image, features: Float[Tensor, "patch dim"], rows: int, cols: int, seed: int
+    image: PIL.Image.Image,
+    features: Float[Tensor, "patch dim"],
+    rows: int,
+    cols: int,
+    seed: int,
+    count: int | None = None,
 ) -> Int[Tensor, "{rows} {cols}"]:
     """Superpixels of the image's colours (SLIC), as many as `native` has regions, each connected.
 
@@ -287,10 +324,9 @@ def slic(
         raise RegionError(
             "The regions 'slic' need scikit-image, which is not installed: pip install 'eyeline[regions]'."
         ) from error
-    native_labels = segment(features, rows, cols)
-    if rows * cols < 2 * FEWEST:
-        return native_labels  # one a cell
-    count = int(native_labels.max()) + 1
+    count = _how_many(features, rows, cols, count)
+    if count == rows * cols:
+        return torch.arange(count).view(rows, cols)
     resized = image.resize((cols * SUPERPIXEL_PIXELS, rows * SUPERPIXEL_PIXELS))
     cells = _vote(superpixels(np.asarray(resized), n_segments=count, start_label=0), rows, cols)
     colours = np.asarray(resized.resize((cols, rows), PIL.Image.Resampling.BOX), dtype=float).reshape(-1, 3)
@@ -445,7 +481,7 @@ SOURCES: dict[str, Callable[..., Tensor]] = {
     "random": random,
     "voronoi": voronoi,
 }
-TAKES_MODEL = ("dinov3",)  # NAME:MODEL
+TAKES_MODEL = ("dinov3",)  # NAME:MODEL; all others NAME:K
 
 
 # A user's own regions: taken as drawn, whatever their number

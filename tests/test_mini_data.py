@@ -130,7 +130,7 @@ def test_practice_costs_what_its_rows_cost_alone_and_teaches_what_stood_before()
 
 
 def test_a_conversation_reads_once_and_is_written_as_the_chat_template_does():
-    scene = draw("document", 4)
+    scene = draw("document", 5)
     first, *others = conversation(scene)
     assert others
     read = {text for text, boxes in first.sentences if boxes}

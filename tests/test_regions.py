@@ -247,6 +247,29 @@ def test_every_source_uses_all_its_labels_within_bounds_and_keeps_regions_connec
             assert all(is_connected(labels == k) for k in range(count))
 
 
+@settings(max_examples=20)
+@given(shape=SHAPES, count=st.integers(2, 60), seed=st.integers(0, 99))
+def test_a_number_of_regions_is_kept_to_as_far_as_there_are_cells(shape, count, seed):
+    rows, cols = shape
+    features = random_features(rows, cols, seed=seed)
+    for name in ("native", "random", "voronoi", "slic"):
+        labels = SOURCES[name](picture(seed=seed), features, rows, cols, seed, count=count)
+        assert sorted(labels.unique().tolist()) == list(range(min(count, rows * cols))), name
+    labels = SOURCES["grid"](picture(), features, 12, 16, 0, count=48)
+    assert sorted(labels.unique().tolist()) == list(range(48))
+
+
+def test_a_source_is_named_with_its_number_of_regions():
+    image, features = picture(), random_features(12, 16)
+    grid = ImageGrid(torch.arange(192), 12, 16)
+    found = regions_for([image], [grid], [features], "native:32")
+    assert found.count == 32
+    assert torch.equal(found.labels[0], segment(features, 12, 16, 32))
+    for wrong in ("native:", "native:1", "native:x", "grid:-3", "native:²"):
+        with pytest.raises(RegionError, match="Unknown source of regions"):
+            regions_for([image], [grid], [features], wrong)
+
+
 def test_grid_regions_are_rectangles_about_as_many_as_native():
     features, _ = blocks(12, 16)
     labels = SOURCES["grid"](picture(), features, 12, 16, 0)
@@ -506,9 +529,9 @@ def test_each_image_may_have_a_source_of_its_own(tmp_path):
 
 def test_unknown_sources_and_wrong_numbers_of_them_are_refused():
     one = ([picture()], [grid_of(2, 3)], [random_features(2, 3)])
-    for unknown in ("dino", "dinov3:", "grid:4", Path("voronoi")):
+    for unknown in ("dino", "dinov3:", "grid:1", Path("voronoi")):
         with pytest.raises(
-            RegionError, match=r"expected native, dinov3, .*, voronoi, dinov3:MODEL .*\.png.*\.json"
+            RegionError, match=r"expected native, dinov3, .*, voronoi, .*native:32.*, dinov3:MODEL .*\.png.*\.json"
         ):
             regions_for(*one, unknown)
     with pytest.raises(RegionError, match="2 region sources were given for 1 images"):

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from eyeline.errors import EyelineError
+from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.baselines.estimator import estimated
@@ -183,6 +183,10 @@ def main(model_id: str, estimator: str | None, data: Path, limit: int, out: Path
         first = next(iter(chosen.estimators.values()))
         examples = islice(read_examples(data), limit)
         images = [one for one in (measure(model, each, first, settings) for each in examples) if one]
+        if not images:
+            raise DataError(
+                "No span depends on its image; check that the model sees it, and that --data holds images."
+            )
         rows = score(images)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_csv(Row, rows, out)

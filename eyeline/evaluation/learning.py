@@ -22,7 +22,15 @@ from eyeline.evaluation.results import OURS, PLAIN, new_figure, write_csv, write
 from eyeline.features import KINDS
 from eyeline.model import MODELS
 from eyeline.training.collect import Collected, read_collected, read_run
-from eyeline.training.fit import FEWEST_IMAGES, FitSettings, joint_features, learn_direction, pearson, split
+from eyeline.training.fit import (
+    FEWEST_IMAGES,
+    FitSettings,
+    check_features,
+    joint_features,
+    learn_direction,
+    pearson,
+    split,
+)
 
 RATE = 0.5  # of the subsets that are scored
 SIZES = (25, 50, 100, 200, 400, 800, 1500, 4000)  # scenes
@@ -57,7 +65,14 @@ class Row:
 
 
 def score(weights: Float[Tensor, " feature"], images: Sequence[Collected]) -> Scores:
-    """LDS at the rate RATE; spans that hardly vary, and images without any other, are left out whatever the weights."""
+    """LDS of the scores that the weights give."""
+    return of_images(images, lambda one: one.features @ weights)
+
+
+def of_images(
+    images: Sequence[Collected], effects: Callable[[Collected], Float[Tensor, "span region"]]
+) -> Scores:
+    """LDS at the rate RATE; spans that hardly vary, and images without any other, are left out whatever the effects."""
     values: dict[str, list[float]] = {}
     for one in images:
         drawn = torch.isclose(one.rates, torch.tensor(RATE))
@@ -65,9 +80,7 @@ def score(weights: Float[Tensor, " feature"], images: Sequence[Collected]) -> Sc
             continue
         kept = metrics.varies(one.drops[:, drawn])
         if kept.any():
-            of_spans = metrics.lds(
-                one.features[kept] @ weights, one.subsets[drawn], one.drops[kept][:, drawn]
-            )
+            of_spans = metrics.lds(effects(one)[kept], one.subsets[drawn], one.drops[kept][:, drawn])
             values.setdefault(one.family, []).append(float(of_spans.mean()))
     return values
 
@@ -307,10 +320,7 @@ def read_both(fit: Path, test: Path) -> tuple[list[Collected], list[Collected]]:
         raise DataError(
             f"{fit} and {test} were collected with different {' and '.join(different)}; collect one of them again."
         )
-    if tuple(abouts[0]["settings"].get("kinds", ())) != KINDS:
-        raise DataError(
-            f"{fit} holds other features than {', '.join(KINDS)}; collect again with this version of Eyeline."
-        )
+    check_features(abouts[0], str(fit))
     both = read_collected(fit), read_collected(test)
     for place, images in zip((fit, test), both, strict=True):
         if len(images) < FEWEST_IMAGES:

@@ -67,10 +67,7 @@ def fit(
             f"{len(collected)} images are too few to fit and calibrate an estimator; expected {FEWEST_IMAGES} at the very least, "
             "500 or more for numbers to rely on: collect more."
         )
-    if tuple(run["settings"].get("kinds", ())) != KINDS:
-        raise DataError(
-            f"The collection holds other features than {', '.join(KINDS)}; collect again with this version of Eyeline."
-        )
+    check_features(run, "The collection")
     splits = split(collected)
     direction, losses = learn_direction(*joint_features(splits["fit"], settings.kinds), settings)
     scores, actual, _ = _alone(splits["curve"], direction, settings.kinds)
@@ -96,6 +93,14 @@ def fit(
         "r2_nats_held_out": round(1 - float((actual - effects).square().sum() / (actual - actual.mean()).square().sum()), 4),
     }  # fmt: skip
     return replace(raw, curve=_widen(raw.curve, margin), card=card), {"losses": losses}
+
+
+def check_features(run: dict[str, Any], what: str) -> None:
+    """Raises `DataError` for a collection with other features than this version's."""
+    if tuple(run["settings"].get("kinds", ())) != KINDS:
+        raise DataError(
+            f"{what} holds other features than {', '.join(KINDS)}; collect again with this version of Eyeline."
+        )
 
 
 def joint_features(

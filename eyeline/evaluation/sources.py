@@ -1,0 +1,134 @@
+"""Where regions come from, and how many they are: how well effects can be predicted for each source of regions.
+
+For each source, effects are collected on the same images, to fit on and to test; an estimator fitted on native regions
+is tested on the others' as well, because a user brings regions of their own to an estimator that is there.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+from jaxtyping import Float
+from torch import Tensor
+
+from eyeline.errors import DataError, EyelineError
+from eyeline.evaluation import metrics
+from eyeline.evaluation.learning import RATE, Scores, learn, of_images, score
+from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png
+from eyeline.examples import Example, read_examples
+from eyeline.features import KINDS
+from eyeline.model import Model, load
+from eyeline.training.collect import ALONE, Collected, Settings, collect, read_collected
+from eyeline.training.fit import FEWEST_IMAGES, FitSettings, joint_features
+
+SOURCES = ("native", "native:8", "native:16", "native:48", "slic", "grid", "voronoi", "random")
+FITTED, MOVED, EXHAUSTIVE = "fitted on this source", "fitted on native", "exhaustive"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """LDS of one predictor on one source's regions, with a 95 % interval over test images."""
+
+    source: str
+    regions: float  # of an image, mean
+    predictor: str
+    lds: float
+    low: float
+    high: float
+    images: int
+
+
+def gather(model: Model, examples: Iterable[Example], source: str, run: Path) -> list[Collected]:
+    """Effects and features of the examples with regions of a source; what the run holds already is kept."""
+    for _ in collect(model, examples, run, Settings(method="attention", regions=source, rates=(RATE,))):
+        pass
+    return read_collected(run)
+
+
+def exhaustive(images: Sequence[Collected]) -> Scores:
+    """LDS of each region's own effect, measured, on the same spans as `score`."""
+    return of_images(images, lambda one: one.drops[:, one.rates == ALONE])
+
+
+def compare(
+    model: Model, fit: Sequence[Example], test: Sequence[Example], sources: Sequence[str], runs: Path, settings: FitSettings
+) -> list[Row]:  # fmt: skip
+    """All rows; native regions are collected first, whatever the sources."""
+    rows: list[Row] = []
+    native: Float[Tensor, " feature"] | None = None
+    for source in dict.fromkeys(("native", *sources)):
+        folder = runs / source.replace(":", "-").replace("/", "-")
+        fitted = gather(model, fit, source, folder / "fit")
+        tested = gather(model, test, source, folder / "test")
+        weights = learn(joint_features(fitted, KINDS), settings)
+        native = weights if native is None else native
+        count = sum(one.subsets.shape[1] for one in tested) / len(tested)
+        for predictor, values in (
+            (FITTED, score(weights, tested)),
+            (MOVED, score(native, tested)),
+            (EXHAUSTIVE, exhaustive(tested)),
+        ):
+            images = sum(map(len, values.values()))
+            rows.append(Row(source, count, predictor, *metrics.bootstrap(values), images))
+        click.echo(f"{source}: {count:.1f} regions", err=True)
+    return rows
+
+
+def draw(rows: Sequence[Row]) -> Any:
+    """LDS of each predictor, a line for each source."""
+    sources = list(dict.fromkeys(row.source for row in rows))
+    figure = new_figure(6.8, 1.2 + 0.42 * len(sources))
+    axes = figure.add_subplot()
+    colours = {FITTED: OURS, MOVED: PLAIN, EXHAUSTIVE: QUIET}
+    for place, predictor in enumerate(colours):
+        mine = [row for row in rows if row.predictor == predictor]
+        axes.errorbar(
+            [row.lds for row in mine], [sources.index(row.source) + 0.2 * (place - 1) for row in mine],
+            xerr=[[row.lds - row.low for row in mine], [row.high - row.lds for row in mine]],
+            fmt="o", color=colours[predictor], capsize=2, markersize=4, label=predictor,
+        )  # fmt: skip
+    counts = {row.source: row.regions for row in rows}
+    axes.set_yticks(range(len(sources)), [f"{source}, {counts[source]:.0f} regions" for source in sources])
+    axes.invert_yaxis()
+    axes.set(xlabel="LDS on test scenes, 95 % interval")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
+    return figure
+
+
+@click.command()
+@click.option("--model", "model_id", default="mini", show_default=True)
+@click.option("--fit", type=click.Path(path_type=Path), required=True, help="Data folder to fit on.")
+@click.option("--test", type=click.Path(path_type=Path), required=True, help="Data folder to test on.")
+@click.option("--limit", type=(click.IntRange(FEWEST_IMAGES), click.IntRange(1)), default=(100, 50), show_default=True,
+              help="Examples to fit on and to test on.")  # fmt: skip
+@click.option("--sources", default=",".join(SOURCES), show_default=True, help="Joined by commas.")
+@click.option(
+    "--runs", type=click.Path(path_type=Path), required=True, help="Folder for the collections; goes on."
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write; a PNG beside it.")
+def main(
+    model_id: str, fit: Path, test: Path, limit: tuple[int, int], sources: str, runs: Path, out: Path
+) -> None:
+    """Compare sources and numbers of regions."""
+    try:
+        new_figure(1.0, 1.0)  # a missing matplotlib is told before the work
+        some, others = (
+            list(islice(read_examples(data), count)) for data, count in zip((fit, test), limit, strict=True)
+        )
+        if twice := {one.id for one in some} & {one.id for one in others}:
+            raise DataError(f"{len(twice)} examples are both to fit and to test on (first {min(twice)!r}).")
+        rows = compare(load(model_id), some, others, sources.split(","), runs, FitSettings())
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(Row, rows, out)
+        write_png(draw(rows), out.with_suffix(".png"))
+    except EyelineError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
