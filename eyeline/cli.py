@@ -411,7 +411,7 @@ def fit(run, out, kinds, name) -> None:
 @click.option(
     "--hide",
     type=click.Choice(WAYS),
-    show_default="as the first estimator's card says",
+    show_default="as the first estimator's card says, or attention",
     help="How a region is hidden.",
 )
 @SOURCE

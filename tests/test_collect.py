@@ -22,7 +22,7 @@ from eyeline.training.collect import (
     written_trace,
 )
 
-SETTINGS = Settings(rates=(0.5, 0.25), subsets=4, max_new_tokens=16)
+SETTINGS = Settings(method="pixels", rates=(0.5, 0.25), subsets=4, max_new_tokens=16)
 
 
 def examples(count=3):

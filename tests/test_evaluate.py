@@ -24,7 +24,7 @@ from eyeline.features import KINDS
 from eyeline.training.collect import ALONE, WHOLE, save_example, written_trace
 
 METHODS = ("random", "raw-attention", "exhaustive")
-SETTINGS = Settings(METHODS, rates=(0.5, 0.25), subsets=6, max_new_tokens=16)
+SETTINGS = Settings(METHODS, method="pixels", rates=(0.5, 0.25), subsets=6, max_new_tokens=16)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def fake_estimator(model, name="mine"):
 @pytest.fixture(scope="module")
 def run(lively, tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluation") / "run"
-    chosen = choose_methods(lively, METHODS, ())
+    chosen = choose_methods(lively, METHODS, (), "pixels")
     assert list(evaluate(lively, examples(), chosen.methods, out, SETTINGS)) == ["scene-0", "scene-1"]
     return out
 
@@ -88,7 +88,7 @@ def test_what_is_measured_equals_a_literal_rerun(lively, run):
 
 
 def test_a_run_goes_on_where_it_stopped_to_the_same_numbers(lively, run, tmp_path, monkeypatch):
-    chosen = choose_methods(lively, METHODS, ())
+    chosen = choose_methods(lively, METHODS, (), "pixels")
     going = evaluate(lively, examples(), chosen.methods, tmp_path / "run", SETTINGS)
     next(going)
     going.close()
@@ -108,7 +108,7 @@ def test_a_run_goes_on_where_it_stopped_to_the_same_numbers(lively, run, tmp_pat
 
 
 def test_a_run_of_other_settings_or_another_model_is_refused(lively, run):
-    chosen = choose_methods(lively, METHODS, ())
+    chosen = choose_methods(lively, METHODS, (), "pixels")
     with pytest.raises(DataError, match="another settings"):
         list(evaluate(lively, examples(), chosen.methods, run, dataclasses.replace(SETTINGS, seed=2)))
     with pytest.raises(DataError, match="another settings"):
@@ -179,7 +179,7 @@ def test_a_run_from_before_costs_were_metered_goes_on(lively, run, tmp_path):
     rest["seconds"] = {name: cost["seconds"] for name, cost in rest.pop("costs").items()}
     save_example(tensors, rest, path)
     (old / "examples" / "scene-1.safetensors").unlink()
-    chosen = choose_methods(lively, METHODS, ())
+    chosen = choose_methods(lively, METHODS, (), "pixels")
     assert list(evaluate(lively, examples(), chosen.methods, old, SETTINGS)) == ["scene-0", "scene-1"]
     rows = {(row.method, row.metric, row.family): row for row in table(read_evaluated(old), {})}
     assert rows["exhaustive", "ms_per_token", "mean"].count == 2

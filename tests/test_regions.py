@@ -531,7 +531,8 @@ def test_unknown_sources_and_wrong_numbers_of_them_are_refused():
     one = ([picture()], [grid_of(2, 3)], [random_features(2, 3)])
     for unknown in ("dino", "dinov3:", "grid:1", Path("voronoi")):
         with pytest.raises(
-            RegionError, match=r"expected native, dinov3, .*, voronoi, .*native:32.*, dinov3:MODEL .*\.png.*\.json"
+            RegionError,
+            match=r"expected native, dinov3, .*, voronoi, .*native:32.*, dinov3:MODEL .*\.png.*\.json",
         ):
             regions_for(*one, unknown)
     with pytest.raises(RegionError, match="2 region sources were given for 1 images"):

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from eyeline.ablation import Method
-from eyeline.errors import DataError, EyelineError
+from eyeline.errors import DataError
 from eyeline.estimator import Estimator, digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, baseline
 from eyeline.evaluation.baselines.estimator import estimated
@@ -25,7 +25,15 @@ from eyeline.examples import Example
 from eyeline.model import Model
 from eyeline.regions import load_source
 from eyeline.spans import Span
-from eyeline.training.collect import answer, draw_subsets, open_run, read_saved, regions_of, save_example
+from eyeline.training.collect import (
+    answer,
+    draw_subsets,
+    each_once,
+    open_run,
+    read_saved,
+    regions_of,
+    save_example,
+)
 
 TOPS = (1, 2, 3, 5, 8, 13)  # regions hidden, or shown alone, highest first
 
@@ -35,7 +43,7 @@ class Settings:
     """What an evaluation was made with; it stands in `run.json`, and a run is only ever continued with the same."""
 
     methods: tuple[str, ...] = ()
-    method: Method = "pixels"  # how regions are hidden
+    method: Method = "attention"  # how regions are hidden
     regions: str = "native"
     rates: tuple[float, ...] = (0.5, 0.25, 0.1)  # each region is hidden with this probability
     subsets: int = 32  # at each rate
@@ -83,8 +91,8 @@ def choose_methods(
 ) -> Chosen:
     """Rivals by name, and for `eyeline` the given estimators, or else the model's own; `all` is everything.
 
-    Regions are hidden as the first estimator's card says unless told. Raises `DataError` for an unknown name, and
-    `EstimatorError` for an estimator of another model.
+    Regions are hidden as the first estimator's card says unless told, and by attention knockout without an estimator.
+    Raises `DataError` for an unknown name, and `EstimatorError` for an estimator of another model.
     """
     names = [name.strip() for name in names]
     if "all" in names:
@@ -96,7 +104,7 @@ def choose_methods(
             f"There is no estimator for {model.name!r}: name one with --estimator, or leave `eyeline` out of --methods."
         )
     ways = [each.card.get("ablation", "pixels") for each in estimators.values()]
-    way: Method = hide or (ways[0] if ways else "pixels")
+    way: Method = hide or (ways[0] if ways else "attention")
     methods = {name: estimated(estimator) for name, estimator in estimators.items()}
     methods |= {name: baseline(name, way) for name in names if name != "eyeline"}
     return Chosen(methods, estimators, way)
@@ -187,18 +195,9 @@ def evaluate(
     """
     load_source(settings.regions, model.device)
     open_run(model, out, {**asdict(settings), **(about or {})}, "evaluation")
-    for example in examples:
-        path = out / "examples" / f"{example.id}.safetensors"
-        if not path.exists():
-            try:
-                one = evaluate_one(model, example, methods, settings)
-            except EyelineError as error:
-                raise DataError(
-                    f"The example {example.id!r} cannot be evaluated: {error} Repair it or leave it out, and run the "
-                    "same again; what is measured stays."
-                ) from error
-            _save(one, path)
-        yield example.id
+    yield from each_once(
+        examples, out, lambda example, path: _save(evaluate_one(model, example, methods, settings), path), "evaluated"
+    )  # fmt: skip
 
 
 PLAIN = ("id", "family", "spans", "tokens", "evidence")

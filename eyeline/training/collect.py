@@ -38,7 +38,7 @@ ALONE, WHOLE = -1.0, -2.0  # in place of a rate: one region by itself; everythin
 class Settings:
     """What a collection was made with; it stands in `run.json`, and a run is only ever continued with the same."""
 
-    method: Method = "pixels"
+    method: Method = "attention"
     regions: str = "native"
     rates: tuple[float, ...] = (0.5,)  # each region is hidden with this probability
     subsets: int = 32  # at each rate
@@ -180,6 +180,18 @@ def collect(model: Model, examples: Iterable[Example], out: Path, settings: Sett
         )
     load_source(settings.regions, model.device)
     open_run(model, out, asdict(settings), "collection")
+    yield from each_once(
+        examples, out, lambda example, path: _save(collect_one(model, example, settings), path), "collected"
+    )
+
+
+def each_once(
+    examples: Iterable[Example], run: Path, make: Callable[[Example, Path], None], made: str
+) -> Iterator[str]:
+    """Has every example made that the run does not hold yet, and yields the id of each as it is there.
+
+    Raises `DataError` for an id that comes twice or is no name of a file, and for an example that cannot be made.
+    """
     seen = set()
     for example in examples:
         if example.id in seen or Path(example.id).name != example.id:
@@ -188,16 +200,15 @@ def collect(model: Model, examples: Iterable[Example], out: Path, settings: Sett
                 f"The example id {example.id!r} {wrong}; give each example a plain id of its own."
             )
         seen.add(example.id)
-        path = out / "examples" / f"{example.id}.safetensors"
+        path = run / "examples" / f"{example.id}.safetensors"
         if not path.exists():
             try:
-                collected = collect_one(model, example, settings)
+                make(example, path)
             except EyelineError as error:
                 raise DataError(
-                    f"The example {example.id!r} cannot be collected: {error} Repair it or leave it out, and run the "
-                    "same again; what is collected stays."
+                    f"The example {example.id!r} cannot be {made}: {error} Repair it or leave it out, and run the "
+                    f"same again; what is {made} stays."
                 ) from error
-            _save(collected, path)
         yield example.id
 
 

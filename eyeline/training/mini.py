@@ -508,7 +508,7 @@ STAGES = [
     Stage("vision", steps=1900, batch=12, questions=0, practice=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
     Stage("language", steps=350, batch=4, questions=3, practice=12, rate=1.2e-3, vision_rate=0.0, dense=0.3, decay=0.01),
     Stage("all", steps=580, batch=12, questions=3, practice=3, rate=5e-4, vision_rate=2.5e-4, dense=0.3, decay=0.7),
-    Stage("wild", steps=0, batch=12, questions=3, practice=1, rate=5e-4, vision_rate=2.5e-4, dense=0.3, wild=True, decay=0.5),
+    Stage("wild", steps=0, batch=12, questions=3, practice=1, rate=5e-4, vision_rate=2.5e-4, dense=0.3, wild=True, decay=0.6),
 ]  # fmt: skip
 
 
