@@ -1,0 +1,168 @@
+"""What attribution costs a model that does not fit here: floating-point operations, counted on its shapes without weights.
+
+The model is built on torch's `meta` device, where tensors have shapes and no numbers, and the very functions that
+attribute are run on it, so that what is counted is what runs. Only backward passes are not run: each counts as two
+forward passes, as is usual (Kaplan et al. 2020, arXiv 2001.08361). Operations are not seconds: attribution moves little
+memory, and decoding much.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedConfig, Qwen3VLConfig
+
+from eyeline import features
+from eyeline.adapters import adapter_of
+from eyeline.attention import AttentionCapture, Steps
+from eyeline.evaluation.results import write_csv
+from eyeline.model import Model
+from eyeline.teacher_forcing import cache_name
+
+# The shapes of Qwen3-VL-8B-Thinking, as its configuration says
+QWEN3_VL_8B: Mapping[str, Mapping[str, Any]] = {
+    "text_config": {
+        "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+    },
+    "vision_config": {"depth": 27, "hidden_size": 1152, "num_heads": 16, "intermediate_size": 4304, "out_hidden_size": 4096},
+}  # fmt: skip
+SUBSETS = 32  # of the regression
+BACKWARD = 2  # forward passes that a backward pass counts as
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One image and trace."""
+
+    patches: int = 1024  # visual tokens: an image of a megapixel
+    regions: int = 64
+    prompt: int = 64  # tokens beside the image
+    span: int = 24  # tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A method at one length of the trace."""
+
+    method: str
+    tokens: int
+    gflop_per_token: float
+    over_eyeline: float
+
+
+def on_meta(config: PreTrainedConfig) -> Model:
+    """A model of a configuration without weights, in bfloat16; only what features.py reads of it."""
+    with torch.device("meta"):
+        hf = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16).eval()
+    return Model("meta", hf, None, None, adapter_of(hf), "")
+
+
+def count(run: Callable[[], Any]) -> float:
+    """Floating-point operations of a call, a multiplication and an addition being two."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        run()
+    return float(counter.get_total_flops())
+
+
+def reading(model: Model, before: int, length: int) -> float:
+    """A pass over so many positions after a cache of others, with the log-probs of all."""
+    text: Any = model.adapter.text_model(model.hf)
+    config = model.adapter.text_config(model.hf)
+    width = config.hidden_size
+
+    def run() -> None:
+        cache = DynamicCache(config=config)
+        for layer in range(config.num_hidden_layers):
+            keys = _empty(1, config.num_key_value_heads, before, _dim(config))
+            cache.update(keys, keys, layer)
+        hidden = text(
+            inputs_embeds=_empty(1, length, width), use_cache=True, attention_mask=_empty(1, 1, length, before + length),
+            position_ids=torch.zeros(3, 1, length, dtype=torch.long, device="meta"), **{cache_name(model): cache},
+        ).last_hidden_state  # fmt: skip
+        model.adapter.lm_head(model.hf)(hidden)
+
+    return count(run)
+
+
+def attributing(model: Model, setting: Setting) -> float:
+    """One span, from what was kept of its steps to the features of every visual token."""
+    config = model.adapter.text_config(model.hf)
+    layers, heads, dim = config.num_hidden_layers, config.num_attention_heads, _dim(config)
+    keys = _empty(layers, config.num_key_value_heads, setting.patches, dim)
+    image = features.ImageValues(keys, keys, _empty(layers, heads, setting.patches).float())
+    steps = Steps(
+        0, _empty(layers, heads, setting.span, dim), _empty(layers, heads, setting.span).float(),
+        _empty(setting.span, config.hidden_size), None,
+    )  # fmt: skip
+    side = model.adapter.merge_size(model.hf)
+    image_tokens = torch.full((1, setting.patches), model.adapter.image_token_id(model.hf))
+    grid = torch.tensor([[1, side, side * setting.patches]])
+    capture = AttentionCapture(model, {"input_ids": image_tokens, "image_grid_thw": grid})
+    ids = torch.zeros(setting.span, dtype=torch.long, device="meta")
+
+    def run() -> None:
+        log_probs = features.token_log_probs(model, steps.hidden)
+        written = features.read_written(model, steps.hidden, log_probs, ids)
+        features.patch_features(model, capture, image, steps, written)
+
+    return count(run)
+
+
+def measure(model: Model, lengths: Sequence[int], setting: Setting) -> list[Row]:
+    """Every method at every length; exhaustive ablation and regression by attention knockout, the prompt read once."""
+    before = setting.patches + setting.prompt
+    span = attributing(model, setting)
+    rows = []
+    for tokens in lengths:
+        spans = tokens / setting.span
+        trace = reading(model, before, tokens)
+        whole = reading(model, 0, before + tokens)
+        totals = {
+            "decoding": trace,
+            "eyeline": spans * span,
+            "exhaustive": setting.regions * trace,
+            f"regression-{SUBSETS}": SUBSETS * trace,
+            "attn-lrp": whole * (1 + BACKWARD * spans),
+        }
+        rows += [
+            Row(method, tokens, total / tokens / 1e9, total / totals["eyeline"])
+            for method, total in totals.items()
+        ]
+    return rows
+
+
+def _dim(config: Any) -> int:
+    """Of a head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _empty(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.bfloat16, device="meta")
+
+
+@click.command()
+@click.option(
+    "--tokens", "lengths", type=click.IntRange(1), multiple=True, default=(250, 1000, 4000),
+    show_default=True, help="Length of a trace; more than once for several.",
+)  # fmt: skip
+@click.option(
+    "--patches", type=click.IntRange(1), default=Setting().patches, show_default=True, help="Visual tokens."
+)
+@click.option("--regions", type=click.IntRange(1), default=Setting().regions, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+def main(lengths: tuple[int, ...], patches: int, regions: int, out: Path) -> None:
+    """Count the operations of attribution on the shapes of Qwen3-VL-8B."""
+    rows = measure(on_meta(Qwen3VLConfig(**QWEN3_VL_8B)), lengths, Setting(patches=patches, regions=regions))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(Row, rows, out, ".4g")
+    click.echo(out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

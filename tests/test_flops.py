@@ -1,0 +1,67 @@
+"""Counting operations on shapes alone: the shapes are those of the model, and the counts those of its products."""
+
+import csv
+
+import pytest
+from click.testing import CliRunner
+from conftest import tiny_config
+from transformers import Qwen3VLConfig
+
+from eyeline.evaluation import flops
+from eyeline.evaluation.flops import QWEN3_VL_8B, Setting, attributing, measure, on_meta, reading
+
+
+def test_the_shapes_are_those_of_the_model_of_that_name():
+    model = on_meta(Qwen3VLConfig(**QWEN3_VL_8B))
+    assert sum(each.numel() for each in model.hf.parameters()) == pytest.approx(8.77e9, rel=0.001)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v", "qwen2_5_vl"])
+def test_a_pass_counts_its_matrices_and_its_attention(family):
+    model = on_meta(tiny_config(family))
+    config = model.adapter.text_config(model.hf)
+    layers = model.adapter.layers(model.hf)
+    matrices = sum(each.numel() for layer in layers for each in layer.parameters() if each.ndim == 2)
+    matrices += model.adapter.lm_head(model.hf).weight.numel()
+    attention = 2 * config.num_attention_heads * (config.hidden_size // config.num_attention_heads)
+    if hasattr(config, "head_dim") and config.head_dim:
+        attention = 2 * config.num_attention_heads * config.head_dim
+    expected = 2 * 7 * matrices + 2 * 7 * 12 * attention * len(layers)
+    assert reading(model, before=5, length=7) == pytest.approx(expected, rel=0.02)
+
+
+def test_attribution_counts_what_features_multiply():
+    model = on_meta(tiny_config("qwen3_vl"))
+    few, many = (attributing(model, Setting(patches=patches, span=6)) for patches in (100, 300))
+    config = model.adapter.text_config(model.hf)
+    heads = config.num_hidden_layers * config.num_attention_heads
+    products = 2 * 2 * 6 * heads * config.head_dim  # of a patch: scores, and contributions
+    assert many - few == pytest.approx(200 * products)
+    assert attributing(model, Setting(patches=100, span=12)) == pytest.approx(2 * few)
+
+
+def test_methods_that_run_the_model_again_count_its_passes():
+    setting = Setting(patches=10, regions=6, prompt=4, span=5)
+    rows = {
+        (row.method, row.tokens): row for row in measure(on_meta(tiny_config("qwen3_vl")), (10, 20), setting)
+    }
+    assert rows["eyeline", 10].over_eyeline == 1
+    assert rows["eyeline", 10].gflop_per_token == pytest.approx(rows["eyeline", 20].gflop_per_token)
+    trace = rows["decoding", 10].gflop_per_token
+    assert rows["exhaustive", 10].gflop_per_token == pytest.approx(6 * trace)
+    assert rows["attn-lrp", 20].over_eyeline > 1.2 * rows["attn-lrp", 10].over_eyeline
+
+
+def test_the_command_writes_every_method_at_every_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(flops, "on_meta", lambda config: on_meta(tiny_config("qwen3_vl")))
+    result = CliRunner().invoke(
+        flops.main, ["--tokens", "8", "--tokens", "30", "--out", str(tmp_path / "f.csv")]
+    )
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "f.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["method"], row["tokens"]) for row in rows} == {
+        (method, tokens)
+        for method in ("decoding", "eyeline", "exhaustive", "regression-32", "attn-lrp")
+        for tokens in ("8", "30")
+    }
