@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Exact answers on test scenes: the image, blank, evidence blank; both of counterfactual pairs; another reading in the trace. Wild: as people photograph them.
+# Exact answers on test scenes: the image, blank, evidence blank; both of counterfactual pairs; another reading in the trace. First of
+# scenes as people photograph them, then of plain drawings.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export OMP_NUM_THREADS=1
+.venv/bin/python -m eyeline.evaluation.accuracy --data scratch/plain-pairs --out results/accuracy_plain.csv & other=$!
 .venv/bin/python -m eyeline.evaluation.accuracy --data scratch/pairs --out results/accuracy.csv
-.venv/bin/python -m eyeline.evaluation.accuracy --data scratch/wild-pairs --out results/accuracy_wild.csv
+wait $other

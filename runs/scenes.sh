@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Draws the scenes that the other runs use: 110 of each family to fit estimators on, in two halves, 60 of each to test.
+# Draws the scenes that the other runs use, as people photograph them: 300 of each family to fit estimators on and 100 to test, in two
+# halves each; and the test scenes with their counterfactuals, as photographed and, of each family 60, as drawn.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-.venv/bin/eyeline scenes --seeds 7000000:7000055 --out scratch/fit-0
-.venv/bin/eyeline scenes --seeds 7000055:7000110 --out scratch/fit-1
-.venv/bin/eyeline scenes --seeds 8000000:8000030 --out scratch/test-0
-.venv/bin/eyeline scenes --seeds 8000030:8000060 --out scratch/test-1
-.venv/bin/eyeline scenes --seeds 8000000:8000060 --pairs --out scratch/pairs  # both, with their counterfactuals
-.venv/bin/eyeline scenes --seeds 8000000:8000030 --pairs --wild --out scratch/wild-pairs
+.venv/bin/eyeline scenes --wild --seeds 7000000:7000150 --out scratch/fit-0
+.venv/bin/eyeline scenes --wild --seeds 7000150:7000300 --out scratch/fit-1
+.venv/bin/eyeline scenes --wild --seeds 8000000:8000050 --out scratch/test-0
+.venv/bin/eyeline scenes --wild --seeds 8000050:8000100 --out scratch/test-1
+.venv/bin/eyeline scenes --wild --seeds 8000000:8000100 --pairs --out scratch/pairs
+.venv/bin/eyeline scenes --seeds 8000000:8000060 --pairs --out scratch/plain-pairs

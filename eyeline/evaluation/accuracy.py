@@ -53,9 +53,11 @@ def readings(example: Example) -> str:
 
 
 def answers(model: Model, questions: Sequence[Asked], max_new_tokens: int, batch: int = 16) -> list[str]:
-    """Greedy answers, questions of like length together."""
+    """Greedy answers, questions of like length together: alike ones are answered at like length."""
     prepared = [_begin(model, question) for question in questions]
-    order = sorted(range(len(questions)), key=lambda at: prepared[at]["input_ids"].shape[1])
+    order = sorted(
+        range(len(questions)), key=lambda at: (len(questions[at].prompt), prepared[at]["input_ids"].shape[1])
+    )
     found = [""] * len(questions)
     for start in range(0, len(order), batch):
         places = order[start : start + batch]

@@ -15,7 +15,7 @@ import click
 import torch
 from transformers import TextIteratorStreamer
 
-from eyeline.events import Done, SpanAttribution
+from eyeline.events import Done, SpanAttribution, Text
 from eyeline.examples import Example, read_examples
 from eyeline.model import Model, load
 
@@ -52,6 +52,16 @@ def time_stream(model: Model, example: Example) -> tuple[float, float]:
     assert isinstance(events[-1], Done)
     assert events[-1].tokens == TOKENS
     return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def first_text_seconds(model: Model, example: Example) -> float:
+    """From the question to the first piece of the trace."""
+    began = time.perf_counter()
+    with model.stream(example.image, example.prompt, temperature=0, max_new_tokens=TOKENS) as stream:
+        for event in stream:
+            if isinstance(event, Text):
+                return time.perf_counter() - began
+    raise AssertionError("a trace without text")
 
 
 def timely(model: Model, example: Example) -> Iterator[bool]:
@@ -94,6 +104,10 @@ def main(model_id: str, data: Path, rounds: int, timely_examples: int, out: Path
     model = load(model_id)
     examples = list(read_examples(data))
     rows: list[tuple[str, str]] = [("threads", str(torch.get_num_threads()))]
+    cold = first_text_seconds(model, examples[0])  # nothing has been run yet
+    warm_ones = [first_text_seconds(model, example) for example in examples[:15]]
+    rows.append(("first_text_s_after_loading", f"{cold:.4f}"))
+    rows.append(("first_text_s_later_median", f"{statistics.median(warm_ones):.4f}"))
     for warm in examples[:2]:
         time_stream(model, warm)
         time_generate(model, warm, streamed=True)

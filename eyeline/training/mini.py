@@ -1,9 +1,9 @@
 """Trains the embedded thinking model from scratch: a small `Qwen3VLForConditionalGeneration` on drawn scenes.
 
-Three stages. `vision` teaches the vision tower what every visual token shows, with dense labels that the drawings
+Four stages. `vision` teaches the vision tower what every visual token shows, with dense labels that the drawings
 know; `language` freezes its blocks and trains mergers and language model on packed questions; `all` trains
-everything. A fourth, `wild`, goes on with scenes as people photograph them; the shipped weights have not seen it. Each
-stage checkpoints and resumes: `python -m eyeline.training.mini --help`.
+everything; `wild` goes on with scenes as people photograph them. Each stage checkpoints and resumes:
+`python -m eyeline.training.mini --help`.
 """
 
 import json
@@ -406,7 +406,7 @@ def train(
 ) -> None:  # fmt: skip
     """Runs the stages, from the last checkpoint in the folder where there is one; writes `log.jsonl`.
 
-    Without a checkpoint and with `start`, a model folder, the stages after `vision` train its weights on other scenes, sharpened.
+    Without a checkpoint and with `start`, a model folder, only the stage `wild` is run, on its weights and on scenes of its own.
     One process a core, one thread each: on few cores twice as fast as one process with as many threads.
     """
     torch.manual_seed(0)
@@ -428,8 +428,9 @@ def train(
     else:
         if start:
             model.load_state_dict(load_file(start / "model.safetensors"))
-        sharpen(model)
-    done_stages = names.index(place["stage"]) if place else int(start is not None)
+        else:
+            sharpen(model)
+    done_stages = names.index(place["stage"] if place else "wild" if start else names[0])
     for number, stage in enumerate(stages):
         if number < done_stages:
             continue
@@ -508,7 +509,7 @@ STAGES = [
     Stage("vision", steps=1900, batch=12, questions=0, practice=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
     Stage("language", steps=350, batch=4, questions=3, practice=12, rate=1.2e-3, vision_rate=0.0, dense=0.3, decay=0.01),
     Stage("all", steps=580, batch=12, questions=3, practice=3, rate=5e-4, vision_rate=2.5e-4, dense=0.3, decay=0.7),
-    Stage("wild", steps=0, batch=12, questions=3, practice=1, rate=5e-4, vision_rate=2.5e-4, dense=0.3, wild=True, decay=0.6),
+    Stage("wild", steps=1970, batch=12, questions=3, practice=1, rate=5e-4, vision_rate=2.5e-4, dense=0.3, wild=True, decay=0.6),
 ]  # fmt: skip
 
 
@@ -525,7 +526,7 @@ STAGES = [
 @click.option(
     "--start",
     type=click.Path(exists=True, path_type=Path),
-    help="Model folder whose weights are trained further.",
+    help="Model folder whose weights are trained further, on wild scenes.",
 )
 @click.option("--processes", default=2, show_default=True, help="One for each core.")
 @click.option(
