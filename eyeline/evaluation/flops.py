@@ -25,7 +25,7 @@ from eyeline.model import Model
 from eyeline.teacher_forcing import cache_name
 
 # The shapes of Qwen3-VL-8B-Thinking, as its configuration says
-QWEN3_VL_8B: Mapping[str, Mapping[str, Any]] = {
+QWEN3_VL_8B: Mapping[str, Any] = {
     "text_config": {
         "vocab_size": 151936, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
         "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
