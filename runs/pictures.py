@@ -1,0 +1,77 @@
+"""Pictures of the page for the README: a drawn scene of the gallery, answered, one span chosen, at three sizes.
+
+Needs Chromium and what `make test` installs. Run as .venv/bin/python runs/pictures.py
+"""
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+DOCS = Path(__file__).parent.parent / "docs"
+SCENE, SPAN = 7, 3  # of the gallery, and of its trace
+SIZES = {
+    "1280": (1280, 860, 1),
+    "360": (360, 740, 2),
+    "3840": (1920, 1080, 2),
+}  # CSS pixels, and the device's for each
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+def wait_for(address: str) -> None:
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(address, timeout=1)
+            return
+        except OSError:
+            time.sleep(0.5)
+    sys.exit(f"{address} does not answer")
+
+
+def ask(page: Page, address: str) -> str:
+    """Asks about the scene and returns the address of the run that shows it."""
+    page.goto(address)
+    page.locator(".gallery button").nth(SCENE).click()
+    page.locator("#send").click()
+    page.locator(".answer .span").first.wait_for(timeout=60_000)
+    page.wait_for_function("document.body.innerText.includes('tokens/s')")
+    return page.url
+
+
+def main() -> None:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = f"http://127.0.0.1:{port}/"
+    with tempfile.TemporaryDirectory() as data, sync_playwright() as driver:
+        command = [sys.executable, "-m", "eyeline", "serve", "--port", port, "--data", data]
+        server = subprocess.Popen(command)
+        try:
+            wait_for(address)
+            browser = driver.chromium.launch(executable_path=chromium, args=OPTIONS)
+            run = ask(browser.new_page(), address)
+            for name, (width, height, scale) in SIZES.items():
+                page = browser.new_page(
+                    viewport={"width": width, "height": height},
+                    device_scale_factor=scale,
+                    color_scheme="light",
+                )
+                page.goto(run)
+                page.locator(".answer .span").first.wait_for()
+                page.locator(".span").nth(SPAN).click()
+                page.wait_for_timeout(1500)  # the heat moves there
+                page.screenshot(path=DOCS / f"page-{name}.png")
+        finally:
+            server.terminate()
+            server.wait()
+
+
+if __name__ == "__main__":
+    main()
