@@ -400,7 +400,7 @@ def fit(run, out, kinds, name) -> None:
     "--out",
     type=PATH,
     required=True,
-    help="Folder for measurements, table.csv and page.html; goes on where it holds some.",
+    help="Folder for measurements, table.csv, page.html and its figures; goes on where it holds some.",
 )
 @click.option(
     "--methods",

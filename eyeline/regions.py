@@ -68,7 +68,7 @@ def regions_for(
     """
     labels, count = [], 0
     for image, grid, vision, name in zip(images, grids, features, _for_each(images, source), strict=True):
-        cut = _named(name) or _drawn(name)
+        cut = named(name) or _drawn(name)
         cells = cut(image, vision, grid.rows, grid.cols, seed)
         labels.append(cells + count)
         count += int(cells.max()) + 1
@@ -84,13 +84,13 @@ def check_source(
     """Raises `RegionError` as `regions_for` would, before the vision tower has read the images."""
     for image, grid, name in zip(images, grids, _for_each(images, source), strict=True):
         load_source(name, device)
-        if _named(name) is None:
+        if named(name) is None:
             _drawn(name)(image, torch.zeros(len(grid), 1), grid.rows, grid.cols, 0)
 
 
 def load_source(name: str | Path, device: torch.device) -> None:
     """Loads the package or the model that a named source needs, before long work. Raises `RegionError`."""
-    if (cut := _named(name)) is not None:
+    if (cut := named(name)) is not None:
         cut(PIL.Image.new("RGB", (1, 1)), torch.zeros(1, 1, device=device), 1, 1, 0)  # one cell costs nothing
 
 
@@ -106,7 +106,7 @@ def _for_each(
     return sources
 
 
-def _named(name: str | Path) -> Callable[..., Tensor] | None:
+def named(name: str | Path) -> Callable[..., Tensor] | None:
     """The function of a named source; None for a file."""
     source, colon, more = str(name).partition(":")
     if source not in SOURCES or isinstance(name, Path):

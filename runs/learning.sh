@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What an estimator needs: LDS on 300 test scenes against the number and families of scenes, features and heads.
+# What an estimator needs: LDS on test scenes against the number and families of scenes, features and heads.
 # Test scenes are collected as runs/fit.sh collects those to fit on, one process for each half.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -15,12 +15,20 @@ from eyeline.ablation import ablate
 from eyeline.errors import DataError, EstimatorError
 from eyeline.estimator import Estimator, fingerprint, save_estimator
 from eyeline.evaluation.baselines import NAMES
-from eyeline.evaluation.evaluate import TOPS, Settings, choose_methods, evaluate, read_evaluated
+from eyeline.evaluation.evaluate import (
+    TOPS,
+    Settings,
+    choose_methods,
+    evaluate,
+    find_evidence,
+    read_evaluated,
+)
 from eyeline.evaluation.metrics import top_regions
 from eyeline.evaluation.page import write_results
 from eyeline.evaluation.table import table
 from eyeline.examples import Example
 from eyeline.features import KINDS
+from eyeline.spans import Span
 from eyeline.training.collect import ALONE, WHOLE, save_example, written_trace
 
 METHODS = ("random", "raw-attention", "exhaustive")
@@ -196,3 +204,24 @@ def test_the_tables_means_are_over_spans_then_images_then_families(run):
     assert rows["random", "top_drop", "3", "math"].value == pytest.approx(math, abs=1e-5)
     assert rows["random", "top_drop", "3", "mean"].value == pytest.approx((math + code) / 2, abs=1e-5)
     assert rows["random", "top_drop", "3", "mean"].count == 3
+
+
+def test_evidence_belongs_to_the_first_span_that_says_it():
+    image = picture(96, 64)
+    trace = ("The ring is top left.", "The star is top right.", "The ring is top left.")
+    boxes = (((0, 0, 32, 32),), ((64, 0, 96, 32),), ())
+    example = Example("nine", image, "Where is the ring?", "top left", "general", "nine", trace, boxes)
+    spans = [Span(at, "thinking", 3 * at, 3 * at + 3, text, cut=False) for at, text in enumerate(trace)]
+    found = find_evidence(example, spans, torch.arange(6).view(2, 3), (96, 64))
+    assert [each["span"] for each in found] == [0, 1]
+    only_the_conclusion = find_evidence(example, spans[2:], torch.arange(6).view(2, 3), (96, 64))
+    assert [each["span"] for each in only_the_conclusion] == [0]
+
+
+def test_a_run_in_which_nothing_varies_is_tabled_and_told(lively, tmp_path, monkeypatch):
+    monkeypatch.setattr("eyeline.evaluation.metrics.MIN_SPREAD", 1e9)
+    chosen = choose_methods(lively, METHODS, (), "pixels")
+    list(evaluate(lively, examples(), chosen.methods, tmp_path / "run", SETTINGS))
+    with pytest.raises(DataError, match="no span depends on the image"):
+        write_results(lively, chosen, tmp_path / "run")
+    assert (tmp_path / "run" / "table.csv").exists()

@@ -8,7 +8,16 @@ from conftest import tiny_config
 from transformers import Qwen3VLConfig
 
 from eyeline.evaluation import flops
-from eyeline.evaluation.flops import QWEN3_VL_8B, Setting, attributing, measure, on_meta, reading
+from eyeline.evaluation.flops import (
+    QWEN3_VL_8B,
+    Setting,
+    attributing,
+    going_back,
+    measure,
+    on_meta,
+    reading,
+    telling,
+)
 
 
 def test_the_shapes_are_those_of_the_model_of_that_name():
@@ -17,39 +26,42 @@ def test_the_shapes_are_those_of_the_model_of_that_name():
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "glm4v", "qwen2_5_vl"])
-def test_a_pass_counts_its_matrices_and_its_attention(family):
+def test_passes_count_their_matrices_and_their_attention(family):
     model = on_meta(tiny_config(family))
     config = model.adapter.text_config(model.hf)
     layers = model.adapter.layers(model.hf)
     matrices = sum(each.numel() for layer in layers for each in layer.parameters() if each.ndim == 2)
-    matrices += model.adapter.lm_head(model.hf).weight.numel()
-    attention = 2 * config.num_attention_heads * (config.hidden_size // config.num_attention_heads)
-    if hasattr(config, "head_dim") and config.head_dim:
-        attention = 2 * config.num_attention_heads * config.head_dim
-    expected = 2 * 7 * matrices + 2 * 7 * 12 * attention * len(layers)
-    assert reading(model, before=5, length=7) == pytest.approx(expected, rel=0.02)
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = 2 * config.num_attention_heads * dim * len(layers)  # of a query and a key: scores and values
+    assert reading(model, before=5, length=7) == pytest.approx(2 * 7 * (matrices + 12 * attention), rel=0.02)
+    assert going_back(model, 7) == pytest.approx(2 * 7 * (matrices + 2 * 7 * attention), rel=0.02)
+    assert telling(model, 7) == 2 * 7 * config.hidden_size * config.vocab_size
 
 
 def test_attribution_counts_what_features_multiply():
     model = on_meta(tiny_config("qwen3_vl"))
-    few, many = (attributing(model, Setting(patches=patches, span=6)) for patches in (100, 300))
+    (image, few), (larger, many) = (
+        attributing(model, Setting(patches=patches, span=6)) for patches in (100, 300)
+    )
     config = model.adapter.text_config(model.hf)
     heads = config.num_hidden_layers * config.num_attention_heads
     products = 2 * 2 * 6 * heads * config.head_dim  # of a patch: scores, and contributions
     assert many - few == pytest.approx(200 * products)
-    assert attributing(model, Setting(patches=100, span=12)) == pytest.approx(2 * few)
+    assert larger - image == pytest.approx(2 * 200 * heads * config.head_dim**2)
+    assert attributing(model, Setting(patches=100, span=12))[1] == pytest.approx(2 * few)
 
 
 def test_methods_that_run_the_model_again_count_its_passes():
-    setting = Setting(patches=10, regions=6, prompt=4, span=5)
-    rows = {
-        (row.method, row.tokens): row for row in measure(on_meta(tiny_config("qwen3_vl")), (10, 20), setting)
-    }
+    setting, model = Setting(patches=10, regions=6, prompt=4, span=5), on_meta(tiny_config("qwen3_vl"))
+    rows = {(row.method, row.tokens): row for row in measure(model, (10, 20), setting)}
     assert rows["eyeline", 10].over_eyeline == 1
-    assert rows["eyeline", 10].gflop_per_token == pytest.approx(rows["eyeline", 20].gflop_per_token)
-    trace = rows["decoding", 10].gflop_per_token
-    assert rows["exhaustive", 10].gflop_per_token == pytest.approx(6 * trace)
-    assert rows["attn-lrp", 20].over_eyeline > 1.2 * rows["attn-lrp", 10].over_eyeline
+    image, span = attributing(model, setting)
+    assert 20e9 * rows["eyeline", 20].gflop_per_token == pytest.approx(image + 4 * span)
+    row = reading(model, 10, 4 + 20) + telling(model, 20)
+    assert 20e9 * rows["exhaustive", 20].gflop_per_token == pytest.approx(7 * row)
+    assert 20e9 * rows["regression-32", 20].gflop_per_token == pytest.approx(33 * row)
+    back = rows["attn-lrp", 20].gflop_per_token * 20e9 - reading(model, 0, 34) - 2 * telling(model, 20)
+    assert back == pytest.approx(4 * going_back(model, 34))
 
 
 def test_the_command_writes_every_method_at_every_length(tmp_path, monkeypatch):

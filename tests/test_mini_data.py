@@ -33,6 +33,7 @@ from eyeline.training.mini_data import (
     HEADS,
     LOOKUPS,
     Batches,
+    asked,
     collate,
     conversation,
     dense_labels,
@@ -78,9 +79,9 @@ def test_questions_packed_together_cost_what_they_cost_alone():
             [{"role": "user", "content": turn}], tokenize=False, add_generation_prompt=True
         )
         text = text.replace("<|image_pad|>", "<|image_pad|>" * len(batch.labels))
-        asked = tokenizer().encode(text, add_special_tokens=False)
+        opening = tokenizer().encode(text, add_special_tokens=False)
         told, weights, _ = weigh(question, tokenizer())
-        ids = torch.tensor([asked + told])
+        ids = torch.tensor([opening + told])
         with torch.no_grad():
             logits = (
                 model()(
@@ -88,7 +89,7 @@ def test_questions_packed_together_cost_what_they_cost_alone():
                     mm_token_type_ids=(ids == model().config.image_token_id).int(),
                     **pixels,
                 )
-                .logits[0, len(asked) - 1 : -1]
+                .logits[0, len(opening) - 1 : -1]
                 .log_softmax(-1)
             )
         total -= logits.gather(1, torch.tensor(told)[:, None])[:, 0] @ torch.tensor(weights)
@@ -260,3 +261,33 @@ def test_two_processes_draw_different_scenes_and_together_all():
 def test_the_tokenizer_writes_any_text():
     for text in ("Zürich 北京 🦊\n\ttab", "\x00\x7f", "a  b   c"):
         assert tokenizer().decode(tokenizer().encode(text, add_special_tokens=False)) == text
+
+
+def test_every_number_draws_a_scene_of_its_own_and_all_families_come_up():
+    batches = Batches(tokenizer(), 0, 2, 3, 1, 0, 1)
+    drawn = [batches.scene(number) for number in range(60)]
+    assert len({scene.image.tobytes() for scene in drawn}) == 60
+    assert {scene.family for scene in drawn} == set(FAMILIES)
+    without_questions = Batches(tokenizer(), 0, 2, 0, 0, 0, 1)
+    assert {without_questions.scene(number).family for number in range(60)} == {*FAMILIES, "soup"}
+
+
+def test_practice_comes_from_all_families_over_the_batches(monkeypatch):
+    families = []
+    monkeypatch.setattr(
+        "eyeline.training.mini_data.draw", lambda family, seed: families.append(family) or draw(family, seed)
+    )
+    batches = Batches(tokenizer(), 0, 6, 3, 1, 0, 1)
+    for number in range(6):
+        batches.exercises(number)
+    assert set(families) == set(FAMILIES)
+
+
+def test_only_the_first_question_is_told_at_length():
+    scene = next(
+        scene
+        for scene in (draw("math", seed, wild=True) for seed in range(50))
+        if scene.questions != scene.plain
+    )
+    assert asked(scene, 3) == (scene.questions[0], *scene.plain[1:3])
+    assert asked(scene, 0) == ()

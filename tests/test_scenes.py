@@ -4,11 +4,12 @@ from random import Random
 
 import numpy as np
 import pytest
+from PIL import ImageChops
 
 from eyeline.errors import DataError
 from eyeline.evaluation.answers import is_right
 from eyeline.examples import Example, read_examples, write_examples
-from eyeline.scenes import FAMILIES, ONE_REGION, counterfactual, draw, sample
+from eyeline.scenes import FAMILIES, ONE_REGION, _without_noise, counterfactual, draw, sample
 from eyeline.scenes.canvas import Canvas
 from eyeline.scenes.otherwise import Otherwise
 from eyeline.scenes.photograph import DISTRACTORS, _distract, photograph
@@ -236,3 +237,20 @@ def test_a_line_that_is_no_example_is_named(tmp_path, line):
 def test_a_folder_without_examples_is_refused(tmp_path):
     with pytest.raises(DataError, match="not a data folder"):
         list(read_examples(tmp_path))
+
+
+def test_a_photographed_pair_differs_in_one_region_but_for_noise():
+    checked = 0
+    for seed in range(8_000_010, 8_000_030):
+        for family in ("science", "math"):
+            if counterfactual(family, seed, wild=True) is None:
+                continue
+            images = [_without_noise(family, seed, None)]
+            whole = sample(family, seed, wild=True).image
+            assert images[0].size == whole.size
+            other = counterfactual(family, seed, wild=True).image
+            if ImageChops.difference(images[0], whole).getbbox() is None:  # no noise here
+                box = ImageChops.difference(whole, other).getbbox()
+                assert (box[2] - box[0]) * (box[3] - box[1]) <= ONE_REGION * whole.width * whole.height
+                checked += 1
+    assert checked > 10

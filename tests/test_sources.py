@@ -64,4 +64,26 @@ def test_examples_to_fit_and_to_test_must_be_others(tmp_path):
     assert "both to fit and to test" in result.output
 
 
+def test_unknown_sources_and_too_few_examples_are_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "load", lambda name: tiny_model("qwen3_vl"))
+    write_examples((sample("math", at) for at in range(24)), tmp_path / "fit")
+    write_examples((sample("math", 8_000_000 + at) for at in range(2)), tmp_path / "test")
+    result = invoke(tmp_path, "--sources", "native, nativ")
+    assert result.exit_code == 1
+    assert "No source of regions 'nativ'" in result.output
+    assert not (tmp_path / "runs").exists()
+    write_examples((sample("math", at) for at in range(5)), tmp_path / "fit5")
+    few = invoke(tmp_path, "--fit", tmp_path / "fit5")
+    assert few.exit_code == 1
+    assert "5 examples to fit on" in few.output
+
+
+def test_a_folder_that_holds_more_gives_only_what_is_asked_for(tmp_path, monkeypatch):
+    model = tiny_model("qwen3_vl")
+    monkeypatch.setattr(sources, "Settings", lambda **of: SETTINGS(**of, max_new_tokens=8, subsets=4))
+    some = [sample("math", at) for at in range(3)]
+    sources.gather(model, some, "native", tmp_path / "run")
+    assert [one.id for one in sources.gather(model, some[1:2], "native", tmp_path / "run")] == [some[1].id]
+
+
 SETTINGS = sources.Settings

@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from eyeline.errors import DataError, EyelineError
+from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.baselines.hiding import fit_drops, span_drops
 from eyeline.evaluation.evaluate import Settings, choose_methods
-from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png
+from eyeline.evaluation.learning import RATE
+from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.examples import Example, read_examples
 from eyeline.model import Model, load
 from eyeline.regions import Regions
@@ -32,7 +33,6 @@ from eyeline.training.collect import ALONE, Answered, answer, draw_subsets, regi
 COUNTS = (32, 64, 128, 256, 512, 1024)  # subsets that a regression is given
 CEILING = 512  # of them for the ceiling
 PENALTIES = np.logspace(-2, 4, 13)  # of ridge, chosen by leave-one-out
-RATE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +117,8 @@ def ridge(
     """Ridge regression of each span's drops, its strength by leave-one-out."""
     from sklearn.linear_model import RidgeCV
 
-    told = [
-        RidgeCV(alphas=PENALTIES).fit(inputs.numpy(), target).predict(asked.numpy())
-        for target in targets.double().numpy()
-    ]
-    return torch.from_numpy(np.stack(told)).float()
+    solver = RidgeCV(alphas=PENALTIES, alpha_per_target=True).fit(inputs.numpy(), targets.double().T.numpy())
+    return torch.from_numpy(solver.predict(asked.numpy())).view(len(asked), -1).T.float()
 
 
 def score(images: Sequence[Measured]) -> list[Row]:
@@ -175,8 +172,7 @@ def draw(rows: Sequence[Row]) -> Any:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write; a PNG beside it.")
 def main(model_id: str, estimator: str | None, data: Path, limit: int, out: Path) -> None:
     """Measure the ceiling of sums of regions' effects, and what a regression needs to reach the estimator."""
-    try:
-        new_figure(1.0, 1.0)  # a missing matplotlib is told before the work
+    with writing(out):
         model = load(model_id)
         chosen = choose_methods(model, ["eyeline"], [estimator] if estimator else [])
         settings = Settings(method=chosen.hide, rates=(RATE,))
@@ -188,11 +184,8 @@ def main(model_id: str, estimator: str | None, data: Path, limit: int, out: Path
                 "No span depends on its image; check that the model sees it, and that --data holds images."
             )
         rows = score(images)
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_csv(Row, rows, out)
         write_png(draw(rows), out.with_suffix(".png"))
-    except EyelineError as error:
-        raise click.ClickException(str(error)) from error
     click.echo(out.read_text(encoding="utf-8"))
 
 

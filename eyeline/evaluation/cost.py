@@ -28,7 +28,7 @@ from eyeline.estimator import Estimator
 from eyeline.evaluation.baselines.hiding import fit_drops
 from eyeline.evaluation.baselines.lrp import attn_lrp
 from eyeline.evaluation.evaluate import choose_methods
-from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png
+from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
 from eyeline.images import open_image
@@ -327,12 +327,12 @@ def main(
     model_id: str, estimator: str | None, data: Path, lengths: tuple[int, ...], rounds: int, positions: int, out: Path
 ) -> None:  # fmt: skip
     """Measure the cost of attribution against the length of the trace, on the CPU."""
-    model = load(model_id, device="cpu")
-    example = next(iter(read_examples(data)))
-    rows = measure(model, example, lengths, rounds, positions, [estimator] if estimator else [])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(Row, rows, out, ".4g")
-    write_png(draw(rows), out.with_suffix(".png"))
+    with writing(out):
+        model = load(model_id, device="cpu")
+        example = next(iter(read_examples(data)))
+        rows = measure(model, example, lengths, rounds, positions, [estimator] if estimator else [])
+        write_csv(Row, rows, out, ".4g")
+        write_png(draw(rows), out.with_suffix(".png"))
     click.echo(out.read_text())
 
 

@@ -21,7 +21,7 @@ from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.baselines.hiding import span_drops
 from eyeline.evaluation.meter import Cost, Meter
 from eyeline.evaluation.metrics import shared_areas, top_regions
-from eyeline.examples import Example
+from eyeline.examples import Box, Example
 from eyeline.model import Model
 from eyeline.regions import load_source
 from eyeline.spans import Span
@@ -171,12 +171,17 @@ class _Asked:
 def find_evidence(
     example: Example, spans: Sequence[Span], labels: Int[Tensor, "row col"], size: tuple[int, int]
 ) -> tuple[dict[str, Any], ...]:
-    """What `pointing` reads, for spans that say what a sentence of the reference trace says and that reads boxes."""
-    boxes_of = dict(zip(example.trace, example.evidence, strict=False))
+    """What `pointing` reads, for the first span that says what a sentence of the reference trace says and that reads boxes.
+
+    Of equal sentences the first one reads; what says the same again may rest on it instead.
+    """
+    boxes_of: dict[str, tuple[Box, ...]] = {}
+    for sentence, boxes in zip(example.trace, example.evidence, strict=False):
+        boxes_of.setdefault(sentence, boxes)
     found = []
     for number, span in enumerate(spans):
-        boxes = boxes_of.get(span.text.strip(), ())
-        if boxes and span.channel == "thinking":
+        boxes = boxes_of.pop(span.text.strip(), ()) if span.channel == "thinking" else ()
+        if boxes:
             covers, areas, sizes = shared_areas(labels, boxes, *size)
             found.append(
                 {"span": number, "covers": covers.tolist(), "areas": areas.tolist(), "boxes": sizes.tolist()}
@@ -196,7 +201,7 @@ def evaluate(
     load_source(settings.regions, model.device)
     open_run(model, out, {**asdict(settings), **(about or {})}, "evaluation")
     yield from each_once(
-        examples, out, lambda example, path: _save(evaluate_one(model, example, methods, settings), path), "evaluated"
+        examples, out, lambda example: evaluate_one(model, example, methods, settings), _save, "evaluated"
     )  # fmt: skip
 
 

@@ -1,9 +1,8 @@
 """What attribution costs a model that does not fit here: floating-point operations, counted on its shapes without weights.
 
-The model is built on torch's `meta` device, where tensors have shapes and no numbers, and the very functions that
-attribute are run on it, so that what is counted is what runs. Only backward passes are not run: each counts as two
-forward passes, as is usual (Kaplan et al. 2020, arXiv 2001.08361). Operations are not seconds: attribution moves little
-memory, and decoding much.
+The model is built on torch's `meta` device, where tensors have shapes and no numbers. Passes through it, forward and back,
+and the functions of features.py are run there, and what they multiply is counted. Operations are not seconds: attribution
+moves little memory, and decoding much.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedCo
 from eyeline import features
 from eyeline.adapters import adapter_of
 from eyeline.attention import AttentionCapture, Steps
-from eyeline.evaluation.results import write_csv
+from eyeline.evaluation.results import write_csv, writing
 from eyeline.model import Model
 from eyeline.teacher_forcing import cache_name
 
@@ -33,7 +32,6 @@ QWEN3_VL_8B: Mapping[str, Any] = {
     "vision_config": {"depth": 27, "hidden_size": 1152, "num_heads": 16, "intermediate_size": 4304, "out_hidden_size": 4096},
 }  # fmt: skip
 SUBSETS = 32  # of the regression
-BACKWARD = 2  # forward passes that a backward pass counts as
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,79 +55,106 @@ class Row:
 
 
 def on_meta(config: PreTrainedConfig) -> Model:
-    """A model of a configuration without weights, in bfloat16; only what features.py reads of it."""
+    """A model of a configuration without weights, in bfloat16, with only what features.py reads of it; nothing is trained."""
     with torch.device("meta"):
-        hf = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16).eval()
+        hf = (
+            AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16).eval().requires_grad_(False)
+        )
     return Model("meta", hf, None, None, adapter_of(hf), "")
 
 
 def count(run: Callable[[], Any]) -> float:
     """Floating-point operations of a call, a multiplication and an addition being two."""
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())
 
 
 def reading(model: Model, before: int, length: int) -> float:
-    """A pass over so many positions after a cache of others, with the log-probs of all."""
+    """A pass over so many positions after a cache of others, up to the last hidden states."""
+    with torch.inference_mode():
+        return count(lambda: _read(model, _empty(1, length, _width(model)), before))
+
+
+def going_back(model: Model, length: int) -> float:
+    """From the last hidden states of so many positions back to what entered at them."""
+    with torch.enable_grad():
+        entered = _empty(1, length, _width(model)).requires_grad_()
+        states = _read(model, entered, 0)
+        return count(lambda: torch.autograd.grad(states, entered, torch.empty_like(states)))
+
+
+def telling(model: Model, length: int) -> float:
+    """The logits of so many positions."""
+    head = model.adapter.lm_head(model.hf)
+    with torch.inference_mode():
+        return count(lambda: head(_empty(1, length, _width(model))))
+
+
+def _read(model: Model, entered: Tensor, before: int) -> Tensor:
     text: Any = model.adapter.text_model(model.hf)
     config = model.adapter.text_config(model.hf)
-    width = config.hidden_size
-
-    def run() -> None:
-        cache = DynamicCache(config=config)
-        for layer in range(config.num_hidden_layers):
-            keys = _empty(1, config.num_key_value_heads, before, _dim(config))
-            cache.update(keys, keys, layer)
-        hidden = text(
-            inputs_embeds=_empty(1, length, width), use_cache=True, attention_mask=_empty(1, 1, length, before + length),
-            position_ids=torch.zeros(3, 1, length, dtype=torch.long, device="meta"), **{cache_name(model): cache},
-        ).last_hidden_state  # fmt: skip
-        model.adapter.lm_head(model.hf)(hidden)
-
-    return count(run)
+    length = entered.shape[1]
+    cache = DynamicCache(config=config)
+    for layer in range(config.num_hidden_layers):
+        keys = _empty(1, config.num_key_value_heads, before, _dim(config))
+        cache.update(keys, keys, layer)
+    return text(
+        inputs_embeds=entered, use_cache=True, attention_mask=_empty(1, 1, length, before + length),
+        position_ids=torch.zeros(3, 1, length, dtype=torch.long, device="meta"), **{cache_name(model): cache},
+    ).last_hidden_state  # fmt: skip
 
 
-def attributing(model: Model, setting: Setting) -> float:
-    """One span, from what was kept of its steps to the features of every visual token."""
+def _width(model: Model) -> int:
+    return model.adapter.text_config(model.hf).hidden_size
+
+
+def attributing(model: Model, setting: Setting) -> tuple[float, float]:
+    """An image, read once; and one span, from what was kept of its steps to the features of every visual token."""
     config = model.adapter.text_config(model.hf)
     layers, heads, dim = config.num_hidden_layers, config.num_attention_heads, _dim(config)
-    keys = _empty(layers, config.num_key_value_heads, setting.patches, dim)
-    image = features.ImageValues(keys, keys, _empty(layers, heads, setting.patches).float())
-    steps = Steps(
-        0, _empty(layers, heads, setting.span, dim), _empty(layers, heads, setting.span).float(),
-        _empty(setting.span, config.hidden_size), None,
-    )  # fmt: skip
     side = model.adapter.merge_size(model.hf)
     image_tokens = torch.full((1, setting.patches), model.adapter.image_token_id(model.hf))
     grid = torch.tensor([[1, side, side * setting.patches]])
     capture = AttentionCapture(model, {"input_ids": image_tokens, "image_grid_thw": grid})
+    capture._image_keys = capture._image_values = _empty(
+        layers, config.num_key_value_heads, setting.patches, dim
+    )
+    steps = Steps(
+        0, _empty(layers, heads, setting.span, dim), _empty(layers, heads, setting.span).float(),
+        _empty(setting.span, config.hidden_size), None,
+    )  # fmt: skip
     ids = torch.zeros(setting.span, dtype=torch.long, device="meta")
 
-    def run() -> None:
+    def read_span() -> None:
         log_probs = features.token_log_probs(model, steps.hidden)
         written = features.read_written(model, steps.hidden, log_probs, ids)
         features.patch_features(model, capture, image, steps, written)
 
-    return count(run)
+    with torch.inference_mode():
+        image = features.read_image(model, capture)
+        return count(lambda: features.read_image(model, capture)), count(read_span)
 
 
 def measure(model: Model, lengths: Sequence[int], setting: Setting) -> list[Row]:
-    """Every method at every length; exhaustive ablation and regression by attention knockout, the prompt read once."""
+    """Every method at every length. What hides regions does it by attention knockout, the image read once for all rows.
+
+    Gradients go from a span's states back through prompt and trace, the logits of the span alone computed again.
+    """
     before = setting.patches + setting.prompt
-    span = attributing(model, setting)
+    image, span = attributing(model, setting)
     rows = []
     for tokens in lengths:
         spans = tokens / setting.span
-        trace = reading(model, before, tokens)
-        whole = reading(model, 0, before + tokens)
+        told = telling(model, tokens)
+        row = reading(model, setting.patches, setting.prompt + tokens) + told
         totals = {
-            "decoding": trace,
-            "eyeline": spans * span,
-            "exhaustive": setting.regions * trace,
-            f"regression-{SUBSETS}": SUBSETS * trace,
-            "attn-lrp": whole * (1 + BACKWARD * spans),
-        }
+            "decoding": tokens * reading(model, before + tokens // 2, 1) + told,
+            "eyeline": image + spans * span,
+            "exhaustive": (1 + setting.regions) * row,
+            f"regression-{SUBSETS}": (1 + SUBSETS) * row,
+            "attn-lrp": reading(model, 0, before + tokens) + spans * going_back(model, before + tokens) + 2 * told,
+        }  # fmt: skip
         rows += [
             Row(method, tokens, total / tokens / 1e9, total / totals["eyeline"])
             for method, total in totals.items()
@@ -158,9 +183,9 @@ def _empty(*shape: int) -> Tensor:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
 def main(lengths: tuple[int, ...], patches: int, regions: int, out: Path) -> None:
     """Count the operations of attribution on the shapes of Qwen3-VL-8B."""
-    rows = measure(on_meta(Qwen3VLConfig(**QWEN3_VL_8B)), lengths, Setting(patches=patches, regions=regions))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(Row, rows, out, ".4g")
+    with writing(out, figure=False):
+        model = on_meta(Qwen3VLConfig(**QWEN3_VL_8B))
+        write_csv(Row, measure(model, lengths, Setting(patches=patches, regions=regions)), out, ".4g")
     click.echo(out.read_text(encoding="utf-8"))
 
 

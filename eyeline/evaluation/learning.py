@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from eyeline.errors import DataError, EyelineError
+from eyeline.errors import DataError
 from eyeline.evaluation import metrics
-from eyeline.evaluation.results import OURS, PLAIN, new_figure, write_csv, write_png
+from eyeline.evaluation.results import OURS, PLAIN, new_figure, write_csv, write_png, writing
 from eyeline.features import KINDS
 from eyeline.model import MODELS
 from eyeline.training.collect import Collected, read_collected, read_run
@@ -481,13 +481,11 @@ def main(
     fit: Path, test: Path, experiments: tuple[str, ...], steps: int, layers: int | None, out: Path
 ) -> None:
     """Measure what an estimator needs: scenes, families, features, heads."""
-    try:
-        new_figure(1.0, 1.0)  # a missing matplotlib is told before the work
+    with writing(out):
         fitted, tested = read_both(fit, test)
         if "heads" in experiments:
             number = fitted[0].features.shape[-1] // len(KINDS)
             layers = count_layers(read_run(fit)["model"], number, layers)
-        out.parent.mkdir(parents=True, exist_ok=True)
         rows: list[Row] = []
         for name in EXPERIMENTS:
             if name in experiments:
@@ -497,12 +495,6 @@ def main(
                 rows += found
                 write_csv(Row, rows, out)
                 click.echo(f"{name}: {len(found)} settings", err=True)
-    except EyelineError as error:
-        raise click.ClickException(str(error)) from error
-    except OSError as error:
-        raise click.ClickException(
-            f"{out.parent} cannot be made ({error.strerror}); choose another --out."
-        ) from error
     click.echo(out.read_text(encoding="utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""An evaluation for people: one HTML file with the methods side by side and three figures, each also a PNG beside it."""
+"""An evaluation for people: one HTML file with the methods side by side and figures, each also a PNG beside it."""
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -9,6 +9,7 @@ import torch
 from jinja2 import Environment
 
 from eyeline.ablation import Method
+from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.evaluate import Chosen, Evaluated, read_evaluated
@@ -18,7 +19,7 @@ from eyeline.model import Model
 from eyeline.runs import write_files
 from eyeline.training.collect import ALONE
 
-# Columns: metric, at, heading, whether high is good (None: neither), decimals
+# Columns: metric, at, heading, whether high is good, decimals
 COLUMNS = (
     ("lds", "0.5", "LDS", True, 2),
     ("r2_span", "0.5", "R2 of a span", True, 2),
@@ -56,6 +57,11 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
     rows = table(images, estimators)
     write_csv(Row, rows, out / "table.csv")
     means = {(row.method, row.metric, row.at): row for row in rows if row.family == "mean"}
+    if not any(metric == "lds" and at == "0.5" for _, metric, at in means):
+        raise DataError(
+            f"{out / 'table.csv'} is written, but no page: no span depends on the image enough for a correlation. Check that the "
+            "model sees its images, and evaluate more of them."
+        )
     methods = sorted({method for method, *_ in means}, key=lambda method: -means[method, "lds", "0.5"].value)
     figures = {
         "cost": faithfulness_against_cost(means, methods),

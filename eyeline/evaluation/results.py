@@ -1,16 +1,38 @@
-"""How measurements are written: rows as CSV, figures as PNG and SVG. Files are replaced whole or not at all."""
+"""How a measurement's command writes: rows as CSV, figures as PNG and SVG. Files are replaced whole or not at all."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from eyeline.errors import EyelineError
+import click
+
+from eyeline.errors import DataError, EyelineError
 from eyeline.runs import write_files
 
 OURS, PLAIN, QUIET = "#b3402a", "#3b5b7a", "#77736c"  # colours of Eyeline, of rivals, of what both stand on
+
+
+@contextmanager
+def writing(out: Path, *, figure: bool = True) -> Iterator[None]:
+    """Around a command that writes a CSV, and a figure beside it: refuses before the work, and tells errors as sentences."""
+    try:
+        if out.suffix != ".csv":
+            raise DataError(f"{out} is no name of a CSV; give --out a name that ends in .csv.")
+        if figure:
+            new_figure(1.0, 1.0)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except EyelineError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        what = error.filename or out
+        raise click.ClickException(
+            f"{what} cannot be read or written ({error.strerror}); check its path, its rights and the disk."
+        ) from error
 
 
 def write_csv(kind: type, rows: Sequence[Any], path: Path, digits: str = ".4f") -> None:
@@ -40,6 +62,9 @@ def write_png(figure: Any, path: Path) -> None:
 
 def svg(figure: Any) -> str:
     """The figure as an element of HTML, the same whenever it is drawn of the same numbers."""
+    import matplotlib
+
     text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "eyeline"}):  # ids in it are random otherwise
+        figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]

@@ -4,7 +4,7 @@ For each source, effects are collected on the same images, to fit on and to test
 is tested on the others' as well, because a user brings regions of their own to an estimator that is there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,13 +14,14 @@ import click
 from jaxtyping import Float
 from torch import Tensor
 
-from eyeline.errors import DataError, EyelineError
+from eyeline.errors import DataError
 from eyeline.evaluation import metrics
 from eyeline.evaluation.learning import RATE, Scores, learn, of_images, score
-from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png
+from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.examples import Example, read_examples
 from eyeline.features import KINDS
 from eyeline.model import Model, load
+from eyeline.regions import load_source, named
 from eyeline.training.collect import ALONE, Collected, Settings, collect, read_collected
 from eyeline.training.fit import FEWEST_IMAGES, FitSettings, joint_features
 
@@ -41,11 +42,11 @@ class Row:
     images: int
 
 
-def gather(model: Model, examples: Iterable[Example], source: str, run: Path) -> list[Collected]:
+def gather(model: Model, examples: Sequence[Example], source: str, run: Path) -> list[Collected]:
     """Effects and features of the examples with regions of a source; what the run holds already is kept."""
-    for _ in collect(model, examples, run, Settings(method="attention", regions=source, rates=(RATE,))):
-        pass
-    return read_collected(run)
+    settings = Settings(method="attention", regions=source, rates=(RATE,))
+    wanted = set(collect(model, examples, run, settings))
+    return [one for one in read_collected(run) if one.id in wanted]
 
 
 def exhaustive(images: Sequence[Collected]) -> Scores:
@@ -57,6 +58,12 @@ def compare(
     model: Model, fit: Sequence[Example], test: Sequence[Example], sources: Sequence[str], runs: Path, settings: FitSettings
 ) -> list[Row]:  # fmt: skip
     """All rows; native regions are collected first, whatever the sources."""
+    for source in sources:  # an unknown name or a missing package is told before the work
+        if named(source) is None:
+            raise DataError(
+                f"No source of regions {source!r}; expected some of {', '.join(SOURCES)}, or others of --regions."
+            )
+        load_source(source, model.device)
     rows: list[Row] = []
     native: Float[Tensor, " feature"] | None = None
     for source in dict.fromkeys(("native", *sources)):
@@ -65,6 +72,10 @@ def compare(
         tested = gather(model, test, source, folder / "test")
         weights = learn(joint_features(fitted, KINDS), settings)
         native = weights if native is None else native
+        if not exhaustive(tested):
+            raise DataError(
+                "No span of the test examples depends on its image; check that the model sees it."
+            )
         count = sum(one.subsets.shape[1] for one in tested) / len(tested)
         for predictor, values in (
             (FITTED, score(weights, tested)),
@@ -114,19 +125,20 @@ def main(
     model_id: str, fit: Path, test: Path, limit: tuple[int, int], sources: str, runs: Path, out: Path
 ) -> None:
     """Compare sources and numbers of regions."""
-    try:
-        new_figure(1.0, 1.0)  # a missing matplotlib is told before the work
+    with writing(out):
         some, others = (
             list(islice(read_examples(data), count)) for data, count in zip((fit, test), limit, strict=True)
         )
         if twice := {one.id for one in some} & {one.id for one in others}:
             raise DataError(f"{len(twice)} examples are both to fit and to test on (first {min(twice)!r}).")
-        rows = compare(load(model_id), some, others, sources.split(","), runs, FitSettings())
-        out.parent.mkdir(parents=True, exist_ok=True)
+        if len(some) < FEWEST_IMAGES or not others:
+            raise DataError(
+                f"{len(some)} examples to fit on and {len(others)} to test are too few; expected {FEWEST_IMAGES} and one."
+            )
+        names = [name.strip() for name in sources.split(",")]
+        rows = compare(load(model_id), some, others, names, runs, FitSettings())
         write_csv(Row, rows, out)
         write_png(draw(rows), out.with_suffix(".png"))
-    except EyelineError as error:
-        raise click.ClickException(str(error)) from error
     click.echo(out.read_text(encoding="utf-8"))
 
 

@@ -140,10 +140,10 @@ def table(rng: Random) -> tuple[Canvas, list[Question]]:
             )
         )
         value = numbers[column][order - 1]
-        by_value.append((f"Row {order} has {value} for {person}.", (union(boxes[0], boxes[1 + column]),)))
+        by_value.append((f"Row {order} has {value} for {person}.", (boxes[0], boxes[1 + column])))
 
-    def value_of(person: int, column: int) -> Question:
-        what, value = columns[column], numbers[column][person]
+    def value_of(person: int, at: int) -> Question:
+        what, value = columns[at], numbers[at][person]
         row = " and ".join(f"{name} {of[person]}" for name, of in zip(columns, numbers, strict=True))
         conclusion = f"I see {people[person]} with {row}, so the {what} is {value}."
         return ask(f"What is the {what} of {people[person]}?", read, conclusion, value)

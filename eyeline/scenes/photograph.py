@@ -32,15 +32,15 @@ DISTRACTORS = {
 }
 
 
-def photograph(canvas: Canvas, family: str, rng: Random) -> tuple[Canvas, Move]:
-    """The scene as a picture of it, and where its boxes have gone. The canvas given is used up."""
+def photograph(canvas: Canvas, family: str, rng: Random, *, spoil: bool = True) -> tuple[Canvas, Move]:
+    """The scene as a picture of it, and where its boxes have gone; without noise unless `spoil`. The canvas given is used up."""
     move: Move = _stay
     if rng.random() < SET:
         move = _set(canvas, rng)
     if rng.random() < DISTRACTED:
         for _ in range(rng.randint(1, 3)):
             _distract(canvas, rng.choice(DISTRACTORS[family]), rng)
-    if rng.random() < NOISY:
+    if rng.random() < NOISY and spoil:
         _spoil(canvas, rng)
     return canvas, move
 

@@ -144,7 +144,7 @@ def beaker(rng: Random) -> tuple[Canvas, list[Question]]:
 
 
 def circuit(rng: Random) -> tuple[Canvas, list[Question]]:
-    """A loop of wire with a part on each side; the cell and the resistor carry a number."""
+    """A loop of wire with a part on each side; the cell carries a number."""
     canvas = Canvas(rng, grids=((8, 8), (8, 8), (9, 8), (8, 9), (10, 8), (10, 10), (9, 9)))
     parts = rng.sample(PARTS, 4)
     if "cell" not in parts:

@@ -181,14 +181,14 @@ def collect(model: Model, examples: Iterable[Example], out: Path, settings: Sett
     load_source(settings.regions, model.device)
     open_run(model, out, asdict(settings), "collection")
     yield from each_once(
-        examples, out, lambda example, path: _save(collect_one(model, example, settings), path), "collected"
+        examples, out, lambda example: collect_one(model, example, settings), _save, "collected"
     )
 
 
 def each_once(
-    examples: Iterable[Example], run: Path, make: Callable[[Example, Path], None], made: str
-) -> Iterator[str]:
-    """Has every example made that the run does not hold yet, and yields the id of each as it is there.
+    examples: Iterable[Example], run: Path, make: Callable[[Example], One], save: Callable[[One, Path], None], made: str
+) -> Iterator[str]:  # fmt: skip
+    """Has every example made and saved that the run does not hold yet, and yields the id of each as it is there.
 
     Raises `DataError` for an id that comes twice or is no name of a file, and for an example that cannot be made.
     """
@@ -203,12 +203,13 @@ def each_once(
         path = run / "examples" / f"{example.id}.safetensors"
         if not path.exists():
             try:
-                make(example, path)
+                one = make(example)
             except EyelineError as error:
                 raise DataError(
                     f"The example {example.id!r} cannot be {made}: {error} Repair it or leave it out, and run the "
                     f"same again; what is {made} stays."
                 ) from error
+            save(one, path)
         yield example.id
 
 

@@ -245,7 +245,7 @@ def practice_loss(
     early = output.hidden_states[KNOWS_BEFORE][:, BEFORE::4]
     known = heads.before(functional.rms_norm(early, early.shape[-1:])).unflatten(-1, (BEFORE, -1)).float()
     before = torch.stack(
-        [practice.ids[:, BEFORE - back : -back or None][:, ::4] for back in range(1, BEFORE + 1)], -1
+        [practice.ids[:, BEFORE - back : -back][:, ::4] for back in range(1, BEFORE + 1)], -1
     )
     before = before[:, : known.shape[1]]
     unknown = functional.cross_entropy(known.flatten(0, 2), before.flatten())

@@ -21,6 +21,7 @@ from eyeline.scenes.question import Question, Sentence
 
 PATCH = 16
 SAID = (*WORDS, *COLOURS, *SYMBOLS)
+TUNING = 6_500_000  # the first seed that is not trained on
 DRAWN = (*FAMILIES, "general")  # finding one object after another is the hardest to learn
 PRACTISED = (*FAMILIES, "math")  # numbers take more practice
 CONCLUSION_WEIGHT = 3.0  # of tokens that follow from what was read, against 1 for the reading itself
@@ -138,7 +139,7 @@ def ask(question: Question, tokenizer) -> list[int]:
 
 def asked(scene: Scene, questions: int) -> tuple[Question, ...]:
     """The scene's first questions; only the first of them may ask to be told at length."""
-    return (*scene.questions[:1], *scene.plain[1:questions])
+    return (*scene.questions[:1], *scene.plain[1:])[:questions]
 
 
 def pack(scene: Scene, tokenizer, questions: int) -> tuple[list[int], np.ndarray, list[int], list[float]]:
@@ -363,18 +364,17 @@ class Batches:
     def scene(self, number: int) -> Scene:
         if not self.questions and number % 3:
             return soup(number)
-        family, seed = DRAWN[number % len(DRAWN)], number // len(DRAWN) % 6_500_000
-        return draw(family, seed, wild=self.wild)
+        return draw(Random(f"family {number}").choice(DRAWN), number % TUNING, wild=self.wild)
 
     def exercises(self, number: int) -> Practice | None:
         """Practice to go with the batch that begins with scene `number`: as many drills as conversations."""
         rows: list[Row] = []
         for at in range(self.practice * self.size):
-            seed = (3_000_000 + number * self.practice + at) % 7_000_000
+            seed = (3_000_000 + number * self.practice + at) % TUNING
             if at % 2:
                 rows.append(recite(drill(Random(f"drill {seed}")), self.tokenizer))
             else:
-                scene = draw(PRACTISED[at // 2 % len(PRACTISED)], seed)
+                scene = draw(PRACTISED[(number + at // 2) % len(PRACTISED)], seed)
                 rows.append(rehearse(conversation(scene), self.tokenizer))
         return stack(rows, after=12 + number % 5) if rows else None
 
