@@ -15,7 +15,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 DOCS = Path(__file__).parent.parent / "docs"
-SCENE, SPAN = 7, 3  # of the gallery, and of its trace
+SCENE, SPAN = 11, 2  # of the gallery, and of its trace
 SIZES = {
     "1280": (1280, 860, 1),
     "360": (360, 740, 2),
@@ -39,7 +39,7 @@ def ask(page: Page, address: str) -> str:
     page.goto(address)
     page.locator(".gallery button").nth(SCENE).click()
     page.locator("#send").click()
-    page.locator(".answer .span").first.wait_for(timeout=60_000)
+    page.locator(".answer .span").first.wait_for(timeout=240_000)
     page.wait_for_function("document.body.innerText.includes('tokens/s')")
     return page.url
 
