@@ -27,8 +27,7 @@ from eyeline.evaluation.learning import RATE
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.examples import Example, read_examples
 from eyeline.model import Model, load
-from eyeline.regions import Regions
-from eyeline.training.collect import ALONE, Answered, answer, draw_subsets, regions_of
+from eyeline.training.collect import ALONE, answer, draw_subsets, regions_of
 
 COUNTS = (32, 64, 128, 256, 512, 1024)  # subsets that a regression is given
 CEILING = 512  # of them for the ceiling
@@ -68,7 +67,8 @@ def measure(model: Model, example: Example, estimator: Estimator, settings: Sett
     scored, rates = draw_subsets(regions.count, settings, example.id)
     others = replace(settings, seed=settings.seed + 1, subsets=max(COUNTS))
     given = draw_subsets(regions.count, others, example.id)[0][: max(COUNTS)]
-    drops = _drops(model, own, regions, torch.cat([scored, given]), settings)
+    every = torch.cat([scored, given])
+    drops = span_drops(model, own.inputs, own.ids, own.spans, regions, every, settings.method).float().cpu()
     effects = {
         "estimator": estimated(estimator)(model, own.inputs, own.ids, own.spans, regions).float().cpu(),
         "exhaustive": drops[:, : len(scored)][:, rates == ALONE],
@@ -82,12 +82,6 @@ def measure(model: Model, example: Example, estimator: Estimator, settings: Sett
         example.family, {name: values[kept] for name, values in effects.items()}, lengths[kept],
         scored[random], drops[kept, : len(scored)][:, random], given, drops[kept, len(scored) :],
     )  # fmt: skip
-
-
-def _drops(
-    model: Model, own: Answered, regions: Regions, subsets: Bool[Tensor, "subset region"], settings: Settings
-) -> Float[Tensor, "span subset"]:
-    return span_drops(model, own.inputs, own.ids, own.spans, regions, subsets, settings.method).float().cpu()
 
 
 def predictions(one: Measured) -> dict[tuple[str, int | None], Float[Tensor, "span subset"]]:
