@@ -72,7 +72,8 @@ def compare(
         tested = gather(model, test, source, folder / "test")
         weights = learn(joint_features(fitted, KINDS), settings)
         native = weights if native is None else native
-        if not exhaustive(tested):
+        measured = exhaustive(tested)
+        if not measured:
             raise DataError(
                 "No span of the test examples depends on its image; check that the model sees it."
             )
@@ -80,7 +81,7 @@ def compare(
         for predictor, values in (
             (FITTED, score(weights, tested)),
             (MOVED, score(native, tested)),
-            (EXHAUSTIVE, exhaustive(tested)),
+            (EXHAUSTIVE, measured),
         ):
             images = sum(map(len, values.values()))
             rows.append(Row(source, count, predictor, *metrics.bootstrap(values), images))
