@@ -175,7 +175,18 @@ def load(
             f"The model {name!r} has no chat template; expected one in its tokenizer, in chat_template.jinja "
             "or in chat_template.json."
         )
+    _import_early()
     return Model(name, hf.eval(), tokenizer, image_processor, adapter, template)
+
+
+def _import_early() -> None:
+    """Imports with the model what the first question would wait for: clustering, image formats and the stream."""
+    import sklearn.cluster
+    import sklearn.feature_extraction.image  # noqa: F401
+
+    import eyeline.stream  # noqa: F401
+
+    Image.init()
 
 
 def _pictures(images: Picture | Sequence[Picture], *, optional: bool) -> list[Image.Image]:

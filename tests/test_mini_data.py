@@ -4,6 +4,7 @@ import copy
 import functools
 import re
 import tempfile
+from collections import Counter
 from random import Random
 
 import numpy as np
@@ -30,6 +31,8 @@ from eyeline.training.mini import (
 )
 from eyeline.training.mini_data import (
     CONCLUSION_WEIGHT,
+    DRAWN,
+    HARD,
     HEADS,
     LOOKUPS,
     Batches,
@@ -270,6 +273,15 @@ def test_every_number_draws_a_scene_of_its_own_and_all_families_come_up():
     assert {scene.family for scene in drawn} == set(FAMILIES)
     without_questions = Batches(tokenizer(), 0, 2, 0, 0, 0, 1)
     assert {without_questions.scene(number).family for number in range(60)} == {*FAMILIES, "soup"}
+
+
+def test_hard_kinds_come_up_more_often_than_others():
+    batches = Batches(tokenizer(), 0, 2, 3, 1, 0, 1)
+    counts = Counter(batches.scene(number).kind for number in range(600))
+    assert set(counts) == {kind for kinds in FAMILIES.values() for kind in kinds}
+    hard = [kind in HARD for kind in counts.elements()]
+    evenly = [kind in HARD for family in DRAWN for kind in FAMILIES[family] for _ in range(60 // len(FAMILIES[family]))]
+    assert sum(hard) / len(hard) > sum(evenly) / len(evenly) + 0.1
 
 
 def test_practice_comes_from_all_families_over_the_batches(monkeypatch):

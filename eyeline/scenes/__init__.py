@@ -96,10 +96,18 @@ def _check(family: str, seed: int) -> None:
         )
 
 
+def kind_of(family: str, seed: int) -> str:
+    """The kind of a seed's scene, without drawing it."""
+    return _choose_kind(family, Random(f"{family} {seed}"))
+
+
+def _choose_kind(family: str, rng: Random) -> str:
+    return rng.choice(sorted(FAMILIES[family]))
+
+
 def _sketch(family: str, rng: Random) -> tuple[str, Canvas, list[Question]]:
-    kinds = FAMILIES[family]
-    kind = rng.choice(sorted(kinds))
-    canvas, questions = kinds[kind](rng)
+    kind = _choose_kind(family, rng)
+    canvas, questions = FAMILIES[family][kind](rng)
     rng.shuffle(questions)
     return kind, canvas, questions
 

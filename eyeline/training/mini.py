@@ -38,7 +38,7 @@ SPECIAL = (
     "<|video_pad|>",
 )
 SHARPER = 2.0  # gains of the queries' norms
-NEW_SCENES = 1_000_000  # the first scene for weights that have been trained before
+NEW_SCENES = 2_000_000  # the first scene for weights that have been trained before
 LOGGED = ("loss", "dense_loss", "token_accuracy", "practice_accuracy", "before_loss")
 BEFORE = 3  # tokens before each one that an early layer is taught to carry on
 KNOWS_BEFORE = 2  # layers after which it is to know them
@@ -509,7 +509,7 @@ STAGES = [
     Stage("vision", steps=1900, batch=12, questions=0, practice=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
     Stage("language", steps=350, batch=4, questions=3, practice=12, rate=1.2e-3, vision_rate=0.0, dense=0.3, decay=0.01),
     Stage("all", steps=580, batch=12, questions=3, practice=3, rate=5e-4, vision_rate=2.5e-4, dense=0.3, decay=0.7),
-    Stage("wild", steps=1970, batch=12, questions=3, practice=1, rate=5e-4, vision_rate=2.5e-4, dense=0.3, wild=True, decay=0.6),
+    Stage("wild", steps=1400, batch=12, questions=3, practice=1, rate=5e-4, vision_rate=2.5e-4, dense=0.3, wild=True, decay=0.6),
 ]  # fmt: skip
 
 
