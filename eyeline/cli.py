@@ -22,7 +22,7 @@ from eyeline.events import Done, Error, Event, to_json
 # What options offer; the libraries behind them are imported only by the command that needs them.
 FAMILIES = ("math", "science", "document", "code", "general")
 WAYS = ("pixels", "blur", "inpaint", "tokens", "attention")
-FEATURES = ("attention", "value", "logit", "odds")
+FEATURES = ("attention", "value", "odds")
 SOURCES = ("native", "dinov3", "slic", "grid", "random", "voronoi")
 LAST_SEED = 8_999_999
 EXIT_CODES = {"cancelled": 130, "error": 1}  # of a stream, by the reason it ended for; otherwise 0
@@ -367,12 +367,19 @@ def collect(model_id, data, out, limit, rates, **settings) -> None:
 @click.option(
     "--kinds",
     type=_Joined(click.Choice(FEATURES)),
-    default=",".join(FEATURES),
+    default="value,odds",
     show_default=True,
-    help="Features, joined by commas; 'attention' alone is the paper's.",
+    help="Features, joined by commas; 'attention' alone is the paper's, with the link 'identity'.",
+)
+@click.option(
+    "--link",
+    type=click.Choice(["log-odds", "identity"]),
+    default="log-odds",
+    show_default=True,
+    help="What scores are: falls in a token's log-odds, or in its log-prob itself.",
 )
 @click.option("--name", show_default="the folder's name", help="Id that the estimator carries.")
-def fit(run, out, kinds, name) -> None:
+def fit(run, out, kinds, link, name) -> None:
     """Fit an estimator on a collection."""
     from eyeline.estimator import save_estimator
     from eyeline.training.collect import read_collected, read_run
@@ -381,7 +388,7 @@ def fit(run, out, kinds, name) -> None:
 
     about = read_run(run)
     name = name or out.resolve().name
-    estimator, _ = fit_estimator(read_collected(run), about, FitSettings(kinds=kinds), name)
+    estimator, _ = fit_estimator(read_collected(run), about, FitSettings(kinds=kinds, link=link), name)
     save_estimator(estimator, out)
     click.echo(f"Estimator: {out} (Pearson loss {estimator.card['pearson_loss']})", err=True)
 

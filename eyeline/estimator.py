@@ -1,4 +1,4 @@
-"""Features -> predicted effects: the linear map that is fitted once for each model.
+"""Features -> predicted effects: a linear map to log-odds, fitted once for each model, and what those do to log-probs.
 
 An estimator is a folder: `estimator.safetensors` with its numbers and `card.json` with what they mean, how regions
 were hidden, and the fingerprint of the model they belong to. Nothing in it is executable.
@@ -10,54 +10,113 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
 from eyeline.model import MODELS, Model
 
-FORMAT = 2
-TENSORS = ("weights", "whole_weights", "curve")
+FORMAT = 3
+Link = Literal["log-odds", "identity"]
+SETS = {
+    "log-odds": 2,
+    "identity": 1,
+}  # of weights: for tokens that the model doubts and is sure of, or one for all
+SURE, WIDTH = (
+    5.0,
+    1.5,
+)  # log-odds at which both sets of weights count alike, and how soon one gives way to the other
+TENSORS = ("weights", "curve", "whole")
 NOT_COMPUTING = (
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "quantization_config",
 )  # fmt: skip
 
 
+def fall(scores: Float[Tensor, "token ..."], log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token ..."]:
+    """By how much a token's log-prob falls, nats, where its log-odds fall from `log_odds` by a score; 0 for 0.
+
+    A token that the model is sure of stays likely until its log-odds have fallen far, and then falls by all of the rest.
+    """
+    odds = log_odds.view(-1, *[1] * (scores.ndim - 1))
+    return softplus(scores - odds) - softplus(-odds)
+
+
+def mix(log_odds: Float[Tensor, " token"], sets: int) -> Float[Tensor, "token set"]:
+    """The share that each set of weights has in each token's; with two, the second is for tokens that the model is sure of."""
+    if sets == 1:
+        return torch.ones_like(log_odds)[:, None]
+    sure = torch.sigmoid((log_odds - SURE) / WIDTH)
+    return torch.stack([1 - sure, sure], dim=1)
+
+
 @dataclass(frozen=True, eq=False)
 class Estimator:
-    """A linear map from pooled features to scores, and a curve from a score to an effect in nats with its interval.
+    """A linear map from features to scores, what scores do to log-probs, and a curve from there to effects with intervals.
 
-    Scores of regions add up to the score of hiding them together (arXiv 2604.16587). The curve is monotone, so that
-    it changes no order; it is fitted on images that took no part in the weights, because effects grow faster than
-    scores: a region that the model can do without costs nothing, however much it looks there.
+    A score is by how much hiding a region lowers a token's log-odds. Scores of regions that are hidden together add up,
+    log-probs do not: what one region does depends on how sure the model is of the token, and so on the others. Tokens that
+    the model doubts and those that it is sure of have weights of their own, mixed by the token's log-odds. With the link
+    `identity`, weights are the same for all tokens, and scores are taken for the fall in log-prob itself, as in arXiv
+    2604.16587. The curve is monotone and fitted on images that took no part in the weights.
     """
 
     id: str
-    weights: Float[Tensor, " feature"]  # score for each unit of a feature
-    whole_weights: Float[Tensor, " feature"]  # nats for each unit of a feature, everything hidden at once
-    curve: Float[Tensor, "knot 4"]  # score, increasing; effect, low and high end of its interval there, nats
+    weights: Float[Tensor, "set feature"]  # score for each unit of a feature
+    curve: Float[
+        Tensor, "knot 4"
+    ]  # predicted drop, increasing; effect, low and high end of its interval there, nats
+    whole: Float[Tensor, ""]  # effect of hiding everything, for each nat predicted
     kinds: tuple[str, ...] = KINDS
+    link: Link = "log-odds"
     card: Mapping[str, Any] = field(default_factory=dict)
 
-    def effects(self, scores: Float[Tensor, " region"]) -> Float[Tensor, " region"]:
-        """Effects of single regions, nats; a score of 0 is no effect."""
-        return self.read(scores)[:, 0]
+    def of_tokens(self, log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token feature"]:
+        """The weights that each token has."""
+        return mix(log_odds, len(self.weights)) @ self.weights
 
-    def intervals(self, scores: Float[Tensor, " region"]) -> Float[Tensor, "region 2"]:
+    def scores(
+        self, features: Float[Tensor, "token region feature"], log_odds: Float[Tensor, " token"]
+    ) -> Float[Tensor, "token region"]:
+        """By how much each region lowers each token's log-odds, nats."""
+        return torch.einsum("tkf,tf->tk", features, self.of_tokens(log_odds))
+
+    def falls(
+        self, scores: Float[Tensor, "token ..."], log_odds: Float[Tensor, " token"]
+    ) -> Float[Tensor, "token ..."]:
+        """The fall of each token's log-prob for its scores, nats."""
+        return scores if self.link == "identity" else fall(scores, log_odds)
+
+    def drops(
+        self,
+        scores: Float[Tensor, "token ..."],
+        log_odds: Float[Tensor, " token"],
+        lengths: Int[Tensor, " span"],
+    ) -> Float[Tensor, "span ..."]:
+        """Predicted drops of spans of so many tokens, one span after the other: the falls of their tokens, nats."""
+        falls = self.falls(scores, log_odds)
+        span = torch.arange(len(lengths), device=falls.device).repeat_interleave(lengths.to(falls.device))
+        return falls.new_zeros(len(lengths), *falls.shape[1:]).index_add_(0, span, falls)
+
+    def effects(self, drops: Float[Tensor, " region"]) -> Float[Tensor, " region"]:
+        """Effects of single regions, nats; a drop of 0 is no effect."""
+        return self.read(drops)[:, 0]
+
+    def intervals(self, drops: Float[Tensor, " region"]) -> Float[Tensor, "region 2"]:
         """Lower and upper ends, nats; they hold the true effect for the share of regions stated in the card."""
-        return self.read(scores)[:, 1:]
+        return self.read(drops)[:, 1:]
 
-    def read(self, scores: Float[Tensor, " region"]) -> Float[Tensor, "region 3"]:
+    def read(self, drops: Float[Tensor, " region"]) -> Float[Tensor, "region 3"]:
         """Effect, low and high end: linear between the curve's knots, and beyond them as between the first or last two."""
         knots, values = self.curve[:, 0].contiguous(), self.curve[:, 1:]
-        after = torch.searchsorted(knots, scores.contiguous()).clamp(1, len(knots) - 1)
-        share = (scores - knots[after - 1]) / (knots[after] - knots[after - 1])
+        after = torch.searchsorted(knots, drops.contiguous()).clamp(1, len(knots) - 1)
+        share = (drops - knots[after - 1]) / (knots[after] - knots[after - 1])
         return torch.lerp(values[after - 1], values[after], share[:, None])
 
     def to(self, device: torch.device) -> "Estimator":
@@ -104,6 +163,7 @@ def _computing(config: Any) -> Any:
 def digest(estimator: Estimator) -> str:
     """SHA-256 of an estimator's numbers."""
     found = hashlib.sha256()
+    found.update(estimator.link.encode())
     for name in TENSORS:
         found.update(getattr(estimator, name).cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
@@ -114,7 +174,13 @@ def save_estimator(estimator: Estimator, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: getattr(estimator, name).contiguous() for name in TENSORS}
     save_file(tensors, folder / "estimator.safetensors")
-    card = {**estimator.card, "format": FORMAT, "id": estimator.id, "kinds": list(estimator.kinds)}
+    card = {
+        **estimator.card,
+        "format": FORMAT,
+        "id": estimator.id,
+        "kinds": list(estimator.kinds),
+        "link": estimator.link,
+    }
     new = folder / "card.json.new"
     new.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     new.replace(folder / "card.json")
@@ -133,8 +199,18 @@ def read_estimator(folder: Path) -> Estimator:
             )
         if not card["kinds"] or not set(card["kinds"]) <= set(KINDS):
             raise ValueError(f"features {card['kinds']}, where some of {', '.join(KINDS)} are expected")
-        if tensors["weights"].ndim != 1 or tensors["weights"].shape != tensors["whole_weights"].shape:
-            raise ValueError("weights that are no two vectors of one length")
+        if card["link"] not in get_args(Link):
+            raise ValueError(
+                f"the link {card['link']!r}, where one of {', '.join(get_args(Link))} is expected"
+            )
+        if (
+            tensors["weights"].ndim != 2
+            or len(tensors["weights"]) != SETS[card["link"]]
+            or tensors["whole"].ndim
+        ):
+            raise ValueError(
+                "weights in other than the link's number of sets, or an effect of the whole that is no number"
+            )
         curve = tensors["curve"]
         if (
             curve.ndim != 2
@@ -142,9 +218,15 @@ def read_estimator(folder: Path) -> Estimator:
             or len(curve) < 2
             or not (curve[1:, 0] > curve[:-1, 0]).all()
         ):
-            raise ValueError("a curve that is no table of score, effect, low and high with growing scores")
+            raise ValueError("a curve that is no table of drop, effect, low and high with growing drops")
         return Estimator(
-            str(card["id"]), tensors["weights"], tensors["whole_weights"], curve, tuple(card["kinds"]), card
+            str(card["id"]),
+            tensors["weights"],
+            curve,
+            tensors["whole"],
+            tuple(card["kinds"]),
+            card["link"],
+            card,
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise EstimatorError(
@@ -193,8 +275,8 @@ def check_model(estimator: Estimator, model: Model) -> None:
             f"{model.name!r}; fit one with `eyeline collect` and `eyeline fit`, or leave it out to see attention."
         )
     heads = model.adapter.text_config(model.hf).num_attention_heads * len(model.adapter.layers(model.hf))
-    if len(estimator.weights) != heads * len(estimator.kinds):
+    if estimator.weights.shape[1] != heads * len(estimator.kinds):
         raise EstimatorError(
-            f"The estimator {estimator.id!r} holds {len(estimator.weights)} weights where the model has "
+            f"The estimator {estimator.id!r} holds {estimator.weights.shape[1]} weights where the model has "
             f"{heads * len(estimator.kinds)} features; fit it again."
         )

@@ -1,19 +1,18 @@
-"""A span's captured steps -> what an estimator reads: one value for each feature, layer, head and visual token.
+"""A span's captured steps -> what an estimator reads: for each token one value for each feature, layer, head and visual token.
 
-Four features, each summed over the span's tokens t, for visual token i, layer l and head h:
+Three features, for token t, visual token i, layer l and head h:
 
 - `attention`: A, the attention weight (arXiv 2604.16587);
 - `value`: A times the norm of the value written to the residual stream, |V_i W_O|;
 - `odds`: A times the written value's direct contribution to the log-odds of the written token, g_t . (V_i W_O), where
   g_t is the gradient of log p / (1 - p) at the final residual stream: the written token's unembedding minus the
-  expected one of all others, through the final norm. Everything after the head but the direct path is left out;
-- `logit`: the same for log p. Its gradient is (1 - p) g_t: little is left of it where the model is sure, however much
-  the image has made it so.
+  expected one of all others, through the final norm. Everything after the head but the direct path is left out.
 
-In families with a norm after attention, the written value is what leaves that norm.
+In families with a norm after attention, the written value is what leaves that norm. Features of visual tokens that are
+hidden together add up; what their sum does to a token's log-prob, and so to a span's, is the estimator's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,8 @@ from eyeline.attention import AttentionCapture, Steps, attention_to_image
 from eyeline.model import Model
 from eyeline.spans import Span
 
-KINDS = ("attention", "value", "logit", "odds")  # the order of features in estimators and collections
+KINDS = ("attention", "value", "odds")  # the order of features in estimators and collections
+MOST_SURE = 1e-6  # least 1 - p: float32 tells no smaller ones apart
 WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
 
 
@@ -62,7 +62,6 @@ class Written:
     """How the residual stream before the final norm made the model write its tokens."""
 
     odds: Float[Tensor, "token width"]  # gradient of each token's log p / (1 - p)
-    doubt: Float[Tensor, " token"]  # 1 - p; the gradient of log p is so many times the other
 
 
 def read_written(
@@ -71,7 +70,7 @@ def read_written(
     log_probs: Float[Tensor, "token entry"],
     token_ids: Int[Tensor, " token"],
 ) -> Written:
-    """What the logit features need of the written tokens.
+    """What the feature `odds` needs of the written tokens.
 
     With n = h / rms(h), logits = W (w n), and q the model's distribution over all tokens but y:
     d log p(y) / (1 - p(y)) / d h = (a - n (n . a) / width) / rms, a = w (W_y - E_q[W]).
@@ -84,43 +83,44 @@ def read_written(
     others = log_probs.scatter(1, token_ids[:, None], -torch.inf).softmax(-1)
     expected = others.to(head.weight.dtype) @ head.weight  # (token, width)
     direction = norm.weight.float() * (head.weight[token_ids].float() - expected.float())
-    odds = (direction - normed * (normed * direction).mean(-1, keepdim=True)) / rms
-    return Written(odds, -torch.expm1(log_probs.gather(1, token_ids[:, None])[:, 0]))
+    return Written((direction - normed * (normed * direction).mean(-1, keepdim=True)) / rms)
 
 
-def patch_features(
+def log_odds(
+    log_probs: Float[Tensor, "token entry"], token_ids: Int[Tensor, " token"]
+) -> Float[Tensor, " token"]:
+    """log p / (1 - p) of the written tokens, nats; finite where p rounds to 1."""
+    written = log_probs.gather(1, token_ids[:, None])[:, 0].clamp(max=-MOST_SURE)
+    return written - torch.log(-torch.expm1(written))
+
+
+def _features(
     model: Model,
     capture: AttentionCapture,
     image: ImageValues,
     steps: Steps,
     written: Written | None,
-    kinds: Sequence[str] = KINDS,
-) -> Float[Tensor, "feature patch"]:
-    """The features of one span, float32; rows are kind-major, then layer-major: (kind, layer, head).
+    kinds: Sequence[str],
+) -> Iterator[tuple[slice, list[Float[Tensor, "layer head token patch"]]]]:
+    """Some layers at a time, as many as WEIGHTS_AT_ONCE allows, and their features, one tensor a kind; float32.
 
-    Only `logit` and `odds` need what is written, which `read_written` reads. As many layers at a time as WEIGHTS_AT_ONCE allows:
-    all of a small model, one of a large model with a large image. Summing columns over a region gives that region's
-    features: hiding regions together adds their features.
+    All layers of a small model come at once, of a large model with a large image one.
     """
     visible = capture.visible(steps)
     layers, heads, tokens, _ = steps.queries.shape
     at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * image.keys.shape[2]))
-    columns: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     for some in torch.arange(layers).split(at_once):
         span = slice(int(some[0]), int(some[-1]) + 1)
         part = Steps(steps.start, steps.queries[span], steps.log_sum_exp[span], steps.hidden, None)
         weights = attention_to_image(
             part, image.keys[span], capture.scaling, None if visible is None else visible[span]
         )  # (layer, head, token, patch)
-        sums = weights.sum(2)
-        if "attention" in kinds:
-            columns["attention"].append(sums)
+        of = {"attention": weights}
         if steps.attention_rms is not None:
             weights = weights / steps.attention_rms[span][:, None, :, None]
-            sums = weights.sum(2)
         if "value" in kinds:
-            columns["value"].append(sums * image.norms[span])
-        if reads_written(kinds):
+            of["value"] = weights * image.norms[span, :, None]
+        if "odds" in kinds:
             assert written is not None
             values = image.values[span].float()  # (layer, kv_head, patch, dim)
             projected = torch.stack(
@@ -131,27 +131,56 @@ def patch_features(
                 .permute(0, 2, 3, 1, 4)
                 .flatten(2, 3)
             )
-            gains = (grouped @ values.transpose(2, 3)).view(weights.shape)
-            gains = weights * gains
-            if "logit" in kinds:
-                columns["logit"].append((gains * written.doubt[:, None]).sum(2))
-            if "odds" in kinds:
-                columns["odds"].append(gains.sum(2))
-    return torch.cat([torch.cat(columns[kind]).flatten(0, 1) for kind in kinds])
+            of["odds"] = (grouped @ values.transpose(2, 3)).view(weights.shape).mul_(weights)
+        yield span, [of[kind] for kind in kinds]
 
 
-def reads_written(kinds: Sequence[str]) -> bool:
-    """Whether any of the kinds needs `read_written`."""
-    return "logit" in kinds or "odds" in kinds
+def token_scores(
+    model: Model,
+    capture: AttentionCapture,
+    image: ImageValues,
+    steps: Steps,
+    written: Written | None,
+    weights: Float[Tensor, "token feature"],
+    kinds: Sequence[str] = KINDS,
+) -> Float[Tensor, "token patch"]:
+    """The weighted sum of the features of a span's tokens, float32; a token's weights are kind-major, then layer-major.
+
+    Only `odds` needs what is written, which `read_written` reads.
+    """
+    layers, heads, tokens, _ = steps.queries.shape
+    weight = weights.view(tokens, len(kinds), layers, heads)
+    scores = weights.new_zeros(tokens, image.keys.shape[2])
+    for span, features in _features(model, capture, image, steps, written, kinds):
+        for kind, feature in enumerate(features):
+            scores += torch.einsum("tlh,lhtp->tp", weight[:, kind, span], feature)
+    return scores
 
 
-def _project(
-    model: Model, layer: int, gradient: Float[Tensor, "token width"], dtype: torch.dtype
-) -> Float[Tensor, "token inner"]:
-    """The gradient at what the heads of a layer put out, before W_O; float32."""
-    output = _output(model, layer, dtype)
-    gradient = gradient if output.gain is None else gradient * output.gain
-    return (gradient.to(output.weight.dtype) @ output.weight).float()
+def token_features(
+    model: Model,
+    capture: AttentionCapture,
+    image: ImageValues,
+    steps: Steps,
+    written: Written | None,
+    labels: Int[Tensor, " patch"],
+    num_regions: int,
+    kinds: Sequence[str] = KINDS,
+) -> Float[Tensor, "token region feature"]:
+    """The features of a span's tokens, summed over the visual tokens of each region; float32, columns as weights are."""
+    columns: list[list[Tensor]] = [[] for _ in kinds]
+    for _, features in _features(model, capture, image, steps, written, kinds):
+        for kind, feature in enumerate(features):
+            columns[kind].append(pool(feature, labels, num_regions).flatten(0, 1))
+    return torch.cat([torch.cat(each) for each in columns]).permute(1, 2, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What an estimator reads of the tokens of a trace's spans, one span after the other."""
+
+    features: Float[Tensor, "token region feature"]  # float32
+    log_odds: Float[Tensor, " token"]  # of the written tokens, nats
 
 
 def captured_features(
@@ -162,26 +191,34 @@ def captured_features(
     labels: Int[Tensor, " patch"],
     num_regions: int,
     kinds: Sequence[str] = KINDS,
-) -> Float[Tensor, "span region feature"]:
-    """The features of spans of a trace that a capture has seen read, float32; columns as `patch_features` has rows."""
+) -> Read:
+    """What is read of spans of a trace that a capture has seen."""
     image = read_image(model, capture)
-    rows = []
+    rows, odds = [], []
     for span in spans:
         steps = capture.take(span.start, span.end)
-        written = None
-        if reads_written(kinds):
-            log_probs = token_log_probs(model, steps.hidden)
-            written = read_written(model, steps.hidden, log_probs, trace_ids[span.start : span.end])
-        columns = patch_features(model, capture, image, steps, written, kinds)
-        rows.append(pool(columns, labels, num_regions))
-    return torch.stack(rows).float()
+        ids = trace_ids[span.start : span.end]
+        log_probs = token_log_probs(model, steps.hidden)
+        written = read_written(model, steps.hidden, log_probs, ids) if "odds" in kinds else None
+        rows.append(token_features(model, capture, image, steps, written, labels, num_regions, kinds))
+        odds.append(log_odds(log_probs, ids))
+    return Read(torch.cat(rows), torch.cat(odds))
 
 
 def pool(
-    features: Float[Tensor, "feature patch"], labels: Int[Tensor, " patch"], num_regions: int
-) -> Float[Tensor, "region feature"]:
-    """Sums of the features over the visual tokens of each region; a region without tokens gets zeros."""
-    return features.new_zeros(num_regions, len(features)).index_add_(0, labels, features.T)
+    values: Float[Tensor, "*row patch"], labels: Int[Tensor, " patch"], num_regions: int
+) -> Float[Tensor, "*row region"]:
+    """Sums over the visual tokens of each region; a region without tokens gets zeros."""
+    return values.new_zeros(*values.shape[:-1], num_regions).index_add_(-1, labels, values)
+
+
+def _project(
+    model: Model, layer: int, gradient: Float[Tensor, "token width"], dtype: torch.dtype
+) -> Float[Tensor, "token inner"]:
+    """The gradient at what the heads of a layer put out, before W_O; float32."""
+    output = _output(model, layer, dtype)
+    gradient = gradient if output.gain is None else gradient * output.gain
+    return (gradient.to(output.weight.dtype) @ output.weight).float()
 
 
 @dataclass(frozen=True, slots=True)

@@ -543,19 +543,28 @@ class _Reader:
         ids = torch.tensor(state.ids[span.start : span.end], device=state.model.device)
         log_probs = feature.token_log_probs(state.model, steps.hidden)
         written = None
-        if feature.reads_written(kinds):
+        if "odds" in kinds:
             written = feature.read_written(state.model, steps.hidden, log_probs, ids)
-        columns = feature.patch_features(state.model, self.capture, self.image, steps, written, kinds)
-        heat = columns.sum(0) if estimator is None else estimator.weights @ columns
-        scores = heat.new_zeros(self.num_regions).index_add_(0, self.labels, heat)
+        log_odds = feature.log_odds(log_probs, ids)
         if estimator is None:
-            effects, intervals, whole = scores / scores.sum().clamp(min=1e-30), None, None
+            weights = log_odds.new_ones(len(ids), steps.queries.shape[:2].numel())
         else:
-            effects, intervals = estimator.read(scores).split((1, 2), dim=1)
+            weights = estimator.of_tokens(log_odds)
+        cells = feature.token_scores(state.model, self.capture, self.image, steps, written, weights, kinds)
+        scores = feature.pool(cells, self.labels, self.num_regions)  # (token, region)
+        if estimator is None:
+            drops, intervals, whole = scores.sum(0), None, None
+            effects, slopes = drops / drops.sum().clamp(min=1e-30), torch.ones_like(scores)
+        else:
+            falls = estimator.falls(torch.cat([scores, scores.sum(1, keepdim=True)], dim=1), log_odds)
+            drops, whole = falls.sum(0)[:-1], falls.sum(0)[-1] * estimator.whole
+            effects, intervals = estimator.read(drops).split((1, 2), dim=1)
             effects = effects[:, 0]
-            whole = estimator.whole_weights @ columns.sum(1)
-        per_score = torch.where(scores != 0, effects / scores, 0.0)
-        heat = heat * per_score[self.labels]  # a region's cells share its effect
+            slopes = torch.where(scores != 0, falls[:, :-1] / scores, 0.0)
+        per_drop = torch.where(drops != 0, effects / drops, 0.0)
+        heat = (cells * slopes[:, self.labels]).sum(0) * per_drop[
+            self.labels
+        ]  # a region's cells share its effect
         return SpanAttribution(
             index=span.index,
             channel=span.channel,

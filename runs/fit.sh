@@ -9,4 +9,4 @@ export OMP_NUM_THREADS=1
 .venv/bin/eyeline collect --data scratch/fit-1 --method attention --out scratch/collected
 wait $other
 .venv/bin/eyeline fit scratch/collected --name eyeline-mini --out eyeline/models/qwen3-vl-mini/estimator
-.venv/bin/eyeline fit scratch/collected --kinds attention --name paper-attention --out scratch/paper-attention
+.venv/bin/eyeline fit scratch/collected --kinds attention --link identity --name paper-attention --out scratch/paper-attention

@@ -8,9 +8,9 @@ from conftest import CURVE, FAMILIES, build_tiny, picture
 from test_ablation import extended, trace_of
 
 import eyeline.evaluation.baselines.attention
-from eyeline.estimator import Estimator
+from eyeline.estimator import SETS, Estimator
 from eyeline.evaluation.baselines.attention import attention_rollout, each_layers_attention, raw_attention
-from eyeline.evaluation.baselines.estimator import estimated, span_features
+from eyeline.evaluation.baselines.estimator import estimated, read_spans
 from eyeline.examples import Example
 from eyeline.features import KINDS
 from eyeline.regions import Regions
@@ -165,25 +165,36 @@ def collected(model, monkeypatch, spans):
     )
 
 
-def estimator_of(features, kinds):
-    weights = torch.randn(features.shape[-1], generator=torch.Generator().manual_seed(3))
-    return Estimator("random", weights, weights, CURVE, kinds)
+def estimator_of(features, kinds, link):
+    weights = 30 * torch.randn(SETS[link], features.shape[-1], generator=torch.Generator().manual_seed(3))
+    return Estimator("random", weights, CURVE, torch.ones(()), kinds, link)
 
 
-@pytest.mark.parametrize("kinds", [KINDS, ("attention",), ("logit", "attention")])
-def test_an_estimators_scores_are_the_collected_features_times_its_weights(tiny, monkeypatch, kinds):
+@pytest.mark.parametrize(
+    ("kinds", "link"),
+    [(KINDS, "log-odds"), (("attention",), "identity"), (("odds", "attention"), "log-odds")],
+)
+def test_an_estimator_predicts_from_the_collected_features(tiny, monkeypatch, kinds, link):
     spans = spans_of(0, 4, 9, len(trace_of(tiny)))
     ids, one = collected(tiny, monkeypatch, spans)
     regions = Regions(tuple(map(torch.tensor, one.labels)), one.features.shape[1])
     inputs = tiny.inputs(PICTURES[1], QUESTION)
     given = (tiny, inputs, torch.tensor(ids), spans, regions)
-    torch.testing.assert_close(span_features(*given), one.features)
-    parts = dict(zip(KINDS, one.features.chunk(len(KINDS), dim=-1), strict=True))
+    read = read_spans(*given)
+    torch.testing.assert_close(read.features, one.features.float(), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(read.log_odds, one.log_odds)
+    parts = dict(zip(KINDS, read.features.chunk(len(KINDS), dim=-1), strict=True))
     features = torch.cat([parts[kind] for kind in kinds], dim=-1)
-    estimator = estimator_of(features, kinds)
-    effects = estimated(estimator)(*given)
-    torch.testing.assert_close(effects, features @ estimator.weights, rtol=1e-3, atol=1e-4)
-    assert effects.std(dim=1).min() > 1e-3
+    estimator = estimator_of(features, kinds, link)
+    found = estimated(estimator)(*given)
+    scores = estimator.scores(features, read.log_odds)
+    alone = estimator.drops(scores, read.log_odds, one.lengths)
+    torch.testing.assert_close(found.effects, alone, rtol=1e-3, atol=1e-4)
+    assert alone.std(dim=1).min() > 1e-3
+    together = estimator.drops(scores @ one.subsets.float().T, read.log_odds, one.lengths)
+    torch.testing.assert_close(found.together(one.subsets), together, rtol=1e-3, atol=1e-4)
+    added = alone @ one.subsets.float().T
+    assert torch.allclose(together, added, rtol=1e-3, atol=1e-3) == (link == "identity")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -24,8 +24,8 @@ def planted(interaction: float, seed: int = 0) -> Measured:
         return effects @ subsets.float().T + interaction * pairs.float().sum(1)
 
     return Measured(
-        "math", {"estimator": torch.randn(3, 8, generator=rng), "exhaustive": effects}, torch.tensor([1, 2, 3]),
-        scored, drops(scored), given, drops(given),
+        "math", {"estimator": torch.randn(3, 32, generator=rng), "exhaustive": effects @ scored.float().T},
+        torch.tensor([1, 2, 3]), scored, drops(scored), given, drops(given),
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def estimator(folders) -> Path:
     rng = torch.Generator().manual_seed(0)
     weights = torch.randn(2, 3 * 4 * len(KINDS), generator=rng)
     card = {"model": "tiny", "fingerprint": fingerprint(model)}
-    save_estimator(Estimator("tiny-1", weights[0], weights[1], CURVE, card=card), folders / "estimator")
+    save_estimator(Estimator("tiny-1", weights, CURVE, torch.tensor(0.5), card=card), folders / "estimator")
     return folders / "estimator"
 
 
@@ -344,12 +344,12 @@ def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole):
     for path in list(Path("enough/examples").iterdir()):
         for copy in ("again", "once-more"):
             shutil.copy(path, path.with_stem(f"{path.stem}-{copy}"))
-    words = ("fit", "enough", "--out", "fitted", "--kinds", "logit, attention", "--name", "mine")
+    words = ("fit", "enough", "--out", "fitted", "--kinds", "odds, attention", "--name", "mine")
     result = succeed(*words)
     assert result.stdout == ""
     assert re.fullmatch(r"Estimator: fitted \(Pearson loss -0\.\d+\)\n", result.stderr)
     read = read_estimator(Path("fitted"))
-    assert (read.id, read.kinds) == ("mine", ("logit", "attention"))
+    assert (read.id, read.kinds) == ("mine", ("odds", "attention"))
     assert ask("--estimator", "fitted")[0].estimator == "mine"
     assert "was fitted for" in refuse("stream", "a.png", "What?", "--model", "other", "--estimator", "fitted")
 

@@ -26,7 +26,7 @@ METHODS = ("generate", "stream", "eyeline", "exhaustive", "attn-lrp", "regressio
 def fake_estimator(model, hide="pixels"):
     weights = torch.randn(2, 3 * 4 * len(KINDS), generator=torch.Generator().manual_seed(1))
     card = {"model": model.name, "fingerprint": fingerprint(model), "ablation": hide, "coverage": 0.9}
-    return Estimator("mine", weights[0], weights[1], CURVE, KINDS, card)
+    return Estimator("mine", weights, CURVE, torch.tensor(0.5), KINDS, card=card)
 
 
 def case(model, tokens=60, hide="pixels", positions=10**6):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import shutil
 
 import pytest
@@ -11,9 +12,12 @@ from transformers import AutoModelForImageTextToText
 from eyeline.attention import AttentionCapture
 from eyeline.errors import EstimatorError
 from eyeline.estimator import (
+    SURE,
+    WIDTH,
     Estimator,
     check_model,
     estimator_for,
+    fall,
     fingerprint,
     is_quantised,
     read_estimator,
@@ -29,7 +33,9 @@ def estimator_of(model, **changes):
     rng = torch.Generator().manual_seed(0)
     weights = torch.randn(2, FEATURES, generator=rng)
     card = {"model": model.name, "fingerprint": fingerprint(model), "ablation": "pixels", "coverage": 0.9}
-    return dataclasses.replace(Estimator("mine", weights[0], weights[1], CURVE, KINDS, card), **changes)
+    return dataclasses.replace(
+        Estimator("mine", weights, CURVE, torch.tensor(0.5), KINDS, card=card), **changes
+    )
 
 
 @pytest.fixture
@@ -83,9 +89,9 @@ def test_an_estimator_that_is_saved_and_read_is_the_same(saved):
     model, folder = saved
     before, after = estimator_of(model), read_estimator(folder)
     assert torch.equal(after.weights, before.weights)
-    assert torch.equal(after.whole_weights, before.whole_weights)
+    assert torch.equal(after.whole, before.whole)
     assert torch.equal(after.curve, before.curve)
-    assert (after.id, after.kinds) == (before.id, before.kinds)
+    assert (after.id, after.kinds, after.link) == (before.id, before.kinds, before.link)
     assert before.card.items() <= after.card.items()
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "estimator.safetensors"]
     save_estimator(after, folder)
@@ -94,10 +100,47 @@ def test_an_estimator_that_is_saved_and_read_is_the_same(saved):
 
 def test_effects_and_intervals_are_read_off_the_curve_between_its_knots_and_beyond_them():
     estimator = estimator_of(tiny_model("qwen3_vl"))
-    scores = torch.tensor([-1.0, 0.0, 2.0, 1.0, 4.0, -3.0])
-    assert estimator.effects(scores).tolist() == [-0.5, 0.0, 3.0, 1.5, 6.0, -1.5]
-    assert estimator.intervals(scores)[:4].tolist() == [[-1.0, 0.0], [-0.25, 0.5], [1.0, 4.0], [0.375, 2.25]]
-    assert estimator.intervals(scores[4:]).tolist() == [[2.25, 7.5], [-2.5, -1.0]]
+    drops = torch.tensor([-1.0, 0.0, 2.0, 1.0, 4.0, -3.0])
+    assert estimator.effects(drops).tolist() == [-0.5, 0.0, 3.0, 1.5, 6.0, -1.5]
+    assert estimator.intervals(drops)[:4].tolist() == [[-1.0, 0.0], [-0.25, 0.5], [1.0, 4.0], [0.375, 2.25]]
+    assert estimator.intervals(drops[4:]).tolist() == [[2.25, 7.5], [-2.5, -1.0]]
+
+
+def test_a_fall_of_log_odds_lowers_the_log_prob_by_what_it_leaves_of_it():
+    log_prob = torch.tensor([-0.01, -0.7, -5.0]).double()
+    odds = log_prob - torch.log1p(-log_prob.exp())
+    scores = torch.linspace(-3, 9, 7).double().repeat(3, 1)
+    expected = log_prob[:, None] - torch.nn.functional.logsigmoid(odds[:, None] - scores)
+    torch.testing.assert_close(fall(scores, odds), expected)
+    torch.testing.assert_close(fall(scores[:, 0], odds), expected[:, 0])
+    assert fall(torch.zeros(3), odds.float()).abs().max() < 1e-6
+
+
+def test_tokens_that_the_model_is_sure_of_have_weights_of_their_own():
+    estimator = estimator_of(tiny_model("qwen3_vl"))
+    odds = torch.tensor([-20.0, SURE, SURE + WIDTH, 40.0])
+    doubted, sure = estimator.weights
+    share = 1 / (1 + math.exp(-1))
+    expected = [doubted, (doubted + sure) / 2, (1 - share) * doubted + share * sure, sure]
+    torch.testing.assert_close(estimator.of_tokens(odds), torch.stack(expected))
+    features = torch.randn(4, 3, FEATURES, generator=torch.Generator().manual_seed(2))
+    scores = torch.stack([part @ weights for part, weights in zip(features, expected, strict=True)])
+    torch.testing.assert_close(estimator.scores(features, odds), scores)
+    linear = dataclasses.replace(estimator, weights=doubted[None], link="identity")
+    torch.testing.assert_close(linear.scores(features, odds), features @ doubted)
+
+
+def test_drops_of_a_span_are_the_falls_of_its_tokens_and_with_the_identity_its_scores():
+    scores, odds = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.5, 4.0]]), torch.tensor([0.0, 4.0, -2.0])
+    lengths = torch.tensor([1, 2])
+    estimator = estimator_of(tiny_model("qwen3_vl"))
+    falls = fall(scores, odds)
+    torch.testing.assert_close(
+        estimator.drops(scores, odds, lengths), torch.stack([falls[0], falls[1] + falls[2]])
+    )
+    linear = dataclasses.replace(estimator, link="identity")
+    assert linear.drops(scores, odds, lengths).tolist() == [[1.0, 2.0], [3.5, 3.0]]
+    assert linear.drops(scores[:, 1], odds, lengths).tolist() == [2.0, 3.0]
 
 
 def change(folder, **changes):
@@ -132,7 +175,7 @@ def truncate(path):
         shutil.rmtree,
         lambda folder: (folder / "card.json").unlink(),
         lambda folder: (folder / "estimator.safetensors").unlink(),
-        lambda folder: (folder / "card.json").write_text('{"format": 2,'),
+        lambda folder: (folder / "card.json").write_text('{"format": 3,'),
         lambda folder: (folder / "card.json").write_text("[1]"),
         lambda folder: (folder / "card.json").write_bytes(b"\xff\xfe\x00"),
         lambda folder: (folder / "estimator.safetensors").write_bytes(b""),
@@ -143,10 +186,14 @@ def truncate(path):
         lambda folder: change(folder, kinds=[]),
         lambda folder: change(folder, kinds=3),
         lambda folder: drop(folder, "kinds"),
+        lambda folder: drop(folder, "link"),
+        lambda folder: change(folder, link="logit"),
         lambda folder: swap(folder, weights=None),
         lambda folder: swap(folder, curve=None),
-        lambda folder: swap(folder, whole_weights=torch.ones(FEATURES - 1)),
-        lambda folder: swap(folder, weights=torch.ones(FEATURES, 1)),
+        lambda folder: swap(folder, whole=torch.ones(2)),
+        lambda folder: swap(folder, weights=torch.ones(FEATURES)),
+        lambda folder: swap(folder, weights=torch.ones(1, FEATURES)),
+        lambda folder: change(folder, link="identity"),
         lambda folder: swap(folder, curve=CURVE[:1]),
         lambda folder: swap(folder, curve=CURVE[:, :3]),
         lambda folder: swap(folder, curve=CURVE.flip(0)),
@@ -215,9 +262,8 @@ def test_another_model_and_another_number_of_weights_are_refused(saved):
         estimator_for(build_tiny("qwen3_vl", seed=1), folder)
     with pytest.raises(EstimatorError, match="was fitted for"):
         check_model(estimator_of(model, card={}), model)
-    short = {"weights": torch.zeros(FEATURES - 1), "whole_weights": torch.zeros(FEATURES - 1)}
     with pytest.raises(EstimatorError, match=f"{FEATURES} features"):
-        check_model(estimator_of(model, **short), model)
+        check_model(estimator_of(model, weights=torch.zeros(2, FEATURES - 1)), model)
     with pytest.raises(EstimatorError, match="12 features"):
         check_model(estimator_of(model, kinds=("attention",)), model)
 
@@ -231,6 +277,4 @@ def test_a_quantised_model_is_accepted_unless_the_number_of_weights_is_wrong():
     assert is_quantised(model)
     check_model(estimator, model)
     with pytest.raises(EstimatorError, match="features"):
-        check_model(
-            dataclasses.replace(estimator, weights=torch.zeros(3), whole_weights=torch.zeros(3)), model
-        )
+        check_model(dataclasses.replace(estimator, weights=torch.zeros(2, 3)), model)

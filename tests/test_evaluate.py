@@ -55,7 +55,7 @@ def examples(count=2):
 def fake_estimator(model, name="mine"):
     weights = torch.randn(2, 3 * 4 * len(KINDS), generator=torch.Generator().manual_seed(1))
     card = {"model": model.name, "fingerprint": fingerprint(model), "ablation": "attention", "coverage": 0.9}
-    return Estimator(name, weights[0], weights[1], CURVE, KINDS, card)
+    return Estimator(name, weights, CURVE, torch.tensor(0.5), KINDS, card=card)
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,7 @@ def test_what_is_measured_equals_a_literal_rerun(lively, run):
         one.effects["exhaustive"], one.drops[:, one.rates == ALONE], rtol=1e-3, atol=1e-4
     )
     for name in METHODS:
+        torch.testing.assert_close(one.predicted[name], one.effects[name] @ one.subsets.float().T)
         for number, count in enumerate(TOPS):
             top = top_regions(one.effects[name], count)
             for span in range(len(spans)):
@@ -112,6 +113,7 @@ def test_a_run_goes_on_where_it_stopped_to_the_same_numbers(lively, run, tmp_pat
         assert torch.equal(ours.drops, theirs.drops)
         for name in METHODS:
             assert torch.equal(ours.effects[name], theirs.effects[name])
+            assert torch.equal(ours.predicted[name], theirs.predicted[name])
             assert torch.equal(ours.hidden[name], theirs.hidden[name])
 
 

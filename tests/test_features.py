@@ -5,6 +5,7 @@ from conftest import FAMILIES, build_tiny, picture, tiny_model
 from eyeline import features
 from eyeline.ablation import read_trace
 from eyeline.attention import AttentionCapture
+from eyeline.spans import Span
 
 QUESTION = "How many?"
 PICTURES = (picture(), picture(64, 96, seed=1))
@@ -44,12 +45,11 @@ def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
         hook.remove()
     positions = (inputs["input_ids"][0] == model.adapter.image_token_id(model.hf)).nonzero()[:, 0].tolist()
     heads, width = output.attentions[0].shape[1], seen["hidden"].shape[1]
-    slow = torch.zeros(4, len(layers), heads, len(trace_ids), len(positions))
+    slow = torch.zeros(3, len(layers), heads, len(trace_ids), len(positions))
     for token, token_id in enumerate(trace_ids.tolist()):
         row = length - 1 + token
         hidden = seen["hidden"][row].detach().clone().requires_grad_()
         log_p = head(norm(hidden)).log_softmax(-1)[token_id]
-        (of_log_p,) = torch.autograd.grad(log_p, hidden, retain_graph=True)
         (of_odds,) = torch.autograd.grad(log_p - torch.log1p(-log_p.exp()), hidden)
         for number, layer in enumerate(layers):
             values = output.past_key_values.layers[number].values[0]  # (kv_head, position, dim)
@@ -65,13 +65,13 @@ def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
                         written = after.weight.detach() * written / rms
                     slow[0, number, which, token, patch] = share
                     slow[1, number, which, token, patch] = share * written.norm()
-                    slow[2, number, which, token, patch] = share * (written @ of_log_p)
-                    slow[3, number, which, token, patch] = share * (written @ of_odds)
+                    slow[2, number, which, token, patch] = share * (written @ of_odds)
     log_probs = output.logits[0, length - 1 : -1].log_softmax(-1)[torch.arange(len(trace_ids)), trace_ids]
     return slow, log_probs
 
 
 def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=PICTURES):
+    """(feature, token, patch): each visual token a region of its own."""
     inputs = model.inputs(list(pictures), QUESTION)
     with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
         read_trace(model, inputs, trace_ids)
@@ -79,7 +79,11 @@ def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=P
         steps = capture.take(start, end)
         log_probs = features.token_log_probs(model, steps.hidden)
         written = features.read_written(model, steps.hidden, log_probs, trace_ids[start:end])
-        return features.patch_features(model, capture, image, steps, written, kinds)
+        patches = image.keys.shape[2]
+        every = torch.arange(patches)
+        return features.token_features(model, capture, image, steps, written, every, patches, kinds).permute(
+            2, 0, 1
+        )
 
 
 def test_every_feature_equals_its_slow_definition_by_loops_and_autograd(tiny):
@@ -87,8 +91,8 @@ def test_every_feature_equals_its_slow_definition_by_loops_and_autograd(tiny):
     slow, _ = slow_features(tiny.adapter.family, PICTURES, QUESTION, trace_ids)
     for start, end in ((0, 7), (0, 1), (2, 6)):
         fast = fast_features(tiny, trace_ids, start, end)
-        expected = slow[..., start:end, :].sum(-2).flatten(0, 2)
-        assert all(kind.std() > 1e-3 for kind in expected.chunk(4)), (
+        expected = slow[..., start:end, :].flatten(0, 2)
+        assert all(kind.std() > 1e-3 for kind in expected.chunk(3)), (
             "every kind varies, so equality means something"
         )
         torch.testing.assert_close(fast, expected, **CLOSE)
@@ -106,24 +110,55 @@ def test_the_gradients_are_autograds_and_log_p_the_models_own(tiny):
     with torch.no_grad():
         log_probs = features.token_log_probs(tiny, hidden)
         written = features.read_written(tiny, hidden, log_probs, trace_ids)
-    torch.testing.assert_close(written.doubt[:, None] * written.odds, expected, rtol=1e-4, atol=1e-6)
+    doubt = -torch.expm1(picked.detach())
+    torch.testing.assert_close(doubt * written.odds, expected, rtol=1e-4, atol=1e-6)
+    odds = features.log_odds(log_probs, trace_ids)
+    torch.testing.assert_close(odds, (picked.detach() - doubt.log())[:, 0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(log_probs.gather(1, trace_ids[:, None]), picked.detach())
     _, slow = slow_features(tiny.adapter.family, PICTURES, QUESTION, trace_ids)
     torch.testing.assert_close(picked[:, 0].detach(), slow, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kinds", [("attention",), ("value",), ("odds",), ("logit", "attention")])
+@pytest.mark.parametrize("kinds", [("attention",), ("value",), ("odds",), ("odds", "attention")])
 def test_chosen_kinds_are_the_same_rows_in_the_order_asked_for(tiny, kinds):
     trace_ids = trace_of(tiny)
-    everything = dict(zip(features.KINDS, fast_features(tiny, trace_ids, 1, 5).chunk(4), strict=True))
+    everything = dict(zip(features.KINDS, fast_features(tiny, trace_ids, 1, 5).chunk(3), strict=True))
     chosen = fast_features(tiny, trace_ids, 1, 5, kinds)
     torch.testing.assert_close(chosen, torch.cat([everything[kind] for kind in kinds]))
 
 
-def test_features_of_a_span_are_the_sum_of_those_of_its_parts(tiny):
-    trace_ids = trace_of(tiny)
-    parts = fast_features(tiny, trace_ids, 0, 3) + fast_features(tiny, trace_ids, 3, 7)
-    torch.testing.assert_close(fast_features(tiny, trace_ids, 0, 7), parts, rtol=1e-3, atol=1e-5)
+def test_scores_are_the_weighted_features_however_many_layers_are_read_at_once(tiny, monkeypatch):
+    trace_ids, kinds = trace_of(tiny), ("odds", "value")
+    weights = torch.randn(4, 24, generator=torch.Generator().manual_seed(1))
+    expected = torch.einsum("tf,ftp->tp", weights, fast_features(tiny, trace_ids, 2, 6, kinds))
+    inputs = tiny.inputs(list(PICTURES), QUESTION)
+    for at_once in (features.WEIGHTS_AT_ONCE, 1):
+        monkeypatch.setattr(features, "WEIGHTS_AT_ONCE", at_once)
+        with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
+            read_trace(tiny, inputs, trace_ids)
+            image, steps = features.read_image(tiny, capture), capture.take(2, 6)
+            log_probs = features.token_log_probs(tiny, steps.hidden)
+            written = features.read_written(tiny, steps.hidden, log_probs, trace_ids[2:6])
+            scores = features.token_scores(tiny, capture, image, steps, written, weights, kinds)
+        torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_spans_are_read_one_after_the_other(tiny):
+    trace_ids, labels = (
+        trace_of(tiny),
+        torch.arange(sum(map(len, tiny.image_grids(tiny.inputs(list(PICTURES), QUESTION))))) % 3,
+    )
+    inputs = tiny.inputs(list(PICTURES), QUESTION)
+    spans = [Span(0, "thinking", 4, 7, "b", False), Span(1, "thinking", 0, 2, "a", False)]
+    with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
+        read_trace(tiny, inputs, trace_ids)
+        read = features.captured_features(tiny, capture, trace_ids, spans, labels, 3)
+        log_probs = features.token_log_probs(tiny, capture.take(0, 7).hidden)
+    whole = fast_features(tiny, trace_ids, 0, 7).permute(1, 0, 2)
+    expected = features.pool(whole, labels, 3).permute(0, 2, 1)
+    torch.testing.assert_close(read.features, torch.cat([expected[4:7], expected[:2]]), rtol=1e-3, atol=1e-5)
+    odds = features.log_odds(log_probs, trace_ids)
+    torch.testing.assert_close(read.log_odds, torch.cat([odds[4:7], odds[:2]]), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -134,7 +169,7 @@ def test_a_bfloat16_model_gives_float32_features_close_to_those_of_its_weights_i
     fast = fast_features(model, trace_ids, 0, 7)
     slow, _ = slow_features(family, PICTURES, QUESTION, trace_ids, dtype=torch.bfloat16)
     assert fast.dtype == torch.float32
-    for ours, theirs in zip(fast.chunk(4), slow.sum(-2).flatten(0, 2).chunk(4), strict=True):
+    for ours, theirs in zip(fast.chunk(3), slow.flatten(0, 2).chunk(3), strict=True):
         assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.995
 
 
@@ -161,7 +196,7 @@ def test_a_packed_output_projection_is_read_off_what_it_does(tiny):
 def test_pooling_sums_the_patches_of_each_region_and_leaves_zeros_where_there_is_none():
     columns = torch.tensor([[1.0, 2.0, 4.0, 8.0], [0.0, 1.0, 0.0, -1.0]])
     pooled = features.pool(columns, torch.tensor([0, 3, 0, 1]), 4)
-    assert pooled.tolist() == [[5.0, 0.0], [8.0, -1.0], [0.0, 0.0], [2.0, 1.0]]
+    assert pooled.tolist() == [[5.0, 8.0, 0.0, 2.0], [0.0, -1.0, 0.0, 1.0]]
 
 
 def test_reading_features_leaves_the_model_alone(tiny):
@@ -179,6 +214,6 @@ def test_the_gradient_of_the_odds_stays_where_the_model_is_sure():
     log_probs[0, token] = -1e-9
     with torch.no_grad():
         written = features.read_written(model, hidden, log_probs, token)
-    assert float(written.doubt) < 1e-8
+    assert 10 < float(features.log_odds(log_probs, token)) < 20
     assert written.odds.isfinite().all()
     assert written.odds.norm() > 0.1

@@ -4,20 +4,24 @@ import pytest
 import torch
 
 from eyeline.errors import DataError
+from eyeline.estimator import SETS, Estimator
 from eyeline.features import KINDS
-from eyeline.training.collect import ALONE, Collected, Settings, draw_subsets
+from eyeline.training.collect import ALONE, WHOLE, Collected, Settings, draw_subsets
 from eyeline.training.fit import (
     COVERAGE,
     FEWEST_IMAGES,
+    MIN_SPREAD,
     FitSettings,
     _conformal_quantile,
     choose,
     fit,
+    joint,
     pearson,
+    predict_alone,
     split,
 )
 
-FEATURES = 16  # four of each kind
+FEATURES = 12  # four of each kind
 WEIGHTS = torch.linspace(-0.5, 1.0, FEATURES)
 RUN = {
     "version": "0",
@@ -25,13 +29,14 @@ RUN = {
     "fingerprint": "f",
     "settings": {"kinds": list(KINDS), "method": "pixels", "regions": "native"},
 }
-FAST = FitSettings(steps=400, rate=2e-2)
+FAST = FitSettings(KINDS, "identity", steps=400, rate=8e-2)
+ODDS = dataclasses.replace(FAST, link="log-odds")
 
 
-def synthetic(count, *, noise=0.0, grows=0.0, spans=4, seed=0, prefix="image"):
-    """Images whose effects are linear in their features: WEIGHTS, in nats, are what is to be found.
+def synthetic(count, *, link="identity", noise=0.0, grows=0.0, spans=4, seed=0, prefix="image"):
+    """Images whose scores are linear in their features: WEIGHTS, in nats, are what is to be found.
 
-    The noise of an effect has the standard deviation noise + grows * |effect|.
+    Spans have one token, then two, then one again. The noise of an effect has the standard deviation noise + grows * |effect|.
     """
     rng = torch.Generator().manual_seed(seed)
     scales = torch.logspace(-3, 1, FEATURES)  # features of very different sizes
@@ -40,24 +45,34 @@ def synthetic(count, *, noise=0.0, grows=0.0, spans=4, seed=0, prefix="image"):
         regions = int(torch.randint(6, 12, (1,), generator=rng))
         name = f"{prefix}-{number}"
         subsets, rates = draw_subsets(regions, Settings(subsets=16), name)
-        active = torch.rand(spans, regions, 1, generator=rng) < 0.5  # the others are blank background
-        features = torch.randn(spans, regions, FEATURES, generator=rng) * scales * active
-        drops = torch.einsum("skf,f,mk->sm", features, WEIGHTS / scales, subsets.float())
+        lengths = torch.arange(spans) % 2 + 1
+        tokens = int(lengths.sum())
+        active = torch.rand(tokens, regions, 1, generator=rng) < 0.5  # the others are blank background
+        features = torch.randn(tokens, regions, FEATURES, generator=rng) * scales * active
+        features = features.half()
+        log_odds = torch.randn(tokens, generator=rng) * 2 + 2
+        truth = (WEIGHTS / scales).expand(SETS[link], -1)
+        told = Estimator("", truth, torch.zeros(2, 4), torch.ones(()), KINDS, link)
+        drops = told.drops(told.scores(features.float(), log_odds) @ subsets.float().T, log_odds, lengths)
         drops = drops + torch.randn(drops.shape, generator=rng) * (noise + grows * drops.abs())
         labels = ((list(range(regions)),),)
-        images.append(Collected(name, "math", "3", ({"index": 0},), features, subsets, rates, drops, labels))
+        ends = lengths.cumsum(0).tolist()
+        spoken = tuple(
+            {"start": end - length, "end": end} for end, length in zip(ends, lengths.tolist(), strict=True)
+        )
+        images.append(Collected(name, "math", "3", spoken, features, log_odds, subsets, rates, drops, labels))
     return images, WEIGHTS / scales
 
 
 def singles(images, estimator):
     """Predicted effects, intervals and actual effects of single regions, and the image of each."""
-    scores, actual, image = [], [], []
+    drops, actual, image = [], [], []
     for number, one in enumerate(images):
-        scores.append((choose(one.features, estimator.kinds) @ estimator.weights).flatten())
+        drops.append(predict_alone(one, estimator).flatten())
         actual.append(one.drops[:, one.rates == ALONE].flatten())
         image.append(torch.full((actual[-1].numel(),), number))
-    scores = torch.cat(scores)
-    return estimator.effects(scores), estimator.intervals(scores), torch.cat(actual), torch.cat(image)
+    drops = torch.cat(drops)
+    return estimator.effects(drops), estimator.intervals(drops), torch.cat(actual), torch.cat(image)
 
 
 def by_image(values, image):
@@ -70,12 +85,49 @@ def test_known_weights_are_recovered_with_their_size_in_nats():
     estimator, report = fit(images, RUN, FAST, "mine")
     assert report["losses"][-1] < -0.999
     assert report["losses"][0] > -0.9
-    spread = torch.cat([one.features.flatten(0, 1) for one in images]).std(0)
-    torch.testing.assert_close(estimator.weights * spread, truth * spread, rtol=0.03, atol=0.01)
+    spread = torch.cat([one.features.float().flatten(0, 1) for one in images]).std(0)
+    torch.testing.assert_close(estimator.weights[0] * spread, truth * spread, rtol=0.03, atol=0.01)
     predicted, _, actual, _ = singles(synthetic(20, seed=9, prefix="new")[0], estimator)
     assert float((predicted @ actual) / (predicted @ predicted)) == pytest.approx(1, abs=0.02)
     assert float(torch.corrcoef(torch.stack([predicted, actual]))[0, 1]) > 0.999
     assert estimator.card["r2_nats_held_out"] > 0.99
+
+
+def test_weights_behind_the_odds_of_tokens_are_recovered_and_predict_regions_hidden_together():
+    images, truth = synthetic(60, link="log-odds")
+    estimator, report = fit(images, RUN, ODDS, "mine")
+    assert report["losses"][-1] < -0.995
+    spread = torch.cat([one.features.float().flatten(0, 1) for one in images]).std(0)
+    torch.testing.assert_close(estimator.weights * spread, (truth * spread).expand(2, -1), rtol=0.15, atol=0.08)
+    new = joint(synthetic(20, seed=9, link="log-odds", prefix="new")[0], KINDS)
+    linear, _ = fit(images, RUN, FAST, "mine")
+    assert (
+        new.correlation(estimator.weights, "log-odds")
+        > 0.99
+        > 0.97
+        > new.correlation(linear.weights, "identity")
+    )
+    predicted, _, actual, _ = singles(synthetic(20, seed=9, link="log-odds", prefix="new")[0], estimator)
+    assert float(torch.corrcoef(torch.stack([predicted, actual]))[0, 1]) > 0.99
+
+
+def test_predictions_are_those_of_the_estimator_image_by_image():
+    images, truth = synthetic(7, link="log-odds")
+    together = joint(images, ("odds", "value"))
+    weights = torch.randn(2, 8, generator=torch.Generator().manual_seed(4)) / truth[4:].norm()
+    predicted = together.predict(weights, "log-odds", torch.arange(len(together.lengths)))
+    estimator = Estimator("", weights, torch.zeros(2, 4), torch.ones(()), ("odds", "value"))
+    expected = [
+        estimator.drops(
+            estimator.scores(choose(one.features, ("odds", "value")).float(), one.log_odds)
+            @ one.subsets[one.rates > 0].float().T,
+            one.log_odds, one.lengths,
+        )[one.drops[:, one.rates > 0].std(1) > MIN_SPREAD]
+        for one in images
+    ]  # fmt: skip
+    torch.testing.assert_close(predicted, torch.cat(expected), rtol=1e-4, atol=1e-5)
+    some = torch.tensor([5, 0, 5])
+    torch.testing.assert_close(together.predict(weights, "log-odds", some), predicted[some])
 
 
 def test_the_scale_is_right_under_noise():
@@ -85,7 +137,7 @@ def test_the_scale_is_right_under_noise():
     assert float((predicted @ actual) / (predicted @ predicted)) == pytest.approx(1, abs=0.06)
 
 
-def test_effects_that_grow_faster_than_scores_are_followed_by_the_curve():
+def test_effects_that_grow_faster_than_drops_are_followed_by_the_curve():
     """Joint effects are linear; single ones are what is left of them above a threshold, as of evidence that stands twice."""
 
     def threshold(images):
@@ -98,26 +150,26 @@ def test_effects_that_grow_faster_than_scores_are_followed_by_the_curve():
     estimator, _ = fit(threshold(images), RUN, FAST, "mine")
     new = threshold(synthetic(40, seed=9, prefix="new")[0])
     effects, _, actual, _ = singles(new, estimator)
-    scores = torch.cat([(one.features @ estimator.weights).flatten() for one in new])
+    drops = torch.cat([predict_alone(one, estimator).flatten() for one in new])
 
     def explained(predicted):
         return 1 - float((predicted - actual).square().sum() / (actual - actual.mean()).square().sum())
 
-    assert explained(effects) > 0.95 > explained(scores)
+    assert explained(effects) > 0.95 > explained(drops)
     assert estimator.effects(torch.zeros(1)).abs() < 1e-5
-    order = scores.argsort()
+    order = drops.argsort()
     assert (effects[order].diff() >= 0).all()
-    low, high = estimator.intervals(scores).T
+    low, high = estimator.intervals(drops).T
     assert (low < effects).all()
     assert (effects < high).all()
 
 
-def test_the_effect_of_hiding_everything_is_predicted_by_weights_of_its_own():
-    images, truth = synthetic(60)
+def test_the_effect_of_hiding_everything_has_a_scale_of_its_own():
+    images, _ = synthetic(60)
+    for one in images:
+        one.drops[:, one.rates == WHOLE] *= 0.6  # less than the sum of all regions
     estimator, _ = fit(images, RUN, FAST, "mine")
-    new = synthetic(20, seed=9, prefix="new")[0]
-    features = torch.cat([one.features.sum(1) for one in new])
-    torch.testing.assert_close(features @ estimator.whole_weights, features @ truth, rtol=0.05, atol=0.3)
+    assert float(estimator.whole) == pytest.approx(0.6, abs=0.02)
 
 
 def test_intervals_cover_nine_in_ten_effects_of_new_images_and_scaled_ones_are_narrower():
@@ -183,7 +235,7 @@ def test_images_are_split_by_their_ids_alone_and_enough_are_left_to_calibrate():
 
 def test_too_few_images_or_none_that_depends_on_the_image_are_refused():
     images, _ = synthetic(FEWEST_IMAGES, noise=0.01)
-    fit(images, RUN, FitSettings(steps=60, rate=2e-2), "mine")
+    fit(images, RUN, dataclasses.replace(FAST, steps=60), "mine")
     with pytest.raises(DataError, match=f"{FEWEST_IMAGES - 1} images are too few"):
         fit(images[1:], RUN, FAST, "mine")
     with pytest.raises(DataError, match="0 images are too few"):
@@ -206,18 +258,18 @@ def test_a_feature_that_is_dead_in_the_data_gets_no_weight():
     for one in images:
         one.features[..., 3] = 0.0
     estimator, _ = fit(images, RUN, FAST, "mine")
-    assert estimator.weights[3] == estimator.whole_weights[3] == 0
+    assert not estimator.weights[:, 3].any()
     assert estimator.weights.isfinite().all()
 
 
 def test_fitting_again_gives_the_same_numbers_whatever_the_order_of_the_images():
     images, _ = synthetic(40, noise=0.1)
     torch.manual_seed(1)
-    first, _ = fit(images, RUN, FitSettings(steps=50), "mine")
+    first, _ = fit(images, RUN, dataclasses.replace(FAST, steps=50), "mine")
     torch.manual_seed(2)
-    second, _ = fit(images[::-1], RUN, FitSettings(steps=50), "mine")
+    second, _ = fit(images[::-1], RUN, dataclasses.replace(FAST, steps=50), "mine")
     assert torch.equal(first.weights, second.weights)
-    assert torch.equal(first.whole_weights, second.whole_weights)
+    assert torch.equal(first.whole, second.whole)
     assert torch.equal(first.curve, second.curve)
     assert first.card == second.card
 
@@ -225,12 +277,12 @@ def test_fitting_again_gives_the_same_numbers_whatever_the_order_of_the_images()
 def test_kinds_choose_their_columns_in_their_own_order():
     features = torch.arange(2 * 3 * FEATURES).view(2, 3, FEATURES).float()
     assert torch.equal(choose(features, KINDS), features)
-    chosen = choose(features, ("logit", "attention"))
+    chosen = choose(features, ("odds", "attention"))
     assert torch.equal(chosen, torch.cat([features[..., 8:12], features[..., :4]], dim=-1))
     images, _ = synthetic(30)
-    estimator, _ = fit(images, RUN, FitSettings(kinds=("odds",), steps=30), "mine")
+    estimator, _ = fit(images, RUN, dataclasses.replace(FAST, kinds=("odds",), steps=30), "mine")
     assert estimator.kinds == ("odds",)
-    assert len(estimator.weights) == 4
+    assert estimator.weights.shape == (1, 4)
 
 
 def test_pearson_is_the_correlation_of_each_row_and_zero_for_a_constant():
@@ -242,7 +294,7 @@ def test_pearson_is_the_correlation_of_each_row_and_zero_for_a_constant():
 
 def test_the_card_says_what_the_numbers_mean():
     images, _ = synthetic(80)
-    estimator, _ = fit(images, RUN, FitSettings(steps=30), "mine")
+    estimator, _ = fit(images, RUN, dataclasses.replace(ODDS, steps=30), "mine")
     assert estimator.card["ablation"] == "pixels"
     assert estimator.card["fingerprint"] == "f"
     assert estimator.card["images"] == {"curve": 13, "cover": 10, "fit": 57}

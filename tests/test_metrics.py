@@ -24,25 +24,26 @@ def test_lds_and_r2_are_the_correlations_of_scipy():
     predicted = effects @ hidden.float().T
     for span in range(3):
         rank, linear = spearmanr(predicted[span], drops[span]), pearsonr(predicted[span], drops[span])
-        assert float(metrics.lds(effects, hidden, drops)[span]) == pytest.approx(rank.statistic, abs=1e-6)
-        assert float(metrics.r2_span(effects, hidden, drops)[span]) == pytest.approx(
-            linear.statistic**2, abs=1e-5
-        )
+        assert float(metrics.lds(predicted, drops)[span]) == pytest.approx(rank.statistic, abs=1e-6)
+        assert float(metrics.r2_span(predicted, drops)[span]) == pytest.approx(linear.statistic**2, abs=1e-5)
 
 
 def test_a_prediction_that_is_constant_scores_nothing_and_the_truth_everything():
     effects, hidden, _ = drawn(1)
     truth = metrics.joint(effects, hidden)
-    assert metrics.lds(torch.zeros_like(effects), hidden, truth).tolist() == [0.0, 0.0, 0.0]
-    torch.testing.assert_close(metrics.lds(effects, hidden, truth), torch.ones(3, dtype=torch.double))
+    assert metrics.lds(torch.zeros_like(truth), truth).tolist() == [0.0, 0.0, 0.0]
+    torch.testing.assert_close(
+        metrics.lds(metrics.joint(effects, hidden), truth), torch.ones(3, dtype=torch.double)
+    )
 
 
 @given(seed=st.integers(0, 2**32 - 1), factor=st.floats(0.1, 10), shift=st.floats(-3, 3))
 def test_lds_is_blind_to_a_methods_unit(seed, factor, shift):
     effects, hidden, drops = drawn(seed)
-    expected = metrics.lds(effects, hidden, drops)
-    torch.testing.assert_close(metrics.lds(effects * factor, hidden, drops), expected)
-    torch.testing.assert_close(metrics.lds(effects, hidden, drops * factor + shift), expected)
+    predicted = metrics.joint(effects, hidden)
+    expected = metrics.lds(predicted, drops)
+    torch.testing.assert_close(metrics.lds(metrics.joint(effects * factor, hidden), drops), expected)
+    torch.testing.assert_close(metrics.lds(predicted, drops * factor + shift), expected)
 
 
 def test_the_top_regions_are_the_highest_the_first_of_equal_ones_and_all_where_there_are_fewer():

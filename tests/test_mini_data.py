@@ -280,7 +280,12 @@ def test_hard_kinds_come_up_more_often_than_others():
     counts = Counter(batches.scene(number).kind for number in range(600))
     assert set(counts) == {kind for kinds in FAMILIES.values() for kind in kinds}
     hard = [kind in HARD for kind in counts.elements()]
-    evenly = [kind in HARD for family in DRAWN for kind in FAMILIES[family] for _ in range(60 // len(FAMILIES[family]))]
+    evenly = [
+        kind in HARD
+        for family in DRAWN
+        for kind in FAMILIES[family]
+        for _ in range(60 // len(FAMILIES[family]))
+    ]
     assert sum(hard) / len(hard) > sum(evenly) / len(evenly) + 0.1
 
 

@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import gc
+import math
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from test_features import PICTURES, slow_features
 
 import eyeline.stream
 from eyeline.errors import EstimatorError, EyelineError, ImageError, PromptError, RegionError
-from eyeline.estimator import Estimator, fingerprint
+from eyeline.estimator import SETS, Estimator, fingerprint
 from eyeline.events import Done, Error, SpanAttribution, Start, Text, from_json, to_json
 from eyeline.features import KINDS
 
@@ -80,12 +81,12 @@ def assert_same_spans(ours, theirs, tolerance=2e-4):
                 assert flat(getattr(one, name)) == pytest.approx(flat(getattr(other, name)), abs=tolerance)
 
 
-def random_estimator(model, kinds=KINDS, **card):
+def random_estimator(model, kinds=KINDS, link="log-odds", **card):
     rng = torch.Generator().manual_seed(5)
     features = 3 * 4 * len(kinds)
     card = {"model": model.name, "fingerprint": fingerprint(model)} | card
-    weights = torch.randn(2, features, generator=rng)
-    return Estimator("random", weights[0], weights[1], CURVE, kinds, card)
+    weights = torch.randn(SETS[link], features, generator=rng)
+    return Estimator("random", weights, CURVE, torch.tensor(0.5), kinds, link, card)
 
 
 @contextlib.contextmanager
@@ -214,34 +215,57 @@ def test_two_streams_at_once_give_what_each_gives_alone(tiny):
 # --- the numbers
 
 
+def lowered(log_prob, score, link):
+    """The fall of a log-prob whose odds fall by a factor e^score."""
+    if link == "identity":
+        return score
+    odds = math.exp(log_prob) / (1 - math.exp(log_prob)) * math.exp(-score)
+    return log_prob - math.log(odds / (1 + odds))
+
+
 def expected_spans(model, images, ids, estimator, spans, labels):
     """Effects, intervals, patches, whole effects and log-probs of spans from the slow definition."""
     slow, log_probs = slow_features(model.adapter.family, images, QUESTION, torch.tensor(ids))
     regions = max(labels) + 1
     for span in spans:
-        columns = slow[:, :, :, span.start : span.end].sum(3)  # (kind, layer, head, patch)
+        columns = slow[:, :, :, span.start : span.end]  # (kind, layer, head, token, patch)
+        effects, interval, whole = [0.0] * regions, None, None
         if estimator is None:
-            heat = columns[0].sum((0, 1))
+            heat = columns[0].sum((0, 1, 2))
             heat = heat / heat.sum()
+            for patch, label in enumerate(labels):
+                effects[label] += float(heat[patch])
         else:
             chosen = torch.cat([columns[KINDS.index(kind)].flatten(0, 1) for kind in estimator.kinds])
-            heat = sum(weight * row for weight, row in zip(estimator.weights, chosen, strict=True))
-        effects = [0.0] * regions
-        for patch, label in enumerate(labels):
-            effects[label] += float(heat[patch])
-        interval, whole = None, None
-        if estimator is not None:
-            scores = torch.tensor(effects)
-            effects, interval = estimator.effects(scores).tolist(), estimator.intervals(scores).tolist()
-            heat = heat * torch.tensor([effects[label] / float(scores[label]) for label in labels])
-            whole = float(estimator.whole_weights @ chosen.sum(1))
+            drops, heat, whole = torch.zeros(regions), torch.zeros(len(labels)), 0.0
+            for token, log_prob in enumerate(log_probs[span.start : span.end].tolist()):
+                weights = estimator.weights[0]
+                if estimator.link == "log-odds":
+                    odds = log_prob - math.log(1 - math.exp(log_prob))
+                    sure = 1 / (1 + math.exp((5 - odds) / 1.5))
+                    weights = (1 - sure) * weights + sure * estimator.weights[1]
+                cells = [float(weights @ chosen[:, token, patch]) for patch in range(len(labels))]
+                whole += float(estimator.whole) * lowered(log_prob, sum(cells), estimator.link)
+                for region in range(regions):
+                    own = [patch for patch, label in enumerate(labels) if label == region]
+                    score = sum(cells[patch] for patch in own)
+                    drop = lowered(log_prob, score, estimator.link)
+                    drops[region] += drop
+                    for patch in own:
+                        heat[patch] += cells[patch] * drop / score
+            effects, interval = estimator.effects(drops).tolist(), estimator.intervals(drops).tolist()
+            heat = heat * torch.tensor([effects[label] / float(drops[label]) for label in labels])
         yield effects, interval, heat.tolist(), whole, float(log_probs[span.start : span.end].sum())
 
 
-@pytest.mark.parametrize("kinds", [None, ("attention",), KINDS, ("logit", "value")], ids=str)
+@pytest.mark.parametrize(
+    ("kinds", "link"),
+    [(None, None), (("attention",), "identity"), (KINDS, "log-odds"), (("odds", "value"), "log-odds")],
+    ids=str,
+)
 @pytest.mark.parametrize("teacher_forced", [False, True], ids=["stream", "attribute"])
-def test_attributions_equal_their_slow_definition(tiny, kinds, teacher_forced):
-    estimator = None if kinds is None else random_estimator(tiny, kinds)
+def test_attributions_equal_their_slow_definition(tiny, kinds, link, teacher_forced):
+    estimator = None if kinds is None else random_estimator(tiny, kinds, link)
     images = [picture(128, 96, seed=2), PICTURES[1]]
     options = sampled(tiny, seed=4, tokens=24)
     stream = tiny.stream(images, QUESTION, **options, estimator=estimator)
@@ -477,7 +501,7 @@ def test_a_script_may_end_in_the_middle_of_a_stream():
 
 def test_a_crash_in_the_worker_is_an_error_and_generation_goes_on_with_the_same_ids(tiny, monkeypatch):
     expected = without_times(list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))))
-    calls, real = [], eyeline.stream.feature.patch_features
+    calls, real = [], eyeline.stream.feature.token_scores
 
     def crash(*args):
         calls.append(1)
@@ -485,7 +509,7 @@ def test_a_crash_in_the_worker_is_an_error_and_generation_goes_on_with_the_same_
             raise RuntimeError("out of memory\nand more")
         return real(*args)
 
-    monkeypatch.setattr(eyeline.stream.feature, "patch_features", crash)
+    monkeypatch.setattr(eyeline.stream.feature, "token_scores", crash)
     stream = tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))
     spans, rest = without_times(list(stream))
     errors = only(Error, rest)
@@ -735,10 +759,8 @@ def test_an_estimator_of_another_model_is_refused_also_as_an_object(tiny):
     other = build_tiny(tiny.adapter.family, seed=1)
     with pytest.raises(EstimatorError, match="was fitted for"):
         tiny.stream(PICTURES[0], QUESTION, estimator=random_estimator(other))
-    wrong = dataclasses.replace(
-        random_estimator(tiny), weights=torch.zeros(35), whole_weights=torch.zeros(35)
-    )
-    with pytest.raises(EstimatorError, match="48 features"):
+    wrong = dataclasses.replace(random_estimator(tiny), weights=torch.zeros(2, 35))
+    with pytest.raises(EstimatorError, match="36 features"):
         tiny.attribute(PICTURES[0], QUESTION, "A bar.", estimator=wrong)
 
 

@@ -52,7 +52,7 @@ class Measured:
     """One image's spans with their drops: the subsets that are scored, and those that regressions are given."""
 
     family: str
-    effects: Mapping[str, Float[Tensor, "span region"]]  # of the estimator, and of exhaustive ablation
+    predicted: Mapping[str, Float[Tensor, "span subset"]]  # by the estimator, and by exhaustive ablation
     lengths: Int[Tensor, " span"]  # tokens
     scored: Bool[Tensor, "subset region"]
     scored_drops: Float[Tensor, "span subset"]
@@ -69,26 +69,29 @@ def measure(model: Model, example: Example, estimator: Estimator, settings: Sett
     given = draw_subsets(regions.count, others, example.id)[0][: max(COUNTS)]
     every = torch.cat([scored, given])
     drops = span_drops(model, own.inputs, own.ids, own.spans, regions, every, settings.method).float().cpu()
-    effects = {
-        "estimator": estimated(estimator)(model, own.inputs, own.ids, own.spans, regions).float().cpu(),
-        "exhaustive": drops[:, : len(scored)][:, rates == ALONE],
-    }
-    random = torch.isclose(rates, torch.tensor(RATE))
-    kept = metrics.varies(drops[:, : len(scored)][:, random])
+    scored_drops, given_drops = drops.split([len(scored), len(given)], dim=1)
+    alone, random = scored_drops[:, rates == ALONE], torch.isclose(rates, torch.tensor(RATE))
+    scored, scored_drops = scored[random], scored_drops[:, random]
+    kept = metrics.varies(scored_drops)
     if not kept.any():
         return None
+    predicted = {
+        "estimator": estimated(estimator)(model, own.inputs, own.ids, own.spans, regions)
+        .together(scored)
+        .float()
+        .cpu(),
+        "exhaustive": metrics.joint(alone, scored),
+    }
     lengths = torch.tensor([span.end - span.start for span in own.spans])
     return Measured(
-        example.family, {name: values[kept] for name, values in effects.items()}, lengths[kept],
-        scored[random], drops[kept, : len(scored)][:, random], given, drops[kept, len(scored) :],
+        example.family, {name: values[kept] for name, values in predicted.items()}, lengths[kept],
+        scored, scored_drops[kept], given, given_drops[kept],
     )  # fmt: skip
 
 
 def predictions(one: Measured) -> dict[tuple[str, int | None], Float[Tensor, "span subset"]]:
     """What each way predicts for the scored subsets, up to a constant of each span; by name and forward passes."""
-    told: dict[tuple[str, int | None], Tensor] = {
-        (name, None): metrics.joint(effects, one.scored) for name, effects in one.effects.items()
-    }
+    told: dict[tuple[str, int | None], Tensor] = {(name, None): each for name, each in one.predicted.items()}
     for count in COUNTS:
         effects = fit_drops(one.given[:count], one.given_drops[:, :count], one.lengths)
         told["contextcite", count] = metrics.joint(effects, one.scored)

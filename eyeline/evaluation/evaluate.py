@@ -4,7 +4,7 @@ Each image is one file, written when it is whole; a run that was stopped goes on
 run's seed and the image's id alone, so that every run measures the same. Tables are made from the files by table.py.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from eyeline.ablation import Method
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, baseline
-from eyeline.evaluation.baselines.estimator import estimated
+from eyeline.evaluation.baselines.estimator import Prediction, estimated
 from eyeline.evaluation.baselines.hiding import span_drops
 from eyeline.evaluation.meter import Cost, Meter
-from eyeline.evaluation.metrics import shared_areas, top_regions
+from eyeline.evaluation.metrics import joint, shared_areas, top_regions
 from eyeline.examples import Box, Example
 from eyeline.model import Model
 from eyeline.regions import load_source
@@ -35,6 +35,7 @@ from eyeline.training.collect import (
     save_example,
 )
 
+Way = Baseline | Callable[..., Prediction]  # to attribute
 TOPS = (1, 2, 3, 5, 8, 13)  # regions hidden, or shown alone, highest first
 
 
@@ -65,6 +66,9 @@ class Evaluated:
     rates: Float[Tensor, " subset"]  # as a collection's
     drops: Float[Tensor, "span subset"]  # fall in log-prob, nats
     effects: Mapping[str, Float[Tensor, "span region"]]  # by method, in its own unit
+    predicted: Mapping[
+        str, Float[Tensor, "span subset"]
+    ]  # by method; of regions whose effects add up, their sums
     hidden: Mapping[str, Float[Tensor, "span top"]]  # fall with the TOPS highest regions hidden, nats
     shown: Mapping[str, Float[Tensor, "span top"]]  # fall with all but the TOPS highest hidden, nats
     evidence: tuple[
@@ -76,7 +80,7 @@ class Evaluated:
 class Chosen:
     """The methods of an evaluation, and what they depend on."""
 
-    methods: Mapping[str, Baseline]
+    methods: Mapping[str, Way]
     estimators: Mapping[str, Estimator]  # those of them that are estimators
     hide: Method
 
@@ -110,19 +114,22 @@ def choose_methods(
     return Chosen(methods, estimators, way)
 
 
-def evaluate_one(
-    model: Model, example: Example, methods: Mapping[str, Baseline], settings: Settings
-) -> Evaluated:
+def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], settings: Settings) -> Evaluated:
     """Generates, cuts, attributes by every method, and ablates what their attributions ask for."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
     inputs, trace, spans = own.inputs, own.ids, own.spans
     regions = regions_of(model, own.picture, inputs, settings.regions, settings.seed)
-    effects, costs = {}, {}
+    subsets, rates = draw_subsets(regions.count, settings, example.id)
+    effects, predicted, costs = {}, {}, {}
     for name, method in methods.items():
         with Meter(model) as meter:
-            effects[name] = method(model, inputs, trace, spans, regions).float().cpu()
+            told = method(model, inputs, trace, spans, regions)
         costs[name] = meter.cost
-    subsets, rates = draw_subsets(regions.count, settings, example.id)
+        if isinstance(told, Prediction):
+            effects[name], predicted[name] = told.effects.float().cpu(), told.together(subsets).float().cpu()
+        else:
+            effects[name] = told.float().cpu()
+            predicted[name] = joint(effects[name], subsets)
     asked = _Asked(subsets)
     tops, rests = {}, {}
     for name, values in effects.items():
@@ -144,6 +151,7 @@ def evaluate_one(
         rates=rates,
         drops=drops[:, : len(subsets)],
         effects=effects,
+        predicted=predicted,
         hidden={name: measured(places) for name, places in tops.items()},
         shown={name: measured(places) for name, places in rests.items()},
         evidence=find_evidence(example, spans, regions.labels[0], own.picture.size),
@@ -190,7 +198,7 @@ def find_evidence(
 
 
 def evaluate(
-    model: Model, examples: Iterable[Example], methods: Mapping[str, Baseline], out: Path, settings: Settings,
+    model: Model, examples: Iterable[Example], methods: Mapping[str, Way], out: Path, settings: Settings,
     about: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:  # fmt: skip
     """Evaluates every example that the run does not hold yet, and yields the id of each as it is done or found done.
@@ -207,7 +215,7 @@ def evaluate(
 
 PLAIN = ("id", "family", "spans", "tokens", "evidence")
 TENSORS = ("subsets", "rates", "drops")
-BY_METHOD = ("effects", "hidden", "shown")
+BY_METHOD = ("effects", "predicted", "hidden", "shown")
 
 
 def _save(one: Evaluated, path: Path) -> None:
@@ -236,5 +244,5 @@ def _evaluated(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Evaluated:
         rest["id"], rest["family"], tuple(rest["spans"]), rest["tokens"],
         {name: Cost(**cost) for name, cost in costs.items()},
         tensors["subsets"], tensors["rates"], tensors["drops"],
-        by_method["effects"], by_method["hidden"], by_method["shown"], tuple(rest["evidence"]),
+        by_method["effects"], by_method["predicted"], by_method["hidden"], by_method["shown"], tuple(rest["evidence"]),
     )  # fmt: skip

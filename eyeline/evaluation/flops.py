@@ -22,6 +22,7 @@ from eyeline.attention import AttentionCapture, Steps
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.model import Model
 from eyeline.teacher_forcing import cache_name
+from eyeline.training.fit import FitSettings
 
 # The shapes of Qwen3-VL-8B-Thinking, as its configuration says
 QWEN3_VL_8B: Mapping[str, Any] = {
@@ -110,7 +111,7 @@ def _width(model: Model) -> int:
 
 
 def attributing(model: Model, setting: Setting) -> tuple[float, float]:
-    """An image, read once; and one span, from what was kept of its steps to the features of every visual token."""
+    """An image, read once; and one span, from what was kept of its steps to the scores of every visual token."""
     config = model.adapter.text_config(model.hf)
     layers, heads, dim = config.num_hidden_layers, config.num_attention_heads, _dim(config)
     side = model.adapter.merge_size(model.hf)
@@ -125,11 +126,13 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
         _empty(setting.span, config.hidden_size), None,
     )  # fmt: skip
     ids = torch.zeros(setting.span, dtype=torch.long, device="meta")
+    kinds = FitSettings().kinds
+    weights = _empty(setting.span, len(kinds) * layers * heads).float()
 
     def read_span() -> None:
         log_probs = features.token_log_probs(model, steps.hidden)
         written = features.read_written(model, steps.hidden, log_probs, ids)
-        features.patch_features(model, capture, image, steps, written)
+        features.token_scores(model, capture, image, steps, written, weights, kinds)
 
     with torch.inference_mode():
         image = features.read_image(model, capture)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from eyeline.ablation import METHODS, ablate, by_span, hidden_patches, leak
 from eyeline.evaluation.evaluate import find_evidence
-from eyeline.evaluation.metrics import bootstrap, lds, spearman, varies
+from eyeline.evaluation.metrics import bootstrap, joint, lds, spearman, varies
 from eyeline.evaluation.table import hits
 from eyeline.examples import Example, read_examples
 from eyeline.model import Inputs, Model, load
@@ -70,7 +70,7 @@ def compare(
         found[way, "effect_of_regions"] = float(drops[:, alone].abs().mean())
         varied = varies(drops[:, random])
         if varied.any():
-            of_spans = lds(drops[varied][:, alone], subsets[random], drops[varied][:, random])
+            of_spans = lds(joint(drops[varied][:, alone], subsets[random]), drops[varied][:, random])
             found[way, "lds_of_single_effects"] = float(of_spans.mean())
         if evidence:
             found[way, "pointing"] = float(np.mean(hits(evidence, drops[:, alone])))

@@ -1,15 +1,15 @@
 """What an estimator needs: how many scenes, of which families, which features and how many heads; by LDS on test scenes.
 
-Ranks need no calibration, so each fit is of a direction alone, and all scenes of the first collection may take part in it.
+Ranks need no calibration, so each fit is of weights alone, and all scenes of the first collection may take part in it.
 The second collection is only ever scored on: heads are chosen, and the way to choose them, within the first.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from eyeline.errors import DataError
+from eyeline.estimator import SETS, Estimator, Link
 from eyeline.evaluation import metrics
 from eyeline.evaluation.results import OURS, PLAIN, new_figure, write_csv, write_png, writing
 from eyeline.features import KINDS
@@ -25,10 +26,10 @@ from eyeline.training.collect import Collected, read_collected, read_run
 from eyeline.training.fit import (
     FEWEST_IMAGES,
     FitSettings,
+    Joint,
     check_features,
-    joint_features,
-    learn_direction,
-    pearson,
+    joint,
+    learn_weights,
     split,
 )
 
@@ -37,13 +38,11 @@ SIZES = (25, 50, 100, 200, 400, 800, 1500, 4000)  # scenes
 DRAWS = 3  # of scenes at each size but the last
 FRACTIONS = (1, 0.5, 0.25, 0.1, 0.05, 0.02)  # of heads
 # To choose heads: the same LDS as the estimator's own settings, in a fraction of the time
-QUICK = FitSettings(steps=300, batch=64, rate=2e-2)
+QUICK = FitSettings(steps=200, batch=64, rate=4e-2)
 SCORED = "LDS on test scenes, 95 % interval"
 
 Scores = Mapping[str, Sequence[float]]  # by family, the mean LDS of each image's spans
-# What a direction is learned from: `joint_features`
-Joint = tuple[Float[Tensor, "span subset feature"], Float[Tensor, "span subset"]]
-Importance = Callable[[Float[Tensor, " feature"], Joint], Float[Tensor, " head"]]
+Importance = Callable[[Float[Tensor, "set feature"], Joint, Link], Float[Tensor, " head"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +63,21 @@ class Row:
     layers_skipped: int | None = None  # without any head that is kept: nothing of them need be captured
 
 
-def score(weights: Float[Tensor, " feature"], images: Sequence[Collected]) -> Scores:
-    """LDS of the scores that the weights give."""
-    return of_images(images, lambda one: one.features @ weights)
+def score(weights: Float[Tensor, "set feature"], images: Sequence[Collected], link: Link) -> Scores:
+    """LDS of the drops that the weights, of all kinds of features, predict."""
+    estimator = Estimator("", weights, torch.zeros(2, 4), torch.ones(()), KINDS, link)
+
+    def predict(one: Collected, subsets: Tensor) -> Tensor:
+        scores = estimator.scores(one.features.float(), one.log_odds)
+        return estimator.drops(scores @ subsets.T.float(), one.log_odds, one.lengths)
+
+    return of_images(images, predict)
 
 
 def of_images(
-    images: Sequence[Collected], effects: Callable[[Collected], Float[Tensor, "span region"]]
+    images: Sequence[Collected], predict: Callable[[Collected, Tensor], Float[Tensor, "span subset"]]
 ) -> Scores:
-    """LDS at the rate RATE; spans that hardly vary, and images without any other, are left out whatever the effects."""
+    """LDS at the rate RATE; spans that hardly vary, and images without any other, are left out whatever is predicted."""
     values: dict[str, list[float]] = {}
     for one in images:
         drawn = torch.isclose(one.rates, torch.tensor(RATE))
@@ -80,7 +85,7 @@ def of_images(
             continue
         kept = metrics.varies(one.drops[:, drawn])
         if kept.any():
-            of_spans = metrics.lds(effects(one)[kept], one.subsets[drawn], one.drops[kept][:, drawn])
+            of_spans = metrics.lds(predict(one, one.subsets[drawn])[kept], one.drops[kept][:, drawn])
             values.setdefault(one.family, []).append(float(of_spans.mean()))
     return values
 
@@ -113,9 +118,9 @@ def draw(images: Iterable[Collected], size: int, seed: int = 0) -> list[Collecte
 
 
 def columns_of(
-    features: int, kinds: Sequence[str] = KINDS, heads: Sequence[int] | None = None
+    features: int, kinds: Sequence[str], heads: Sequence[int] | None = None
 ) -> Bool[Tensor, " feature"]:
-    """The columns of some kinds and of some heads, each of which is a pair of layer and head."""
+    """The columns of some kinds, and of some heads, out of a collection's; a head is a pair of layer and head."""
     columns = torch.zeros(len(KINDS), features // len(KINDS), dtype=torch.bool)
     rows = torch.tensor([KINDS.index(kind) for kind in kinds])
     columns[rows[:, None], torch.arange(columns.shape[1]) if heads is None else torch.tensor(heads)] = True
@@ -123,13 +128,12 @@ def columns_of(
 
 
 def learn(
-    joint: Joint, settings: FitSettings, columns: Bool[Tensor, " feature"] | None = None
-) -> Float[Tensor, " feature"]:
-    """A direction on some of the columns, as if the others had not been collected; their weights are 0."""
-    inputs, targets = joint
-    chosen = torch.ones(inputs.shape[-1], dtype=torch.bool) if columns is None else columns
-    weights = torch.zeros(len(chosen))
-    weights[chosen] = learn_direction(inputs[..., chosen], targets, settings)[0]
+    joint: Joint, settings: FitSettings, heads: Sequence[int] | None = None
+) -> Float[Tensor, "set feature"]:
+    """Weights of the settings' features, and of some heads, as if no others had been collected; theirs are 0."""
+    features = joint.features.shape[-1]
+    weights, chosen = torch.zeros(SETS[settings.link], features), columns_of(features, settings.kinds, heads)
+    weights[:, chosen] = learn_weights(joint.of(chosen), settings)[0]
     return weights
 
 
@@ -185,31 +189,36 @@ def transfer(fitted: Sequence[Collected], tested: Sequence[Collected], settings:
 
 
 def features(fitted: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings) -> list[Row]:
-    """LDS of every subset of the kinds of features; `attention` alone is the paper's estimator."""
-    joint = joint_features(fitted, KINDS)
-    subsets = [kinds for count in range(1, len(KINDS) + 1) for kinds in combinations(KINDS, count)]
+    """LDS of every subset of the kinds of features with both links; `attention` with the identity is the paper's estimator."""
+    learned = joint(fitted, KINDS)
+    subsets: list[tuple[str, ...]] = [
+        kinds for count in range(1, len(KINDS) + 1) for kinds in combinations(KINDS, count)
+    ]
+    links: tuple[Link, ...] = get_args(Link)
     scored = {
-        kinds: score(learn(joint, settings, columns_of(joint[0].shape[-1], kinds)), tested)
+        (kinds, link): score(learn(learned, replace(settings, kinds=kinds, link=link)), tested, link)
+        for link in links
         for kinds in subsets
     }
     return [
-        _row("features", "+".join(kinds), values, scored[KINDS], len(fitted))
-        for kinds, values in scored.items()
-    ]
+        _row("features", "+".join(kinds) + ("" if link == settings.link else f", {link}"), values,
+             scored[settings.kinds, settings.link], len(fitted))
+        for (kinds, link), values in scored.items()
+    ]  # fmt: skip
 
 
 def heads(
     fitted: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings, layers: int
 ) -> list[Row]:
     """LDS against the share of heads that are kept, and how many layers hold none of them."""
-    joint = joint_features(fitted, KINDS)
-    number = joint[0].shape[-1] // len(KINDS)
+    learned = joint(fitted, KINDS)
+    number = learned.features.shape[-1] // len(KINDS)
     counts = {fraction: max(1, round(fraction * number)) for fraction in FRACTIONS}
-    chosen = choose_heads(fitted, [count for count in set(counts.values()) if count < number], QUICK)
+    quick = replace(QUICK, kinds=settings.kinds, link=settings.link)
+    chosen = choose_heads(fitted, [count for count in set(counts.values()) if count < number], quick)
     chosen[number] = list(range(number))
     scored = {
-        count: score(learn(joint, settings, columns_of(joint[0].shape[-1], heads=kept)), tested)
-        for count, kept in chosen.items()
+        count: score(learn(learned, settings, kept), tested, settings.link) for count, kept in chosen.items()
     }
     return [
         _row(
@@ -225,50 +234,40 @@ def choose_heads(
 ) -> dict[int, list[int]]:
     """The heads to keep, for each number of them: by the way in WAYS that does best on images held out of these."""
     splits = split(images)
-    learned, held = (
-        joint_features(part, KINDS) for part in (splits["fit"], splits["curve"] + splits["cover"])
-    )
+    learned, held = (joint(part, KINDS) for part in (splits["fit"], splits["curve"] + splits["cover"]))
     orders = {way: order_heads(learned, *WAYS[way], settings) for way in WAYS}
 
     def held_out(way: str, count: int) -> float:
-        weights = learn(learned, settings, columns_of(held[0].shape[-1], heads=orders[way][:count]))
-        return float(pearson(held[0] @ weights, held[1]).mean())
+        return held.correlation(learn(learned, settings, orders[way][:count]), settings.link)
 
     best = {count: max(WAYS, key=lambda way: held_out(way, count)) for count in counts}
-    joint = joint_features(images, KINDS)
-    final = {way: order_heads(joint, *WAYS[way], settings) for way in sorted(set(best.values()))}
+    everything = joint(images, KINDS)
+    final = {way: order_heads(everything, *WAYS[way], settings) for way in sorted(set(best.values()))}
     return {count: final[way][:count] for count, way in best.items()}
 
 
 def order_heads(joint: Joint, importance: Importance, dropped: float, settings: FitSettings) -> list[int]:
     """All heads, the most needed first: a share of them is dropped, the least important, and the others fitted again."""
-    left = list(range(joint[0].shape[-1] // len(KINDS)))
+    left = list(range(joint.features.shape[-1] // len(KINDS)))
     order: list[int] = []
     while left:
-        weights = learn(joint, settings, columns_of(joint[0].shape[-1], heads=left))
-        values = importance(weights, joint).tolist()
+        values = importance(learn(joint, settings, left), joint, settings.link).tolist()
         left.sort(key=lambda head: -values[head])
         stay = int(len(left) * (1 - dropped))
         left, order = left[:stay], left[stay:] + order
     return order
 
 
-def by_weight(weights: Float[Tensor, " feature"], joint: Joint) -> Float[Tensor, " head"]:
-    """How far the weights of a head's columns move predictions: their sizes in the columns' standard deviations, summed."""
-    deviations = joint[0].var(dim=1, correction=0).mean(0).sqrt()
-    return (weights.abs() * deviations).view(len(KINDS), -1).sum(0)
+def by_weight(weights: Float[Tensor, "set feature"], joint: Joint, link: Link) -> Float[Tensor, " head"]:
+    """How far the weights of a head's columns move scores: their sizes in units of the columns', summed."""
+    return (weights.abs().sum(0) * joint.sizes()).view(len(KINDS), -1).sum(0)
 
 
-def by_loss(weights: Float[Tensor, " feature"], joint: Joint) -> Float[Tensor, " head"]:
+def by_loss(weights: Float[Tensor, "set feature"], joint: Joint, link: Link) -> Float[Tensor, " head"]:
     """How far the correlation falls without a head, the others' weights left as they are."""
-    inputs, targets = joint
-    predicted = inputs @ weights
-    of_kind, by_head = weights.view(len(KINDS), -1), inputs.unflatten(-1, (len(KINDS), -1))
-    whole = pearson(predicted, targets).mean()
-    return torch.stack([
-        whole - pearson(predicted - by_head[..., head] @ of_kind[:, head], targets).mean()
-        for head in range(of_kind.shape[1])
-    ])  # fmt: skip
+    of_head = torch.eye(weights.shape[1] // len(KINDS), dtype=torch.bool).repeat(1, len(KINDS))
+    whole = joint.correlation(weights, link)
+    return torch.tensor([whole - joint.correlation(weights * ~columns, link) for columns in of_head])
 
 
 # Importance of a head, and share of the heads that is dropped before the next fit
@@ -283,12 +282,12 @@ WAYS: Mapping[str, tuple[Importance, float]] = {
 def _learn_and_score(
     images: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings
 ) -> Scores:
-    return score(learn(joint_features(images, KINDS), settings), tested)
+    return score(learn(joint(images, KINDS), settings), tested, settings.link)
 
 
 def _counting(images: Sequence[Collected]) -> Scores:
     """A constant's scores: the families and images that count, whatever the weights."""
-    return score(torch.zeros(images[0].features.shape[-1]), images)
+    return of_images(images, lambda one, subsets: torch.zeros(len(one.spans), len(subsets)))
 
 
 def _row(experiment: str, setting: str, values: Scores, reference: Scores, scenes: int, **more: int) -> Row:
@@ -408,9 +407,13 @@ def draw_features(rows: Sequence[Row]) -> Any:
     figure = new_figure(6.4, 1.0 + 0.33 * len(rows))
     axes = figure.add_subplot()
     ordered = sorted(rows, key=lambda row: row.lds)
-    names = {"+".join(KINDS): "all (Eyeline)", "attention": "attention (the paper)"}
+    ours = "+".join(FitSettings().kinds)
+    names = {
+        ours: f"{ours.replace('+', ' + ')} (Eyeline)",
+        "attention, identity": "attention, identity (the paper)",
+    }
     for y, row in enumerate(ordered):
-        colour = OURS if row.setting == "+".join(KINDS) else PLAIN
+        colour = OURS if row.setting == ours else PLAIN
         axes.errorbar(row.lds, y, xerr=_bars([row]), fmt="o", color=colour, capsize=2)
     labels = [names.get(row.setting, row.setting.replace("+", " + ")) for row in ordered]
     axes.set_yticks(range(len(ordered)), labels)

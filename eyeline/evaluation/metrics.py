@@ -34,29 +34,25 @@ def varies(actual: Float[Tensor, "span subset"]) -> Bool[Tensor, " span"]:
 def joint(
     effects: Float[Tensor, "span region"], subsets: Bool[Tensor, "subset region"]
 ) -> Float[Tensor, "span subset"]:
-    """The prediction for regions hidden together: the sum of theirs."""
+    """What effects that add up predict for regions hidden together: the sum of theirs."""
     return effects @ subsets.to(effects).T
 
 
 def lds(
-    effects: Float[Tensor, "span region"],
-    subsets: Bool[Tensor, "subset region"],
-    drops: Float[Tensor, "span subset"],
+    predicted: Float[Tensor, "span subset"], drops: Float[Tensor, "span subset"]
 ) -> Float[Tensor, " span"]:
     """Linear datamodelling score (Park et al. 2023, arXiv 2303.14186, eq. 4; for sources ContextCite, arXiv 2409.00729).
 
     Spearman between predicted and actual effects of a span's random subsets.
     """
-    return spearman(joint(effects, subsets), drops)
+    return spearman(predicted, drops)
 
 
 def r2_span(
-    effects: Float[Tensor, "span region"],
-    subsets: Bool[Tensor, "subset region"],
-    drops: Float[Tensor, "span subset"],
+    predicted: Float[Tensor, "span subset"], drops: Float[Tensor, "span subset"]
 ) -> Float[Tensor, " span"]:
     """Squared Pearson correlation over a span's random subsets."""
-    return pearson(joint(effects, subsets), drops).square()
+    return pearson(predicted, drops).square()
 
 
 def top_regions(effects: Float[Tensor, "span region"], count: int) -> Bool[Tensor, "span region"]:

@@ -157,17 +157,17 @@ def predicted_against_actual(images: Sequence[Evaluated], estimators: Mapping[st
     line = figure.subplots(1, len(estimators), sharex=True, sharey=True, squeeze=False)[0]
     actual = torch.cat([one.drops[:, one.rates == ALONE].flatten() for one in images])
     for axes, (name, estimator) in zip(line, estimators.items(), strict=True):
-        scores = torch.cat([one.effects[name].flatten() for one in images]).sort()
-        effects = estimator.effects(scores.values)
-        some = scores.values[torch.linspace(0, len(effects) - 1, BAND_POINTS).long()]
+        drops = torch.cat([one.effects[name].flatten() for one in images]).sort()
+        effects = estimator.effects(drops.values)
+        some = drops.values[torch.linspace(0, len(effects) - 1, BAND_POINTS).long()]
         low, high = estimator.intervals(some).T
         ends = effects[[0, -1]]
         axes.fill_between(estimator.effects(some), low, high, color=OURS, alpha=0.15, linewidth=0)
-        axes.plot(effects, actual[scores.indices], ".", color=PLAIN, markersize=2, alpha=0.4, rasterized=True)
+        axes.plot(effects, actual[drops.indices], ".", color=PLAIN, markersize=2, alpha=0.4, rasterized=True)
         axes.plot(ends, ends, color=OURS, linewidth=1)
         axes.set_xscale("symlog", linthresh=0.1)
         axes.set_yscale("symlog", linthresh=0.1)
-        r2 = metrics.r2_nats(effects, actual[scores.indices])
+        r2 = metrics.r2_nats(effects, actual[drops.indices])
         axes.set_title(f"{name}: R2 {r2:.2f}", fontsize=9)
         axes.set_xlabel("estimated effect, nats")
         axes.grid(alpha=0.3)

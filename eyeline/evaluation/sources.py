@@ -23,7 +23,7 @@ from eyeline.features import KINDS
 from eyeline.model import Model, load
 from eyeline.regions import load_source, named
 from eyeline.training.collect import ALONE, Collected, Settings, collect, read_collected
-from eyeline.training.fit import FEWEST_IMAGES, FitSettings, joint_features
+from eyeline.training.fit import FEWEST_IMAGES, FitSettings, joint
 
 SOURCES = ("native", "native:8", "native:16", "native:48", "slic", "grid", "voronoi", "random")
 FITTED, MOVED, EXHAUSTIVE = "fitted on this source", "fitted on native", "exhaustive"
@@ -51,7 +51,7 @@ def gather(model: Model, examples: Sequence[Example], source: str, run: Path) ->
 
 def exhaustive(images: Sequence[Collected]) -> Scores:
     """LDS of each region's own effect, measured, on the same spans as `score`."""
-    return of_images(images, lambda one: one.drops[:, one.rates == ALONE])
+    return of_images(images, lambda one, subsets: metrics.joint(one.drops[:, one.rates == ALONE], subsets))
 
 
 def compare(
@@ -65,12 +65,12 @@ def compare(
             )
         load_source(source, model.device)
     rows: list[Row] = []
-    native: Float[Tensor, " feature"] | None = None
+    native: Float[Tensor, "set feature"] | None = None
     for source in dict.fromkeys(("native", *sources)):
         folder = runs / source.replace(":", "-").replace("/", "-")
         fitted = gather(model, fit, source, folder / "fit")
         tested = gather(model, test, source, folder / "test")
-        weights = learn(joint_features(fitted, KINDS), settings)
+        weights = learn(joint(fitted, KINDS), settings)
         native = weights if native is None else native
         measured = exhaustive(tested)
         if not measured:
@@ -79,8 +79,8 @@ def compare(
             )
         count = sum(one.subsets.shape[1] for one in tested) / len(tested)
         for predictor, values in (
-            (FITTED, score(weights, tested)),
-            (MOVED, score(native, tested)),
+            (FITTED, score(weights, tested, settings.link)),
+            (MOVED, score(native, tested, settings.link)),
             (EXHAUSTIVE, measured),
         ):
             images = sum(map(len, values.values()))

@@ -69,7 +69,7 @@ def _measures(
             def correlation(one: Evaluated, rate: float = rate, metric=metric) -> list[float]:
                 drawn = torch.isclose(one.rates, torch.tensor(rate))
                 kept = metrics.varies(one.drops[:, drawn])
-                return metric(one.effects[name][kept], one.subsets[drawn], one.drops[kept][:, drawn]).tolist()
+                return metric(one.predicted[name][kept][:, drawn], one.drops[kept][:, drawn]).tolist()
 
             yield metric.__name__, f"{rate:.2g}", correlation
 
@@ -143,7 +143,7 @@ def _left_out(images: Sequence[Evaluated]) -> Iterator[Row]:
 
 def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | None) -> Iterator[Row]:
     """What is a number of all pairs of span and single region: R2 in nats, and how the intervals do."""
-    scores = torch.cat([one.effects[name].flatten() for one in images])
+    predicted = torch.cat([one.effects[name].flatten() for one in images])
     alone = torch.cat([one.drops[:, one.rates == ALONE].flatten() for one in images])
     pairs = len(alone)
     if estimator is None:
@@ -152,14 +152,14 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
             "r2_nats_calibrated_here",
             "",
             "all",
-            metrics.calibrated_r2_nats(scores, alone),
+            metrics.calibrated_r2_nats(predicted, alone),
             None,
             None,
             pairs,
         )
         return
-    effects = estimator.effects(scores)
-    low, high = estimator.intervals(scores).T
+    effects = estimator.effects(predicted)
+    low, high = estimator.intervals(predicted).T
     inside = ((low <= alone) & (alone <= high)).float()
     image = torch.cat([torch.full((one.effects[name].numel(),), number) for number, one in enumerate(images)])
     covered = torch.stack([inside[image == number].mean() for number in range(len(images))])

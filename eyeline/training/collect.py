@@ -56,11 +56,17 @@ class Collected:
     family: str
     answer: str
     spans: tuple[dict[str, Any], ...]  # index, channel, start, end, text, cut
-    features: Float[Tensor, "span region feature"]
+    features: Float[Tensor, "token region feature"]  # float16; tokens of the spans, one span after the other
+    log_odds: Float[Tensor, " token"]  # of the written tokens, nats
     subsets: Bool[Tensor, "subset region"]
     rates: Float[Tensor, " subset"]  # at which each subset was drawn, or ALONE or WHOLE
     drops: Float[Tensor, "span subset"]  # fall in log-prob, nats
     labels: tuple[Any, ...]  # one label grid for each image
+
+    @property
+    def lengths(self) -> Int[Tensor, " span"]:
+        """Tokens of each span."""
+        return torch.tensor([span["end"] - span["start"] for span in self.spans])
 
 
 def written_trace(model: Model, inputs: Inputs, max_new_tokens: int) -> tuple[list[int], list[Span]]:
@@ -122,7 +128,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
             [own.picture], capture.grids, capture.vision_features, settings.regions, settings.seed
         )
         labels = found.of_patch.to(model.device)
-        features = captured_features(model, capture, own.ids, own.spans, labels, found.count)
+        seen = captured_features(model, capture, own.ids, own.spans, labels, found.count)
     subsets, rates = draw_subsets(found.count, settings, example.id)
     hidden = hidden_patches(subsets.to(model.device), labels)
     drops = ablate(model, own.inputs, own.ids, hidden, settings.method).drops
@@ -131,12 +137,19 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
         family=example.family,
         answer=answer_of(model, own.ids.tolist()),
         spans=tuple(asdict(span) for span in own.spans),
-        features=features.cpu().clone(),
+        features=half(seen.features).cpu(),
+        log_odds=seen.log_odds.cpu().clone(),
         subsets=subsets,
         rates=rates,
         drops=by_span(drops, own.spans).float().cpu(),
         labels=tuple(grid.tolist() for grid in found.labels),
     )
+
+
+def half(features: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """As float16, which holds features closely enough and half as large; what it cannot hold becomes its largest."""
+    most = torch.finfo(torch.float16).max
+    return features.clamp(-most, most).half()
 
 
 @runtime_checkable
@@ -245,7 +258,9 @@ def open_run(model: Model, out: Path, settings: Mapping[str, Any], what: str) ->
 
 
 def _save(collected: Collected, path: Path) -> None:
-    tensors = {name: getattr(collected, name) for name in ("features", "subsets", "rates", "drops")}
+    tensors = {
+        name: getattr(collected, name) for name in ("features", "log_odds", "subsets", "rates", "drops")
+    }
     rest = {name: getattr(collected, name) for name in ("id", "family", "answer", "spans", "labels")}
     save_example(tensors, rest, path)
 

@@ -1,32 +1,37 @@
 """Collected spans -> an estimator: Pearson loss on random subsets, then effects and intervals on other images.
 
-Images are split three ways by the hashes of their ids: `fit` learns the direction of the weights, `curve` what a score
-means in nats and how widely effects lie around it, `cover` the width of the intervals.
+Images are split three ways by the hashes of their ids: `fit` learns the weights, `curve` what a predicted drop means in nats and
+how widely effects lie around it, `cover` the width of the intervals.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from eyeline.errors import DataError
-from eyeline.estimator import Estimator
+from eyeline.estimator import SETS, Estimator, Link, fall, mix
 from eyeline.features import KINDS
 from eyeline.training.collect import ALONE, WHOLE, Collected
 
-MIN_SPREAD = 0.05  # nats: spans whose effects vary less say nothing about a direction
+MIN_SPREAD = 0.05  # nats: spans whose effects vary less say nothing about weights
 COVERAGE = 0.9
 FEWEST_COVER = 9  # images: COVERAGE * (1 + 1 / 9) = 1, with fewer no finite width is enough
 FEWEST_IMAGES = 24
 NOTHING = 1e-12  # features that vary less are dead; they get no weight
 FEWEST_IN_BIN = (
-    40  # pairs with the largest scores that make an outermost knot of the curve; bins further in hold more
+    40  # pairs with the largest drops that make an outermost knot of the curve; bins further in hold more
 )
-LEAST_SLOPE = 0.02  # of the curve, nats for each unit of score: no two scores have the same effect
+LEAST_SLOPE = 0.02  # of the curve, nats for each nat predicted: no two drops have the same effect
+BEGIN = 2.0  # the standard deviation of scores that learning begins with, in all features
+SPREAD = 1000  # spans that tell how well weights do while they are being compared
+AT_ONCE = 2**14  # tokens whose features are read in float32
 NARROWEST = 1e-3  # nats: half an interval
 
 
@@ -34,11 +39,11 @@ NARROWEST = 1e-3  # nats: half an interval
 class FitSettings:
     """How the weights are learned; chosen on held-out training images (docs/log.md)."""
 
-    kinds: tuple[str, ...] = KINDS
-    steps: int = 1500
-    batch: int = 256  # spans
-    rate: float = 5e-3
-    decay: float = 0.0  # of the standardised weights towards zero
+    kinds: tuple[str, ...] = ("value", "odds")
+    link: Link = "log-odds"
+    steps: int = 800
+    batch: int = 128  # spans
+    rate: float = 2e-2  # of the scale that all weights have in common; a quarter of it for each
     seed: int = 0
 
 
@@ -51,9 +56,9 @@ def split(collected: Sequence[Collected]) -> dict[str, list[Collected]]:
 
 
 def choose(
-    features: Float[Tensor, "span region feature"], kinds: Sequence[str]
-) -> Float[Tensor, "span region chosen"]:
-    """The columns of some kinds out of a collection's, which holds all."""
+    features: Float[Tensor, "token region feature"], kinds: Sequence[str]
+) -> Float[Tensor, "token region chosen"]:
+    """The columns of some kinds out of a collection's, which holds all, in the order that is given."""
     parts = features.chunk(len(KINDS), dim=-1)
     return torch.cat([parts[KINDS.index(kind)] for kind in kinds], dim=-1)
 
@@ -69,20 +74,20 @@ def fit(
         )
     check_features(run, "The collection")
     splits = split(collected)
-    direction, losses = learn_direction(*joint_features(splits["fit"], settings.kinds), settings)
-    scores, actual, _ = _alone(splits["curve"], direction, settings.kinds)
-    scale = float((scores @ actual) / (scores @ scores).clamp(min=1e-12))
+    weights, losses = learn_weights(joint(splits["fit"], settings.kinds), settings)
+    raw = Estimator(name, weights, torch.zeros(2, 4), torch.ones(()), tuple(settings.kinds), settings.link)
+    drops, actual, _ = _alone(splits["curve"], raw)
+    scale = float((drops @ actual) / (drops @ drops).clamp(min=1e-12))
     if scale <= 0:
         raise DataError(
             f"The weights found on {len(splits['fit'])} images do not predict the effects of single regions in others; "
             "collect more images, and check that the model reads them."
         )
-    weights = direction * scale
-    raw = Estimator(
-        name, weights, _whole(splits["fit"], settings.kinds), _curve(scores * scale, actual), settings.kinds
-    )
-    scores, actual, image = _alone(splits["cover"], weights, settings.kinds)
-    effects, (low, high) = raw.effects(scores), raw.intervals(scores).T
+    if settings.link == "identity":  # correlation tells no scale
+        raw, drops = replace(raw, weights=weights * scale), drops * scale
+    raw = replace(raw, curve=_curve(drops, actual), whole=_whole(splits["fit"], raw))
+    drops, actual, image = _alone(splits["cover"], raw)
+    effects, (low, high) = raw.effects(drops), raw.intervals(drops).T
     outside = torch.maximum(low - actual, actual - high) / (high - low)
     margin = _conformal_quantile(outside, image, COVERAGE)
     card = {
@@ -103,46 +108,96 @@ def check_features(run: dict[str, Any], what: str) -> None:
         )
 
 
-def joint_features(
-    images: Sequence[Collected], kinds: Sequence[str]
-) -> tuple[Float[Tensor, "span subset feature"], Float[Tensor, "span subset"]]:
-    """What a direction is learned from: summed features and effects of the random subsets, of spans that depend on them."""
-    joint, drops = [], []
-    for one in images:
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """What weights are learned from: tokens of the spans that depend on the image, and the effects of random subsets."""
+
+    features: Float[Tensor, "token region feature"]  # as collected; an image with fewer regions has zeros
+    log_odds: Float[Tensor, " token"]
+    lengths: Int[Tensor, " span"]  # tokens of each span, one span after the other
+    image: Int[Tensor, " span"]
+    subsets: Float[Tensor, "image region subset"]
+    drops: Float[Tensor, "span subset"]  # measured, nats
+
+    def of(self, columns: Bool[Tensor, " feature"]) -> "Joint":
+        """With some of the features alone."""
+        return replace(self, features=self.features[..., columns])
+
+    def sizes(self) -> Float[Tensor, " feature"]:
+        """The root mean square of each feature over tokens and regions."""
+        powers = [part.float().square().sum((0, 1)) for part in self.features.split(AT_ONCE)]
+        return (torch.stack(powers).sum(0) / self.features[..., 0].numel()).sqrt()
+
+    def predict(
+        self, weights: Float[Tensor, "set feature"], link: Link, spans: Int[Tensor, " some"]
+    ) -> Float[Tensor, "some subset"]:
+        """The drops of some spans as weights predict them, nats; for each subset the scores of its regions add up."""
+        lengths = self.lengths[spans]
+        span = torch.arange(len(spans)).repeat_interleave(lengths)
+        skipped = (self.lengths.cumsum(0) - self.lengths)[spans] - (lengths.cumsum(0) - lengths)
+        tokens = torch.arange(len(span)) + skipped[span]
+        of_sets = self.features[tokens].float() @ weights.T  # (token, region, set)
+        scores = torch.einsum("tks,ts->tk", of_sets, mix(self.log_odds[tokens], len(weights)))
+        joint = torch.einsum("tk,tkm->tm", scores, self.subsets[self.image[spans]][span])
+        falls = joint if link == "identity" else fall(joint, self.log_odds[tokens])
+        return falls.new_zeros(len(spans), falls.shape[1]).index_add_(0, span, falls)
+
+    def correlation(self, weights: Float[Tensor, "set feature"], link: Link) -> float:
+        """Mean Pearson correlation of predicted and measured drops, of spans spread evenly over the images."""
+        spans = torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD]
+        return float(pearson(self.predict(weights, link, spans), self.drops[spans]).mean())
+
+
+def joint(images: Sequence[Collected], kinds: Sequence[str]) -> Joint:
+    """What weights are learned from. Raises `DataError` where no span depends on its image."""
+    regions = max((one.subsets.shape[1] for one in images), default=0)
+    features, log_odds, lengths, image, subsets, drops = [], [], [], [], [], []
+    for number, one in enumerate(images):
         random = one.rates > 0
-        features = choose(one.features, kinds)
         wanted = one.drops[:, random].std(dim=1) > MIN_SPREAD
-        joint.append(torch.einsum("mk,skf->smf", one.subsets[random].float(), features[wanted]))
+        tokens = wanted.repeat_interleave(one.lengths)
+        more = regions - one.subsets.shape[1]
+        features.append(pad(choose(one.features[tokens], kinds), (0, 0, 0, more)))
+        log_odds.append(one.log_odds[tokens])
+        lengths.append(one.lengths[wanted])
+        image.append(torch.full((int(wanted.sum()),), number))
+        subsets.append(pad(one.subsets[random].T.float(), (0, 0, 0, more)))
         drops.append(one.drops[wanted][:, random])
-    inputs, targets = torch.cat(joint), torch.cat(drops)
-    if not len(inputs):
+    if not any(map(len, lengths)):
         raise DataError("No span of the collection depends on the image; check that the model sees it.")
-    return inputs, targets
+    return Joint(
+        torch.cat(features), torch.cat(log_odds), torch.cat(lengths), torch.cat(image), torch.stack(subsets),
+        torch.cat(drops),
+    )  # fmt: skip
 
 
-def learn_direction(
-    inputs: Float[Tensor, "span subset feature"], targets: Float[Tensor, "span subset"], settings: FitSettings
-) -> tuple[Float[Tensor, " feature"], list[float]]:
-    """Weights that maximise the mean Pearson correlation of a span's predicted and actual effects over random subsets."""
-    # Standardised by what varies between subsets of a span, which is all that correlation sees
-    deviations = (inputs - inputs.mean(1, keepdim=True)).square().mean((0, 1)).sqrt()
-    unit = torch.where(deviations > NOTHING, 1 / deviations, 0.0)
-    inputs = inputs * unit
+def learn_weights(joint: Joint, settings: FitSettings) -> tuple[Float[Tensor, "set feature"], list[float]]:
+    """Weights that maximise the mean Pearson correlation of a span's predicted and measured drops over random subsets.
+
+    Predicted drops are those of regions hidden together, so that weights learn from what the log-odds of a token leave of
+    it. Scores have a scale of their own, in nats of log-odds, that all weights share.
+    """
+    sizes = joint.sizes()
+    unit = torch.where(sizes > NOTHING, 1 / sizes, 0.0)
     rng = torch.Generator().manual_seed(settings.seed)
-    weights = torch.full((inputs.shape[-1],), 1 / inputs.shape[-1], requires_grad=True)
-    optimizer = torch.optim.Adam([weights], lr=settings.rate)
+    direction = torch.full((SETS[settings.link], len(unit)), 1 / len(unit), requires_grad=True)
+    scale = torch.tensor(math.log(BEGIN), requires_grad=True)
+    optimizer = torch.optim.Adam(
+        [{"params": [direction], "lr": settings.rate / 4}, {"params": [scale], "lr": settings.rate}]
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    losses = []
+    spans, losses = len(joint.lengths), []
     for _ in range(settings.steps):
-        batch = torch.randint(len(inputs), (min(settings.batch, len(inputs)),), generator=rng)
-        loss = -pearson(inputs[batch] @ weights, targets[batch]).mean()
+        batch = torch.randint(spans, (min(settings.batch, spans),), generator=rng)
+        predicted = joint.predict(direction * scale.exp() * unit, settings.link, batch)
+        loss = -pearson(predicted, joint.drops[batch]).mean()
         optimizer.zero_grad()
-        (loss + settings.decay * weights.square().sum()).backward()
-        torch.nn.utils.clip_grad_norm_([weights], 1.0)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([direction], 1.0)
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-    return weights.detach() * unit, losses
+    return (direction * scale.exp()).detach() * unit, losses
 
 
 def pearson(
@@ -153,39 +208,46 @@ def pearson(
     return (predicted * actual).sum(1) / (predicted.norm(dim=1) * actual.norm(dim=1) + 1e-8)
 
 
-def _alone(
-    images: Sequence[Collected], weights: Tensor, kinds: Sequence[str]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Predicted and actual effects of single regions, all spans, and the number of each one's image."""
+def predict_alone(one: Collected, estimator: Estimator) -> Float[Tensor, "span region"]:
+    """The drops of single regions as the estimator predicts them, before its curve; nats."""
+    return estimator.drops(_scores(one, estimator), one.log_odds, one.lengths)
+
+
+def _scores(one: Collected, estimator: Estimator) -> Float[Tensor, "token region"]:
+    return estimator.scores(choose(one.features, estimator.kinds).float(), one.log_odds)
+
+
+def _alone(images: Sequence[Collected], estimator: Estimator) -> tuple[Tensor, Tensor, Tensor]:
+    """Predicted and measured drops of single regions, all spans, and the number of each one's image."""
     predicted, actual, image = [], [], []
     for number, one in enumerate(images):
-        predicted.append((choose(one.features, kinds) @ weights).flatten())
+        predicted.append(predict_alone(one, estimator).flatten())
         actual.append(one.drops[:, one.rates == ALONE].flatten())
         image.append(torch.full((actual[-1].numel(),), number))
     return torch.cat(predicted), torch.cat(actual), torch.cat(image)
 
 
-def _curve(scores: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> Float[Tensor, "knot 4"]:
-    """What regions of a score do when hidden, by bins of pairs of like score: mean effect, and where COVERAGE of them lie.
+def _curve(drops: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> Float[Tensor, "knot 4"]:
+    """What regions of a predicted drop really do, by bins of pairs of like drop: mean effect, and where COVERAGE of them lie.
 
-    Bins are small where scores are large, there pairs are few and effects differ. Mean effects are made monotone
-    (isotonic regression), and shifted so that a score of 0 is no effect.
+    Bins are small where drops are large, there pairs are few and effects differ. Mean effects are made monotone
+    (isotonic regression), and shifted so that a drop of 0 is no effect.
     """
-    order = scores.argsort()
-    negative = int((scores < 0).sum())
+    order = drops.argsort()
+    negative = int((drops < 0).sum())
     bins = [*_growing(order[:negative]), *reversed(_growing(order[negative:].flip(0)))]
-    at = torch.stack([scores[each].mean() for each in bins])
+    at = torch.stack([drops[each].mean() for each in bins])
     effect = torch.stack([actual[each].mean() for each in bins])
     tails = torch.tensor([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     low, high = torch.stack([actual[each].quantile(tails) for each in bins], dim=1)
     sizes = torch.tensor([float(len(each)) for each in bins])
     effect = _monotone(effect - LEAST_SLOPE * at, sizes) + LEAST_SLOPE * at
     curve = torch.stack([at, effect, low, high], dim=1)
-    kept = torch.cat([curve[1:, 0] > curve[:-1, 0], torch.tensor([True])])  # like scores make one knot
+    kept = torch.cat([curve[1:, 0] > curve[:-1, 0], torch.tensor([True])])  # like drops make one knot
     curve = curve[kept]
     if len(curve) < 2:
         curve = torch.cat([curve[:1] - 1, curve[:1]])
-    nothing = Estimator("", scores[:0], scores[:0], curve).effects(torch.zeros(1))
+    nothing = Estimator("", drops[None, :0], curve, torch.ones(())).effects(torch.zeros(1))
     curve[:, 1] -= nothing
     return _widen(curve, 0.0)
 
@@ -235,14 +297,11 @@ def _conformal_quantile(scores: Tensor, image: Tensor, coverage: float) -> float
     return _quantile(scores, image, coverage * (images + 1) / images)
 
 
-def _whole(images: Sequence[Collected], kinds: Sequence[str]) -> Float[Tensor, " feature"]:
-    """Ridge regression of the effect of hiding everything on the features of the whole image; strength by leave-one-out."""
-    from sklearn.linear_model import RidgeCV
-
-    features = torch.cat([choose(one.features, kinds).sum(1) for one in images])
+def _whole(images: Sequence[Collected], estimator: Estimator) -> Float[Tensor, ""]:
+    """The measured drop with everything hidden for each nat predicted, by least squares."""
+    predicted = torch.cat([
+        estimator.drops(_scores(one, estimator).sum(1), one.log_odds, one.lengths)
+        for one in images
+    ])  # fmt: skip
     actual = torch.cat([one.drops[:, one.rates == WHOLE][:, 0] for one in images])
-    size = features.square().mean(0).sqrt()
-    unit = torch.where(size > NOTHING, 1 / size, 0.0)
-    ridge = RidgeCV(alphas=(1, 10, 100, 1000, 10000), fit_intercept=False)
-    ridge.fit((features * unit).numpy(), actual.numpy())
-    return torch.from_numpy(ridge.coef_).float() * unit
+    return (predicted @ actual) / (predicted @ predicted).clamp(min=NOTHING)

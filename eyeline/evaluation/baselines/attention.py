@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from eyeline.evaluation.baselines.estimator import span_features
+from eyeline.evaluation.baselines.estimator import read_spans
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
@@ -26,8 +26,8 @@ def raw_attention(
 
     Weights are normalised over all keys. A mean over tokens keeps them shares, so that spans of any length compare.
     """
-    sums = span_features(model, inputs, trace_ids, spans, regions, ("attention",)).mean(-1)
-    return sums / torch.tensor([[span.end - span.start] for span in spans], device=sums.device)
+    shares = read_spans(model, inputs, trace_ids, spans, regions, ("attention",)).features.mean(-1)
+    return torch.stack([part.mean(0) for part in shares.split([span.end - span.start for span in spans])])
 
 
 def attention_rollout(

@@ -1,55 +1,67 @@
-"""Features times weights: Eyeline's estimators, and with them the linear map on attention of arXiv 2604.16587.
+"""Eyeline's estimators on a given trace, which is read once, and with them the linear map on attention of arXiv 2604.16587.
 
-What a feature is stands in features.py, how weights are fitted in training/fit.py; here a given trace is read once.
+What a feature is stands in features.py, how weights are fitted in training/fit.py.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from eyeline.ablation import read_trace
 from eyeline.attention import AttentionCapture
 from eyeline.estimator import Estimator
-from eyeline.features import KINDS, captured_features
+from eyeline.features import KINDS, Read, captured_features
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
 
 
-def span_features(
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The effects of single regions, and those of regions hidden together, where they are no sums."""
+
+    effects: Float[Tensor, "span region"]
+    together: Callable[[Bool[Tensor, "subset region"]], Float[Tensor, "span subset"]]
+
+
+def read_spans(
     model: Model,
     inputs: Inputs,
     trace_ids: Int[Tensor, " token"],
     spans: Sequence[Span],
     regions: Regions,
     kinds: Sequence[str] = KINDS,
-) -> Float[Tensor, "span region feature"]:
-    """The features that estimators read, from one teacher-forced pass; columns are kind-major, in the order of `kinds`.
-
-    Summed over a span's tokens, as effects are, and over a region's visual tokens.
-    """
+) -> Read:
+    """What estimators read, from one teacher-forced pass; columns are kind-major, in the order of `kinds`."""
     labels, trace_ids = regions.of_patch.to(model.device), trace_ids.to(model.device)
     with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
         read_trace(model, inputs, trace_ids)
         return captured_features(model, capture, trace_ids, spans, labels, regions.count, kinds)
 
 
-def estimated(estimator: Estimator) -> Callable[..., Float[Tensor, "span region"]]:
-    """A `Baseline`: an estimator's scores w . f_{S,k} (arXiv 2604.16587), which add up over the regions of a subset.
+def estimated(estimator: Estimator) -> Callable[..., Prediction]:
+    """A method with a `Baseline`'s arguments: the drops that an estimator predicts, before its curve, nats.
 
-    An estimator of kind `attention` alone is the paper's own linear map.
+    An estimator of kind `attention` alone with the link `identity` is the paper's own linear map w . f_{S,k}
+    (arXiv 2604.16587).
     """
 
-    def effects(
+    def predict(
         model: Model,
         inputs: Inputs,
         trace_ids: Int[Tensor, " token"],
         spans: Sequence[Span],
         regions: Regions,
-    ) -> Float[Tensor, "span region"]:
-        features = span_features(model, inputs, trace_ids, spans, regions, estimator.kinds)
-        return features @ estimator.weights.to(features)
+    ) -> Prediction:
+        read = read_spans(model, inputs, trace_ids, spans, regions, estimator.kinds)
+        scores = estimator.to(model.device).scores(read.features, read.log_odds)
+        lengths = torch.tensor([span.end - span.start for span in spans])
+        return Prediction(
+            estimator.drops(scores, read.log_odds, lengths),
+            lambda subsets: estimator.drops(scores @ subsets.to(scores).T, read.log_odds, lengths),
+        )
 
-    return effects
+    return predict

@@ -140,4 +140,4 @@ def mean_tokens(trace: Trace, visual: Float[Tensor, "input patch dim"]) -> Float
 
 
 def by_region(tokens: Float[Tensor, "span patch"], regions: Regions) -> Float[Tensor, "span region"]:
-    return pool(tokens, regions.of_patch.to(tokens.device), regions.count).T
+    return pool(tokens, regions.of_patch.to(tokens.device), regions.count)

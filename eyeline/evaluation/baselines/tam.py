@@ -59,7 +59,7 @@ def token_activation_map(
                 rank_gaussian_filter(part.unflatten(1, (image.rows, image.cols))).flatten(1)
                 for image, part in zip(trace.images, maps.split([*map(len, trace.images)], 1), strict=True)
             ]
-            effects.append(pool(torch.cat(smooth, 1).mean(0, keepdim=True), labels, regions.count)[:, 0])
+            effects.append(pool(torch.cat(smooth, 1).mean(0), labels, regions.count))
     return torch.stack(effects)
 
 
