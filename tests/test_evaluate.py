@@ -23,7 +23,7 @@ from eyeline.evaluation.evaluate import (
     find_evidence,
     read_evaluated,
 )
-from eyeline.evaluation.metrics import top_regions
+from eyeline.evaluation.metrics import joint, lds, top_regions, varies
 from eyeline.evaluation.page import write_results
 from eyeline.evaluation.table import table
 from eyeline.examples import Example
@@ -165,6 +165,23 @@ def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_pat
         if (row["method"], row["metric"], row["family"]) == ("exhaustive", "agreement", "mean")
     )
     assert float(exhaustive["value"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_an_estimator_is_scored_by_what_it_predicts_of_regions_hidden_together(lively, tmp_path):
+    estimator = fake_estimator(lively)
+    save_estimator(dataclasses.replace(estimator, weights=20 * estimator.weights), tmp_path / "estimator")
+    chosen = choose_methods(lively, ["eyeline"], [tmp_path / "estimator"], "pixels")
+    list(evaluate(lively, examples(1), chosen.methods, tmp_path / "run", SETTINGS))
+    (one,) = read_evaluated(tmp_path / "run")
+    effects, predicted = one.effects["eyeline (mine)"], one.predicted["eyeline (mine)"]
+    torch.testing.assert_close(predicted[:, one.rates == ALONE], effects)
+    half = one.rates == 0.5
+    kept = varies(one.drops[:, half])
+    of_spans = lds(predicted[kept][:, half], one.drops[kept][:, half])
+    of_sums = lds(joint(effects, one.subsets)[kept][:, half], one.drops[kept][:, half])
+    assert abs(float(of_spans.mean() - of_sums.mean())) > 0.01
+    rows = {(row.metric, row.at, row.family): row for row in table([one], chosen.estimators)}
+    assert rows["lds", "0.5", "mean"].value == pytest.approx(float(of_spans.mean()))
 
 
 def test_what_a_method_costs_is_measured_kept_and_tabled(run):

@@ -9,8 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from scipy.stats import spearmanr
+from torch.nn.functional import logsigmoid
 
 from eyeline.errors import DataError
+from eyeline.estimator import SURE, WIDTH
 from eyeline.evaluation import learning, metrics
 from eyeline.evaluation.learning import (
     by_loss,
@@ -48,8 +50,7 @@ def weights_of(**by_kind):
 
 
 def synthetic(truth, count=24, *, noise=0.0, prefix="fit", seed=0, spans=3):
-    """So many images of each family, of spans of one token, whose effects are linear in their
-    features; `truth` holds each family's weights."""
+    """So many images of each family, spans of one token, effects linear in features; `truth` holds a family's weights."""
     rng = torch.Generator().manual_seed(seed)
     images = []
     for family, weights in truth.items():
@@ -59,19 +60,10 @@ def synthetic(truth, count=24, *, noise=0.0, prefix="fit", seed=0, spans=3):
             features = torch.randn(spans, 8, FEATURES, generator=rng).half()
             drops = torch.einsum("skf,f,mk->sm", features.float(), weights, subsets.float())
             drops = drops + noise * torch.randn(drops.shape, generator=rng)
+            of_one = tuple({"start": at, "end": at + 1} for at in range(spans))
+            odds = torch.zeros(spans)
             images.append(
-                Collected(
-                    name,
-                    family,
-                    "3",
-                    tuple({"start": at, "end": at + 1} for at in range(spans)),
-                    features,
-                    torch.zeros(spans),
-                    subsets,
-                    rates,
-                    drops,
-                    (([0],),),
-                )
+                Collected(name, family, "3", of_one, features, odds, subsets, rates, drops, (([0],),))
             )
     return images
 
@@ -97,6 +89,22 @@ def test_scores_are_spearmans_of_random_subsets_without_flat_spans_and_images():
     assert {family: len(values) for family, values in found.items()} == {"math": 3, "code": 2}
     assert found == {family: pytest.approx(values, abs=1e-6) for family, values in expected.items()}
     assert score(torch.zeros(1, FEATURES), images, "identity") == {"math": [0.0] * 3, "code": [0.0] * 2}
+
+
+def test_scores_with_log_odds_are_of_what_these_leave_of_each_tokens_log_prob():
+    (one,) = synthetic({"math": PLAIN}, 1)
+    odds, weights = torch.tensor([7.0, -1.0, 4.0]), torch.stack([PLAIN, 4 * PLAIN.roll(1)])
+    sure = torch.sigmoid((odds - SURE) / WIDTH)[:, None]
+    of_tokens = (1 - sure) * weights[0] + sure * weights[1]
+    tokens = torch.einsum("tkf,tf,mk->tm", one.features.float(), of_tokens, one.subsets.float())
+    falls = logsigmoid(odds)[:, None] - logsigmoid(odds[:, None] - tokens)
+    drops = torch.stack([falls[0] + falls[1], falls[2]])
+    spans = ({"start": 0, "end": 2}, {"start": 2, "end": 3})
+    one = dataclasses.replace(one, spans=spans, log_odds=odds, drops=drops)
+    assert score(weights, [one], "log-odds")["math"] == pytest.approx([1.0])
+    for other in (weights[:1], weights[1:], weights.flip(0)):
+        assert score(other, [one], "log-odds")["math"][0] < 0.95
+    assert score(weights, [one], "identity")["math"][0] < 0.95
 
 
 def test_only_subsets_of_the_rate_one_half_are_scored():
@@ -350,6 +358,7 @@ def test_the_command_writes_a_table_and_figures_the_same_each_time(collections, 
     assert list(rows[0])[:5] == ["experiment", "setting", "lds", "low", "high"]
     expected = {"scenes": 2, "transfer": 9, "features": 2 * (2 ** len(KINDS) - 1), "heads": 3}
     assert Counter(row["experiment"] for row in rows) == expected
+    assert {"value+odds", "attention, identity"} < {row["setting"] for row in rows}
     assert all(float(row["low"]) <= float(row["lds"]) <= float(row["high"]) for row in rows)
 
     torch.manual_seed(7)

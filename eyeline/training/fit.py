@@ -22,6 +22,7 @@ from eyeline.training.collect import ALONE, WHOLE, Collected
 
 MIN_SPREAD = 0.05  # nats: spans whose effects vary less say nothing about weights
 COVERAGE = 0.9
+ABOVE = 0.25  # share of the rest that lies above its interval: an effect that was missed is worse than one that is not there
 FEWEST_COVER = 9  # images: COVERAGE * (1 + 1 / 9) = 1, with fewer no finite width is enough
 FEWEST_IMAGES = 24
 NOTHING = 1e-12  # features that vary less are dead; they get no weight
@@ -238,7 +239,7 @@ def _curve(drops: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> Flo
     bins = [*_growing(order[:negative]), *reversed(_growing(order[negative:].flip(0)))]
     at = torch.stack([drops[each].mean() for each in bins])
     effect = torch.stack([actual[each].mean() for each in bins])
-    tails = torch.tensor([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    tails = torch.tensor([(1 - ABOVE) * (1 - COVERAGE), 1 - ABOVE * (1 - COVERAGE)])
     low, high = torch.stack([actual[each].quantile(tails) for each in bins], dim=1)
     sizes = torch.tensor([float(len(each)) for each in bins])
     effect = _monotone(effect - LEAST_SLOPE * at, sizes) + LEAST_SLOPE * at
