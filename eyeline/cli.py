@@ -342,6 +342,13 @@ def scenes(families, seeds, wild, pairs, out) -> None:
 @click.option(
     "--subsets", type=click.IntRange(2), default=32, show_default=True, help="Random subsets at each rate."
 )
+@click.option(
+    "--max-spans",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Spans to keep of a trace, spread evenly; features of their tokens are what fills the disk.",
+)
 @LENGTH
 @click.option(
     "--seed", type=SEED, default=0, show_default=True, help="Number that the random subsets depend on."

@@ -336,7 +336,8 @@ def test_a_killed_collection_goes_on_and_ends_as_if_never_killed(here, folders, 
         assert (ours.id, ours.spans, ours.labels) == (theirs.id, theirs.spans, theirs.labels)
         assert torch.equal(ours.subsets, theirs.subsets)
         torch.testing.assert_close(ours.drops, theirs.drops, atol=1e-4, rtol=1e-4)
-    assert "another settings" in refuse(*words, whole, "--rates", "0.1")
+    for other in (("--rates", "0.1"), ("--max-spans", "1")):
+        assert "another settings" in refuse(*words, whole, *other)
 
 
 def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole):
