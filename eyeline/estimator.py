@@ -161,9 +161,9 @@ def _computing(config: Any) -> Any:
 
 
 def digest(estimator: Estimator) -> str:
-    """SHA-256 of an estimator's numbers."""
+    """SHA-256 of an estimator's numbers and of what they are for."""
     found = hashlib.sha256()
-    found.update(estimator.link.encode())
+    found.update(" ".join((estimator.link, *estimator.kinds)).encode())
     for name in TENSORS:
         found.update(getattr(estimator, name).cpu().contiguous().numpy().tobytes())
     return found.hexdigest()

@@ -196,7 +196,7 @@ def test_what_a_method_costs_is_measured_kept_and_tabled(run):
     assert rows["exhaustive", "ms_per_token", "mean"].value == pytest.approx(sum(seconds) / 2)
 
 
-def test_a_run_from_before_costs_were_metered_goes_on(lively, run, tmp_path):
+def test_a_run_from_before_costs_were_metered_and_predictions_kept_goes_on(lively, run, tmp_path):
     old = tmp_path / "run"
     shutil.copytree(run, old)
     path = old / "examples" / "scene-0.safetensors"
@@ -204,6 +204,7 @@ def test_a_run_from_before_costs_were_metered_goes_on(lively, run, tmp_path):
         rest = json.loads(file.metadata()["rest"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     rest["seconds"] = {name: cost["seconds"] for name, cost in rest.pop("costs").items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("predicted/")}
     save_example(tensors, rest, path)
     (old / "examples" / "scene-1.safetensors").unlink()
     chosen = choose_methods(lively, METHODS, (), "pixels")
@@ -212,6 +213,9 @@ def test_a_run_from_before_costs_were_metered_goes_on(lively, run, tmp_path):
     assert rows["exhaustive", "ms_per_token", "mean"].count == 2
     assert rows["exhaustive", "forward_passes", "mean"].count == 1  # of the first it is not known
     assert rows["exhaustive", "forward_passes", "mean"].value == 7
+    assert torch.equal(
+        read_evaluated(old)[0].predicted["exhaustive"], read_evaluated(run)[0].predicted["exhaustive"]
+    )
 
 
 def test_the_tables_means_are_over_spans_then_images_then_families(run):

@@ -98,7 +98,9 @@ def test_weights_behind_the_odds_of_tokens_are_recovered_and_predict_regions_hid
     estimator, report = fit(images, RUN, ODDS, "mine")
     assert report["losses"][-1] < -0.995
     spread = torch.cat([one.features.float().flatten(0, 1) for one in images]).std(0)
-    torch.testing.assert_close(estimator.weights * spread, (truth * spread).expand(2, -1), rtol=0.15, atol=0.08)
+    torch.testing.assert_close(
+        estimator.weights * spread, (truth * spread).expand(2, -1), rtol=0.15, atol=0.08
+    )
     new = joint(synthetic(20, seed=9, link="log-odds", prefix="new")[0], KINDS)
     linear, _ = fit(images, RUN, FAST, "mine")
     assert (

@@ -236,6 +236,8 @@ def _evaluated(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Evaluated:
         kind, slash, method = name.partition("/")
         if slash:
             by_method[kind][method] = tensor
+    for name, effects in by_method["effects"].items():  # files from before estimators predicted more than sums
+        by_method["predicted"].setdefault(name, joint(effects, tensors["subsets"]))
     # files from before there was a meter tell seconds alone
     costs = (
         rest["costs"] if "costs" in rest else {name: {"seconds": s} for name, s in rest["seconds"].items()}
