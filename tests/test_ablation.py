@@ -11,7 +11,7 @@ from torch.nn import functional
 from eyeline.ablation import METHODS, ablate, fill_pixels, hidden_patches, leak, tokens_filled
 from eyeline.errors import UnsupportedModelError
 
-EXACT = {"rtol": 0, "atol": 2e-5}  # nats; float32 rounding over three layers
+EXACT = {"rtol": 0, "atol": 5e-5}  # nats; float32 rounding over three layers
 
 
 def trace_of(model, text="so the bar is 3.", seed=1):

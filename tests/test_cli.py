@@ -717,7 +717,11 @@ def test_ctrl_c_ends_generation_and_leaves_a_readable_run(here):
         lines = [child.stdout.readline() for _ in range(4)]
         assert '"event": "text"' in lines[-1], child.stderr.read()
         child.send_signal(signal.SIGINT)
-        rest, complaints = child.communicate()
+        rest, complaints = (
+            child.stdout.read(),
+            child.stderr.read(),
+        )  # `communicate` would lose what has been read ahead
+        child.wait()
     read = events("".join(lines) + rest)
     assert read[-1].reason == "cancelled"
     assert 0 < read[-1].tokens < CONTEXT - 100
