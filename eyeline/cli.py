@@ -385,8 +385,15 @@ def collect(model_id, data, out, limit, rates, **settings) -> None:
     show_default=True,
     help="What scores are: falls in a token's log-odds, or in its log-prob itself.",
 )
+@click.option(
+    "--hidden",
+    type=click.IntRange(0),
+    default=16,
+    show_default=True,
+    help="Hidden units of the network beside the linear map; 0 for none. With 'identity' there is none.",
+)
 @click.option("--name", show_default="the folder's name", help="Id that the estimator carries.")
-def fit(run, out, kinds, link, name) -> None:
+def fit(run, out, kinds, link, hidden, name) -> None:
     """Fit an estimator on a collection."""
     from eyeline.estimator import save_estimator
     from eyeline.training.collect import read_collected, read_run
@@ -395,7 +402,8 @@ def fit(run, out, kinds, link, name) -> None:
 
     about = read_run(run)
     name = name or out.resolve().name
-    estimator, _ = fit_estimator(read_collected(run), about, FitSettings(kinds=kinds, link=link), name)
+    settings = FitSettings(kinds=kinds, link=link, hidden=hidden)
+    estimator, _ = fit_estimator(read_collected(run), about, settings, name)
     save_estimator(estimator, out)
     click.echo(f"Estimator: {out} (Pearson loss {estimator.card['pearson_loss']})", err=True)
 

@@ -1,4 +1,4 @@
-"""Features -> predicted effects: a linear map to log-odds, fitted once for each model, and what those do to log-probs.
+"""Features -> predicted effects: a small network to log-odds, fitted once for each model, and what those do to log-probs.
 
 An estimator is a folder: `estimator.safetensors` with its numbers and `card.json` with what they mean, how regions
 were hidden, and the fingerprint of the model they belong to. Nothing in it is executable.
@@ -7,7 +7,7 @@ were hidden, and the fingerprint of the model they belong to. Nothing in it is e
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,13 +17,13 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import silu, softplus
 
 from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
 from eyeline.model import MODELS, Model
 
-FORMAT = 3
+FORMAT = 4
 Link = Literal["log-odds", "identity"]
 SETS = {
     "log-odds": 2,
@@ -34,6 +34,7 @@ SURE, WIDTH = (
     1.5,
 )  # log-odds at which both sets of weights count alike, and how soon one gives way to the other
 TENSORS = ("weights", "curve", "whole")
+OF_NETWORK = ("unit", "inward", "context", "bias", "outward")
 NOT_COMPUTING = (
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "quantization_config",
 )  # fmt: skip
@@ -56,11 +57,60 @@ def mix(log_odds: Float[Tensor, " token"], sets: int) -> Float[Tensor, "token se
     return torch.stack([1 - sure, sure], dim=1)
 
 
+def compress(features: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+    """Their sign times log(1 + |f|): what is many times as large as usual counts for a little more than what is large."""
+    return features.sign() * features.abs().log1p()
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """What a region's features add to its score beyond a linear map: one hidden layer, in the sight of the whole image.
+
+    score = v . [silu(U x + c) - silu(c)],  c = C X + b, with x the region's compressed features and X those of all
+    regions together; a region without features adds nothing. Tokens that the model doubts and those that it is sure of
+    have a b and a v of their own, mixed as weights are.
+    """
+
+    unit: Float[Tensor, " feature"]  # 1 / the usual size of a feature
+    inward: Float[Tensor, "hidden feature"]  # U
+    context: Float[Tensor, "hidden feature"]  # C
+    bias: Float[Tensor, "set hidden"]  # b
+    outward: Float[Tensor, "set hidden"]  # v, nats of log-odds
+
+    def __call__(
+        self, features: Float[Tensor, "token region feature"], log_odds: Float[Tensor, " token"]
+    ) -> Float[Tensor, "token region"]:
+        """What the network adds to the scores of an image's regions."""
+        return self.of_compressed(
+            compress(features * self.unit), compress(features.sum(1) * self.unit), log_odds
+        )
+
+    def of_compressed(
+        self,
+        regions: Float[Tensor, "token region feature"],
+        image: Float[Tensor, "token feature"],
+        log_odds: Float[Tensor, " token"],
+    ) -> Float[Tensor, "token region"]:
+        """The same from compressed features, x and X."""
+        shares = mix(log_odds, len(self.bias))
+        context = (image @ self.context.T + shares @ self.bias)[:, None]
+        hidden = silu(regions @ self.inward.T + context) - silu(context)
+        return torch.einsum("tkh,th->tk", hidden, shares @ self.outward)
+
+    def columns(self, change: Callable[[Tensor], Tensor]) -> "Network":
+        """With other columns of features, as `change` makes them of a matrix whose last dimension is the feature."""
+        return replace(self, **{name: change(getattr(self, name)) for name in ("unit", "inward", "context")})
+
+    def to(self, device: torch.device) -> "Network":
+        return Network(**{name: getattr(self, name).to(device) for name in OF_NETWORK})
+
+
 @dataclass(frozen=True, eq=False)
 class Estimator:
-    """A linear map from features to scores, what scores do to log-probs, and a curve from there to effects with intervals.
+    """From features to scores, what scores do to log-probs, and a curve from there to effects with intervals.
 
-    A score is by how much hiding a region lowers a token's log-odds. Scores of regions that are hidden together add up,
+    A score is by how much hiding a region lowers a token's log-odds: a linear map of its features, and what a small network
+    adds to it. Scores of regions that are hidden together add up,
     log-probs do not: what one region does depends on how sure the model is of the token, and so on the others. Tokens that
     the model doubts and those that it is sure of have weights of their own, mixed by the token's log-odds. With the link
     `identity`, weights are the same for all tokens, and scores are taken for the fall in log-prob itself, as in arXiv
@@ -76,6 +126,7 @@ class Estimator:
     kinds: tuple[str, ...] = KINDS
     link: Link = "log-odds"
     card: Mapping[str, Any] = field(default_factory=dict)
+    network: Network | None = None
 
     def of_tokens(self, log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token feature"]:
         """The weights that each token has."""
@@ -84,8 +135,9 @@ class Estimator:
     def scores(
         self, features: Float[Tensor, "token region feature"], log_odds: Float[Tensor, " token"]
     ) -> Float[Tensor, "token region"]:
-        """By how much each region lowers each token's log-odds, nats."""
-        return torch.einsum("tkf,tf->tk", features, self.of_tokens(log_odds))
+        """By how much each of an image's regions lowers each token's log-odds, nats."""
+        scores = torch.einsum("tkf,tf->tk", features, self.of_tokens(log_odds))
+        return scores if self.network is None else scores + self.network(features, log_odds)
 
     def falls(
         self, scores: Float[Tensor, "token ..."], log_odds: Float[Tensor, " token"]
@@ -121,7 +173,7 @@ class Estimator:
 
     def to(self, device: torch.device) -> "Estimator":
         tensors = {name: getattr(self, name).to(device) for name in TENSORS}
-        return replace(self, **tensors)
+        return replace(self, **tensors, network=None if self.network is None else self.network.to(device))
 
 
 def fingerprint(model: Model) -> str:
@@ -164,16 +216,23 @@ def digest(estimator: Estimator) -> str:
     """SHA-256 of an estimator's numbers and of what they are for."""
     found = hashlib.sha256()
     found.update(" ".join((estimator.link, *estimator.kinds)).encode())
-    for name in TENSORS:
-        found.update(getattr(estimator, name).cpu().contiguous().numpy().tobytes())
+    for tensor in _tensors(estimator).values():
+        found.update(tensor.cpu().numpy().tobytes())
     return found.hexdigest()
+
+
+def _tensors(estimator: Estimator) -> dict[str, Tensor]:
+    """All of an estimator's numbers by the names that they have in its file."""
+    tensors = {name: getattr(estimator, name).contiguous() for name in TENSORS}
+    if estimator.network is not None:
+        tensors |= {f"network.{name}": getattr(estimator.network, name).contiguous() for name in OF_NETWORK}
+    return tensors
 
 
 def save_estimator(estimator: Estimator, folder: Path) -> None:
     """Writes the estimator's folder; the card comes last, so that a folder with a card is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: getattr(estimator, name).contiguous() for name in TENSORS}
-    save_file(tensors, folder / "estimator.safetensors")
+    save_file(_tensors(estimator), folder / "estimator.safetensors")
     card = {
         **estimator.card,
         "format": FORMAT,
@@ -227,11 +286,25 @@ def read_estimator(folder: Path) -> Estimator:
             tuple(card["kinds"]),
             card["link"],
             card,
+            _read_network(tensors),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise EstimatorError(
             f"{folder} is not an estimator ({type(error).__name__}: {error}); {expected}."
         ) from error
+
+
+def _read_network(tensors: Mapping[str, Tensor]) -> Network | None:
+    """The network among the tensors of an estimator's file. Raises `KeyError` for a part of one, `ValueError` for a misfit."""
+    if not any(name.startswith("network.") for name in tensors):
+        return None
+    parts = {name: tensors[f"network.{name}"] for name in OF_NETWORK}
+    sets, features = tensors["weights"].shape
+    hidden = len(parts["inward"])
+    shapes = [(features,), (hidden, features), (hidden, features), (sets, hidden), (sets, hidden)]
+    if [tuple(part.shape) for part in parts.values()] != shapes:
+        raise ValueError("a network of other features or sets than the weights")
+    return Network(**parts)
 
 
 def estimator_for(model: Model, source: str | Path | None = None) -> Estimator | None:

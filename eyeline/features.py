@@ -135,26 +135,43 @@ def _features(
         yield span, [of[kind] for kind in kinds]
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the tokens of a span see of an image, for an estimator to score."""
+
+    scores: Float[Tensor, "token patch"]  # weighted sums of features
+    sizes: Float[Tensor, "token patch"]  # sums of the sizes of features
+    regions: Float[Tensor, "token region feature"]  # features, summed over the visual tokens of each region
+
+
 def token_scores(
     model: Model,
     capture: AttentionCapture,
     image: ImageValues,
     steps: Steps,
     written: Written | None,
+    labels: Int[Tensor, " patch"],
+    num_regions: int,
     weights: Float[Tensor, "token feature"],
+    unit: Float[Tensor, " feature"],
     kinds: Sequence[str] = KINDS,
-) -> Float[Tensor, "token patch"]:
-    """The weighted sum of the features of a span's tokens, float32; a token's weights are kind-major, then layer-major.
+) -> Seen:
+    """The features of a span's tokens, weighted and by regions, in one pass; float32, columns kind-major, then layer-major.
 
-    Only `odds` needs what is written, which `read_written` reads.
+    `unit` is what sizes of features are multiplied by before they are summed. Only `odds` needs what is written, which
+    `read_written` reads.
     """
     layers, heads, tokens, _ = steps.queries.shape
-    weight = weights.view(tokens, len(kinds), layers, heads)
+    weight, unit = weights.view(tokens, len(kinds), layers, heads), unit.view(len(kinds), layers, heads)
     scores = weights.new_zeros(tokens, image.keys.shape[2])
+    sizes = torch.zeros_like(scores)
+    columns: list[list[Tensor]] = [[] for _ in kinds]
     for span, features in _features(model, capture, image, steps, written, kinds):
         for kind, feature in enumerate(features):
             scores += torch.einsum("tlh,lhtp->tp", weight[:, kind, span], feature)
-    return scores
+            sizes += torch.einsum("lh,lhtp->tp", unit[kind, span], feature.abs())
+            columns[kind].append(pool(feature, labels, num_regions).flatten(0, 1))
+    return Seen(scores, sizes, torch.cat([torch.cat(each) for each in columns]).permute(1, 2, 0))
 
 
 def token_features(

@@ -550,8 +550,20 @@ class _Reader:
             weights = log_odds.new_ones(len(ids), steps.queries.shape[:2].numel())
         else:
             weights = estimator.of_tokens(log_odds)
-        cells = feature.token_scores(state.model, self.capture, self.image, steps, written, weights, kinds)
+        network = None if estimator is None else estimator.network
+        unit = torch.ones_like(weights[0]) if network is None else network.unit
+        seen = feature.token_scores(
+            state.model, self.capture, self.image, steps, written, self.labels, self.num_regions, weights, unit, kinds
+        )  # fmt: skip
+        cells = seen.scores
         scores = feature.pool(cells, self.labels, self.num_regions)  # (token, region)
+        if (
+            network is not None
+        ):  # what it adds to a region is shared by visual tokens as the sizes of their features are
+            added = network(seen.regions, log_odds)
+            sizes = feature.pool(seen.sizes, self.labels, self.num_regions).clamp(min=1e-30)
+            cells = cells + seen.sizes * (added / sizes)[:, self.labels]
+            scores = scores + added
         if estimator is None:
             drops, intervals, whole = scores.sum(0), None, None
             effects, slopes = drops / drops.sum().clamp(min=1e-30), torch.ones_like(scores)

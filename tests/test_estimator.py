@@ -12,10 +12,13 @@ from transformers import AutoModelForImageTextToText
 from eyeline.attention import AttentionCapture
 from eyeline.errors import EstimatorError
 from eyeline.estimator import (
+    OF_NETWORK,
     SURE,
     WIDTH,
     Estimator,
+    Network,
     check_model,
+    digest,
     estimator_for,
     fall,
     fingerprint,
@@ -33,8 +36,10 @@ def estimator_of(model, **changes):
     rng = torch.Generator().manual_seed(0)
     weights = torch.randn(2, FEATURES, generator=rng)
     card = {"model": model.name, "fingerprint": fingerprint(model), "ablation": "pixels", "coverage": 0.9}
+    shapes = (FEATURES,), (3, FEATURES), (3, FEATURES), (2, 3), (2, 3)
+    network = Network(*(torch.randn(*shape, generator=rng) for shape in shapes))
     return dataclasses.replace(
-        Estimator("mine", weights, CURVE, torch.tensor(0.5), KINDS, card=card), **changes
+        Estimator("mine", weights, CURVE, torch.tensor(0.5), KINDS, card=card, network=network), **changes
     )
 
 
@@ -90,12 +95,20 @@ def test_an_estimator_that_is_saved_and_read_is_the_same(saved):
     before, after = estimator_of(model), read_estimator(folder)
     assert torch.equal(after.weights, before.weights)
     assert torch.equal(after.whole, before.whole)
+    assert before.network is not None
+    assert after.network is not None
+    for name in OF_NETWORK:
+        assert torch.equal(getattr(after.network, name), getattr(before.network, name))
+    assert digest(after) == digest(before)
+    assert digest(dataclasses.replace(after, network=None)) != digest(before)
     assert torch.equal(after.curve, before.curve)
     assert (after.id, after.kinds, after.link) == (before.id, before.kinds, before.link)
     assert before.card.items() <= after.card.items()
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "estimator.safetensors"]
     save_estimator(after, folder)
     assert read_estimator(folder).card == after.card
+    save_estimator(dataclasses.replace(before, network=None), folder)
+    assert read_estimator(folder).network is None
 
 
 def test_effects_and_intervals_are_read_off_the_curve_between_its_knots_and_beyond_them():
@@ -117,7 +130,7 @@ def test_a_fall_of_log_odds_lowers_the_log_prob_by_what_it_leaves_of_it():
 
 
 def test_tokens_that_the_model_is_sure_of_have_weights_of_their_own():
-    estimator = estimator_of(tiny_model("qwen3_vl"))
+    estimator = estimator_of(tiny_model("qwen3_vl"), network=None)
     odds = torch.tensor([-20.0, SURE, SURE + WIDTH, 40.0])
     doubted, sure = estimator.weights
     share = 1 / (1 + math.exp(-1))
@@ -128,6 +141,29 @@ def test_tokens_that_the_model_is_sure_of_have_weights_of_their_own():
     torch.testing.assert_close(estimator.scores(features, odds), scores)
     linear = dataclasses.replace(estimator, weights=doubted[None], link="identity")
     torch.testing.assert_close(linear.scores(features, odds), features @ doubted)
+
+
+def test_a_network_adds_to_scores_what_it_sees_in_a_region_and_the_image_and_nothing_to_an_empty_one():
+    estimator = estimator_of(tiny_model("qwen3_vl"))
+    network = estimator.network
+    assert network is not None
+    features = 3 * torch.randn(2, 4, FEATURES, generator=torch.Generator().manual_seed(2))
+    features[:, 2] = 0
+    odds = torch.tensor([-20.0, 40.0])  # doubted, sure
+    added = network(features, odds)
+    for token in (0, 1):
+        image = features[token].sum(0) * network.unit
+        context = network.context @ (image.sign() * torch.log1p(image.abs())) + network.bias[token]
+        for region in range(4):
+            own = features[token, region] * network.unit
+            inside = network.inward @ (own.sign() * torch.log1p(own.abs())) + context
+            hidden = inside * inside.sigmoid() - context * context.sigmoid()
+            assert float(added[token, region]) == pytest.approx(
+                float(hidden @ network.outward[token]), abs=1e-3
+            )
+    assert added[:, 2].tolist() == [0, 0]
+    linear = dataclasses.replace(estimator, network=None).scores(features, odds)
+    torch.testing.assert_close(estimator.scores(features, odds), linear + added)
 
 
 def test_drops_of_a_span_are_the_falls_of_its_tokens_and_with_the_identity_its_scores():
@@ -175,7 +211,7 @@ def truncate(path):
         shutil.rmtree,
         lambda folder: (folder / "card.json").unlink(),
         lambda folder: (folder / "estimator.safetensors").unlink(),
-        lambda folder: (folder / "card.json").write_text('{"format": 3,'),
+        lambda folder: (folder / "card.json").write_text('{"format": 4,'),
         lambda folder: (folder / "card.json").write_text("[1]"),
         lambda folder: (folder / "card.json").write_bytes(b"\xff\xfe\x00"),
         lambda folder: (folder / "estimator.safetensors").write_bytes(b""),
@@ -194,6 +230,9 @@ def truncate(path):
         lambda folder: swap(folder, weights=torch.ones(FEATURES)),
         lambda folder: swap(folder, weights=torch.ones(1, FEATURES)),
         lambda folder: change(folder, link="identity"),
+        lambda folder: swap(folder, **{"network.bias": None}),
+        lambda folder: swap(folder, **{"network.context": torch.ones(2, FEATURES)}),
+        lambda folder: swap(folder, **{"network.unit": torch.ones(FEATURES - 1)}),
         lambda folder: swap(folder, curve=CURVE[:1]),
         lambda folder: swap(folder, curve=CURVE[:, :3]),
         lambda folder: swap(folder, curve=CURVE.flip(0)),

@@ -127,10 +127,14 @@ def test_chosen_kinds_are_the_same_rows_in_the_order_asked_for(tiny, kinds):
     torch.testing.assert_close(chosen, torch.cat([everything[kind] for kind in kinds]))
 
 
-def test_scores_are_the_weighted_features_however_many_layers_are_read_at_once(tiny, monkeypatch):
+def test_scores_sizes_and_regions_are_those_of_the_features_however_many_layers_are_read_at_once(
+    tiny, monkeypatch
+):
     trace_ids, kinds = trace_of(tiny), ("odds", "value")
     weights = torch.randn(4, 24, generator=torch.Generator().manual_seed(1))
-    expected = torch.einsum("tf,ftp->tp", weights, fast_features(tiny, trace_ids, 2, 6, kinds))
+    unit = torch.rand(24, generator=torch.Generator().manual_seed(2))
+    every = fast_features(tiny, trace_ids, 2, 6, kinds)
+    expected = torch.einsum("tf,ftp->tp", weights, every)
     inputs = tiny.inputs(list(PICTURES), QUESTION)
     for at_once in (features.WEIGHTS_AT_ONCE, 1):
         monkeypatch.setattr(features, "WEIGHTS_AT_ONCE", at_once)
@@ -139,8 +143,17 @@ def test_scores_are_the_weighted_features_however_many_layers_are_read_at_once(t
             image, steps = features.read_image(tiny, capture), capture.take(2, 6)
             log_probs = features.token_log_probs(tiny, steps.hidden)
             written = features.read_written(tiny, steps.hidden, log_probs, trace_ids[2:6])
-            scores = features.token_scores(tiny, capture, image, steps, written, weights, kinds)
-        torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-5)
+            labels = torch.arange(image.keys.shape[2]) % 3
+            seen = features.token_scores(
+                tiny, capture, image, steps, written, labels, 3, weights, unit, kinds
+            )
+        torch.testing.assert_close(seen.scores, expected, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            seen.sizes, torch.einsum("f,ftp->tp", unit, every.abs()), rtol=1e-3, atol=1e-5
+        )
+        torch.testing.assert_close(
+            seen.regions, features.pool(every, labels, 3).permute(1, 2, 0), rtol=1e-3, atol=1e-5
+        )
 
 
 def test_spans_are_read_one_after_the_other(tiny):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eyeline.errors import DataError
-from eyeline.estimator import SETS, Estimator
+from eyeline.estimator import SETS, Estimator, Network
 from eyeline.features import KINDS
 from eyeline.training.collect import ALONE, WHOLE, Collected, Settings, draw_subsets
 from eyeline.training.fit import (
@@ -16,6 +16,7 @@ from eyeline.training.fit import (
     choose,
     fit,
     joint,
+    learn_weights,
     pearson,
     predict_alone,
     split,
@@ -30,7 +31,8 @@ RUN = {
     "settings": {"kinds": list(KINDS), "method": "pixels", "regions": "native"},
 }
 FAST = FitSettings(KINDS, "identity", steps=400, rate=8e-2)
-ODDS = dataclasses.replace(FAST, link="log-odds")
+ODDS = dataclasses.replace(FAST, link="log-odds", hidden=0)
+NETWORK = FitSettings(KINDS, steps=400, rate=4e-2, hidden=4)
 
 
 def synthetic(count, *, link="identity", noise=0.0, grows=0.0, spans=4, seed=0, prefix="image"):
@@ -103,22 +105,48 @@ def test_weights_behind_the_odds_of_tokens_are_recovered_and_predict_regions_hid
     )
     new = joint(synthetic(20, seed=9, link="log-odds", prefix="new")[0], KINDS)
     linear, _ = fit(images, RUN, FAST, "mine")
-    assert (
-        new.correlation(estimator.weights, "log-odds")
-        > 0.99
-        > 0.97
-        > new.correlation(linear.weights, "identity")
-    )
+    assert new.correlation(estimator) > 0.99 > 0.97 > new.correlation(linear)
     predicted, _, actual, _ = singles(synthetic(20, seed=9, link="log-odds", prefix="new")[0], estimator)
     assert float(torch.corrcoef(torch.stack([predicted, actual]))[0, 1]) > 0.99
+
+
+def test_a_network_learns_what_no_linear_map_can_say_and_leaves_out_dead_features():
+    """A feature counts only in an image where another one is large in sum: a head that tells which of two others to trust."""
+    images, _ = synthetic(150, spans=6)
+    for one in images:
+        one.features[..., 5] = 0.0
+        features = one.features.float() / torch.logspace(-3, 1, FEATURES)
+        trusted = (features[..., 1].sum(1, keepdim=True) > 0).float()
+        scores = trusted * features[..., 8] + (1 - trusted) * features[..., 9]
+        told = Estimator("", torch.zeros(2, FEATURES), torch.zeros(2, 4), torch.ones(()), KINDS)
+        one.drops[:] = told.drops(scores @ one.subsets.float().T, one.log_odds, one.lengths)
+    learned, held = joint(images[:120], KINDS), joint(images[120:], KINDS)
+    network, losses = learn_weights(learned, dataclasses.replace(NETWORK, dropped=0.0))
+    linear, _ = learn_weights(learned, dataclasses.replace(NETWORK, hidden=0))
+    assert held.correlation(network) > held.correlation(linear) + 0.1
+    assert losses[-1] == pytest.approx(-learned.correlation(network), abs=0.08)
+    assert network.network is not None
+    assert linear.network is None
+    assert network.network.unit[5] == 0
+    assert learn_weights(learned, dataclasses.replace(FAST, steps=1, hidden=4))[0].network is None  # identity
 
 
 def test_predictions_are_those_of_the_estimator_image_by_image():
     images, truth = synthetic(7, link="log-odds")
     together = joint(images, ("odds", "value"))
-    weights = torch.randn(2, 8, generator=torch.Generator().manual_seed(4)) / truth[4:].norm()
-    predicted = together.predict(weights, "log-odds", torch.arange(len(together.lengths)))
-    estimator = Estimator("", weights, torch.zeros(2, 4), torch.ones(()), ("odds", "value"))
+    rng = torch.Generator().manual_seed(4)
+    weights = torch.randn(2, 8, generator=rng) / truth[4:].norm()
+    shapes = (3, 8), (3, 8), (2, 3), (2, 3)
+    network = Network(truth[4:].roll(4).abs(), *(torch.randn(*shape, generator=rng) for shape in shapes))
+    linear = Estimator("", weights, torch.zeros(2, 4), torch.ones(()), ("odds", "value"))
+    estimator = dataclasses.replace(linear, network=network)
+    spans = torch.arange(len(together.lengths))
+    predicted = together.predict(estimator, spans)
+    assert not torch.allclose(predicted, together.predict(linear, spans), rtol=0.1, atol=0.1)
+    compressed = together.compressed(network.unit)
+    torch.testing.assert_close(
+        together.predict(estimator, spans, compressed), predicted, rtol=1e-2, atol=2e-2
+    )
     expected = [
         estimator.drops(
             estimator.scores(choose(one.features, ("odds", "value")).float(), one.log_odds)
@@ -129,7 +157,7 @@ def test_predictions_are_those_of_the_estimator_image_by_image():
     ]  # fmt: skip
     torch.testing.assert_close(predicted, torch.cat(expected), rtol=1e-4, atol=1e-5)
     some = torch.tensor([5, 0, 5])
-    torch.testing.assert_close(together.predict(weights, "log-odds", some), predicted[some])
+    torch.testing.assert_close(together.predict(estimator, some), predicted[some])
 
 
 def test_the_scale_is_right_under_noise():
@@ -267,10 +295,13 @@ def test_a_feature_that_is_dead_in_the_data_gets_no_weight():
 def test_fitting_again_gives_the_same_numbers_whatever_the_order_of_the_images():
     images, _ = synthetic(40, noise=0.1)
     torch.manual_seed(1)
-    first, _ = fit(images, RUN, dataclasses.replace(FAST, steps=50), "mine")
+    first, _ = fit(images, RUN, dataclasses.replace(NETWORK, steps=50), "mine")
     torch.manual_seed(2)
-    second, _ = fit(images[::-1], RUN, dataclasses.replace(FAST, steps=50), "mine")
+    second, _ = fit(images[::-1], RUN, dataclasses.replace(NETWORK, steps=50), "mine")
     assert torch.equal(first.weights, second.weights)
+    assert first.network is not None
+    assert second.network is not None
+    assert torch.equal(first.network.outward, second.network.outward)
     assert torch.equal(first.whole, second.whole)
     assert torch.equal(first.curve, second.curve)
     assert first.card == second.card

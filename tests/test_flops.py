@@ -46,7 +46,7 @@ def test_attribution_counts_what_features_multiply():
     config = model.adapter.text_config(model.hf)
     heads = config.num_hidden_layers * config.num_attention_heads
     products = 2 * 2 * 6 * heads * config.head_dim  # of a patch: scores, and contributions
-    sums = 2 * 2 * 6 * heads  # of a patch: two features, weighted
+    sums = 2 * 2 * 2 * 6 * heads  # of a patch: two features, weighted, and their sizes
     assert many - few == pytest.approx(200 * (products + sums))
     assert larger - image == pytest.approx(2 * 200 * heads * config.head_dim**2)
     assert attributing(model, Setting(patches=100, span=12))[1] == pytest.approx(2 * few)

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from torch.nn.functional import logsigmoid
 
 from eyeline.errors import DataError
-from eyeline.estimator import SURE, WIDTH
+from eyeline.estimator import SURE, WIDTH, Estimator
 from eyeline.evaluation import learning, metrics
 from eyeline.evaluation.learning import (
     by_loss,
@@ -68,6 +68,10 @@ def synthetic(truth, count=24, *, noise=0.0, prefix="fit", seed=0, spans=3):
     return images
 
 
+def linear(weights, link="identity"):
+    return Estimator("", weights, torch.zeros(2, 4), torch.ones(()), KINDS, link)
+
+
 PLAIN = weights_of(attention={0: 1.0, 3: 0.5}, value={2: -1.0}, odds={5: 0.7})
 
 
@@ -85,10 +89,10 @@ def test_scores_are_spearmans_of_random_subsets_without_flat_spans_and_images():
             for span in kept
         ]
         expected[one.family] += [sum(values) / len(values)] if values else []
-    found = score(weights, images, "identity")
+    found = score(linear(weights), images)
     assert {family: len(values) for family, values in found.items()} == {"math": 3, "code": 2}
     assert found == {family: pytest.approx(values, abs=1e-6) for family, values in expected.items()}
-    assert score(torch.zeros(1, FEATURES), images, "identity") == {"math": [0.0] * 3, "code": [0.0] * 2}
+    assert score(linear(torch.zeros(1, FEATURES)), images) == {"math": [0.0] * 3, "code": [0.0] * 2}
 
 
 def test_scores_with_log_odds_are_of_what_these_leave_of_each_tokens_log_prob():
@@ -101,22 +105,22 @@ def test_scores_with_log_odds_are_of_what_these_leave_of_each_tokens_log_prob():
     drops = torch.stack([falls[0] + falls[1], falls[2]])
     spans = ({"start": 0, "end": 2}, {"start": 2, "end": 3})
     one = dataclasses.replace(one, spans=spans, log_odds=odds, drops=drops)
-    assert score(weights, [one], "log-odds")["math"] == pytest.approx([1.0])
-    for other in (weights[:1], weights[1:], weights.flip(0)):
-        assert score(other, [one], "log-odds")["math"][0] < 0.95
-    assert score(weights, [one], "identity")["math"][0] < 0.95
+    assert score(linear(weights, "log-odds"), [one])["math"] == pytest.approx([1.0])
+    for other in (weights[:1].expand(2, -1), weights[1:].expand(2, -1), weights.flip(0)):
+        assert score(linear(other, "log-odds"), [one])["math"][0] < 0.95
+    assert score(linear(weights[:1]), [one])["math"][0] < 0.95
 
 
 def test_only_subsets_of_the_rate_one_half_are_scored():
     images = synthetic({"math": PLAIN}, 3)
-    assert score(PLAIN[None], images, "identity")["math"] == pytest.approx([1.0] * 3)
+    assert score(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
     for one in images:
         one.rates[:8] = 0.25
         one.drops[:, :8] *= -1
-    assert score(PLAIN[None], images, "identity")["math"] == pytest.approx([1.0] * 3)
+    assert score(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
     for one in images:
         one.rates[:16] = 0.25
-    assert score(PLAIN[None], images, "identity") == {}
+    assert score(linear(PLAIN[None]), images) == {}
 
 
 def test_a_share_is_a_ratio_of_means_whose_interval_is_of_images_drawn_in_pairs():
@@ -169,11 +173,27 @@ def test_weights_of_some_columns_are_those_of_a_collection_of_them_alone():
     some = dataclasses.replace(FAST, kinds=("value", "odds"))
     found = learn(joint(images, KINDS), some)
     alone, _ = learn_weights(joint(images, ("value", "odds")), some)
-    assert torch.equal(choose(found[None], ("value", "odds"))[0], alone)
-    assert not found[:, :HEADS].any()
-    of_heads = learn(joint(images, KINDS), some, [5, 0]).view(len(KINDS), HEADS)
+    assert torch.equal(choose(found.weights[None], ("value", "odds"))[0], alone.weights)
+    assert not found.weights[:, :HEADS].any()
+    of_heads = learn(joint(images, KINDS), some, [5, 0]).weights.view(len(KINDS), HEADS)
     assert of_heads[1:, [0, 5]].all()
     assert not of_heads[:, 1:5].any()
+
+
+def test_a_network_of_some_columns_predicts_what_it_would_of_a_collection_of_them_alone():
+    images = synthetic({"math": PLAIN}, 10, noise=0.5)
+    settings = FitSettings(("odds", "value"), steps=20, batch=32, hidden=3)
+    found = learn(joint(images, KINDS), settings, [5, 0])
+    columns = columns_of(FEATURES, ("value", "odds"), [0, 5])
+    alone, _ = learn_weights(
+        joint(images, KINDS).of(columns), dataclasses.replace(settings, kinds=("value", "odds"))
+    )
+    one = images[0]
+    features = one.features.float()
+    expected = alone.scores(features[..., columns], one.log_odds)
+    torch.testing.assert_close(found.scores(features, one.log_odds), expected)
+    assert alone.network is not None
+    assert alone.network(features[..., columns], one.log_odds).abs().max() > 1e-3
 
 
 def test_more_scenes_are_better_and_sizes_are_those_there_are_enough_scenes_for(monkeypatch):
@@ -199,7 +219,7 @@ def test_a_small_number_of_scenes_is_the_mean_of_several_draws(monkeypatch):
     monkeypatch.setattr(learning, "SIZES", (4,))
     images = synthetic({"math": PLAIN, "code": PLAIN}, 12, noise=2.0, spans=1)
     tested = synthetic({"math": PLAIN}, 12, prefix="test", seed=1)
-    draws = [score(learn(joint(draw(images, 4, seed), KINDS), FAST), tested, "identity") for seed in range(3)]
+    draws = [score(learn(joint(draw(images, 4, seed), KINDS), FAST), tested) for seed in range(3)]
     means = [metrics.bootstrap(values)[0] for values in draws]
     assert len(set(means)) == 3
     assert learning.scenes(images, tested, FAST)[0].lds == pytest.approx(sum(means) / 3)
@@ -241,20 +261,21 @@ def test_transfer_between_fewer_than_two_families_is_refused():
 
 def test_every_subset_of_the_features_is_scored_and_what_effects_are_made_of_wins():
     truth = {"math": weights_of(value={0: 1.0, 4: 0.5}, odds={2: 0.7})}
-    rows = learning.features(synthetic(truth, 24), synthetic(truth, 10, prefix="test", seed=1), FAST)
+    settings = dataclasses.replace(FAST, link="log-odds", hidden=2)
+    rows = learning.features(synthetic(truth, 24), synthetic(truth, 10, prefix="test", seed=1), settings)
     lds, everything = {row.setting: row.lds for row in rows}, "+".join(KINDS)
-    linear = [name for name in lds if not name.endswith(", log-odds")]
-    assert [name for name in linear if "+" not in name] == list(KINDS)
-    assert linear[-1] == everything
-    assert {frozenset(name.split("+")) for name in linear} == {
+    plain = [name for name in lds if "," not in name]
+    assert [name for name in plain if "+" not in name] == list(KINDS)
+    assert plain[-1] == everything
+    assert {frozenset(name.split("+")) for name in plain} == {
         frozenset(kind for at, kind in enumerate(KINDS) if number >> at & 1)
         for number in range(1, 2 ** len(KINDS))
     }
-    assert {f"{name}, log-odds" for name in linear} == set(lds) - set(linear)
-    assert lds["value+odds"] > 0.95
-    assert lds[everything] > 0.95
-    assert lds["value+odds, log-odds"] < lds["value+odds"]  # effects are linear here
-    assert abs(lds["attention"]) < 0.3 < lds["odds"] < lds["value"] < 0.95
+    assert {f"{name}{way}" for name in plain for way in ("", ", no network", ", identity")} == set(lds)
+    assert lds["value+odds, identity"] > 0.95
+    assert lds[f"{everything}, identity"] > 0.95
+    assert lds["value+odds, no network"] < lds["value+odds, identity"]  # effects are linear here
+    assert abs(lds["attention, identity"]) < 0.3 < lds["odds, identity"] < lds["value, identity"] < 0.95
     shares = {row.setting: row.share for row in rows}
     assert shares["value"] == pytest.approx(lds["value"] / lds[everything])
 
@@ -296,7 +317,7 @@ def test_importance_is_a_size_summed_or_what_a_correlation_loses():
     weights = torch.randn(1, FEATURES, generator=torch.Generator().manual_seed(0))
     every = torch.cat([one.features for one in images]).float()
     moved = (every * weights).square().mean((0, 1)).sqrt()
-    found = by_weight(weights, learned, "identity")
+    found = by_weight(linear(weights), learned)
     torch.testing.assert_close(found, moved.view(len(KINDS), HEADS).sum(0), rtol=1e-3, atol=1e-4)
     inputs = torch.cat([
         torch.einsum("skf,mk->smf", one.features.float(), one.subsets[one.rates > 0].float()) for one in images
@@ -310,13 +331,13 @@ def test_importance_is_a_size_summed_or_what_a_correlation_loses():
         return torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]).mean()
 
     losses = torch.stack([correlation([]) - correlation([head]) for head in range(HEADS)])
-    torch.testing.assert_close(by_loss(weights, learned, "identity"), losses, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(by_loss(linear(weights), learned), losses, rtol=1e-3, atol=1e-4)
 
 
 def test_the_way_to_choose_heads_is_the_best_on_held_out_images(monkeypatch):
     images = synthetic({"math": weights_of(attention={1: 1.0, 4: 0.6})}, 30)
     ranks = torch.arange(HEADS).float()  # a way that always prefers the last head
-    blind = (lambda weights, joint, link: ranks, 1.0)
+    blind = (lambda estimator, joint: ranks, 1.0)
     for ways in ({"blind": blind, "loss": (by_loss, 1.0)}, {"loss": (by_loss, 1.0), "blind": blind}):
         monkeypatch.setattr(learning, "WAYS", ways)
         assert choose_heads(images, [2], FAST) == {2: [1, 4]}
@@ -356,7 +377,7 @@ def test_the_command_writes_a_table_and_figures_the_same_each_time(collections, 
     assert {path.name for path in first.iterdir()} == {"learning.csv", *pictures}
     rows = table(first / "learning.csv")
     assert list(rows[0])[:5] == ["experiment", "setting", "lds", "low", "high"]
-    expected = {"scenes": 2, "transfer": 9, "features": 2 * (2 ** len(KINDS) - 1), "heads": 3}
+    expected = {"scenes": 2, "transfer": 9, "features": 3 * (2 ** len(KINDS) - 1), "heads": 3}
     assert Counter(row["experiment"] for row in rows) == expected
     assert {"value+odds", "attention, identity"} < {row["setting"] for row in rows}
     assert all(float(row["low"]) <= float(row["lds"]) <= float(row["high"]) for row in rows)

@@ -16,7 +16,7 @@ from test_features import PICTURES, slow_features
 
 import eyeline.stream
 from eyeline.errors import EstimatorError, EyelineError, ImageError, PromptError, RegionError
-from eyeline.estimator import SETS, Estimator, fingerprint
+from eyeline.estimator import SETS, Estimator, Network, fingerprint
 from eyeline.events import Done, Error, SpanAttribution, Start, Text, from_json, to_json
 from eyeline.features import KINDS
 
@@ -86,7 +86,12 @@ def random_estimator(model, kinds=KINDS, link="log-odds", **card):
     features = 3 * 4 * len(kinds)
     card = {"model": model.name, "fingerprint": fingerprint(model)} | card
     weights = torch.randn(SETS[link], features, generator=rng)
-    return Estimator("random", weights, CURVE, torch.tensor(0.5), kinds, link, card)
+    network = None
+    if link == "log-odds":
+        shapes = (features,), (5, features), (5, features), (2, 5), (2, 5)
+        network = Network(*(torch.randn(*shape, generator=rng) for shape in shapes))
+        network = dataclasses.replace(network, unit=network.unit.abs())
+    return Estimator("random", weights, CURVE, torch.tensor(0.5), kinds, link, card, network)
 
 
 @contextlib.contextmanager
@@ -223,6 +228,34 @@ def lowered(log_prob, score, link):
     return log_prob - math.log(odds / (1 + odds))
 
 
+def added(network, features, labels, sure):
+    """What a network adds to each visual token's score, from features (feature, patch) of one token."""
+
+    def logged(values):
+        return [math.copysign(math.log(1 + abs(value)), value) for value in values.tolist()]
+
+    def silu(value):
+        return value / (1 + math.exp(-value))
+
+    def mixed(pair):
+        return ((1 - sure) * pair[0] + sure * pair[1]).tolist()
+
+    context = network.context @ torch.tensor(logged(features.sum(1) * network.unit))
+    context = (context + torch.tensor(mixed(network.bias))).tolist()
+    shares = [0.0] * len(labels)
+    for region in set(labels):
+        own = [patch for patch, label in enumerate(labels) if label == region]
+        inside = network.inward @ torch.tensor(logged(features[:, own].sum(1) * network.unit))
+        score = sum(
+            weight * (silu(one + other) - silu(other))
+            for weight, one, other in zip(mixed(network.outward), inside.tolist(), context, strict=True)
+        )
+        sizes = [float((features[:, patch].abs() * network.unit).sum()) for patch in own]
+        for patch, size in zip(own, sizes, strict=True):
+            shares[patch] = score * size / sum(sizes)
+    return shares
+
+
 def expected_spans(model, images, ids, estimator, spans, labels):
     """Effects, intervals, patches, whole effects and log-probs of spans from the slow definition."""
     slow, log_probs = slow_features(model.adapter.family, images, QUESTION, torch.tensor(ids))
@@ -245,6 +278,9 @@ def expected_spans(model, images, ids, estimator, spans, labels):
                     sure = 1 / (1 + math.exp((5 - odds) / 1.5))
                     weights = (1 - sure) * weights + sure * estimator.weights[1]
                 cells = [float(weights @ chosen[:, token, patch]) for patch in range(len(labels))]
+                if estimator.network is not None:
+                    more = added(estimator.network, chosen[:, token], labels, sure)
+                    cells = [one + other for one, other in zip(cells, more, strict=True)]
                 whole += float(estimator.whole) * lowered(log_prob, sum(cells), estimator.link)
                 for region in range(regions):
                     own = [patch for patch, label in enumerate(labels) if label == region]

@@ -19,6 +19,7 @@ from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedCo
 from eyeline import features
 from eyeline.adapters import adapter_of
 from eyeline.attention import AttentionCapture, Steps
+from eyeline.estimator import SETS, Network
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.model import Model
 from eyeline.teacher_forcing import cache_name
@@ -128,11 +129,18 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
     ids = torch.zeros(setting.span, dtype=torch.long, device="meta")
     kinds = FitSettings().kinds
     weights = _empty(setting.span, len(kinds) * layers * heads).float()
+    labels = torch.zeros(setting.patches, dtype=torch.long, device="meta")
+    hidden, columns, sets = FitSettings().hidden, weights.shape[1], SETS[FitSettings().link]
+    shapes = (columns,), (hidden, columns), (hidden, columns), (sets, hidden), (sets, hidden)
+    network = Network(*(_empty(*shape).float() for shape in shapes))
 
     def read_span() -> None:
         log_probs = features.token_log_probs(model, steps.hidden)
         written = features.read_written(model, steps.hidden, log_probs, ids)
-        features.token_scores(model, capture, image, steps, written, weights, kinds)
+        seen = features.token_scores(
+            model, capture, image, steps, written, labels, setting.regions, weights, weights[0], kinds
+        )
+        network(seen.regions, features.log_odds(log_probs, ids))
 
     with torch.inference_mode():
         image = features.read_image(model, capture)

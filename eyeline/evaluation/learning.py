@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, combinations
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 import torch
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from eyeline.errors import DataError
-from eyeline.estimator import SETS, Estimator, Link
+from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.results import OURS, PLAIN, new_figure, write_csv, write_png, writing
 from eyeline.features import KINDS
@@ -34,15 +34,15 @@ from eyeline.training.fit import (
 )
 
 RATE = 0.5  # of the subsets that are scored
-SIZES = (25, 50, 100, 200, 400, 800, 1500, 4000)  # scenes
+SIZES = (25, 50, 100, 200, 500, 1000, 1500, 4000)  # scenes
 DRAWS = 3  # of scenes at each size but the last
 FRACTIONS = (1, 0.5, 0.25, 0.1, 0.05, 0.02)  # of heads
 # To choose heads: the same LDS as the estimator's own settings, in a fraction of the time
-QUICK = FitSettings(steps=200, batch=64, rate=4e-2)
+QUICK = FitSettings(steps=200, batch=64, rate=4e-2, hidden=0)
 SCORED = "LDS on test scenes, 95 % interval"
 
 Scores = Mapping[str, Sequence[float]]  # by family, the mean LDS of each image's spans
-Importance = Callable[[Float[Tensor, "set feature"], Joint, Link], Float[Tensor, " head"]]
+Importance = Callable[[Estimator, Joint], Float[Tensor, " head"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,8 @@ class Row:
     layers_skipped: int | None = None  # without any head that is kept: nothing of them need be captured
 
 
-def score(weights: Float[Tensor, "set feature"], images: Sequence[Collected], link: Link) -> Scores:
-    """LDS of the drops that the weights, of all kinds of features, predict."""
-    estimator = Estimator("", weights, torch.zeros(2, 4), torch.ones(()), KINDS, link)
+def score(estimator: Estimator, images: Sequence[Collected]) -> Scores:
+    """LDS of the drops that an estimator, of all kinds of features, predicts."""
 
     def predict(one: Collected, subsets: Tensor) -> Tensor:
         scores = estimator.scores(one.features.float(), one.log_odds)
@@ -127,14 +126,21 @@ def columns_of(
     return columns.flatten()
 
 
-def learn(
-    joint: Joint, settings: FitSettings, heads: Sequence[int] | None = None
-) -> Float[Tensor, "set feature"]:
-    """Weights of the settings' features, and of some heads, as if no others had been collected; theirs are 0."""
+def learn(joint: Joint, settings: FitSettings, heads: Sequence[int] | None = None) -> Estimator:
+    """An estimator of the settings' features, and of some heads, as if no others had been collected; it gives those no weight."""
     features = joint.features.shape[-1]
-    weights, chosen = torch.zeros(SETS[settings.link], features), columns_of(features, settings.kinds, heads)
-    weights[:, chosen] = learn_weights(joint.of(chosen), settings)[0]
-    return weights
+    chosen = columns_of(features, settings.kinds, heads)
+    of_chosen, _ = learn_weights(joint.of(chosen), replace(settings, kinds=_in_order(settings.kinds)))
+
+    def spread(columns: Tensor) -> Tensor:
+        return columns.new_zeros(*columns.shape[:-1], features).masked_scatter(chosen, columns)
+
+    network = None if of_chosen.network is None else of_chosen.network.columns(spread)
+    return replace(of_chosen, weights=spread(of_chosen.weights), kinds=KINDS, network=network)
+
+
+def _in_order(kinds: Sequence[str]) -> tuple[str, ...]:
+    return tuple(kind for kind in KINDS if kind in kinds)
 
 
 def scenes(fitted: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings) -> list[Row]:
@@ -189,22 +195,26 @@ def transfer(fitted: Sequence[Collected], tested: Sequence[Collected], settings:
 
 
 def features(fitted: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings) -> list[Row]:
-    """LDS of every subset of the kinds of features with both links; `attention` with the identity is the paper's estimator."""
+    """LDS of every subset of the kinds of features, with the network, without it, and with the link `identity` as well.
+
+    `attention` with the identity is the paper's estimator.
+    """
     learned = joint(fitted, KINDS)
     subsets: list[tuple[str, ...]] = [
         kinds for count in range(1, len(KINDS) + 1) for kinds in combinations(KINDS, count)
     ]
-    links: tuple[Link, ...] = get_args(Link)
+    ways = {
+        "": settings,
+        ", no network": replace(settings, hidden=0),
+        ", identity": replace(settings, link="identity"),
+    }
     scored = {
-        (kinds, link): score(learn(learned, replace(settings, kinds=kinds, link=link)), tested, link)
-        for link in links
+        "+".join(kinds) + way: score(learn(learned, replace(of_way, kinds=kinds)), tested)
+        for way, of_way in ways.items()
         for kinds in subsets
     }
-    return [
-        _row("features", "+".join(kinds) + ("" if link == settings.link else f", {link}"), values,
-             scored[settings.kinds, settings.link], len(fitted))
-        for (kinds, link), values in scored.items()
-    ]  # fmt: skip
+    reference = scored["+".join(_in_order(settings.kinds))]
+    return [_row("features", setting, values, reference, len(fitted)) for setting, values in scored.items()]
 
 
 def heads(
@@ -217,9 +227,7 @@ def heads(
     quick = replace(QUICK, kinds=settings.kinds, link=settings.link)
     chosen = choose_heads(fitted, [count for count in set(counts.values()) if count < number], quick)
     chosen[number] = list(range(number))
-    scored = {
-        count: score(learn(learned, settings, kept), tested, settings.link) for count, kept in chosen.items()
-    }
+    scored = {count: score(learn(learned, settings, kept), tested) for count, kept in chosen.items()}
     return [
         _row(
             "heads", f"{fraction:g}", scored[count], scored[number], len(fitted), heads=count,
@@ -238,7 +246,7 @@ def choose_heads(
     orders = {way: order_heads(learned, *WAYS[way], settings) for way in WAYS}
 
     def held_out(way: str, count: int) -> float:
-        return held.correlation(learn(learned, settings, orders[way][:count]), settings.link)
+        return held.correlation(learn(learned, settings, orders[way][:count]))
 
     best = {count: max(WAYS, key=lambda way: held_out(way, count)) for count in counts}
     everything = joint(images, KINDS)
@@ -251,23 +259,26 @@ def order_heads(joint: Joint, importance: Importance, dropped: float, settings: 
     left = list(range(joint.features.shape[-1] // len(KINDS)))
     order: list[int] = []
     while left:
-        values = importance(learn(joint, settings, left), joint, settings.link).tolist()
+        values = importance(learn(joint, settings, left), joint).tolist()
         left.sort(key=lambda head: -values[head])
         stay = int(len(left) * (1 - dropped))
         left, order = left[:stay], left[stay:] + order
     return order
 
 
-def by_weight(weights: Float[Tensor, "set feature"], joint: Joint, link: Link) -> Float[Tensor, " head"]:
+def by_weight(estimator: Estimator, joint: Joint) -> Float[Tensor, " head"]:
     """How far the weights of a head's columns move scores: their sizes in units of the columns', summed."""
-    return (weights.abs().sum(0) * joint.sizes()).view(len(KINDS), -1).sum(0)
+    return (estimator.weights.abs().sum(0) * joint.sizes()).view(len(KINDS), -1).sum(0)
 
 
-def by_loss(weights: Float[Tensor, "set feature"], joint: Joint, link: Link) -> Float[Tensor, " head"]:
+def by_loss(estimator: Estimator, joint: Joint) -> Float[Tensor, " head"]:
     """How far the correlation falls without a head, the others' weights left as they are."""
+    weights = estimator.weights
     of_head = torch.eye(weights.shape[1] // len(KINDS), dtype=torch.bool).repeat(1, len(KINDS))
-    whole = joint.correlation(weights, link)
-    return torch.tensor([whole - joint.correlation(weights * ~columns, link) for columns in of_head])
+    whole = joint.correlation(estimator)
+    return torch.tensor([
+        whole - joint.correlation(replace(estimator, weights=weights * ~columns)) for columns in of_head
+    ])  # fmt: skip
 
 
 # Importance of a head, and share of the heads that is dropped before the next fit
@@ -282,7 +293,7 @@ WAYS: Mapping[str, tuple[Importance, float]] = {
 def _learn_and_score(
     images: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings
 ) -> Scores:
-    return score(learn(joint(images, KINDS), settings), tested, settings.link)
+    return score(learn(joint(images, KINDS), settings), tested)
 
 
 def _counting(images: Sequence[Collected]) -> Scores:

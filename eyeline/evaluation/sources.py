@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from jaxtyping import Float
-from torch import Tensor
 
 from eyeline.errors import DataError
+from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.learning import RATE, Scores, learn, of_images, score
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
@@ -65,13 +64,13 @@ def compare(
             )
         load_source(source, model.device)
     rows: list[Row] = []
-    native: Float[Tensor, "set feature"] | None = None
+    native: Estimator | None = None
     for source in dict.fromkeys(("native", *sources)):
         folder = runs / source.replace(":", "-").replace("/", "-")
         fitted = gather(model, fit, source, folder / "fit")
         tested = gather(model, test, source, folder / "test")
-        weights = learn(joint(fitted, KINDS), settings)
-        native = weights if native is None else native
+        estimator = learn(joint(fitted, KINDS), settings)
+        native = estimator if native is None else native
         measured = exhaustive(tested)
         if not measured:
             raise DataError(
@@ -79,8 +78,8 @@ def compare(
             )
         count = sum(one.subsets.shape[1] for one in tested) / len(tested)
         for predictor, values in (
-            (FITTED, score(weights, tested, settings.link)),
-            (MOVED, score(native, tested, settings.link)),
+            (FITTED, score(estimator, tested)),
+            (MOVED, score(native, tested)),
             (EXHAUSTIVE, measured),
         ):
             images = sum(map(len, values.values()))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from eyeline.errors import DataError
-from eyeline.estimator import SETS, Estimator, Link, fall, mix
+from eyeline.estimator import SETS, Estimator, Link, Network, compress
 from eyeline.features import KINDS
 from eyeline.training.collect import ALONE, WHOLE, Collected
 
@@ -30,6 +30,7 @@ FEWEST_IN_BIN = (
     40  # pairs with the largest drops that make an outermost knot of the curve; bins further in hold more
 )
 LEAST_SLOPE = 0.02  # of the curve, nats for each nat predicted: no two drops have the same effect
+BEGIN_INWARD = 0.05  # the standard deviation of what learning begins with inside the network
 BEGIN = 2.0  # the standard deviation of scores that learning begins with, in all features
 SPREAD = 1000  # spans that tell how well weights do while they are being compared
 AT_ONCE = 2**14  # tokens whose features are read in float32
@@ -44,7 +45,11 @@ class FitSettings:
     link: Link = "log-odds"
     steps: int = 800
     batch: int = 128  # spans
-    rate: float = 2e-2  # of the scale that all weights have in common; a quarter of it for each
+    rate: float = (
+        2e-2  # of the scale that all weights have in common; a quarter of it for each, a tenth in the network
+    )
+    hidden: int = 16  # of the network; 0 for none, and with the identity there is none
+    dropped: float = 0.2  # share of the heads that the network does not see in a step
     seed: int = 0
 
 
@@ -75,8 +80,8 @@ def fit(
         )
     check_features(run, "The collection")
     splits = split(collected)
-    weights, losses = learn_weights(joint(splits["fit"], settings.kinds), settings)
-    raw = Estimator(name, weights, torch.zeros(2, 4), torch.ones(()), tuple(settings.kinds), settings.link)
+    learned, losses = learn_weights(joint(splits["fit"], settings.kinds), settings)
+    raw = replace(learned, id=name)
     drops, actual, _ = _alone(splits["curve"], raw)
     scale = float((drops @ actual) / (drops @ drops).clamp(min=1e-12))
     if scale <= 0:
@@ -85,7 +90,7 @@ def fit(
             "collect more images, and check that the model reads them."
         )
     if settings.link == "identity":  # correlation tells no scale
-        raw, drops = replace(raw, weights=weights * scale), drops * scale
+        raw, drops = replace(raw, weights=raw.weights * scale), drops * scale
     raw = replace(raw, curve=_curve(drops, actual), whole=_whole(splits["fit"], raw))
     drops, actual, image = _alone(splits["cover"], raw)
     effects, (low, high) = raw.effects(drops), raw.intervals(drops).T
@@ -129,24 +134,48 @@ class Joint:
         powers = [part.float().square().sum((0, 1)) for part in self.features.split(AT_ONCE)]
         return (torch.stack(powers).sum(0) / self.features[..., 0].numel()).sqrt()
 
+    def compressed(self, unit: Float[Tensor, " feature"]) -> "Compressed":
+        """The features as a network sees them, in units of their own."""
+        parts = self.features.split(AT_ONCE)
+        return Compressed(
+            torch.cat([compress(part.float() * unit).half() for part in parts]),
+            torch.cat([compress(part.float().sum(1) * unit) for part in parts]),
+        )
+
     def predict(
-        self, weights: Float[Tensor, "set feature"], link: Link, spans: Int[Tensor, " some"]
+        self, estimator: Estimator, spans: Int[Tensor, " some"], compressed: "Compressed | None" = None
     ) -> Float[Tensor, "some subset"]:
-        """The drops of some spans as weights predict them, nats; for each subset the scores of its regions add up."""
+        """The drops of some spans as an estimator predicts them, nats; for each subset the scores of its regions add up.
+
+        `compressed` are all features as the estimator's network sees them, if it has one and they are at hand.
+        """
         lengths = self.lengths[spans]
         span = torch.arange(len(spans)).repeat_interleave(lengths)
         skipped = (self.lengths.cumsum(0) - self.lengths)[spans] - (lengths.cumsum(0) - lengths)
         tokens = torch.arange(len(span)) + skipped[span]
-        of_sets = self.features[tokens].float() @ weights.T  # (token, region, set)
-        scores = torch.einsum("tks,ts->tk", of_sets, mix(self.log_odds[tokens], len(weights)))
+        features, log_odds, network = self.features[tokens].float(), self.log_odds[tokens], estimator.network
+        if network is None or compressed is None:
+            scores = estimator.scores(features, log_odds)
+        else:
+            scores = replace(estimator, network=None).scores(features, log_odds) + network.of_compressed(
+                compressed.regions[tokens].float(), compressed.image[tokens], log_odds
+            )
         joint = torch.einsum("tk,tkm->tm", scores, self.subsets[self.image[spans]][span])
-        falls = joint if link == "identity" else fall(joint, self.log_odds[tokens])
-        return falls.new_zeros(len(spans), falls.shape[1]).index_add_(0, span, falls)
+        return estimator.drops(joint, log_odds, lengths)
 
-    def correlation(self, weights: Float[Tensor, "set feature"], link: Link) -> float:
+    def correlation(self, estimator: Estimator) -> float:
         """Mean Pearson correlation of predicted and measured drops, of spans spread evenly over the images."""
         spans = torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD]
-        return float(pearson(self.predict(weights, link, spans), self.drops[spans]).mean())
+        parts = [pearson(self.predict(estimator, some), self.drops[some]) for some in spans.split(128)]
+        return float(torch.cat(parts).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """Features as a network sees them."""
+
+    regions: Float[Tensor, "token region feature"]  # float16
+    image: Float[Tensor, "token feature"]  # of all regions together
 
 
 def joint(images: Sequence[Collected], kinds: Sequence[str]) -> Joint:
@@ -172,33 +201,69 @@ def joint(images: Sequence[Collected], kinds: Sequence[str]) -> Joint:
     )  # fmt: skip
 
 
-def learn_weights(joint: Joint, settings: FitSettings) -> tuple[Float[Tensor, "set feature"], list[float]]:
-    """Weights that maximise the mean Pearson correlation of a span's predicted and measured drops over random subsets.
+def learn_weights(joint: Joint, settings: FitSettings) -> tuple[Estimator, list[float]]:
+    """An estimator that maximises the mean Pearson correlation of a span's predicted and measured drops over random subsets.
 
-    Predicted drops are those of regions hidden together, so that weights learn from what the log-odds of a token leave of
-    it. Scores have a scale of their own, in nats of log-odds, that all weights share.
+    It has no curve yet. Predicted drops are those of regions hidden together, so that weights learn from what the log-odds of
+    a token leave of it. Scores have a scale of their own, in nats of log-odds, that all weights share.
     """
     sizes = joint.sizes()
     unit = torch.where(sizes > NOTHING, 1 / sizes, 0.0)
     rng = torch.Generator().manual_seed(settings.seed)
-    direction = torch.full((SETS[settings.link], len(unit)), 1 / len(unit), requires_grad=True)
+    sets, hidden = SETS[settings.link], settings.hidden if settings.link == "log-odds" else 0
+    direction = torch.full((sets, len(unit)), 1 / len(unit), requires_grad=True)
     scale = torch.tensor(math.log(BEGIN), requires_grad=True)
-    optimizer = torch.optim.Adam(
-        [{"params": [direction], "lr": settings.rate / 4}, {"params": [scale], "lr": settings.rate}]
-    )
+    network = compressed = None
+    if hidden:
+        inward, context = BEGIN_INWARD * torch.randn(2, hidden, len(unit), generator=rng)
+        network = Network(
+            unit, inward.clone(), context.clone(), torch.zeros(sets, hidden), torch.zeros(sets, hidden)
+        )
+        compressed = joint.compressed(unit)
+    parts = [] if network is None else [network.inward, network.context, network.bias, network.outward]
+    learned = [direction, *(part.requires_grad_() for part in parts)]
+    optimizer = torch.optim.Adam([
+        {"params": [direction], "lr": settings.rate / 4},
+        {"params": [scale], "lr": settings.rate},
+        *([{"params": parts, "lr": settings.rate / 10}] if parts else []),
+    ])  # fmt: skip
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+
+    def estimator(seen: Tensor | None = None) -> Estimator:
+        inside = network
+        if inside is not None:
+            inside = replace(inside, outward=inside.outward * scale.exp())
+            if seen is not None:
+                inside = replace(inside, inward=inside.inward * seen, context=inside.context * seen)
+        weights = direction * scale.exp() * unit
+        return Estimator(
+            "",
+            weights,
+            torch.zeros(2, 4),
+            torch.ones(()),
+            tuple(settings.kinds),
+            settings.link,
+            network=inside,
+        )
+
     spans, losses = len(joint.lengths), []
     for _ in range(settings.steps):
         batch = torch.randint(spans, (min(settings.batch, spans),), generator=rng)
-        predicted = joint.predict(direction * scale.exp() * unit, settings.link, batch)
+        seen = None
+        if hidden:
+            kept = torch.rand(len(unit) // len(settings.kinds), generator=rng) >= settings.dropped
+            seen = kept.repeat(len(settings.kinds)) / (1 - settings.dropped)
+        predicted = joint.predict(estimator(seen), batch, compressed)
         loss = -pearson(predicted, joint.drops[batch]).mean()
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([direction], 1.0)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-    return (direction * scale.exp()).detach() * unit, losses
+    for part in (scale, *learned):
+        part.requires_grad_(False)
+    return estimator(), losses
 
 
 def pearson(

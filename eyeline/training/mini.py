@@ -38,7 +38,7 @@ SPECIAL = (
     "<|video_pad|>",
 )
 SHARPER = 2.0  # gains of the queries' norms
-NEW_SCENES = 2_000_000  # the first scene for weights that have been trained before
+NEW_SCENES = 4_000_000  # the first scene for weights that have been trained before
 LOGGED = ("loss", "dense_loss", "token_accuracy", "practice_accuracy", "before_loss")
 BEFORE = 3  # tokens before each one that an early layer is taught to carry on
 KNOWS_BEFORE = 2  # layers after which it is to know them
