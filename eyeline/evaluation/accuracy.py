@@ -4,7 +4,6 @@ With the image as it is, with all of it blank, and with only the evidence blank;
 when the trace has already read something else than the image shows.
 """
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from PIL import Image
 
 from eyeline.evaluation.answers import is_right
 from eyeline.evaluation.metrics import bootstrap
+from eyeline.evaluation.results import write_csv, writing
 from eyeline.examples import COUNTERFACTUAL, Box, Example, read_examples
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model, load
@@ -26,6 +26,18 @@ from eyeline.training.collect import answer_of
 
 PADDED = ("input_ids", "attention_mask", "mm_token_type_ids")  # along the sequence
 Scores = dict[str, dict[str, list[float]]]  # input, family -> 0 or 1 for each example
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A share of right answers, with its 95 % interval over examples."""
+
+    input: str
+    family: str  # or "mean" of them, or a family's kind of scene
+    right: float
+    low: float
+    high: float
+    examples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,17 +157,17 @@ def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tup
 @click.option("--max-new-tokens", default=512, show_default=True)
 def main(model_id: str, data: tuple[Path, ...], out: Path, max_new_tokens: int) -> None:
     """Score greedy answers on data folders."""
-    by_family, by_kind = score(load(model_id), chain.from_iterable(map(read_examples, data)), max_new_tokens)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(("input", "family", "right", "low", "high", "examples"))
+    with writing(out, figure=False):
+        by_family, by_kind = score(
+            load(model_id), chain.from_iterable(map(read_examples, data)), max_new_tokens
+        )
+        rows = []
         for name, families in by_family.items():
             groups = {**{family: {family: values} for family, values in families.items()}, "mean": families}
             groups |= {kind: {kind: values} for kind, values in sorted(by_kind[name].items())}
             for group, values in groups.items():
-                numbers = [f"{value:.4f}" for value in bootstrap(values)]
-                table.writerow((name, group, *numbers, sum(map(len, values.values()))))
+                rows.append(Row(name, group, *bootstrap(values), sum(map(len, values.values()))))
+        write_csv(Row, rows, out)
     click.echo(out.read_text())
 
 

@@ -5,10 +5,10 @@ How far each takes the model off its distribution is read off what should not ch
 without an image. The leak is what the vision tower has already carried from a hidden region into other visual tokens.
 """
 
-import csv
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from eyeline.ablation import METHODS, ablate, by_span, hidden_patches, leak
 from eyeline.evaluation.evaluate import find_evidence
 from eyeline.evaluation.metrics import bootstrap, joint, lds, spearman, varies
+from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.table import hits
 from eyeline.examples import Example, read_examples
 from eyeline.model import Inputs, Model, load
@@ -40,6 +41,18 @@ from eyeline.training.collect import (
 GIVEN_AWAY = 0.9  # probability of a token without the image, from which on the text alone gives it away
 EMPTY = 0.02  # standard deviation of a region's pixels, of 1, up to which nothing is in it
 MOST_PIXELS = 2**22  # of an image, to look for empty regions in
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measure of one way of hiding, with its 95 % interval over images."""
+
+    way: str
+    measure: str
+    mean: float
+    low: float
+    high: float
+    images: int
 
 
 def compare(
@@ -145,23 +158,23 @@ def speed_up(model: Model, own: Answered, regions: Regions, rounds: int = 5) -> 
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
 def main(model_id: str, data: Path, limit: int, timed: int, out: Path) -> None:
     """Compare all ways of hiding on the same regions, subsets and traces."""
-    model, settings = load(model_id), Settings(max_new_tokens=256)
-    values: Mapping[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for number, example in enumerate(islice(read_examples(data), limit)):
-        own = answer(model, example, settings.max_new_tokens, settings.max_spans)
-        regions = regions_of(model, own.picture, own.inputs, settings.regions, settings.seed)
-        found = compare(model, example, own, regions, settings)
-        if number < timed:
-            found |= {(way, "speed_up"): each for way, each in speed_up(model, own, regions).items()}
-        for key, value in found.items():
-            values[key][example.family].append(value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(("way", "measure", "mean", "low", "high", "images"))
-        for (way, measure), families in sorted(values.items(), key=lambda each: (each[0][1], each[0][0])):
-            numbers = [f"{value:.4f}" for value in bootstrap(families)]
-            table.writerow((way, measure, *numbers, sum(map(len, families.values()))))
+    with writing(out, figure=False):
+        model, settings = load(model_id), Settings(max_new_tokens=256)
+        values: Mapping[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for number, example in enumerate(islice(read_examples(data), limit)):
+            own = answer(model, example, settings.max_new_tokens, settings.max_spans)
+            regions = regions_of(model, own.picture, own.inputs, settings.regions, settings.seed)
+            found = compare(model, example, own, regions, settings)
+            if number < timed:
+                found |= {(way, "speed_up"): each for way, each in speed_up(model, own, regions).items()}
+            for key, value in found.items():
+                values[key][example.family].append(value)
+        ordered = sorted(values.items(), key=lambda each: (each[0][1], each[0][0]))
+        rows = [
+            Row(way, measure, *bootstrap(families), sum(map(len, families.values())))
+            for (way, measure), families in ordered
+        ]
+        write_csv(Row, rows, out)
     click.echo(out.read_text())
 
 
