@@ -22,7 +22,7 @@ from eyeline.training.collect import ALONE, WHOLE, Collected
 
 MIN_SPREAD = 0.05  # nats: spans whose effects vary less say nothing about weights
 COVERAGE = 0.9
-ABOVE = 0.25  # share of the rest that lies above its interval: an effect that was missed is worse than one that is not there
+ABOVE = 0.15  # share of the rest that lies above its interval: an effect that was missed is worse than one that is not there
 FEWEST_COVER = 9  # images: COVERAGE * (1 + 1 / 9) = 1, with fewer no finite width is enough
 FEWEST_IMAGES = 24
 NOTHING = 1e-12  # features that vary less are dead; they get no weight
