@@ -390,7 +390,7 @@ def collect(model_id, data, out, limit, rates, **settings) -> None:
     type=click.IntRange(0),
     default=16,
     show_default=True,
-    help="Hidden units of the network beside the linear map; 0 for none. With 'identity' there is none.",
+    help="Number of hidden units of the network beside the linear map; 0 for none, as with the link 'identity'.",
 )
 @click.option("--name", show_default="the folder's name", help="Id that the estimator carries.")
 def fit(run, out, kinds, link, hidden, name) -> None:
