@@ -167,6 +167,19 @@ def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_pat
     assert float(exhaustive["value"]) == pytest.approx(1, abs=1e-3)
 
 
+def test_the_largest_region_has_a_rate_of_its_own(run):
+    def evidence(span, covers):
+        return {"span": span, "covers": [covers], "areas": [4.0, 9.0, 4.0, 4.0, 4.0, 4.0], "boxes": [4.0]}
+
+    one = read_evaluated(run)[0]
+    hit, miss = evidence(0, [0.0, 4.0, 0.0, 0.0, 0.0, 0.0]), evidence(1, [4.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    for spans, expected in (((hit,), 1.0), ((miss,), 0.0), ((hit, miss), 0.5)):
+        rows = table([dataclasses.replace(one, evidence=spans)], {})
+        (mean,) = [row for row in rows if row.metric == "pointing_of_largest" and row.family == "mean"]
+        assert mean.value == expected
+    assert not [row for row in table([one], {}) if row.metric == "pointing_of_largest"]
+
+
 def test_an_estimator_is_scored_by_what_it_predicts_of_regions_hidden_together(lively, tmp_path):
     estimator = fake_estimator(lively)
     save_estimator(dataclasses.replace(estimator, weights=20 * estimator.weights), tmp_path / "estimator")

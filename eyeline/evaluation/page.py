@@ -63,7 +63,8 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
             f"{out / 'table.csv'} is written, but no page: no span depends on the image enough for a correlation. Check that the "
             "model sees its images, and evaluate more of them."
         )
-    methods = sorted({method for method, *_ in means}, key=lambda method: -means[method, "lds", "0.5"].value)
+    scored = {method for method, metric, _ in means if metric == "lds"}
+    methods = sorted(scored, key=lambda method: -means[method, "lds", "0.5"].value)
     figures = {
         "cost": faithfulness_against_cost(means, methods),
         "families": by_family(rows, methods),
@@ -101,6 +102,7 @@ def render(
         about=about, methods=methods, columns=columns, means=means, best=best, families=families, lds=lds,
         figures=figures, pairs=[row for row in rows if row.family == "all"],
         left_out=[row for row in rows if row.metric == "spans_left_out" and row.at == "0.5"],
+        largest=means.get(("all", "pointing_of_largest", "")),
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ class Row:
 
 def table(images: Sequence[Evaluated], estimators: Mapping[str, Estimator]) -> list[Row]:
     """All rows; `estimators` are the methods of that name that predict nats with intervals."""
-    rows = list(_left_out(images))
+    rows = [*_left_out(images), *_by_family(images, "all", "pointing_of_largest", "", _largest_hits)]
     for name in images[0].effects if images else ():
         for metric, at, measure in _measures(images, name):
             rows += _by_family(images, name, metric, at, measure)
@@ -105,6 +105,14 @@ def hits(evidence: Sequence[Mapping[str, Any]], effects: Float[Tensor, "span reg
         parts = (torch.tensor(each[part]) for part in ("covers", "areas", "boxes"))
         found.append(float(metrics.pointing(effects[each["span"]][None], *parts)))
     return found
+
+
+def _largest_hits(one: Evaluated) -> list[float]:
+    """Of each span that reads evidence, whether the largest region is that, whatever a method says."""
+    areas = torch.zeros(len(one.drops), one.subsets.shape[1])
+    for each in one.evidence:
+        areas[each["span"]] = torch.tensor(each["areas"])
+    return hits(one.evidence, areas)
 
 
 def _by_family(
