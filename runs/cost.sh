@@ -3,5 +3,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
-.venv/bin/python -m eyeline.evaluation.cost --data scratch/test-0 --out results/cost.csv
+.venv/bin/python -m eyeline.evaluation.cost --data scratch/test-0 --tokens 250 --tokens 1000 --rounds 3 --positions 20000 \
+  --out results/cost.csv
 .venv/bin/python -m eyeline.evaluation.flops --out results/flops.csv  # operations on the shapes of an 8B model
