@@ -140,8 +140,8 @@ class Seen:
     """What the tokens of a span see of an image, for an estimator to score."""
 
     scores: Float[Tensor, "token patch"]  # weighted sums of features
-    sizes: Float[Tensor, "token patch"]  # sums of the sizes of features
-    regions: Float[Tensor, "token region feature"]  # features, summed over the visual tokens of each region
+    sizes: Float[Tensor, "token patch"]  # sums of the sizes of features; 0 where no network asks
+    regions: Float[Tensor, "token region feature"] | None  # features, summed over each region's visual tokens
 
 
 def token_scores(
@@ -153,25 +153,27 @@ def token_scores(
     labels: Int[Tensor, " patch"],
     num_regions: int,
     weights: Float[Tensor, "token feature"],
-    unit: Float[Tensor, " feature"],
+    unit: Float[Tensor, " feature"] | None,
     kinds: Sequence[str] = KINDS,
 ) -> Seen:
     """The features of a span's tokens, weighted and by regions, in one pass; float32, columns kind-major, then layer-major.
 
-    `unit` is what sizes of features are multiplied by before they are summed. Only `odds` needs what is written, which
-    `read_written` reads.
+    `unit` is what sizes of features are multiplied by before they are summed; without it sizes and regions are left out.
+    Only `odds` needs what is written, which `read_written` reads.
     """
     layers, heads, tokens, _ = steps.queries.shape
-    weight, unit = weights.view(tokens, len(kinds), layers, heads), unit.view(len(kinds), layers, heads)
+    weight = weights.view(tokens, len(kinds), layers, heads)
+    unit = None if unit is None else unit.view(len(kinds), layers, heads)
     scores = weights.new_zeros(tokens, image.keys.shape[2])
     sizes = torch.zeros_like(scores)
     columns: list[list[Tensor]] = [[] for _ in kinds]
     for span, features in _features(model, capture, image, steps, written, kinds):
         for kind, feature in enumerate(features):
             scores += torch.einsum("tlh,lhtp->tp", weight[:, kind, span], feature)
-            sizes += torch.einsum("lh,lhtp->tp", unit[kind, span], feature.abs())
-            columns[kind].append(pool(feature, labels, num_regions).flatten(0, 1))
-    return Seen(scores, sizes, torch.cat([torch.cat(each) for each in columns]).permute(1, 2, 0))
+            if unit is not None:
+                sizes += torch.einsum("lh,lhtp->tp", unit[kind, span], feature.abs())
+                columns[kind].append(pool(feature, labels, num_regions).flatten(0, 1))
+    return Seen(scores, sizes, None if unit is None else _side_by_side(columns))
 
 
 def token_features(
@@ -189,7 +191,14 @@ def token_features(
     for _, features in _features(model, capture, image, steps, written, kinds):
         for kind, feature in enumerate(features):
             columns[kind].append(pool(feature, labels, num_regions).flatten(0, 1))
-    return torch.cat([torch.cat(each) for each in columns]).permute(1, 2, 0)
+    return _side_by_side(columns)
+
+
+def _side_by_side(
+    columns: Sequence[Sequence[Float[Tensor, "_some token region"]]],
+) -> Float[Tensor, "token region feature"]:
+    """The parts of each kind one after the other, kind by kind."""
+    return torch.cat([torch.cat(list(each)) for each in columns]).permute(1, 2, 0)
 
 
 @dataclass(frozen=True, eq=False)

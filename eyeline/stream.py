@@ -551,15 +551,14 @@ class _Reader:
         else:
             weights = estimator.of_tokens(log_odds)
         network = None if estimator is None else estimator.network
-        unit = torch.ones_like(weights[0]) if network is None else network.unit
+        unit = None if network is None else network.unit
         seen = feature.token_scores(
             state.model, self.capture, self.image, steps, written, self.labels, self.num_regions, weights, unit, kinds
         )  # fmt: skip
         cells = seen.scores
         scores = feature.pool(cells, self.labels, self.num_regions)  # (token, region)
-        if (
-            network is not None
-        ):  # what it adds to a region is shared by visual tokens as the sizes of their features are
+        if network is not None and seen.regions is not None:
+            # what it adds to a region is shared by visual tokens as the sizes of their features are
             added = network(seen.regions, log_odds)
             sizes = feature.pool(seen.sizes, self.labels, self.num_regions).clamp(min=1e-30)
             cells = cells + seen.sizes * (added / sizes)[:, self.labels]

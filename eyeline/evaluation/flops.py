@@ -140,6 +140,7 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
         seen = features.token_scores(
             model, capture, image, steps, written, labels, setting.regions, weights, weights[0], kinds
         )
+        assert seen.regions is not None
         network(seen.regions, features.log_odds(log_probs, ids))
 
     with torch.inference_mode():
