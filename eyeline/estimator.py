@@ -109,11 +109,12 @@ class Network:
 class Estimator:
     """From features to scores, what scores do to log-probs, and a curve from there to effects with intervals.
 
-    A score is by how much hiding a region lowers a token's log-odds: a linear map of its features, and what a small network
-    adds to it. Scores of regions that are hidden together add up, log-probs do not: what one region does depends on how
-    sure the model is of the token, and so on the others. Tokens that the model doubts and those that it is sure of have weights of their own, mixed by the token's log-odds. With the link
-    `identity`, weights are the same for all tokens, and scores are taken for the fall in log-prob itself, as in arXiv
-    2604.16587. The curve is monotone and fitted on images that took no part in the weights.
+    A score is by how much hiding a region lowers a token's log-odds: a linear map of its features, and what a small
+    network adds to it. Scores of regions that are hidden together add up, log-probs do not: what one region does
+    depends on how sure the model is of the token, and so on the others. Tokens that the model doubts and those that
+    it is sure of have weights of their own, mixed by the token's log-odds. With the link `identity`, weights are the
+    same for all tokens, and scores are taken for the fall in log-prob itself, as in arXiv 2604.16587. The curve is
+    monotone and fitted on images that took no part in the weights.
     """
 
     id: str
