@@ -388,7 +388,7 @@ def collect(model_id, data, out, limit, rates, **settings) -> None:
 @click.option(
     "--hidden",
     type=click.IntRange(0),
-    default=16,
+    default=32,
     show_default=True,
     help="Number of hidden units of the network beside the linear map; 0 for none, as with the link 'identity'.",
 )
@@ -405,7 +405,7 @@ def fit(run, out, kinds, link, hidden, name) -> None:
     settings = FitSettings(kinds=kinds, link=link, hidden=hidden)
     estimator, _ = fit_estimator(read_collected(run), about, settings, name)
     save_estimator(estimator, out)
-    click.echo(f"Estimator: {out} (Pearson loss {estimator.card['pearson_loss']})", err=True)
+    click.echo(f"Estimator: {out} (loss {estimator.card['loss']})", err=True)
 
 
 @main.command()

@@ -23,7 +23,7 @@ from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
 from eyeline.model import MODELS, Model
 
-FORMAT = 4
+FORMAT = 5
 Link = Literal["log-odds", "identity"]
 SETS = {
     "log-odds": 2,
@@ -57,18 +57,33 @@ def mix(log_odds: Float[Tensor, " token"], sets: int) -> Float[Tensor, "token se
     return torch.stack([1 - sure, sure], dim=1)
 
 
+def sum_spans(values: Float[Tensor, "token ..."], lengths: Int[Tensor, " span"]) -> Float[Tensor, "span ..."]:
+    """Sums over the tokens of spans that stand one after the other."""
+    span = torch.arange(len(lengths), device=values.device).repeat_interleave(lengths.to(values.device))
+    return values.new_zeros(len(lengths), *values.shape[1:]).index_add_(0, span, values)
+
+
 def compress(features: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
     """Their sign times log(1 + |f|): what is many times as large as usual counts for a little more than what is large."""
     return features.sign() * features.abs().log1p()
 
 
+Subsets = Float[
+    Tensor, "*token region subset"
+]  # 1 where a subset has a region; for all tokens, or of each its own
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
-    """What a region's features add to its score beyond a linear map: one hidden layer, in the sight of the whole image.
+    """What hidden regions add to a score beyond a linear map: one hidden layer, in the sight of the whole image.
 
-    score = v . [silu(U x + c) - silu(c)],  c = C X + b, with x the region's compressed features and X those of all
-    regions together; a region without features adds nothing. Tokens that the model doubts and those that it is sure of
-    have a b and a v of their own, mixed as weights are.
+    f(z) = silu(z + c) - silu(c),  c = C X + b, with x a region's compressed features and X those of the whole image.
+    The first half of the units sees each region by itself, the second half those that are hidden together as one:
+
+        score(S) = v1 . sum over k in S of f(U1 x_k)  +  v2 . f(sum over k in S of U2 x_k)
+
+    so that two regions may do more or less together than one by one; a region without features adds nothing. Tokens that
+    the model doubts and those that it is sure of have a b and a v of their own, mixed as weights are.
     """
 
     unit: Float[Tensor, " feature"]  # 1 / the usual size of a feature
@@ -78,24 +93,34 @@ class Network:
     outward: Float[Tensor, "set hidden"]  # v, nats of log-odds
 
     def __call__(
-        self, features: Float[Tensor, "token region feature"], log_odds: Float[Tensor, " token"]
-    ) -> Float[Tensor, "token region"]:
-        """What the network adds to the scores of an image's regions."""
-        return self.of_compressed(
-            compress(features * self.unit), compress(features.sum(1) * self.unit), log_odds
-        )
+        self, features: Float[Tensor, "token region feature"], log_odds: Float[Tensor, " token"], subsets: Subsets
+    ) -> Float[Tensor, "token subset"]:  # fmt: skip
+        """What the network adds to the scores of subsets of an image's regions."""
+        image = compress(features.sum(1) * self.unit)
+        return self.of_compressed(compress(features * self.unit), image, log_odds, subsets)
 
     def of_compressed(
         self,
         regions: Float[Tensor, "token region feature"],
         image: Float[Tensor, "token feature"],
         log_odds: Float[Tensor, " token"],
-    ) -> Float[Tensor, "token region"]:
+        subsets: Subsets,
+    ) -> Float[Tensor, "token subset"]:
         """The same from compressed features, x and X."""
         shares = mix(log_odds, len(self.bias))
-        context = (image @ self.context.T + shares @ self.bias)[:, None]
-        hidden = silu(regions @ self.inward.T + context) - silu(context)
-        return torch.einsum("tkh,th->tk", hidden, shares @ self.outward)
+        first, second = torch.einsum("tkf,hf->thk", regions, self.inward).tensor_split(2, dim=1)
+        of_first, of_second = (image @ self.context.T + shares @ self.bias)[..., None].tensor_split(2, dim=1)
+        apart = (silu(first + of_first) - silu(of_first)) @ subsets
+        together = silu(second @ subsets + of_second) - silu(of_second)
+        return torch.einsum("thm,th->tm", torch.cat([apart, together], dim=1), shares @ self.outward)
+
+    @staticmethod
+    def shapes(sets: int, hidden: int, features: int) -> dict[str, tuple[int, ...]]:
+        """Of its tensors, by name."""
+        return {
+            "unit": (features,), "inward": (hidden, features), "context": (hidden, features), "bias": (sets, hidden),
+            "outward": (sets, hidden),
+        }  # fmt: skip
 
     def columns(self, change: Callable[[Tensor], Tensor]) -> "Network":
         """With other columns of features, as `change` makes them of a matrix whose last dimension is the feature."""
@@ -109,12 +134,11 @@ class Network:
 class Estimator:
     """From features to scores, what scores do to log-probs, and a curve from there to effects with intervals.
 
-    A score is by how much hiding a region lowers a token's log-odds: a linear map of its features, and what a small
-    network adds to it. Scores of regions that are hidden together add up, log-probs do not: what one region does
-    depends on how sure the model is of the token, and so on the others. Tokens that the model doubts and those that
-    it is sure of have weights of their own, mixed by the token's log-odds. With the link `identity`, weights are the
-    same for all tokens, and scores are taken for the fall in log-prob itself, as in arXiv 2604.16587. The curve is
-    monotone and fitted on images that took no part in the weights.
+    A score is by how much hiding a subset of the regions lowers a token's log-odds: the sum of a linear map of their
+    features, and what a small network adds to it. What that does to the log-prob depends on how sure the model is of the
+    token. Tokens that the model doubts and those that it is sure of have weights of their own, mixed by the token's
+    log-odds. With the link `identity`, weights are the same for all tokens, and scores are taken for the fall in log-prob
+    itself, as in arXiv 2604.16587. The curve is monotone and fitted on images that took no part in the weights.
     """
 
     id: str
@@ -133,11 +157,12 @@ class Estimator:
         return mix(log_odds, len(self.weights)) @ self.weights
 
     def scores(
-        self, features: Float[Tensor, "token region feature"], log_odds: Float[Tensor, " token"]
-    ) -> Float[Tensor, "token region"]:
-        """By how much each of an image's regions lowers each token's log-odds, nats."""
-        scores = torch.einsum("tkf,tf->tk", features, self.of_tokens(log_odds))
-        return scores if self.network is None else scores + self.network(features, log_odds)
+        self, features: Float[Tensor, "token region feature"], log_odds: Float[Tensor, " token"], subsets: Subsets
+    ) -> Float[Tensor, "token subset"]:  # fmt: skip
+        """By how much hiding each subset of an image's regions lowers each token's log-odds, nats."""
+        linear = torch.einsum("tkf,tf->tk", features, self.of_tokens(log_odds))
+        scores = (linear[:, None] @ subsets)[:, 0]
+        return scores if self.network is None else scores + self.network(features, log_odds, subsets)
 
     def falls(
         self, scores: Float[Tensor, "token ..."], log_odds: Float[Tensor, " token"]
@@ -152,9 +177,7 @@ class Estimator:
         lengths: Int[Tensor, " span"],
     ) -> Float[Tensor, "span ..."]:
         """Predicted drops of spans of so many tokens, one span after the other: the falls of their tokens, nats."""
-        falls = self.falls(scores, log_odds)
-        span = torch.arange(len(lengths), device=falls.device).repeat_interleave(lengths.to(falls.device))
-        return falls.new_zeros(len(lengths), *falls.shape[1:]).index_add_(0, span, falls)
+        return sum_spans(self.falls(scores, log_odds), lengths)
 
     def effects(self, drops: Float[Tensor, " region"]) -> Float[Tensor, " region"]:
         """Effects of single regions, nats; a drop of 0 is no effect."""
@@ -300,9 +323,8 @@ def _read_network(tensors: Mapping[str, Tensor]) -> Network | None:
         return None
     parts = {name: tensors[f"network.{name}"] for name in OF_NETWORK}
     sets, features = tensors["weights"].shape
-    hidden = len(parts["inward"])
-    shapes = [(features,), (hidden, features), (hidden, features), (sets, hidden), (sets, hidden)]
-    if [tuple(part.shape) for part in parts.values()] != shapes:
+    shapes = Network.shapes(sets, len(parts["inward"]), features)
+    if {name: tuple(part.shape) for name, part in parts.items()} != shapes:
         raise ValueError("a network of other features or sets than the weights")
     return Network(**parts)
 

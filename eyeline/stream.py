@@ -534,6 +534,10 @@ class _Reader:
         self.regions = found.grids
         self.num_regions = found.count
         self.labels = found.of_patch.to(state.model.device)
+        self.subsets = torch.eye(
+            found.count, device=state.model.device
+        )  # each region alone, and all together
+        self.subsets = torch.cat([self.subsets, torch.ones_like(self.subsets[:, :1])], dim=1)
         self.image = feature.read_image(state.model, capture)
 
     def attribute(self, span: Span) -> SpanAttribution:
@@ -557,21 +561,23 @@ class _Reader:
         )  # fmt: skip
         cells = seen.scores
         scores = feature.pool(cells, self.labels, self.num_regions)  # (token, region)
+        scores = torch.cat([scores, scores.sum(1, keepdim=True)], dim=1)  # and all regions together
         if network is not None and seen.regions is not None:
             # what it adds to a region is shared by visual tokens as the sizes of their features are
-            added = network(seen.regions, log_odds)
+            added = network(seen.regions, log_odds, self.subsets)
             sizes = feature.pool(seen.sizes, self.labels, self.num_regions).clamp(min=1e-30)
-            cells = cells + seen.sizes * (added / sizes)[:, self.labels]
+            cells = cells + seen.sizes * (added[:, :-1] / sizes)[:, self.labels]
             scores = scores + added
+        alone = scores[:, :-1]
         if estimator is None:
-            drops, intervals, whole = scores.sum(0), None, None
-            effects, slopes = drops / drops.sum().clamp(min=1e-30), torch.ones_like(scores)
+            drops, intervals, whole = alone.sum(0), None, None
+            effects, slopes = drops / drops.sum().clamp(min=1e-30), torch.ones_like(alone)
         else:
-            falls = estimator.falls(torch.cat([scores, scores.sum(1, keepdim=True)], dim=1), log_odds)
+            falls = estimator.falls(scores, log_odds)
             drops, whole = falls.sum(0)[:-1], falls.sum(0)[-1] * estimator.whole
             effects, intervals = estimator.read(drops).split((1, 2), dim=1)
             effects = effects[:, 0]
-            slopes = torch.where(scores != 0, falls[:, :-1] / scores, 0.0)
+            slopes = torch.where(alone != 0, falls[:, :-1] / alone, 0.0)
         per_drop = torch.where(drops != 0, effects / drops, 0.0)
         heat = (cells * slopes[:, self.labels]).sum(0) * per_drop[
             self.labels

@@ -187,11 +187,12 @@ def test_an_estimator_predicts_from_the_collected_features(tiny, monkeypatch, ki
     features = torch.cat([parts[kind] for kind in kinds], dim=-1)
     estimator = estimator_of(features, kinds, link)
     found = estimated(estimator)(*given)
-    scores = estimator.scores(features, read.log_odds)
-    alone = estimator.drops(scores, read.log_odds, one.lengths)
+    singly, randomly = torch.eye(one.features.shape[1]), one.subsets.float().T
+    alone = estimator.drops(estimator.scores(features, read.log_odds, singly), read.log_odds, one.lengths)
     torch.testing.assert_close(found.effects, alone, rtol=1e-3, atol=1e-4)
     assert alone.std(dim=1).min() > 1e-3
-    together = estimator.drops(scores @ one.subsets.float().T, read.log_odds, one.lengths)
+    scores = estimator.scores(features, read.log_odds, randomly)
+    together = estimator.drops(scores, read.log_odds, one.lengths)
     torch.testing.assert_close(found.together(one.subsets), together, rtol=1e-3, atol=1e-4)
     added = alone @ one.subsets.float().T
     assert torch.allclose(together, added, rtol=1e-3, atol=1e-3) == (link == "identity")

@@ -348,7 +348,7 @@ def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole):
     words = ("fit", "enough", "--out", "fitted", "--kinds", "odds, attention", "--name", "mine")
     result = succeed(*words)
     assert result.stdout == ""
-    assert re.fullmatch(r"Estimator: fitted \(Pearson loss -0\.\d+\)\n", result.stderr)
+    assert re.fullmatch(r"Estimator: fitted \(loss -0\.\d+\)\n", result.stderr)
     read = read_estimator(Path("fitted"))
     assert (read.id, read.kinds) == ("mine", ("odds", "attention"))
     assert ask("--estimator", "fitted")[0].estimator == "mine"

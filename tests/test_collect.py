@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -84,6 +85,9 @@ def test_features_and_drops_equal_a_literal_rerun(tiny, lively):
             expected = drops[span["start"] : span["end"]].sum()
             torch.testing.assert_close(one.drops[number, at], expected, rtol=1e-3, atol=1e-4)
     assert one.drops[:, -1].abs().min() > 1e-3
+    starts = [0, *one.lengths.cumsum(0).tolist()]
+    of_spans = [one.token_drops[a:b].sum(0) for a, b in itertools.pairwise(starts)]
+    torch.testing.assert_close(one.drops, torch.stack(of_spans))
 
 
 def test_a_trace_with_more_spans_than_allowed_keeps_some_spread_evenly(lively):
@@ -160,7 +164,7 @@ def test_what_is_collected_can_be_read_again(tmp_path):
         assert (one.id, one.family, one.answer) == (example.id, "math", fresh.answer)
         assert one.spans == fresh.spans
         assert list(map(list, one.labels)) == list(map(list, fresh.labels))
-        for name in ("features", "log_odds", "subsets", "rates", "drops"):
+        for name in ("features", "log_odds", "subsets", "rates", "token_drops"):
             assert torch.equal(getattr(one, name), getattr(fresh, name))
 
 

@@ -32,6 +32,14 @@ from eyeline.model import load
 FEATURES = 3 * 4 * len(KINDS)  # of the tiny models
 
 
+def logged(values):
+    return values.sign() * torch.log1p(values.abs())
+
+
+def silu(value):
+    return value / (1 + math.exp(-value))
+
+
 def estimator_of(model, **changes):
     rng = torch.Generator().manual_seed(0)
     weights = torch.randn(2, FEATURES, generator=rng)
@@ -138,32 +146,49 @@ def test_tokens_that_the_model_is_sure_of_have_weights_of_their_own():
     torch.testing.assert_close(estimator.of_tokens(odds), torch.stack(expected))
     features = torch.randn(4, 3, FEATURES, generator=torch.Generator().manual_seed(2))
     scores = torch.stack([part @ weights for part, weights in zip(features, expected, strict=True)])
-    torch.testing.assert_close(estimator.scores(features, odds), scores)
+    torch.testing.assert_close(estimator.scores(features, odds, torch.eye(3)), scores)
     linear = dataclasses.replace(estimator, weights=doubted[None], link="identity")
-    torch.testing.assert_close(linear.scores(features, odds), features @ doubted)
+    torch.testing.assert_close(linear.scores(features, odds, torch.eye(3)), features @ doubted)
+    two = torch.tensor([[1.0], [0.0], [1.0]])
+    torch.testing.assert_close(linear.scores(features, odds, two)[:, 0], features[:, [0, 2]].sum(1) @ doubted)
 
 
-def test_a_network_adds_to_scores_what_it_sees_in_a_region_and_the_image_and_nothing_to_an_empty_one():
+def test_a_network_adds_what_it_sees_in_hidden_regions_and_the_image_and_nothing_for_empty_ones():
     estimator = estimator_of(tiny_model("qwen3_vl"))
     network = estimator.network
     assert network is not None
     features = 3 * torch.randn(2, 4, FEATURES, generator=torch.Generator().manual_seed(2))
     features[:, 2] = 0
     odds = torch.tensor([-20.0, 40.0])  # doubted, sure
-    added = network(features, odds)
-    for token in (0, 1):
+    hidden = [[0], [1], [2], [0, 1], [0, 1, 2, 3], [1, 3], []]
+    subsets = torch.tensor([[float(region in each) for each in hidden] for region in range(4)])
+    added = network(features, odds, subsets)
+
+    def unit_of(number, token, regions):
+        """What one hidden unit says of regions that it sees as one."""
         image = features[token].sum(0) * network.unit
-        context = network.context @ (image.sign() * torch.log1p(image.abs())) + network.bias[token]
-        for region in range(4):
-            own = features[token, region] * network.unit
-            inside = network.inward @ (own.sign() * torch.log1p(own.abs())) + context
-            hidden = inside * inside.sigmoid() - context * context.sigmoid()
-            assert float(added[token, region]) == pytest.approx(
-                float(hidden @ network.outward[token]), abs=1e-3
+        context = float(network.context[number] @ logged(image) + network.bias[token, number])
+        own = sum(
+            float(network.inward[number] @ logged(features[token, region] * network.unit))
+            for region in regions
+        )
+        return silu(own + context) - silu(context)
+
+    for token in (0, 1):
+        for subset, regions in enumerate(hidden):
+            apart = [sum(unit_of(number, token, [region]) for region in regions) for number in (0, 1)]
+            units = torch.tensor(
+                [*apart, unit_of(2, token, regions)]
+            )  # of three units, the last sees them together
+            assert float(added[token, subset]) == pytest.approx(
+                float(units @ network.outward[token]), rel=1e-4, abs=1e-3
             )
-    assert added[:, 2].tolist() == [0, 0]
-    linear = dataclasses.replace(estimator, network=None).scores(features, odds)
-    torch.testing.assert_close(estimator.scores(features, odds), linear + added)
+    assert added[:, [2, 6]].tolist() == [[0, 0], [0, 0]]
+    assert not torch.allclose(added[:, 3], added[:, 0] + added[:, 1], atol=0.01)
+    of_each = subsets.expand(2, -1, -1)  # as if each token had subsets of its own
+    torch.testing.assert_close(network(features, odds, of_each), added)
+    linear = dataclasses.replace(estimator, network=None).scores(features, odds, subsets)
+    torch.testing.assert_close(estimator.scores(features, odds, subsets), linear + added)
 
 
 def test_drops_of_a_span_are_the_falls_of_its_tokens_and_with_the_identity_its_scores():

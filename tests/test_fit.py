@@ -1,7 +1,9 @@
 import dataclasses
+import operator
 
 import pytest
 import torch
+from scipy.stats import pearsonr, spearmanr
 
 from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, Network
@@ -10,10 +12,13 @@ from eyeline.training.collect import ALONE, WHOLE, Collected, Settings, draw_sub
 from eyeline.training.fit import (
     COVERAGE,
     FEWEST_IMAGES,
+    LEAST_OF_TOKEN,
     MIN_SPREAD,
     FitSettings,
+    _agreement,
     _conformal_quantile,
     choose,
+    correlation,
     fit,
     joint,
     learn_weights,
@@ -31,8 +36,14 @@ RUN = {
     "settings": {"kinds": list(KINDS), "method": "pixels", "regions": "native"},
 }
 FAST = FitSettings(KINDS, "identity", steps=400, rate=8e-2)
-ODDS = dataclasses.replace(FAST, link="log-odds", hidden=0)
+ODDS = dataclasses.replace(FAST, link="log-odds", hidden=0, ranks=0.0)
 NETWORK = FitSettings(KINDS, steps=400, rate=4e-2, hidden=4)
+
+
+def set_drops(one, chosen, drops):
+    """Makes the drops of spans for some subsets what is given; each span's first token takes the difference."""
+    first = one.lengths.cumsum(0) - one.lengths
+    one.token_drops[first[:, None], chosen.nonzero()[:, 0]] += drops - one.drops[:, chosen]
 
 
 def synthetic(count, *, link="identity", noise=0.0, grows=0.0, spans=4, seed=0, prefix="image"):
@@ -55,14 +66,18 @@ def synthetic(count, *, link="identity", noise=0.0, grows=0.0, spans=4, seed=0, 
         log_odds = torch.randn(tokens, generator=rng) * 2 + 2
         truth = (WEIGHTS / scales).expand(SETS[link], -1)
         told = Estimator("", truth, torch.zeros(2, 4), torch.ones(()), KINDS, link)
-        drops = told.drops(told.scores(features.float(), log_odds) @ subsets.float().T, log_odds, lengths)
-        drops = drops + torch.randn(drops.shape, generator=rng) * (noise + grows * drops.abs())
+        falls = told.falls(told.scores(features.float(), log_odds, subsets.float().T), log_odds)
         labels = ((list(range(regions)),),)
         ends = lengths.cumsum(0).tolist()
         spoken = tuple(
             {"start": end - length, "end": end} for end, length in zip(ends, lengths.tolist(), strict=True)
         )
-        images.append(Collected(name, "math", "3", spoken, features, log_odds, subsets, rates, drops, labels))
+        one = Collected(name, "math", "3", spoken, features, log_odds, subsets, rates, falls, labels)
+        drops = one.drops
+        set_drops(
+            one, rates < 2, drops + torch.randn(drops.shape, generator=rng) * (noise + grows * drops.abs())
+        )
+        images.append(one)
     return images, WEIGHTS / scales
 
 
@@ -119,7 +134,7 @@ def test_a_network_learns_what_no_linear_map_can_say_and_leaves_out_dead_feature
         trusted = (features[..., 1].sum(1, keepdim=True) > 0).float()
         scores = trusted * features[..., 8] + (1 - trusted) * features[..., 9]
         told = Estimator("", torch.zeros(2, FEATURES), torch.zeros(2, 4), torch.ones(()), KINDS)
-        one.drops[:] = told.drops(scores @ one.subsets.float().T, one.log_odds, one.lengths)
+        one.token_drops[:] = told.falls(scores @ one.subsets.float().T, one.log_odds)
     learned, held = joint(images[:120], KINDS), joint(images[120:], KINDS)
     network, losses = learn_weights(learned, dataclasses.replace(NETWORK, dropped=0.0))
     linear, _ = learn_weights(learned, dataclasses.replace(NETWORK, hidden=0))
@@ -129,6 +144,44 @@ def test_a_network_learns_what_no_linear_map_can_say_and_leaves_out_dead_feature
     assert linear.network is None
     assert network.network.unit[5] == 0
     assert learn_weights(learned, dataclasses.replace(FAST, steps=1, hidden=4))[0].network is None  # identity
+
+
+def test_correlations_are_pearsons_and_of_ranks_spearmans_where_predictions_are_apart():
+    rng = torch.Generator().manual_seed(1)
+    predicted = torch.stack([torch.randperm(16, generator=rng) for _ in range(5)]).double()
+    actual = torch.randn(5, 16, generator=rng).double().exp()
+    pearsons = [pearsonr(*pair).statistic for pair in zip(predicted, actual, strict=True)]
+    spearmans = [spearmanr(*pair).statistic for pair in zip(predicted, actual, strict=True)]
+    assert correlation(predicted, actual, 0.0).tolist() == pytest.approx(pearsons, abs=1e-6)
+    assert correlation(predicted, actual, 1.0).tolist() == pytest.approx(spearmans, abs=0.01)
+    both = [0.7 * one + 0.3 * other for one, other in zip(pearsons, spearmans, strict=True)]
+    assert correlation(predicted, actual, 0.3).tolist() == pytest.approx(both, abs=0.01)
+
+
+def test_tokens_agree_by_the_root_of_how_much_they_vary_and_those_that_hardly_do_are_left_out():
+    images, _ = synthetic(5, link="log-odds")
+    images[4].token_drops[1] *= 1e-3  # the first of two tokens of a span
+    learned = joint(images, KINDS)
+    spans = torch.tensor([-1, -3, 0]) % len(
+        learned.lengths
+    )  # of the last image, which has no span left out, and the first
+    tokens = learned.tokens(spans)
+    assert torch.equal(learned.token_drops[tokens[2:4]], images[4].token_drops[1:3][:, images[4].rates > 0])
+    falls = torch.randn(len(tokens), 16, generator=torch.Generator().manual_seed(2))
+    of_spans, of_tokens, at = [], [], 0
+    for span in spans.tolist():
+        own = range(at, at + int(learned.lengths[span]))
+        measured = [learned.token_drops[tokens[token]] for token in own]
+        found = [
+            float(pearsonr(falls[token], drops).statistic) for token, drops in zip(own, measured, strict=True)
+        ]
+        counts = [float(drops.std()) ** 0.5 * (float(drops.std()) > LEAST_OF_TOKEN) for drops in measured]
+        of_tokens.append(sum(map(operator.mul, found, counts)) / sum(counts))
+        of_spans.append(float(pearsonr(falls[list(own)].sum(0), learned.drops[span]).statistic))
+        at = own.stop
+    expected = [0.75 * one + 0.25 * other for one, other in zip(of_spans, of_tokens, strict=True)]
+    settings = dataclasses.replace(NETWORK, tokens=0.25, ranks=0.0)
+    assert float(_agreement(learned, spans, falls, settings)) == pytest.approx(sum(expected) / 3, abs=1e-5)
 
 
 def test_predictions_are_those_of_the_estimator_image_by_image():
@@ -149,8 +202,9 @@ def test_predictions_are_those_of_the_estimator_image_by_image():
     )
     expected = [
         estimator.drops(
-            estimator.scores(choose(one.features, ("odds", "value")).float(), one.log_odds)
-            @ one.subsets[one.rates > 0].float().T,
+            estimator.scores(
+                choose(one.features, ("odds", "value")).float(), one.log_odds, one.subsets[one.rates > 0].float().T
+            ),
             one.log_odds, one.lengths,
         )[one.drops[:, one.rates > 0].std(1) > MIN_SPREAD]
         for one in images
@@ -173,7 +227,7 @@ def test_effects_that_grow_faster_than_drops_are_followed_by_the_curve():
     def threshold(images):
         for one in images:
             alone = one.rates == ALONE
-            one.drops[:, alone] = torch.nn.functional.relu(one.drops[:, alone] - 1) * 2
+            set_drops(one, alone, torch.nn.functional.relu(one.drops[:, alone] - 1) * 2)
         return images
 
     images, _ = synthetic(120)
@@ -197,7 +251,7 @@ def test_effects_that_grow_faster_than_drops_are_followed_by_the_curve():
 def test_the_effect_of_hiding_everything_has_a_scale_of_its_own():
     images, _ = synthetic(60)
     for one in images:
-        one.drops[:, one.rates == WHOLE] *= 0.6  # less than the sum of all regions
+        one.token_drops[:, one.rates == WHOLE] *= 0.6  # less than the sum of all regions
     estimator, _ = fit(images, RUN, FAST, "mine")
     assert float(estimator.whole) == pytest.approx(0.6, abs=0.02)
 
@@ -270,7 +324,7 @@ def test_too_few_images_or_none_that_depends_on_the_image_are_refused():
         fit(images[1:], RUN, FAST, "mine")
     with pytest.raises(DataError, match="0 images are too few"):
         fit([], RUN, FAST, "mine")
-    blind = [dataclasses.replace(one, drops=one.drops * 1e-6) for one in images]
+    blind = [dataclasses.replace(one, token_drops=one.token_drops * 1e-6) for one in images]
     with pytest.raises(DataError, match="depends on the image"):
         fit(blind, RUN, FAST, "mine")
 
@@ -278,7 +332,9 @@ def test_too_few_images_or_none_that_depends_on_the_image_are_refused():
 def test_weights_that_predict_the_opposite_in_other_images_are_refused():
     images, _ = synthetic(40)
     curve = {one.id for one in split(images)["curve"]}
-    turned = [dataclasses.replace(one, drops=-one.drops) if one.id in curve else one for one in images]
+    turned = [
+        dataclasses.replace(one, token_drops=-one.token_drops) if one.id in curve else one for one in images
+    ]
     with pytest.raises(DataError, match="do not predict"):
         fit(turned, RUN, FAST, "mine")
 

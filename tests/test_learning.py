@@ -77,8 +77,8 @@ PLAIN = weights_of(attention={0: 1.0, 3: 0.5}, value={2: -1.0}, odds={5: 0.7})
 
 def test_scores_are_spearmans_of_random_subsets_without_flat_spans_and_images():
     images = synthetic({"math": PLAIN, "code": PLAIN}, 3, noise=1.0)
-    images[0].drops[1] *= 1e-3  # a span that hardly varies
-    images[4].drops[:] *= 1e-3  # an image of such
+    images[0].token_drops[1] *= 1e-3  # a span that hardly varies
+    images[4].token_drops[:] *= 1e-3  # an image of such
     weights = torch.randn(1, FEATURES, generator=torch.Generator().manual_seed(1))
     expected = {"math": [], "code": []}
     for number, one in enumerate(images):
@@ -102,9 +102,8 @@ def test_scores_with_log_odds_are_of_what_these_leave_of_each_tokens_log_prob():
     of_tokens = (1 - sure) * weights[0] + sure * weights[1]
     tokens = torch.einsum("tkf,tf,mk->tm", one.features.float(), of_tokens, one.subsets.float())
     falls = logsigmoid(odds)[:, None] - logsigmoid(odds[:, None] - tokens)
-    drops = torch.stack([falls[0] + falls[1], falls[2]])
     spans = ({"start": 0, "end": 2}, {"start": 2, "end": 3})
-    one = dataclasses.replace(one, spans=spans, log_odds=odds, drops=drops)
+    one = dataclasses.replace(one, spans=spans, log_odds=odds, token_drops=falls)
     assert score(linear(weights, "log-odds"), [one])["math"] == pytest.approx([1.0])
     for other in (weights[:1].expand(2, -1), weights[1:].expand(2, -1), weights.flip(0)):
         assert score(linear(other, "log-odds"), [one])["math"][0] < 0.95
@@ -116,7 +115,7 @@ def test_only_subsets_of_the_rate_one_half_are_scored():
     assert score(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
     for one in images:
         one.rates[:8] = 0.25
-        one.drops[:, :8] *= -1
+        one.token_drops[:, :8] *= -1
     assert score(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
     for one in images:
         one.rates[:16] = 0.25
@@ -190,10 +189,11 @@ def test_a_network_of_some_columns_predicts_what_it_would_of_a_collection_of_the
     )
     one = images[0]
     features = one.features.float()
-    expected = alone.scores(features[..., columns], one.log_odds)
-    torch.testing.assert_close(found.scores(features, one.log_odds), expected)
+    subsets = one.subsets.float().T
+    expected = alone.scores(features[..., columns], one.log_odds, subsets)
+    torch.testing.assert_close(found.scores(features, one.log_odds, subsets), expected)
     assert alone.network is not None
-    assert alone.network(features[..., columns], one.log_odds).abs().max() > 1e-3
+    assert alone.network(features[..., columns], one.log_odds, subsets).abs().max() > 1e-3
 
 
 def test_more_scenes_are_better_and_sizes_are_those_there_are_enough_scenes_for(monkeypatch):
@@ -261,7 +261,7 @@ def test_transfer_between_fewer_than_two_families_is_refused():
 
 def test_every_subset_of_the_features_is_scored_and_what_effects_are_made_of_wins():
     truth = {"math": weights_of(value={0: 1.0, 4: 0.5}, odds={2: 0.7})}
-    settings = dataclasses.replace(FAST, link="log-odds", hidden=2)
+    settings = dataclasses.replace(FAST, link="log-odds", hidden=2, tokens=0.0, ranks=0.0)
     rows = learning.features(synthetic(truth, 24), synthetic(truth, 10, prefix="test", seed=1), settings)
     lds, everything = {row.setting: row.lds for row in rows}, "+".join(KINDS)
     plain = [name for name in lds if "," not in name]
@@ -430,7 +430,10 @@ def test_too_few_images_common_ones_and_tests_without_varying_spans_are_refused(
     with pytest.raises(DataError, match=r"23 images in .*test are too few; expected 24"):
         read_both(fit, test)
     for one in synthetic({"math": PLAIN}, 24, prefix="flat"):
-        _save(dataclasses.replace(one, drops=one.drops * 1e-6), test / "examples" / f"{one.id}.safetensors")
+        _save(
+            dataclasses.replace(one, token_drops=one.token_drops * 1e-6),
+            test / "examples" / f"{one.id}.safetensors",
+        )
     for path in paths[3:]:
         path.unlink()
     with pytest.raises(DataError, match=r"no span whose effects vary over subsets of the rate 0\.5"):

@@ -229,7 +229,7 @@ def lowered(log_prob, score, link):
 
 
 def added(network, features, labels, sure):
-    """What a network adds to each visual token's score, from features (feature, patch) of one token."""
+    """What a network adds to each visual token's score, and to that of everything, from one token's features (feature, patch)."""
 
     def logged(values):
         return [math.copysign(math.log(1 + abs(value)), value) for value in values.tolist()]
@@ -242,18 +242,22 @@ def added(network, features, labels, sure):
 
     context = network.context @ torch.tensor(logged(features.sum(1) * network.unit))
     context = (context + torch.tensor(mixed(network.bias))).tolist()
-    shares = [0.0] * len(labels)
+    outward, apart = mixed(network.outward), (len(network.bias[0]) + 1) // 2
+    shares, whole, inward = [0.0] * len(labels), 0.0, torch.zeros(len(context))
     for region in set(labels):
         own = [patch for patch, label in enumerate(labels) if label == region]
         inside = network.inward @ torch.tensor(logged(features[:, own].sum(1) * network.unit))
-        score = sum(
+        inward += inside
+        units = [
             weight * (silu(one + other) - silu(other))
-            for weight, one, other in zip(mixed(network.outward), inside.tolist(), context, strict=True)
-        )
+            for weight, one, other in zip(outward, inside.tolist(), context, strict=True)
+        ]
+        whole += sum(units[:apart])  # the others see all that is hidden as one
         sizes = [float((features[:, patch].abs() * network.unit).sum()) for patch in own]
         for patch, size in zip(own, sizes, strict=True):
-            shares[patch] = score * size / sum(sizes)
-    return shares
+            shares[patch] = sum(units) * size / sum(sizes)
+    together = zip(outward[apart:], inward.tolist()[apart:], context[apart:], strict=True)
+    return shares, whole + sum(weight * (silu(one + other) - silu(other)) for weight, one, other in together)
 
 
 def expected_spans(model, images, ids, estimator, spans, labels):
@@ -278,10 +282,12 @@ def expected_spans(model, images, ids, estimator, spans, labels):
                     sure = 1 / (1 + math.exp((5 - odds) / 1.5))
                     weights = (1 - sure) * weights + sure * estimator.weights[1]
                 cells = [float(weights @ chosen[:, token, patch]) for patch in range(len(labels))]
+                everything = sum(cells)
                 if estimator.network is not None:
-                    more = added(estimator.network, chosen[:, token], labels, sure)
+                    more, of_all = added(estimator.network, chosen[:, token], labels, sure)
                     cells = [one + other for one, other in zip(cells, more, strict=True)]
-                whole += float(estimator.whole) * lowered(log_prob, sum(cells), estimator.link)
+                    everything += of_all
+                whole += float(estimator.whole) * lowered(log_prob, everything, estimator.link)
                 for region in range(regions):
                     own = [patch for patch, label in enumerate(labels) if label == region]
                     score = sum(cells[patch] for patch in own)

@@ -130,9 +130,9 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
     kinds = FitSettings().kinds
     weights = _empty(setting.span, len(kinds) * layers * heads).float()
     labels = torch.zeros(setting.patches, dtype=torch.long, device="meta")
-    hidden, columns, sets = FitSettings().hidden, weights.shape[1], SETS[FitSettings().link]
-    shapes = (columns,), (hidden, columns), (hidden, columns), (sets, hidden), (sets, hidden)
-    network = Network(*(_empty(*shape).float() for shape in shapes))
+    shapes = Network.shapes(SETS[FitSettings().link], FitSettings().hidden, weights.shape[1])
+    network = Network(**{name: _empty(*shape).float() for name, shape in shapes.items()})
+    subsets = _empty(setting.regions, setting.regions + 1).float()  # each region alone, and all together
 
     def read_span() -> None:
         log_probs = features.token_log_probs(model, steps.hidden)
@@ -141,7 +141,7 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
             model, capture, image, steps, written, labels, setting.regions, weights, weights[0], kinds
         )
         assert seen.regions is not None
-        network(seen.regions, features.log_odds(log_probs, ids))
+        network(seen.regions, features.log_odds(log_probs, ids), subsets)
 
     with torch.inference_mode():
         image = features.read_image(model, capture)

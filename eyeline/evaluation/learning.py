@@ -67,8 +67,8 @@ def score(estimator: Estimator, images: Sequence[Collected]) -> Scores:
     """LDS of the drops that an estimator, of all kinds of features, predicts."""
 
     def predict(one: Collected, subsets: Tensor) -> Tensor:
-        scores = estimator.scores(one.features.float(), one.log_odds)
-        return estimator.drops(scores @ subsets.T.float(), one.log_odds, one.lengths)
+        scores = estimator.scores(one.features.float(), one.log_odds, subsets.T.float())
+        return estimator.drops(scores, one.log_odds, one.lengths)
 
     return of_images(images, predict)
 

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import eyeline
-from eyeline.ablation import Method, ablate, by_span, hidden_patches, read_trace
+from eyeline.ablation import Method, ablate, hidden_patches, read_trace
 from eyeline.attention import AttentionCapture
 from eyeline.errors import DataError, EyelineError
-from eyeline.estimator import fingerprint
+from eyeline.estimator import fingerprint, sum_spans
 from eyeline.examples import Example
 from eyeline.features import KINDS, captured_features
 from eyeline.images import open_image
@@ -60,13 +60,18 @@ class Collected:
     log_odds: Float[Tensor, " token"]  # of the written tokens, nats
     subsets: Bool[Tensor, "subset region"]
     rates: Float[Tensor, " subset"]  # at which each subset was drawn, or ALONE or WHOLE
-    drops: Float[Tensor, "span subset"]  # fall in log-prob, nats
+    token_drops: Float[Tensor, "token subset"]  # fall in log-prob, nats
     labels: tuple[Any, ...]  # one label grid for each image
 
     @property
     def lengths(self) -> Int[Tensor, " span"]:
         """Tokens of each span."""
         return torch.tensor([span["end"] - span["start"] for span in self.spans])
+
+    @property
+    def drops(self) -> Float[Tensor, "span subset"]:
+        """Those of each span's tokens, summed."""
+        return sum_spans(self.token_drops, self.lengths)
 
 
 def written_trace(model: Model, inputs: Inputs, max_new_tokens: int) -> tuple[list[int], list[Span]]:
@@ -141,7 +146,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
         log_odds=seen.log_odds.cpu().clone(),
         subsets=subsets,
         rates=rates,
-        drops=by_span(drops, own.spans).float().cpu(),
+        token_drops=torch.cat([drops[:, span.start : span.end] for span in own.spans], dim=1).T.float().cpu(),
         labels=tuple(grid.tolist() for grid in found.labels),
     )
 
@@ -259,7 +264,7 @@ def open_run(model: Model, out: Path, settings: Mapping[str, Any], what: str) ->
 
 def _save(collected: Collected, path: Path) -> None:
     tensors = {
-        name: getattr(collected, name) for name in ("features", "log_odds", "subsets", "rates", "drops")
+        name: getattr(collected, name) for name in ("features", "log_odds", "subsets", "rates", "token_drops")
     }
     rest = {name: getattr(collected, name) for name in ("id", "family", "answer", "spans", "labels")}
     save_example(tensors, rest, path)

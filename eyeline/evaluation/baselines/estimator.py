@@ -57,11 +57,13 @@ def estimated(estimator: Estimator) -> Callable[..., Prediction]:
         regions: Regions,
     ) -> Prediction:
         read = read_spans(model, inputs, trace_ids, spans, regions, estimator.kinds)
-        scores = estimator.to(model.device).scores(read.features, read.log_odds)
+        here = estimator.to(model.device)
         lengths = torch.tensor([span.end - span.start for span in spans])
-        return Prediction(
-            estimator.drops(scores, read.log_odds, lengths),
-            lambda subsets: estimator.drops(scores @ subsets.to(scores).T, read.log_odds, lengths),
-        )
+
+        def together(subsets: Bool[Tensor, "subset region"]) -> Float[Tensor, "span subset"]:
+            scores = here.scores(read.features, read.log_odds, subsets.to(read.features).T)
+            return here.drops(scores, read.log_odds, lengths)
+
+        return Prediction(together(torch.eye(regions.count, dtype=torch.bool)), together)
 
     return predict
