@@ -38,6 +38,7 @@ def ask(page: Page, address: str) -> str:
     """Asks about the scene and returns the address of the run that shows it."""
     page.goto(address)
     page.locator(".gallery button").nth(SCENE).click()
+    page.wait_for_function("document.getElementById('question').value")  # the scene has been fetched
     page.locator("#send").click()
     page.locator(".answer .span").first.wait_for(timeout=240_000)
     page.wait_for_function("document.body.innerText.includes('tokens/s')")
