@@ -10,7 +10,7 @@ from test_ablation import extended, trace_of
 import eyeline.evaluation.baselines.attention
 from eyeline.estimator import SETS, Estimator
 from eyeline.evaluation.baselines.attention import attention_rollout, each_layers_attention, raw_attention
-from eyeline.evaluation.baselines.estimator import estimated, read_spans
+from eyeline.evaluation.baselines.estimator import estimated, order_of, read_spans
 from eyeline.examples import Example
 from eyeline.features import KINDS
 from eyeline.regions import Regions
@@ -196,6 +196,19 @@ def test_an_estimator_predicts_from_the_collected_features(tiny, monkeypatch, ki
     torch.testing.assert_close(found.together(one.subsets), together, rtol=1e-3, atol=1e-4)
     added = alone @ one.subsets.float().T
     assert torch.allclose(together, added, rtol=1e-3, atol=1e-3) == (link == "identity")
+    assert torch.allclose(found.order, alone, rtol=1e-2, atol=1e-3) == (link == "identity")
+
+
+def test_regions_are_ordered_by_what_they_add_to_others_that_are_hidden_or_not():
+    sums = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
+    torch.testing.assert_close(order_of(lambda subsets: sums @ subsets.float().T, 3), sums, rtol=1e-3, atol=1e-3)
+
+    def twice(subsets):  # two regions show the same: hiding one alone does nothing
+        first, second, third = subsets.float().T
+        return torch.stack([4 * first * second + third])
+
+    (order,) = order_of(twice, 3).tolist()
+    assert order == pytest.approx([2.0, 2.0, 1.0], abs=0.3)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -120,19 +120,20 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
     inputs, trace, spans = own.inputs, own.ids, own.spans
     regions = regions_of(model, own.picture, inputs, settings.regions, settings.seed)
     subsets, rates = draw_subsets(regions.count, settings, example.id)
-    effects, predicted, costs = {}, {}, {}
+    effects, predicted, orders, costs = {}, {}, {}, {}
     for name, method in methods.items():
         with Meter(model) as meter:
             told = method(model, inputs, trace, spans, regions)
         costs[name] = meter.cost
         if isinstance(told, Prediction):
             effects[name], predicted[name] = told.effects.float().cpu(), told.together(subsets).float().cpu()
+            orders[name] = told.order
         else:
-            effects[name] = told.float().cpu()
+            effects[name] = orders[name] = told.float().cpu()
             predicted[name] = joint(effects[name], subsets)
     asked = _Asked(subsets)
     tops, rests = {}, {}
-    for name, values in effects.items():
+    for name, values in orders.items():
         highest = [top_regions(values, count) for count in TOPS]
         tops[name] = [[asked.place(row) for row in rows] for rows in highest]
         rests[name] = [[asked.place(~row) for row in rows] for rows in highest]
