@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# What an estimator needs: LDS on 250 test scenes against the number and families of scenes, features and heads.
+# What an estimator needs: LDS on 250 test scenes against the number and families of scenes, features (fitted in 300 steps) and heads.
 # Test scenes are collected as runs/fit.sh collects those to fit on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 .venv/bin/eyeline collect --data scratch/test-0 --method attention --out scratch/test-collected
 learn() {
-  .venv/bin/python -m eyeline.evaluation.learning --fit scratch/collected --test scratch/test-collected "$@"
+  .venv/bin/python -m eyeline.evaluation.learning --fit scratch/collected --test scratch/test-collected \
+    --experiment "$1" --out scratch/learning-"$1".csv "${@:2}"
 }
-learn --experiment scenes --experiment features --out scratch/learning-0.csv & other=$!
-learn --experiment transfer --experiment heads --out scratch/learning-1.csv
+(learn scenes; learn features --steps 300) & other=$!
+learn heads
+learn transfer
 wait $other
-{ cat scratch/learning-0.csv; tail -n +2 scratch/learning-1.csv; } > results/learning.csv
-for figure in scenes features; do cp scratch/learning-0_$figure.png results/learning_$figure.png; done
-for figure in transfer heads; do cp scratch/learning-1_$figure.png results/learning_$figure.png; done
+{ cat scratch/learning-scenes.csv; for each in transfer features heads; do tail -n +2 scratch/learning-$each.csv; done; } > results/learning.csv
+for each in scenes transfer features heads; do cp scratch/learning-${each}_$each.png results/learning_$each.png; done

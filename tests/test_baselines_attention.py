@@ -201,7 +201,9 @@ def test_an_estimator_predicts_from_the_collected_features(tiny, monkeypatch, ki
 
 def test_regions_are_ordered_by_what_they_add_to_others_that_are_hidden_or_not():
     sums = torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]])
-    torch.testing.assert_close(order_of(lambda subsets: sums @ subsets.float().T, 3), sums, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        order_of(lambda subsets: sums @ subsets.float().T, 3), sums, rtol=1e-3, atol=1e-3
+    )
 
     def twice(subsets):  # two regions show the same: hiding one alone does nothing
         first, second, third = subsets.float().T

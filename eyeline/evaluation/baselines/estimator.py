@@ -18,7 +18,6 @@ from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
 
-
 ASKED = 512  # random subsets whose predicted drops tell the order of regions
 Together = Callable[[Bool[Tensor, "subset region"]], Float[Tensor, "span subset"]]
 
