@@ -12,7 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 DOCS = Path(__file__).parent.parent / "docs"
 SCENE, SPAN = 11, 2  # of the gallery, and of its trace
@@ -38,10 +38,10 @@ def ask(page: Page, address: str) -> str:
     """Asks about the scene and returns the address of the run that shows it."""
     page.goto(address)
     page.locator(".gallery button").nth(SCENE).click()
-    page.wait_for_function("document.getElementById('question').value")  # the scene has been fetched
+    expect(page.locator("#question")).not_to_have_value("")  # the scene has been fetched
     page.locator("#send").click()
     page.locator(".answer .span").first.wait_for(timeout=240_000)
-    page.wait_for_function("document.body.innerText.includes('tokens/s')")
+    page.get_by_text("tokens/s").first.wait_for()
     return page.url
 
 
