@@ -132,7 +132,11 @@ class Joint:
     image: Int[Tensor, " span"]
     subsets: Float[Tensor, "image region subset"]
     token_drops: Float[Tensor, "token subset"]  # measured, nats
-    drops: Float[Tensor, "span subset"]  # of a span's tokens together
+
+    @property
+    def drops(self) -> Float[Tensor, "span subset"]:
+        """Those of each span's tokens, summed."""
+        return sum_spans(self.token_drops, self.lengths)
 
     def of(self, columns: Bool[Tensor, " feature"]) -> "Joint":
         """With some of the features alone."""
@@ -184,8 +188,8 @@ class Joint:
 
     def correlation(self, estimator: Estimator) -> float:
         """Mean Pearson correlation of predicted and measured drops, of spans spread evenly over the images."""
-        spans = torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD]
-        parts = [pearson(self.predict(estimator, some), self.drops[some]) for some in spans.split(128)]
+        spans, drops = torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD], self.drops
+        parts = [pearson(self.predict(estimator, some), drops[some]) for some in spans.split(128)]
         return float(torch.cat(parts).mean())
 
 
@@ -200,11 +204,10 @@ class Compressed:
 def joint(images: Sequence[Collected], kinds: Sequence[str]) -> Joint:
     """What weights are learned from. Raises `DataError` where no span depends on its image."""
     regions = max((one.subsets.shape[1] for one in images), default=0)
-    features, log_odds, lengths, image, subsets, token_drops, drops = [], [], [], [], [], [], []
+    features, log_odds, lengths, image, subsets, token_drops = [], [], [], [], [], []
     for number, one in enumerate(images):
         random = one.rates > 0
-        of_spans = one.drops[:, random]
-        wanted = of_spans.std(dim=1) > MIN_SPREAD
+        wanted = one.drops[:, random].std(dim=1) > MIN_SPREAD
         tokens = wanted.repeat_interleave(one.lengths)
         more = regions - one.subsets.shape[1]
         features.append(pad(choose(one.features[tokens], kinds), (0, 0, 0, more)))
@@ -213,12 +216,11 @@ def joint(images: Sequence[Collected], kinds: Sequence[str]) -> Joint:
         image.append(torch.full((int(wanted.sum()),), number))
         subsets.append(pad(one.subsets[random].T.float(), (0, 0, 0, more)))
         token_drops.append(one.token_drops[tokens][:, random])
-        drops.append(of_spans[wanted])
     if not any(map(len, lengths)):
         raise DataError("No span of the collection depends on the image; check that the model sees it.")
     return Joint(
         torch.cat(features), torch.cat(log_odds), torch.cat(lengths), torch.cat(image), torch.stack(subsets),
-        torch.cat(token_drops), torch.cat(drops),
+        torch.cat(token_drops),
     )  # fmt: skip
 
 
@@ -295,11 +297,10 @@ def _agreement(
     joint: Joint, spans: Int[Tensor, " some"], falls: Float[Tensor, "token subset"], settings: FitSettings
 ) -> Float[Tensor, ""]:
     """What is maximised. A token counts in its span by the root of how much its measured drops vary."""
-    lengths = joint.lengths[spans]
-    of_spans = correlation(sum_spans(falls, lengths), joint.drops[spans], settings.ranks).mean()
+    lengths, measured = joint.lengths[spans], joint.token_drops[joint.tokens(spans)]
+    of_spans = correlation(sum_spans(falls, lengths), sum_spans(measured, lengths), settings.ranks).mean()
     if not settings.tokens:
         return of_spans
-    measured = joint.token_drops[joint.tokens(spans)]
     spread = measured.std(1)
     counts = torch.where(spread > LEAST_OF_TOKEN, spread.sqrt(), 0.0)
     parts = sum_spans(counts * correlation(falls, measured, settings.ranks), lengths)
