@@ -44,6 +44,7 @@ class Steps:
     attention_rms: (
         Float[Tensor, "layer token"] | None
     )  # divisor of the norm after attention, where there is one
+    logits: Float[Tensor, "token entry"] | None = None  # where the model has worked them out for each token
 
     def __len__(self) -> int:
         return self.hidden.shape[0]
@@ -124,8 +125,10 @@ class AttentionCapture:
         self._thread = 0
         self._passes: list[_Pass] = []  # complete ones, in order
         self._pass: _Pass | None = None  # the one under way
+        self._read: _Pass | None = None  # the last one, until its logits are there
         self._position = 0  # where the next pass must begin
-        self._bytes_per_token = 0
+        self._bytes_per_token = 0  # but for its logits
+        self._bytes_of_logits = 0
         self._pending = 0  # tokens kept
         self._changing = threading.Lock()  # guards _passes and _pending
 
@@ -139,6 +142,7 @@ class AttentionCapture:
             for handle in (
                 adapter.text_model(hf).register_forward_pre_hook(self._begin, with_kwargs=True),
                 adapter.final_norm(hf).register_forward_pre_hook(self._end),
+                adapter.lm_head(hf).register_forward_hook(self._keep_logits),
                 adapter.vision_tower(hf).register_forward_hook(self._keep_vision_features),
                 *(norm.register_forward_pre_hook(self._keep_attention_norm) for norm in self._norms),
             ):
@@ -230,7 +234,7 @@ class AttentionCapture:
         now = self._pass
         if now is None or threading.get_ident() != self._thread:
             return
-        self._pass = None
+        self._pass = self._read = None
         if now.holds_images:
             self._image_keys, self._image_values = torch.stack(self._keys), torch.stack(self._values)
             self._keys, self._values = [], []
@@ -242,6 +246,16 @@ class AttentionCapture:
         with self._changing:
             self._passes.append(now)
             self._pending += now.count
+        self._read = now
+
+    def _keep_logits(self, _: nn.Module, args: tuple, output: Tensor) -> None:
+        """Decoding has worked out the logits of each token, so nobody else needs to; a long pass has those of its end alone."""
+        now = self._read
+        if now is None or threading.get_ident() != self._thread or output.shape[:-1] != (1, now.count):
+            return
+        self._read = None
+        now.logits = output.detach()
+        self._bytes_of_logits = output.nbytes // now.count
 
     def _keep_vision_features(self, _: nn.Module, args: tuple, output: Any) -> None:
         if threading.get_ident() == self._thread:
@@ -271,7 +285,7 @@ class AttentionCapture:
     @property
     def pending_bytes(self) -> int:
         """Memory of the tokens that are kept and not yet released; the image columns do not count."""
-        return self._pending * self._bytes_per_token
+        return self._pending * (self._bytes_per_token + self._bytes_of_logits)
 
     def take(self, start: int, end: int) -> Steps:
         """What was kept of the generated tokens [start, end), which must be recorded and not released."""
@@ -287,6 +301,7 @@ class AttentionCapture:
             return torch.cat([getattr(step, name)[layer][0, :, a:b] for step, a, b in cuts], dim=1)
 
         layers = range(len(self._attentions))
+        logits = [(step.logits, a, b) for step, a, b in cuts if step.logits is not None]
         rms = None
         if self._norms:
             norms = torch.stack(
@@ -300,6 +315,7 @@ class AttentionCapture:
             log_sum_exp=torch.stack([joined("log_sum_exp", layer) for layer in layers]).detach(),
             hidden=torch.cat([step.hidden[0, a:b] for step, a, b in cuts]).detach(),
             attention_rms=None if rms is None else rms.detach(),
+            logits=torch.cat([each[0, a:b] for each, a, b in logits]) if len(logits) == len(cuts) else None,
         )
 
     def release(self, end: int) -> None:
@@ -347,6 +363,7 @@ class _Pass:
         "hidden",
         "holds_images",
         "log_sum_exp",
+        "logits",
         "queries",
         "seen",
         "start",
@@ -361,6 +378,7 @@ class _Pass:
         self.log_sum_exp: list[Tensor] = []  # of each layer, (1, head, token)
         self.attention_norms: list[Tensor] = []  # of each layer, (1, token)
         self.hidden: Any = None  # (1, token, width)
+        self.logits: Tensor | None = None  # (1, token, entry)
         self.seen: Tensor | None = None  # (1, 1, row, column); None: all that came before
 
     @property

@@ -12,13 +12,15 @@ In families with a norm after attention, the written value is what leaves that n
 hidden together add up; what their sum does to a token's log-prob, and so to a span's, is the estimator's.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
 
 from eyeline.attention import AttentionCapture, Steps, attention_to_image
 from eyeline.model import Model
@@ -27,6 +29,7 @@ from eyeline.spans import Span
 KINDS = ("attention", "value", "odds")  # the order of features in estimators and collections
 MOST_SURE = 1e-6  # least 1 - p: float32 tells no smaller ones apart
 WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
+LIKELY = 1024  # entries of the vocabulary that a token is told from one by one; those beyond by their mean
 
 
 @dataclass(frozen=True)
@@ -41,20 +44,46 @@ class ImageValues:
 def read_image(model: Model, capture: AttentionCapture) -> ImageValues:
     """The keys and values of a capture whose prompt has been read, and the norms of the written values."""
     norms = []
-    for layer, values in enumerate(capture.image_values):
-        output = _output(model, layer, values.dtype)
-        weight = output.weight.float() * (1.0 if output.gain is None else output.gain.float()[:, None])
-        written = weight.T.unflatten(0, (-1, values.shape[-1]))  # (head, dim, width)
-        gram = written @ written.transpose(1, 2)
-        grouped = values.float().repeat_interleave(len(written) // len(values), dim=0)  # (head, patch, dim)
+    for values, gram in zip(capture.image_values, _writing(model).grams, strict=True):
+        grouped = values.float().repeat_interleave(len(gram) // len(values), dim=0)  # (head, patch, dim)
         norms.append(((grouped @ gram) * grouped).sum(-1).clamp(min=0).sqrt())
     return ImageValues(capture.image_keys, capture.image_values, torch.stack(norms))
 
 
-def token_log_probs(model: Model, hidden: Float[Tensor, "token width"]) -> Float[Tensor, "token entry"]:
-    """log p of every entry of the vocabulary for each token, nats, temperature 1: the model's own norm and head."""
-    normed = model.adapter.final_norm(model.hf)(hidden)
-    return model.adapter.lm_head(model.hf)(normed).float().log_softmax(-1)
+@dataclass(frozen=True, eq=False)
+class _Writing:
+    """What a model's weights alone say of what it writes, worked out at its first image."""
+
+    grams: tuple[Float[Tensor, "head dim dim"], ...]  # W_O W_O' of each layer: norms of what heads write
+    mean_entry: Float[Tensor, " width"]  # of the unembedding
+
+
+_writings: "weakref.WeakKeyDictionary[nn.Module, _Writing]" = weakref.WeakKeyDictionary()
+
+
+def _writing(model: Model) -> _Writing:
+    """Kept as long as the model; float32. A model is not trained while it is read."""
+    head: Any = model.adapter.lm_head(model.hf)
+    known = _writings.get(model.hf)
+    if known is not None and known.mean_entry.device == head.weight.device:
+        return known
+    grams = []
+    for layer, block in enumerate(model.adapter.layers(model.hf)):
+        output = _output(model, layer, head.weight.dtype)
+        weight = output.weight.float() * (1.0 if output.gain is None else output.gain.float()[:, None])
+        dim: Any = model.adapter.self_attention(block).head_dim
+        written = weight.T.unflatten(0, (-1, dim))  # (head, dim, width)
+        grams.append(written @ written.transpose(1, 2))
+    known = _writings[model.hf] = _Writing(tuple(grams), head.weight.mean(0, dtype=torch.float32))
+    return known
+
+
+def token_log_probs(model: Model, steps: Steps) -> Float[Tensor, "token entry"]:
+    """log p of every entry of the vocabulary for each token, nats, temperature 1: by the model's own norm and head."""
+    logits = steps.logits
+    if logits is None:
+        logits = model.adapter.lm_head(model.hf)(model.adapter.final_norm(model.hf)(steps.hidden))
+    return logits.float().log_softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -74,6 +103,7 @@ def read_written(
 
     With n = h / rms(h), logits = W (w n), and q the model's distribution over all tokens but y:
     d log p(y) / (1 - p(y)) / d h = (a - n (n . a) / width) / rms, a = w (W_y - E_q[W]).
+
     """
     norm: Any = model.adapter.final_norm(model.hf)
     head: Any = model.adapter.lm_head(model.hf)
@@ -81,9 +111,23 @@ def read_written(
     rms = (hidden.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
     normed = hidden / rms
     others = log_probs.scatter(1, token_ids[:, None], -torch.inf).softmax(-1)
-    expected = others.to(head.weight.dtype) @ head.weight  # (token, width)
-    direction = norm.weight.float() * (head.weight[token_ids].float() - expected.float())
+    expected = _expected(model, others)
+    direction = norm.weight.float() * (head.weight[token_ids].float() - expected)
     return Written((direction - normed * (normed * direction).mean(-1, keepdim=True)) / rms)
+
+
+def _expected(model: Model, probabilities: Float[Tensor, "token entry"]) -> Float[Tensor, "token width"]:
+    """The mean unembedding; of a large vocabulary the LIKELY entries by themselves, and what is left at the mean of all.
+
+    Reading all of it for each span would cost half of what attribution takes. float32.
+    """
+    weight = model.adapter.lm_head(model.hf).weight
+    if probabilities.shape[1] <= LIKELY:
+        return (probabilities.to(weight.dtype) @ weight).float()
+    shares, entries = probabilities.topk(LIKELY, sorted=False)
+    likely = embedding_bag(entries, weight, mode="sum", per_sample_weights=shares.to(weight.dtype))
+    rest = (1 - shares.sum(-1, keepdim=True)).clamp(min=0)
+    return likely.float() + rest * _writing(model).mean_entry
 
 
 def log_odds(
@@ -224,7 +268,7 @@ def captured_features(
     for span in spans:
         steps = capture.take(span.start, span.end)
         ids = trace_ids[span.start : span.end]
-        log_probs = token_log_probs(model, steps.hidden)
+        log_probs = token_log_probs(model, steps)
         written = read_written(model, steps.hidden, log_probs, ids) if "odds" in kinds else None
         rows.append(token_features(model, capture, image, steps, written, labels, num_regions, kinds))
         odds.append(log_odds(log_probs, ids))

@@ -545,7 +545,7 @@ class _Reader:
         kinds = ("attention",) if estimator is None else estimator.kinds
         steps = self.capture.take(span.start, span.end)
         ids = torch.tensor(state.ids[span.start : span.end], device=state.model.device)
-        log_probs = feature.token_log_probs(state.model, steps.hidden)
+        log_probs = feature.token_log_probs(state.model, steps)
         written = None
         if "odds" in kinds:
             written = feature.read_written(state.model, steps.hidden, log_probs, ids)

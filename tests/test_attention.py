@@ -131,6 +131,7 @@ def test_hidden_states_are_those_that_the_final_norm_and_the_head_turn_into_the_
     with torch.inference_mode():
         logits = tiny.adapter.lm_head(tiny.hf)(tiny.adapter.final_norm(tiny.hf)(hidden))
     torch.testing.assert_close(logits, torch.cat(decoded.logits), rtol=1e-4, atol=1e-4)
+    assert torch.equal(capture.take(0, len(logits)).logits, torch.cat(decoded.logits))
 
 
 def test_the_rms_is_the_divisor_of_the_norm_after_attention_where_there_is_one(tiny):
@@ -411,7 +412,8 @@ def test_pending_bytes_count_what_is_kept_until_it_is_released(tiny):
     with AttentionCapture(tiny, inputs) as capture:
         generate(tiny, inputs)
     steps = capture.take(0, NEW_TOKENS)
-    fields = (steps.queries, steps.log_sum_exp, steps.hidden, steps.attention_rms)
+    fields = (steps.queries, steps.log_sum_exp, steps.hidden, steps.attention_rms, steps.logits)
+    assert steps.logits is not None
     assert capture.pending_bytes == sum(tensor.nbytes for tensor in fields if tensor is not None)
     capture.release(NEW_TOKENS - 3)
     assert capture.pending_bytes == pytest.approx(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import FAMILIES, build_tiny, picture, tiny_model
@@ -77,7 +79,7 @@ def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=P
         read_trace(model, inputs, trace_ids)
         image = features.read_image(model, capture)
         steps = capture.take(start, end)
-        log_probs = features.token_log_probs(model, steps.hidden)
+        log_probs = features.token_log_probs(model, steps)
         written = features.read_written(model, steps.hidden, log_probs, trace_ids[start:end])
         patches = image.keys.shape[2]
         every = torch.arange(patches)
@@ -103,12 +105,13 @@ def test_the_gradients_are_autograds_and_log_p_the_models_own(tiny):
     inputs = tiny.inputs(list(PICTURES), QUESTION)
     with AttentionCapture(tiny, inputs) as capture:
         read_trace(tiny, inputs, trace_ids)
-    hidden = capture.take(0, len(trace_ids)).hidden.clone().requires_grad_()
+    steps = capture.take(0, len(trace_ids))
+    hidden = steps.hidden.clone().requires_grad_()
     norm, head = tiny.adapter.final_norm(tiny.hf), tiny.adapter.lm_head(tiny.hf)
     picked = head(norm(hidden)).log_softmax(-1).gather(1, trace_ids[:, None])
     (expected,) = torch.autograd.grad(picked.sum(), hidden)
     with torch.no_grad():
-        log_probs = features.token_log_probs(tiny, hidden)
+        log_probs = features.token_log_probs(tiny, steps)
         written = features.read_written(tiny, hidden, log_probs, trace_ids)
     doubt = -torch.expm1(picked.detach())
     torch.testing.assert_close(doubt * written.odds, expected, rtol=1e-4, atol=1e-6)
@@ -117,6 +120,40 @@ def test_the_gradients_are_autograds_and_log_p_the_models_own(tiny):
     torch.testing.assert_close(log_probs.gather(1, trace_ids[:, None]), picked.detach())
     _, slow = slow_features(tiny.adapter.family, PICTURES, QUESTION, trace_ids)
     torch.testing.assert_close(picked[:, 0].detach(), slow, rtol=1e-4, atol=1e-4)
+
+
+def test_of_a_large_vocabulary_likely_entries_count_by_themselves_and_the_others_as_their_mean(tiny, monkeypatch):
+    trace_ids = trace_of(tiny)
+    inputs = tiny.inputs(list(PICTURES), QUESTION)
+    with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
+        read_trace(tiny, inputs, trace_ids)
+        steps = capture.take(0, len(trace_ids))
+        log_probs = features.token_log_probs(tiny, steps)
+        weight = tiny.adapter.lm_head(tiny.hf).weight
+        others = log_probs.exp().scatter(1, trace_ids[:, None], 0)
+        others = others / others.sum(1, keepdim=True)
+        for likely in (len(weight) - 1, 5, 1):
+            monkeypatch.setattr(features, "LIKELY", likely)
+            for row, found in zip(others, features._expected(tiny, others), strict=True):
+                first = row.argsort(descending=True)[:likely]
+                expected = row[first] @ weight[first] + (1 - row[first].sum()) * weight.mean(0)
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        monkeypatch.setattr(features, "LIKELY", len(weight) - 1)
+        few = features.read_written(tiny, steps.hidden, log_probs, trace_ids).odds
+        monkeypatch.setattr(features, "LIKELY", len(weight))
+        whole = features.read_written(tiny, steps.hidden, log_probs, trace_ids).odds
+        torch.testing.assert_close(few, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_logits_that_decoding_has_worked_out_are_not_worked_out_again(tiny, monkeypatch):
+    inputs = tiny.inputs(list(PICTURES), QUESTION)
+    with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
+        tiny.hf.generate(**inputs, max_new_tokens=6, do_sample=False)
+        steps = capture.take(1, 6)
+    again = features.token_log_probs(tiny, replace(steps, logits=None)).detach()
+    head = tiny.adapter.lm_head(tiny.hf)
+    monkeypatch.setattr(type(head), "forward", lambda *_: pytest.fail("the unembedding was run again"))
+    torch.testing.assert_close(features.token_log_probs(tiny, steps), again, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kinds", [("attention",), ("value",), ("odds",), ("odds", "attention")])
@@ -141,7 +178,7 @@ def test_scores_sizes_and_regions_are_those_of_the_features_however_many_layers_
         with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
             read_trace(tiny, inputs, trace_ids)
             image, steps = features.read_image(tiny, capture), capture.take(2, 6)
-            log_probs = features.token_log_probs(tiny, steps.hidden)
+            log_probs = features.token_log_probs(tiny, steps)
             written = features.read_written(tiny, steps.hidden, log_probs, trace_ids[2:6])
             labels = torch.arange(image.keys.shape[2]) % 3
             seen = features.token_scores(
@@ -166,7 +203,7 @@ def test_spans_are_read_one_after_the_other(tiny):
     with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
         read_trace(tiny, inputs, trace_ids)
         read = features.captured_features(tiny, capture, trace_ids, spans, labels, 3)
-        log_probs = features.token_log_probs(tiny, capture.take(0, 7).hidden)
+        log_probs = features.token_log_probs(tiny, capture.take(0, 7))
     whole = fast_features(tiny, trace_ids, 0, 7).permute(1, 0, 2)
     expected = features.pool(whole, labels, 3).permute(0, 2, 1)
     torch.testing.assert_close(read.features, torch.cat([expected[4:7], expected[:2]]), rtol=1e-3, atol=1e-5)

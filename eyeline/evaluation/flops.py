@@ -124,7 +124,7 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
     )
     steps = Steps(
         0, _empty(layers, heads, setting.span, dim), _empty(layers, heads, setting.span).float(),
-        _empty(setting.span, config.hidden_size), None,
+        _empty(setting.span, config.hidden_size), None, _empty(setting.span, config.vocab_size),
     )  # fmt: skip
     ids = torch.zeros(setting.span, dtype=torch.long, device="meta")
     kinds = FitSettings().kinds
@@ -135,7 +135,7 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
     subsets = _empty(setting.regions, setting.regions + 1).float()  # each region alone, and all together
 
     def read_span() -> None:
-        log_probs = features.token_log_probs(model, steps.hidden)
+        log_probs = features.token_log_probs(model, steps)
         written = features.read_written(model, steps.hidden, log_probs, ids)
         seen = features.token_scores(
             model, capture, image, steps, written, labels, setting.regions, weights, weights[0], kinds
