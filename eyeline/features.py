@@ -121,7 +121,7 @@ def _expected(model: Model, probabilities: Float[Tensor, "token entry"]) -> Floa
 
     Reading all of it for each span would cost half of what attribution takes. float32.
     """
-    weight = model.adapter.lm_head(model.hf).weight
+    weight: Any = model.adapter.lm_head(model.hf).weight
     if probabilities.shape[1] <= LIKELY:
         return (probabilities.to(weight.dtype) @ weight).float()
     shares, entries = probabilities.topk(LIKELY, sorted=False)
@@ -166,7 +166,7 @@ def _features(
             of["value"] = weights * image.norms[span, :, None]
         if "odds" in kinds:
             assert written is not None
-            values = image.values[span].float()  # (layer, kv_head, patch, dim)
+            values = image.values[span]  # (layer, kv_head, patch, dim), in the model's dtype
             projected = torch.stack(
                 [_project(model, layer, written.odds, image.values.dtype) for layer in some.tolist()]
             )
@@ -175,7 +175,8 @@ def _features(
                 .permute(0, 2, 3, 1, 4)
                 .flatten(2, 3)
             )
-            of["odds"] = (grouped @ values.transpose(2, 3)).view(weights.shape).mul_(weights)
+            contributions = (grouped @ values.transpose(2, 3)).view(weights.shape)
+            of["odds"] = weights * contributions
         yield span, [of[kind] for kind in kinds]
 
 
@@ -285,10 +286,10 @@ def pool(
 def _project(
     model: Model, layer: int, gradient: Float[Tensor, "token width"], dtype: torch.dtype
 ) -> Float[Tensor, "token inner"]:
-    """The gradient at what the heads of a layer put out, before W_O; float32."""
+    """The gradient at what the heads of a layer put out, before W_O; of the given dtype, the model's."""
     output = _output(model, layer, dtype)
     gradient = gradient if output.gain is None else gradient * output.gain
-    return (gradient.to(output.weight.dtype) @ output.weight).float()
+    return (gradient.to(output.weight.dtype) @ output.weight).to(dtype)
 
 
 @dataclass(frozen=True, slots=True)

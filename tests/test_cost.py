@@ -1,6 +1,7 @@
 """Cost against length: what is timed, how samples are scaled up, and the command to its last row."""
 
 import csv
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from click.testing import CliRunner
 from conftest import CURVE, picture, tiny_model
 
+from eyeline import features
 from eyeline import stream as streaming
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, fingerprint, save_estimator
@@ -135,6 +137,80 @@ def test_a_stream_writes_the_trace_and_attributes_its_spans(tiny):
     timed = cost.time_stream(tiny, mine)
     assert 0 < timed["eyeline"].seconds < timed["stream"].seconds
     assert streaming._work is work
+
+
+# --- an 8B model's width, made tiny here
+
+TINY_8B = {
+    "text_config": {
+        "vocab_size": 1100, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 36, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "rope_parameters": {"rope_type": "default", "mrope_section": [4, 2, 2]},
+    },
+    "vision_config": {
+        "depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "out_hidden_size": 64,
+        "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
+    },
+}  # fmt: skip
+WIDE_METHODS = ("eyeline", "exhaustive", "attn-lrp")
+
+
+def test_the_command_times_layers_of_another_width_without_decoding(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "load", lambda name, device: tiny_model("qwen3_vl"))
+    monkeypatch.setattr(cost, "QWEN3_VL_8B", TINY_8B)
+    monkeypatch.setattr(cost, "Large", lambda: SimpleNamespace(patches=100))
+    write_examples([EXAMPLE], tmp_path / "data")
+    asked = [
+        "--data",
+        tmp_path / "data",
+        "--wide",
+        2,
+        "--tokens",
+        40,
+        "--rounds",
+        1,
+        "--out",
+        tmp_path / "c.csv",
+    ]
+    result = CliRunner().invoke(cost.main, [str(each) for each in asked], catch_exceptions=False)
+    assert result.exit_code == 0
+    with (tmp_path / "c.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert tuple(rows) == WIDE_METHODS
+    assert all(float(row["seconds"]) > 0 and not row["over_added"] for row in rows.values())
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    monkeypatch.setattr(cost, "QWEN3_VL_8B", TINY_8B)
+    monkeypatch.setattr(cost, "Large", lambda: SimpleNamespace(patches=100))
+    return cost.wide(tiny_model("qwen3_vl"), 2)
+
+
+def test_a_wide_model_has_the_layers_asked_for_and_images_of_their_size(wide):
+    model, estimator = wide
+    assert len(model.adapter.layers(model.hf)) == 2
+    assert model.hf.dtype == torch.bfloat16
+    inputs = model.inputs(picture(), "How many?")
+    assert 80 <= sum(map(len, model.image_grids(inputs))) <= 100
+    assert estimator.network is not None
+    assert estimator.weights.shape == (2, 2 * 2 * 4)
+
+
+def test_a_given_trace_leaves_the_logits_that_decoding_would(wide, monkeypatch):
+    model, estimator = wide
+    mine = cost.make_case(model, EXAMPLE, 30, estimator, "attention", 1000)
+    taken = []
+    token_log_probs = features.token_log_probs
+    monkeypatch.setattr(
+        features, "token_log_probs", lambda model, steps: taken.append(steps) or token_log_probs(model, steps)
+    )
+    before = streaming.read_trace
+    cost.time_attribute(model, mine)
+    assert streaming.read_trace is before
+    assert len(taken) == len(mine.spans)
+    for steps in taken:
+        again = token_log_probs(model, replace(steps, logits=None))
+        torch.testing.assert_close(token_log_probs(model, steps), again, rtol=0.05, atol=0.05)
 
 
 def test_a_trace_is_the_examples_own_over_and_over():

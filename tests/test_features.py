@@ -122,7 +122,9 @@ def test_the_gradients_are_autograds_and_log_p_the_models_own(tiny):
     torch.testing.assert_close(picked[:, 0].detach(), slow, rtol=1e-4, atol=1e-4)
 
 
-def test_of_a_large_vocabulary_likely_entries_count_by_themselves_and_the_others_as_their_mean(tiny, monkeypatch):
+def test_of_a_large_vocabulary_likely_entries_count_by_themselves_and_the_others_as_their_mean(
+    tiny, monkeypatch
+):
     trace_ids = trace_of(tiny)
     inputs = tiny.inputs(list(PICTURES), QUESTION)
     with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:

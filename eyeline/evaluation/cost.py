@@ -4,6 +4,10 @@ One image, its reference trace over and over, cut off at each length and into sp
 process, each thread on one core. Seconds are of the CPU, so that nothing depends on how well a method shares cores; where
 nothing else runs they are the wall's, but for `stream` with its two threads. All methods are given the same regions, and only
 Eyeline's time includes finding them.
+
+A small model hides what attribution costs a large one: its passes are hardly dearer than reading a span. So the same is
+also timed on layers as wide as an 8B model's, with random weights, as many as the machine holds. There nothing is decoded,
+which would take a second a token: the thread that attributes is timed on a trace that is teacher-forced.
 """
 
 import statistics
@@ -20,14 +24,17 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from transformers import AutoModelForImageTextToText, Qwen2VLImageProcessorPil, Qwen3VLConfig
 
 from eyeline import stream as streaming
 from eyeline.ablation import METHODS, Method, by_span, hidden_patches
 from eyeline.errors import DataError
-from eyeline.estimator import Estimator
+from eyeline.estimator import SETS, Estimator, Network, fingerprint
 from eyeline.evaluation.baselines.hiding import fit_drops
 from eyeline.evaluation.baselines.lrp import attn_lrp
 from eyeline.evaluation.evaluate import choose_methods
+from eyeline.evaluation.flops import QWEN3_VL_8B
+from eyeline.evaluation.flops import Setting as Large
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
@@ -35,8 +42,9 @@ from eyeline.images import open_image
 from eyeline.model import Inputs, Model, load
 from eyeline.regions import Regions
 from eyeline.spans import Span
-from eyeline.teacher_forcing import teacher_force, trace_log_probs
+from eyeline.teacher_forcing import read, see, teacher_force, trace_log_probs
 from eyeline.training.collect import cut, regions_of
+from eyeline.training.fit import FitSettings
 
 POSITIONS_AT_ONCE = 4096  # of a batch: bounds memory
 SUBSETS = 32  # of the regression
@@ -87,7 +95,9 @@ class Row:
     over_eyeline: float  # ratio of the same round
     low: float  # quartiles of that ratio
     high: float
-    over_added: float | None  # ratio to what `stream` takes beyond `generate`; None where that is nothing
+    over_added: (
+        float | None
+    )  # ratio to what `stream` takes beyond `generate`; None where that is nothing or was not timed
 
 
 def time_generate(model: Model, case: Case) -> dict[str, Timed]:
@@ -116,6 +126,38 @@ def time_stream(model: Model, case: Case) -> dict[str, Timed]:
     assert events[-1].tokens == len(case.ids)
     assert not any(isinstance(event, Error) for event in events)
     return {"stream": Timed(whole), "eyeline": Timed(seconds[0])}
+
+
+def time_attribute(model: Model, case: Case) -> dict[str, Timed]:
+    """The thread that attributes alone, as `eyeline`: image, regions and every span of a trace that is given."""
+    with (
+        _worker_timed() as seconds,
+        _logits_left(),
+        model.attribute(
+            case.example.image, case.example.prompt, case.ids.tolist(), estimator=case.estimator
+        ) as stream,
+    ):
+        events = list(stream)
+    assert isinstance(events[-1], Done)
+    assert not any(isinstance(event, Error) for event in events)
+    return {"eyeline": Timed(seconds[0])}
+
+
+@contextmanager
+def _logits_left() -> Iterator[None]:
+    """A trace that is given leaves the logits of its tokens behind, as decoding does, for the thread that attributes."""
+
+    def read_with_logits(model: Model, inputs: Inputs, ids: Int[Tensor, " token"]) -> None:
+        with torch.inference_mode():
+            trace = teacher_force(model, inputs, ids)
+            states, _ = read(model, trace, see(model, trace, trace.pixel_values[None]), 1, use_cache=False)
+            model.adapter.lm_head(model.hf)(states[:, -len(ids) :])
+
+    before, streaming.read_trace = streaming.read_trace, read_with_logits
+    try:
+        yield
+    finally:
+        streaming.read_trace = before
 
 
 @contextmanager
@@ -197,13 +239,9 @@ def time_attn_lrp(model: Model, case: Case) -> dict[str, Timed]:
     return {"attn-lrp": Timed(seconds, share)}
 
 
-TIMERS: tuple[Callable[[Model, Case], dict[str, Timed]], ...] = (
-    time_generate,
-    time_stream,
-    time_exhaustive,
-    time_attn_lrp,
-    time_regression,
-)
+Timer = Callable[[Model, Case], dict[str, Timed]]
+TIMERS: tuple[Timer, ...] = (time_generate, time_stream, time_exhaustive, time_attn_lrp, time_regression)
+WITHOUT_DECODING: tuple[Timer, ...] = (time_attribute, time_exhaustive, time_attn_lrp)
 
 
 def evenly(count: int, most: int) -> Int[Tensor, " some"]:
@@ -233,21 +271,55 @@ def make_case(
     return Case(example, inputs, torch.tensor(ids), spans, regions, estimator, hide, positions)
 
 
+def wide(model: Model, layers: int) -> tuple[Model, Estimator]:
+    """A model with the shapes of Qwen3-VL-8B, but so many layers of text, and an estimator; random, in bfloat16, on the CPU.
+
+    It reads images of a megapixel, and text with the tokenizer of the model that is given, of the same family.
+    """
+    text = {**QWEN3_VL_8B["text_config"], "num_hidden_layers": layers}
+    ids = {name: value for name, value in model.hf.config.to_dict().items() if name.endswith("token_id")}
+    hf = AutoModelForImageTextToText.from_config(
+        Qwen3VLConfig(**{**QWEN3_VL_8B, "text_config": text, **ids}), dtype=torch.bfloat16
+    )
+    pixels = (
+        Large().patches * (2 * hf.config.vision_config.patch_size) ** 2
+    )  # a visual token is two patches wide
+    processor = Qwen2VLImageProcessorPil(
+        size={"shortest_edge": pixels * 9 // 10, "longest_edge": pixels},
+        patch_size=hf.config.vision_config.patch_size,
+    )
+    hf = hf.eval().requires_grad_(False)
+    random = replace(model, name=f"qwen3-vl-8b, {layers} layers", hf=hf, image_processor=processor)
+    settings, rng = FitSettings(), torch.Generator().manual_seed(0)
+    features = len(settings.kinds) * layers * text["num_attention_heads"]
+    sets = SETS[settings.link]
+    network = Network(
+        **{
+            name: torch.randn(shape, generator=rng)
+            for name, shape in Network.shapes(sets, settings.hidden, features).items()
+        }
+    )
+    line = torch.tensor([[0.0, 0.0, -1.0, 1.0], [1.0, 1.0, 0.0, 2.0]])
+    estimator = Estimator(
+        "random", torch.randn(sets, features, generator=rng), line, torch.ones(()), settings.kinds, settings.link,
+        {"fingerprint": fingerprint(random)}, network,
+    )  # fmt: skip
+    return random, estimator
+
+
 def measure(
-    model: Model, example: Example, lengths: Sequence[int], rounds: int, positions: int,
-    sources: Sequence[str | Path] = (),
+    model: Model, example: Example, lengths: Sequence[int], rounds: int, positions: int, estimator: Estimator,
+    hide: Method, timers: Sequence[Timer] = TIMERS,
 ) -> list[Row]:  # fmt: skip
-    """Every method at every length, in another order each round. Raises `DataError` where there is no estimator."""
-    chosen = choose_methods(model, ["eyeline"], sources)
-    estimator = next(iter(chosen.estimators.values()))
+    """Every method at every length, in another order each round."""
     found: dict[tuple[int, str], list[Timed]] = {}
     with _one_thread():
-        cases = [make_case(model, example, each, estimator, chosen.hide, positions) for each in lengths]
-        for timer in TIMERS:  # what is imported and built at first use
+        cases = [make_case(model, example, each, estimator, hide, positions) for each in lengths]
+        for timer in timers:  # what is imported and built at first use
             timer(model, replace(cases[0], positions=0))
         for number in range(rounds):
             for case in cases:
-                for timer in islice(cycle(TIMERS), number, number + len(TIMERS)):
+                for timer in islice(cycle(timers), number, number + len(timers)):
                     for name, timed in timer(model, case).items():
                         found.setdefault((len(case.ids), name), []).append(timed)
             click.echo(f"round {number + 1} of {rounds}", err=True)
@@ -272,7 +344,9 @@ def _row(case: Case, name: str, found: dict[tuple[int, str], list[Timed]]) -> Ro
     ratios = [one / ours for one, ours in zip(seconds[name], seconds["eyeline"], strict=True)]
     low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
     median = statistics.median(seconds[name])
-    added = statistics.median(seconds["stream"]) - statistics.median(seconds["generate"])
+    added = 0.0
+    if "stream" in seconds:
+        added = statistics.median(seconds["stream"]) - statistics.median(seconds["generate"])
     return Row(
         name, tokens, len(case.spans), case.regions.count,
         case.hide if name in ("exhaustive", f"regression-{SUBSETS}") else "",
@@ -322,15 +396,26 @@ def draw(rows: Sequence[Row]) -> Any:
     "--positions", default=40_000, show_default=True,
     help="Of text that a method may run through the model at a time; of more, spans or regions are sampled evenly.",
 )  # fmt: skip
+@click.option(
+    "--wide", "layers", type=click.IntRange(1),
+    help="Time so many layers of an 8B model's width instead, random, with the tokenizer of --model.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write; a PNG beside it.")
 def main(
-    model_id: str, estimator: str | None, data: Path, lengths: tuple[int, ...], rounds: int, positions: int, out: Path
+    model_id: str, estimator: str | None, data: Path, lengths: tuple[int, ...], rounds: int, positions: int,
+    layers: int | None, out: Path,
 ) -> None:  # fmt: skip
     """Measure the cost of attribution against the length of the trace, on the CPU."""
     with writing(out):
         model = load(model_id, device="cpu")
         example = next(iter(read_examples(data)))
-        rows = measure(model, example, lengths, rounds, positions, [estimator] if estimator else [])
+        if layers:
+            model, own = wide(model, layers)
+            rows = measure(model, example, lengths, rounds, positions, own, "attention", WITHOUT_DECODING)
+        else:
+            chosen = choose_methods(model, ["eyeline"], [estimator] if estimator else [])
+            own = next(iter(chosen.estimators.values()))
+            rows = measure(model, example, lengths, rounds, positions, own, chosen.hide)
         write_csv(Row, rows, out, ".4g")
         write_png(draw(rows), out.with_suffix(".png"))
     click.echo(out.read_text())
