@@ -220,14 +220,21 @@ def features(fitted: Sequence[Collected], tested: Sequence[Collected], settings:
 def heads(
     fitted: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings, layers: int
 ) -> list[Row]:
-    """LDS against the share of heads that are kept, and how many layers hold none of them."""
+    """LDS against the share of heads that are kept, and how many layers hold none of them.
+
+    Where heads are left out, the network has twice the units, and half as many of the others are hidden from it in a step.
+    """
     learned = joint(fitted, KINDS)
+    of_some = replace(settings, hidden=2 * settings.hidden, dropped=settings.dropped / 2)
     number = learned.features.shape[-1] // len(KINDS)
     counts = {fraction: max(1, round(fraction * number)) for fraction in FRACTIONS}
     quick = replace(QUICK, kinds=settings.kinds, link=settings.link)
     chosen = choose_heads(fitted, [count for count in set(counts.values()) if count < number], quick)
     chosen[number] = list(range(number))
-    scored = {count: score(learn(learned, settings, kept), tested) for count, kept in chosen.items()}
+    scored = {
+        count: score(learn(learned, settings if count == number else of_some, kept), tested)
+        for count, kept in chosen.items()
+    }
     return [
         _row(
             "heads", f"{fraction:g}", scored[count], scored[number], len(fitted), heads=count,

@@ -18,7 +18,6 @@ from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
 
-ASKED = 512  # random subsets whose predicted drops tell the order of regions
 Together = Callable[[Bool[Tensor, "subset region"]], Float[Tensor, "span subset"]]
 
 
@@ -31,16 +30,26 @@ class Prediction:
     order: Float[Tensor, "span region"]  # by which regions come first where several are hidden together
 
 
-def order_of(together: Together, regions: int) -> Float[Tensor, "span region"]:
-    """What hiding each region adds to the predicted drop of others that are hidden or not, on average, nats.
+def order_of(
+    estimator: Estimator, read: Read, lengths: Int[Tensor, " span"], regions: int
+) -> Float[Tensor, "span region"]:
+    """How early each region of a span comes: after those before it, it is the one that adds most to the predicted drop.
 
-    The linear part of the predictions over random subsets, by least squares: of predictions that are sums, the effects
-    themselves, and otherwise near the Banzhaf value. It takes no pass through the model.
+    Where predictions are sums, that is the order of the effects. It takes no pass through the model.
     """
-    subsets = torch.rand(ASKED, regions, generator=torch.Generator().manual_seed(0)) < 0.5
-    drops = together(subsets).float().cpu().T  # (subset, span)
-    inputs = torch.cat([subsets.float(), torch.ones(ASKED, 1)], dim=1)
-    return torch.linalg.lstsq(inputs, drops).solution[:-1].T
+    spans = torch.arange(len(lengths))
+    order = torch.zeros(len(lengths), regions)
+    each = torch.eye(regions, device=read.features.device)
+    hidden = each.new_zeros(len(lengths), regions)
+    for place in range(regions):
+        subsets = torch.maximum(hidden[..., None], each).repeat_interleave(lengths.to(each.device), dim=0)
+        drops = estimator.drops(
+            estimator.scores(read.features, read.log_odds, subsets), read.log_odds, lengths
+        )
+        following = drops.masked_fill(hidden.bool(), -torch.inf).argmax(1)
+        hidden[spans, following] = 1.0
+        order[spans, following.cpu()] = float(regions - place)
+    return order
 
 
 def read_spans(
@@ -81,6 +90,6 @@ def estimated(estimator: Estimator) -> Callable[..., Prediction]:
             return here.drops(scores, read.log_odds, lengths)
 
         alone = together(torch.eye(regions.count, dtype=torch.bool))
-        return Prediction(alone, together, order_of(together, regions.count))
+        return Prediction(alone, together, order_of(here, read, lengths, regions.count))
 
     return predict
