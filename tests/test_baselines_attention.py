@@ -197,30 +197,33 @@ def test_an_estimator_predicts_from_the_collected_features(tiny, monkeypatch, ki
     added = alone @ one.subsets.float().T
     assert torch.allclose(together, added, rtol=1e-3, atol=1e-3) == (link == "identity")
     if link == "identity":  # sums come in the order of their parts
-        assert torch.equal(found.order.argsort(1), alone.argsort(1))
+        assert torch.equal(found.hiding.argsort(1), alone.argsort(1))
+        assert torch.equal(found.showing.argsort(1), alone.argsort(1))
 
 
-def test_each_region_adds_most_to_the_predicted_drop_of_those_before_it():
+@pytest.mark.parametrize("showing", [False, True])
+def test_each_region_does_most_to_the_predicted_drop_after_those_before_it(showing):
     """Of the first token the model is so sure that regions must be hidden together to change that."""
     features = torch.tensor([[[7.0], [0.0], [2.0]], [[0.0], [1.5], [3.0]], [[1.0], [-1.0], [2.0]]])
     read, lengths = Read(features, torch.tensor([6.0, -9.0, 0.0])), torch.tensor([2, 1])
     estimator = Estimator("", torch.ones(2, 1), CURVE, torch.ones(()), ("value",), "log-odds")
-    order = order_of(estimator, read, lengths, 3)
+    order = order_of(estimator, read, lengths, 3, showing=showing)
 
     def drop(span, hidden):
         scores = estimator.scores(features, read.log_odds, hidden[:, None])
         return float(estimator.drops(scores, read.log_odds, lengths)[span])
 
     for span, row in enumerate(order):
-        hidden = torch.zeros(3)
+        done = torch.zeros(3)
         assert sorted(row.tolist()) == [1, 2, 3]
         for region in row.argsort(descending=True):
-            more = {}
-            for other in (hidden == 0).nonzero()[:, 0].tolist():
-                more[other] = drop(span, hidden + torch.eye(3)[other])
-            assert max(more, key=lambda each: more[each]) == region
-            hidden[region] = 1
-    assert order[0].tolist() == [2, 1, 3]
+            after = {}
+            for other in (done == 0).nonzero()[:, 0].tolist():
+                chosen = done + torch.eye(3)[other]
+                after[other] = -drop(span, 1 - chosen) if showing else drop(span, chosen)
+            assert max(after, key=lambda each: after[each]) == region
+            done[region] = 1
+    assert order[0].tolist() == ([1, 2, 3] if showing else [2, 1, 3])
     alone = estimator.drops(estimator.scores(features, read.log_odds, torch.eye(3)), read.log_odds, lengths)
     assert alone[0].argsort(descending=True).tolist() == [2, 1, 0]
 

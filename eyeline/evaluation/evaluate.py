@@ -120,23 +120,26 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
     inputs, trace, spans = own.inputs, own.ids, own.spans
     regions = regions_of(model, own.picture, inputs, settings.regions, settings.seed)
     subsets, rates = draw_subsets(regions.count, settings, example.id)
-    effects, predicted, orders, costs = {}, {}, {}, {}
+    effects, predicted, costs = {}, {}, {}
+    hiding, showing = {}, {}  # by method, which regions come first
     for name, method in methods.items():
         with Meter(model) as meter:
             told = method(model, inputs, trace, spans, regions)
         costs[name] = meter.cost
         if isinstance(told, Prediction):
             effects[name], predicted[name] = told.effects.float().cpu(), told.together(subsets).float().cpu()
-            orders[name] = told.order
+            hiding[name], showing[name] = told.hiding, told.showing
         else:
-            effects[name] = orders[name] = told.float().cpu()
+            effects[name] = hiding[name] = showing[name] = told.float().cpu()
             predicted[name] = joint(effects[name], subsets)
     asked = _Asked(subsets)
-    tops, rests = {}, {}
-    for name, values in orders.items():
-        highest = [top_regions(values, count) for count in TOPS]
-        tops[name] = [[asked.place(row) for row in rows] for rows in highest]
-        rests[name] = [[asked.place(~row) for row in rows] for rows in highest]
+
+    def asked_at(orders: Mapping[str, Tensor], shown: bool) -> dict[str, list[list[int]]]:
+        """For each method and count, where each span's subset is: the highest regions, or all others."""
+        highest = {name: [top_regions(values, count) ^ shown for count in TOPS] for name, values in orders.items()}
+        return {name: [[asked.place(row) for row in rows] for rows in each] for name, each in highest.items()}
+
+    tops, rests = asked_at(hiding, False), asked_at(showing, True)
     drops = span_drops(model, inputs, trace, spans, regions, asked.subsets(), settings.method).float().cpu()
 
     def measured(places: list[list[int]]) -> Float[Tensor, "span top"]:

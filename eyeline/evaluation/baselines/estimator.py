@@ -27,27 +27,33 @@ class Prediction:
 
     effects: Float[Tensor, "span region"]
     together: Together
-    order: Float[Tensor, "span region"]  # by which regions come first where several are hidden together
+    hiding: Float[Tensor, "span region"]  # by which regions come first where several are hidden together
+    showing: Float[Tensor, "span region"]  # and where several are shown, all others hidden
 
 
 def order_of(
-    estimator: Estimator, read: Read, lengths: Int[Tensor, " span"], regions: int
+    estimator: Estimator, read: Read, lengths: Int[Tensor, " span"], regions: int, *, showing: bool
 ) -> Float[Tensor, "span region"]:
-    """How early each region of a span comes: after those before it, it is the one that adds most to the predicted drop.
+    """How early each region of a span comes, one after the other, where they are to do most to the predicted drop.
 
-    Where predictions are sums, that is the order of the effects. It takes no pass through the model.
+    Hiding, it is the one that adds most to the drop of those before it; showing, the one that takes most from the drop of
+    all that are not shown yet. Where predictions are sums, both are the order of the effects. It takes no pass through the model.
     """
     spans = torch.arange(len(lengths))
     order = torch.zeros(len(lengths), regions)
     each = torch.eye(regions, device=read.features.device)
-    hidden = each.new_zeros(len(lengths), regions)
+    done = each.new_zeros(len(lengths), regions)
     for place in range(regions):
-        subsets = torch.maximum(hidden[..., None], each).repeat_interleave(lengths.to(each.device), dim=0)
+        subsets = torch.maximum(done[..., None], each)
+        if showing:
+            subsets = 1 - subsets
+        subsets = subsets.repeat_interleave(lengths.to(each.device), dim=0)
         drops = estimator.drops(
             estimator.scores(read.features, read.log_odds, subsets), read.log_odds, lengths
         )
-        following = drops.masked_fill(hidden.bool(), -torch.inf).argmax(1)
-        hidden[spans, following] = 1.0
+        wanted = -drops if showing else drops
+        following = wanted.masked_fill(done.bool(), -torch.inf).argmax(1)
+        done[spans, following] = 1.0
         order[spans, following.cpu()] = float(regions - place)
     return order
 
@@ -90,6 +96,9 @@ def estimated(estimator: Estimator) -> Callable[..., Prediction]:
             return here.drops(scores, read.log_odds, lengths)
 
         alone = together(torch.eye(regions.count, dtype=torch.bool))
-        return Prediction(alone, together, order_of(here, read, lengths, regions.count))
+        hiding, showing = (
+            order_of(here, read, lengths, regions.count, showing=shown) for shown in (False, True)
+        )
+        return Prediction(alone, together, hiding, showing)
 
     return predict
