@@ -15,6 +15,7 @@ from eyeline.ablation import ablate
 from eyeline.errors import DataError, EstimatorError
 from eyeline.estimator import Estimator, fingerprint, save_estimator
 from eyeline.evaluation.baselines import NAMES
+from eyeline.evaluation.baselines.estimator import Prediction
 from eyeline.evaluation.evaluate import (
     TOPS,
     Settings,
@@ -195,6 +196,26 @@ def test_an_estimator_is_scored_by_what_it_predicts_of_regions_hidden_together(l
     assert abs(float(of_spans.mean() - of_sums.mean())) > 0.01
     rows = {(row.metric, row.at, row.family): row for row in table([one], chosen.estimators)}
     assert rows["lds", "0.5", "mean"].value == pytest.approx(float(of_spans.mean()))
+
+
+def test_regions_are_hidden_in_one_order_and_shown_in_another(lively, tmp_path):
+    first, second = (torch.randperm(6, generator=torch.Generator().manual_seed(seed)).float() for seed in (0, 1))
+
+    def sums(order):
+        return lambda model, inputs, trace, spans, regions: order.expand(len(spans), -1)
+
+    def both(model, inputs, trace, spans, regions):
+        effects = first.expand(len(spans), -1)
+        together = lambda subsets: effects @ subsets.float().T  # noqa: E731
+        return Prediction(effects, together, hiding=effects, showing=second.expand(len(spans), -1))
+
+    methods = {"first": sums(first), "second": sums(second), "both": both}
+    list(evaluate(lively, examples(1), methods, tmp_path / "run", SETTINGS))
+    (one,) = read_evaluated(tmp_path / "run")
+    assert torch.equal(one.hidden["both"], one.hidden["first"])
+    assert torch.equal(one.shown["both"], one.shown["second"])
+    assert not torch.equal(one.hidden["first"], one.hidden["second"])
+    assert not torch.equal(one.shown["first"], one.shown["second"])
 
 
 def test_what_a_method_costs_is_measured_kept_and_tabled(run):
