@@ -1,8 +1,9 @@
 """Decoding step -> attention to the image, without slowing the step down.
 
-While a model decodes on its fast kernel, `AttentionCapture` keeps of each token only its queries and the
-kernel's log-sum-exp; attention to the image columns, exp(q . k * scaling - log-sum-exp), is worked out later,
-once a span, by `attention_to_image`. What is made of it is left to features.py.
+While a model decodes on its fast kernel, `AttentionCapture` keeps of each token only what has been worked out
+anyway: its queries, the kernel's log-sum-exp, the last hidden state and the logits. Attention to the image columns,
+exp(q . k * scaling - log-sum-exp), is worked out later, once a span, by `attention_to_image`. What is made of it is
+left to features.py.
 """
 
 import functools
