@@ -106,11 +106,13 @@ def tokens_filled(
         handle.remove()
 
 
-def read_trace(model: Model, inputs: Mapping[str, Tensor], trace_ids: Int[Tensor, " token"]) -> None:
-    """One pass over prompt and trace with nothing hidden, for an `AttentionCapture` to record."""
+def read_trace(
+    model: Model, inputs: Mapping[str, Tensor], trace_ids: Int[Tensor, " token"]
+) -> Float[Tensor, "1 position dim"]:
+    """One pass over prompt and trace with nothing hidden, for an `AttentionCapture` to record; the last hidden states."""
     with torch.inference_mode():
         trace = teacher_force(model, inputs, trace_ids)
-        read(model, trace, see(model, trace, trace.pixel_values[None]), 1, use_cache=False)
+        return read(model, trace, see(model, trace, trace.pixel_values[None]), 1, use_cache=False)[0]
 
 
 def leak(pixels: Float[Tensor, "*drop"], other: Float[Tensor, "*drop"]) -> float:

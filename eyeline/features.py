@@ -103,7 +103,6 @@ def read_written(
 
     With n = h / rms(h), logits = W (w n), and q the model's distribution over all tokens but y:
     d log p(y) / (1 - p(y)) / d h = (a - n (n . a) / width) / rms, a = w (W_y - E_q[W]).
-
     """
     norm: Any = model.adapter.final_norm(model.hf)
     head: Any = model.adapter.lm_head(model.hf)

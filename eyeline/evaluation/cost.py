@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2VLImageProcessorPil, Qwen3VLConfig
 
 from eyeline import stream as streaming
-from eyeline.ablation import METHODS, Method, by_span, hidden_patches
+from eyeline.ablation import METHODS, Method, by_span, hidden_patches, read_trace
 from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, Network, fingerprint
 from eyeline.evaluation.baselines.hiding import fit_drops
@@ -42,7 +42,7 @@ from eyeline.images import open_image
 from eyeline.model import Inputs, Model, load
 from eyeline.regions import Regions
 from eyeline.spans import Span
-from eyeline.teacher_forcing import read, see, teacher_force, trace_log_probs
+from eyeline.teacher_forcing import teacher_force, trace_log_probs
 from eyeline.training.collect import cut, regions_of
 from eyeline.training.fit import FitSettings
 
@@ -149,15 +149,13 @@ def _logits_left() -> Iterator[None]:
 
     def read_with_logits(model: Model, inputs: Inputs, ids: Int[Tensor, " token"]) -> None:
         with torch.inference_mode():
-            trace = teacher_force(model, inputs, ids)
-            states, _ = read(model, trace, see(model, trace, trace.pixel_values[None]), 1, use_cache=False)
-            model.adapter.lm_head(model.hf)(states[:, -len(ids) :])
+            model.adapter.lm_head(model.hf)(read_trace(model, inputs, ids)[:, -len(ids) :])
 
-    before, streaming.read_trace = streaming.read_trace, read_with_logits
+    streaming.read_trace = read_with_logits
     try:
         yield
     finally:
-        streaming.read_trace = before
+        streaming.read_trace = read_trace
 
 
 @contextmanager
@@ -281,24 +279,18 @@ def wide(model: Model, layers: int) -> tuple[Model, Estimator]:
     hf = AutoModelForImageTextToText.from_config(
         Qwen3VLConfig(**{**QWEN3_VL_8B, "text_config": text, **ids}), dtype=torch.bfloat16
     )
-    pixels = (
-        Large().patches * (2 * hf.config.vision_config.patch_size) ** 2
-    )  # a visual token is two patches wide
+    patch = hf.config.vision_config.patch_size
+    pixels = Large().patches * (2 * patch) ** 2  # a visual token is two patches wide
     processor = Qwen2VLImageProcessorPil(
-        size={"shortest_edge": pixels * 9 // 10, "longest_edge": pixels},
-        patch_size=hf.config.vision_config.patch_size,
+        size={"shortest_edge": pixels * 9 // 10, "longest_edge": pixels}, patch_size=patch
     )
     hf = hf.eval().requires_grad_(False)
     random = replace(model, name=f"qwen3-vl-8b, {layers} layers", hf=hf, image_processor=processor)
     settings, rng = FitSettings(), torch.Generator().manual_seed(0)
     features = len(settings.kinds) * layers * text["num_attention_heads"]
     sets = SETS[settings.link]
-    network = Network(
-        **{
-            name: torch.randn(shape, generator=rng)
-            for name, shape in Network.shapes(sets, settings.hidden, features).items()
-        }
-    )
+    shapes = Network.shapes(sets, settings.hidden, features)
+    network = Network(**{name: torch.randn(shape, generator=rng) for name, shape in shapes.items()})
     line = torch.tensor([[0.0, 0.0, -1.0, 1.0], [1.0, 1.0, 0.0, 2.0]])
     estimator = Estimator(
         "random", torch.randn(sets, features, generator=rng), line, torch.ones(()), settings.kinds, settings.link,
