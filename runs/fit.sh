@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Collects effects on 1,500 scenes, one process for each half, and fits two estimators: ours on all features (shipped),
+# Collects effects on 4,000 scenes, one process for each half, and fits two estimators: ours on all features (shipped),
 # and the paper's on attention alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -4,6 +4,7 @@ import operator
 import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
+from torch.nn.functional import pad
 
 from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, Network
@@ -158,7 +159,8 @@ def test_correlations_are_pearsons_and_of_ranks_spearmans_where_predictions_are_
     assert correlation(predicted, actual, 0.3).tolist() == pytest.approx(both, abs=0.01)
 
 
-def test_tokens_agree_by_the_root_of_how_much_they_vary_and_those_that_hardly_do_are_left_out():
+def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by_themselves():
+    """A token counts by the root of how much it varies; those that hardly do are left out."""
     images, _ = synthetic(5, link="log-odds")
     images[4].token_drops[1] *= 1e-3  # the first of two tokens of a span
     learned = joint(images, KINDS)
@@ -166,22 +168,44 @@ def test_tokens_agree_by_the_root_of_how_much_they_vary_and_those_that_hardly_do
         learned.lengths
     )  # of the last image, which has no span left out, and the first
     tokens = learned.tokens(spans)
-    assert torch.equal(learned.token_drops[tokens[2:4]], images[4].token_drops[1:3][:, images[4].rates > 0])
-    falls = torch.randn(len(tokens), 16, generator=torch.Generator().manual_seed(2))
-    of_spans, of_tokens, at = [], [], 0
-    for span in spans.tolist():
-        own = range(at, at + int(learned.lengths[span]))
-        measured = [learned.token_drops[tokens[token]] for token in own]
-        found = [
-            float(pearsonr(falls[token], drops).statistic) for token, drops in zip(own, measured, strict=True)
+    falls = torch.randn(len(tokens), learned.token_drops.shape[1], generator=torch.Generator().manual_seed(2))
+
+    def expected(kind):
+        of_spans, of_tokens, at = [], [], 0
+        for span in spans.tolist():
+            one = images[int(learned.image[span])]
+            wanted = one.rates > 0 if kind == "random" else one.rates == ALONE
+            begin = 0 if kind == "random" else learned.random
+            subsets = slice(begin, begin + int(wanted.sum()))
+            own = range(at, at + int(learned.lengths[span]))
+            measured = [learned.token_drops[tokens[token], subsets] for token in own]
+            assert all(
+                any(torch.equal(drops, row) for row in one.token_drops[:, wanted]) for drops in measured
+            )
+            told = [falls[token, subsets] for token in own]
+            found = [float(pearsonr(*pair).statistic) for pair in zip(told, measured, strict=True)]
+            spread = [float(drops.std(correction=0)) for drops in measured]
+            counts = [each**0.5 * (each > LEAST_OF_TOKEN) for each in spread]
+            of_tokens.append(sum(map(operator.mul, found, counts)) / sum(counts))
+            of_spans.append(float(pearsonr(sum(told), sum(measured)).statistic))
+            at = own.stop
+        return sum(0.75 * one + 0.25 * other for one, other in zip(of_spans, of_tokens, strict=True)) / 3
+
+    settings = dataclasses.replace(NETWORK, tokens=0.25, ranks=0.0, alone=0.2)
+    found = float(_agreement(learned, spans, falls, settings))
+    assert found == pytest.approx(0.8 * expected("random") + 0.2 * expected("alone"), abs=1e-5)
+
+
+def test_subsets_that_an_image_does_not_have_count_in_no_correlation():
+    rng = torch.Generator().manual_seed(3)
+    predicted, actual = torch.randn(2, 4, 12, generator=rng)
+    counted = torch.arange(12).expand(4, 12) < torch.tensor([12, 9, 7, 2])[:, None]
+    for ranks in (0.0, 0.3, 1.0):
+        expected = [
+            correlation(*(each[None, row, which] for each in (predicted, actual)), ranks)
+            for row, which in enumerate(counted)
         ]
-        counts = [float(drops.std()) ** 0.5 * (float(drops.std()) > LEAST_OF_TOKEN) for drops in measured]
-        of_tokens.append(sum(map(operator.mul, found, counts)) / sum(counts))
-        of_spans.append(float(pearsonr(falls[list(own)].sum(0), learned.drops[span]).statistic))
-        at = own.stop
-    expected = [0.75 * one + 0.25 * other for one, other in zip(of_spans, of_tokens, strict=True)]
-    settings = dataclasses.replace(NETWORK, tokens=0.25, ranks=0.0)
-    assert float(_agreement(learned, spans, falls, settings)) == pytest.approx(sum(expected) / 3, abs=1e-5)
+        torch.testing.assert_close(correlation(predicted, actual, ranks, counted), torch.cat(expected))
 
 
 def test_predictions_are_those_of_the_estimator_image_by_image():
@@ -200,16 +224,16 @@ def test_predictions_are_those_of_the_estimator_image_by_image():
     torch.testing.assert_close(
         together.predict(estimator, spans, compressed), predicted, rtol=1e-2, atol=2e-2
     )
-    expected = [
-        estimator.drops(
-            estimator.scores(
-                choose(one.features, ("odds", "value")).float(), one.log_odds, one.subsets[one.rates > 0].float().T
-            ),
-            one.log_odds, one.lengths,
-        )[one.drops[:, one.rates > 0].std(1) > MIN_SPREAD]
-        for one in images
-    ]  # fmt: skip
-    torch.testing.assert_close(predicted, torch.cat(expected), rtol=1e-4, atol=1e-5)
+    told = []
+    for one in images:
+        subsets = torch.cat([one.subsets[one.rates > 0], one.subsets[one.rates == ALONE]]).float().T
+        scores = estimator.scores(choose(one.features, ("odds", "value")).float(), one.log_odds, subsets)
+        drops = estimator.drops(scores, one.log_odds, one.lengths)
+        told.append(drops[one.drops[:, one.rates > 0].std(1) > MIN_SPREAD])
+    missing = [(together.token_drops.shape[1] - each.shape[1]) for each in told]
+    assert any(missing)
+    expected = torch.cat([pad(each, (0, more)) for each, more in zip(told, missing, strict=True)])
+    torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-5)
     some = torch.tensor([5, 0, 5])
     torch.testing.assert_close(together.predict(estimator, some), predicted[some])
 

@@ -261,7 +261,7 @@ def test_transfer_between_fewer_than_two_families_is_refused():
 
 def test_every_subset_of_the_features_is_scored_and_what_effects_are_made_of_wins():
     truth = {"math": weights_of(value={0: 1.0, 4: 0.5}, odds={2: 0.7})}
-    settings = dataclasses.replace(FAST, link="log-odds", hidden=2, tokens=0.0, ranks=0.0)
+    settings = dataclasses.replace(FAST, link="log-odds", hidden=2, tokens=0.0, ranks=0.0, alone=0.0)
     rows = learning.features(synthetic(truth, 24), synthetic(truth, 10, prefix="test", seed=1), settings)
     lds, everything = {row.setting: row.lds for row in rows}, "+".join(KINDS)
     plain = [name for name in lds if "," not in name]
@@ -322,7 +322,7 @@ def test_importance_is_a_size_summed_or_what_a_correlation_loses():
     inputs = torch.cat([
         torch.einsum("skf,mk->smf", one.features.float(), one.subsets[one.rates > 0].float()) for one in images
     ])  # fmt: skip
-    targets = learned.drops
+    targets = learned.drops[:, : learned.random]
 
     def correlation(without):
         kept = weights.view(len(KINDS), HEADS).clone()
@@ -370,6 +370,7 @@ def test_the_command_writes_a_table_and_figures_the_same_each_time(collections, 
     monkeypatch.setattr(learning, "QUICK", FitSettings(steps=2))
     monkeypatch.setattr(learning, "FRACTIONS", (1, 0.34, 0.02))
     monkeypatch.setattr(learning, "DRAWS", 1)
+    monkeypatch.setattr(learning, "SIZES", (25,))
     first, second = tmp_path / "first", tmp_path / "second"
     result = run(collections, first / "learning.csv")
     assert result.exit_code == 0, result.output

@@ -34,8 +34,8 @@ from eyeline.training.fit import (
 )
 
 RATE = 0.5  # of the subsets that are scored
-SIZES = (25, 50, 100, 200, 500, 1000, 1500, 4000)  # scenes
-DRAWS = 3  # of scenes at each size but the last
+SIZES = (100, 200, 500, 1000, 2000)  # scenes, beside all that there are
+DRAWS = 2  # of scenes at each size but the last
 FRACTIONS = (1, 0.5, 0.25, 0.1, 0.05, 0.02)  # of heads
 # To choose heads: the same LDS as the estimator's own settings, in a fraction of the time
 QUICK = FitSettings(steps=200, batch=64, rate=4e-2, hidden=0)

@@ -58,6 +58,7 @@ class FitSettings:
     ranks: float = (
         0.3  # share that the correlation of ranks has in what is maximised; with the identity it has none
     )
+    alone: float = 0.4  # share that regions by themselves have in it, beside random subsets; with the identity they have none
     seed: int = 0
 
 
@@ -124,14 +125,19 @@ def check_features(run: dict[str, Any], what: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Joint:
-    """What weights are learned from: tokens of the spans that depend on the image, and the effects of random subsets."""
+    """What weights are learned from: tokens of the spans that depend on the image, and the effects of subsets.
+
+    The random subsets of an image come first, `random` of them, then each of its regions by itself.
+    """
 
     features: Float[Tensor, "token region feature"]  # as collected; an image with fewer regions has zeros
     log_odds: Float[Tensor, " token"]
     lengths: Int[Tensor, " span"]  # tokens of each span, one span after the other
     image: Int[Tensor, " span"]
     subsets: Float[Tensor, "image region subset"]
+    counted: Bool[Tensor, "image subset"]  # not so the regions that an image has fewer of than another
     token_drops: Float[Tensor, "token subset"]  # measured, nats
+    random: int
 
     @property
     def drops(self) -> Float[Tensor, "span subset"]:
@@ -187,9 +193,14 @@ class Joint:
         return estimator.falls(scores, log_odds)
 
     def correlation(self, estimator: Estimator) -> float:
-        """Mean Pearson correlation of predicted and measured drops, of spans spread evenly over the images."""
-        spans, drops = torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD], self.drops
-        parts = [pearson(self.predict(estimator, some), drops[some]) for some in spans.split(128)]
+        """Mean Pearson correlation of predicted and measured drops over random subsets, of spans spread over the images."""
+        spans = torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD]
+        random = replace(
+            self, subsets=self.subsets[..., : self.random], counted=self.counted[:, : self.random],
+            token_drops=self.token_drops[:, : self.random],
+        )  # fmt: skip
+        drops = random.drops
+        parts = [pearson(random.predict(estimator, some), drops[some]) for some in spans.split(128)]
         return float(torch.cat(parts).mean())
 
 
@@ -204,23 +215,25 @@ class Compressed:
 def joint(images: Sequence[Collected], kinds: Sequence[str]) -> Joint:
     """What weights are learned from. Raises `DataError` where no span depends on its image."""
     regions = max((one.subsets.shape[1] for one in images), default=0)
-    features, log_odds, lengths, image, subsets, token_drops = [], [], [], [], [], []
+    features, log_odds, lengths, image, subsets, counted, token_drops = [], [], [], [], [], [], []
     for number, one in enumerate(images):
-        random = one.rates > 0
+        random, alone = one.rates > 0, one.rates == ALONE
         wanted = one.drops[:, random].std(dim=1) > MIN_SPREAD
         tokens = wanted.repeat_interleave(one.lengths)
         more = regions - one.subsets.shape[1]
+        both = torch.cat([random.nonzero()[:, 0], alone.nonzero()[:, 0]])
         features.append(pad(choose(one.features[tokens], kinds), (0, 0, 0, more)))
         log_odds.append(one.log_odds[tokens])
         lengths.append(one.lengths[wanted])
         image.append(torch.full((int(wanted.sum()),), number))
-        subsets.append(pad(one.subsets[random].T.float(), (0, 0, 0, more)))
-        token_drops.append(one.token_drops[tokens][:, random])
+        subsets.append(pad(one.subsets[both].T.float(), (0, more, 0, more)))
+        counted.append(torch.arange(len(both) + more) < len(both))
+        token_drops.append(pad(one.token_drops[tokens][:, both], (0, more)))
     if not any(map(len, lengths)):
         raise DataError("No span of the collection depends on the image; check that the model sees it.")
     return Joint(
         torch.cat(features), torch.cat(log_odds), torch.cat(lengths), torch.cat(image), torch.stack(subsets),
-        torch.cat(token_drops),
+        torch.stack(counted), torch.cat(token_drops), subsets[0].shape[1] - regions,
     )  # fmt: skip
 
 
@@ -228,16 +241,16 @@ def learn_weights(joint: Joint, settings: FitSettings) -> tuple[Estimator, list[
     """An estimator that maximises how well predicted and measured drops correlate over random subsets.
 
     That is the mean of Pearson's correlation of a span's drops (arXiv 2604.16587); for a share of `tokens` of its single tokens'
-    instead, and for a share of `ranks` of soft ranks. It has no curve yet. Predicted drops are those of regions hidden together,
-    so that weights learn from what the log-odds of a token leave of it. Scores have a scale of their own, in nats of log-odds,
-    that all weights share.
+    instead, for a share of `ranks` of soft ranks, and for a share of `alone` over regions by themselves. It has no curve yet.
+    Predicted drops are those of regions hidden together, so that weights learn from what the log-odds of a token leave of it.
+    Scores have a scale of their own, in nats of log-odds, that all weights share.
     """
     sizes = joint.sizes()
     unit = torch.where(sizes > NOTHING, 1 / sizes, 0.0)
     rng = torch.Generator().manual_seed(settings.seed)
     sets = SETS[settings.link]
     if settings.link == "identity":
-        settings = replace(settings, hidden=0, tokens=0.0, ranks=0.0)
+        settings = replace(settings, hidden=0, tokens=0.0, ranks=0.0, alone=0.0)
     hidden = settings.hidden
     direction = torch.full((sets, len(unit)), 1 / len(unit), requires_grad=True)
     scale = torch.tensor(math.log(BEGIN), requires_grad=True)
@@ -296,40 +309,82 @@ def learn_weights(joint: Joint, settings: FitSettings) -> tuple[Estimator, list[
 def _agreement(
     joint: Joint, spans: Int[Tensor, " some"], falls: Float[Tensor, "token subset"], settings: FitSettings
 ) -> Float[Tensor, ""]:
-    """What is maximised. A token counts in its span by the root of how much its measured drops vary."""
+    """What is maximised, over random subsets and over regions by themselves."""
     lengths, measured = joint.lengths[spans], joint.token_drops[joint.tokens(spans)]
-    of_spans = correlation(sum_spans(falls, lengths), sum_spans(measured, lengths), settings.ranks).mean()
+    counted = joint.counted[joint.image[spans]]
+    of_subsets, of_regions = (
+        _agreement_over(lengths, falls[:, part], measured[:, part], counted[:, part], settings)
+        for part in (slice(joint.random), slice(joint.random, None))
+    )
+    return (1 - settings.alone) * of_subsets + settings.alone * of_regions
+
+
+def _agreement_over(
+    lengths: Int[Tensor, " span"], falls: Float[Tensor, "token subset"], measured: Float[Tensor, "token subset"],
+    counted: Bool[Tensor, "span subset"], settings: FitSettings,
+) -> Float[Tensor, ""]:  # fmt: skip
+    """A token counts in its span by the root of how much its measured drops vary."""
+    of_spans = correlation(
+        sum_spans(falls, lengths), sum_spans(measured, lengths), settings.ranks, counted
+    ).mean()
     if not settings.tokens:
         return of_spans
-    spread = measured.std(1)
+    counted = counted.repeat_interleave(lengths, dim=0)
+    spread = _spread(measured, counted)[:, 0]
     counts = torch.where(spread > LEAST_OF_TOKEN, spread.sqrt(), 0.0)
-    parts = sum_spans(counts * correlation(falls, measured, settings.ranks), lengths)
+    parts = sum_spans(counts * correlation(falls, measured, settings.ranks, counted), lengths)
     of_tokens = (parts / sum_spans(counts, lengths).clamp(min=NOTHING)).mean()
     return (1 - settings.tokens) * of_spans + settings.tokens * of_tokens
 
 
 def pearson(
-    predicted: Float[Tensor, "span subset"], actual: Float[Tensor, "span subset"]
+    predicted: Float[Tensor, "span subset"],
+    actual: Float[Tensor, "span subset"],
+    counted: Bool[Tensor, "span subset"] | None = None,
 ) -> Float[Tensor, " span"]:
-    """Correlation of each span over its subsets; 0 for a constant."""
-    predicted, actual = predicted - predicted.mean(1, keepdim=True), actual - actual.mean(1, keepdim=True)
+    """Correlation of each span over its subsets, all or those that are counted; 0 for a constant."""
+    predicted, actual = _centred(predicted, counted), _centred(actual, counted)
     return (predicted * actual).sum(1) / (predicted.norm(dim=1) * actual.norm(dim=1) + 1e-8)
 
 
 def correlation(
-    predicted: Float[Tensor, "span subset"], actual: Float[Tensor, "span subset"], ranks: float
+    predicted: Float[Tensor, "span subset"],
+    actual: Float[Tensor, "span subset"],
+    ranks: float,
+    counted: Bool[Tensor, "span subset"] | None = None,
 ) -> Float[Tensor, " span"]:
     """Pearson's of each span over its subsets, and for a share of `ranks` that of soft ranks with measured ranks.
 
     A soft rank counts the subsets below, those about as high in part: the sigmoid of how far they are below, in standard
     deviations by SOFTNESS.
     """
-    found = pearson(predicted, actual)
+    if counted is None:
+        counted = torch.ones_like(predicted, dtype=torch.bool)
+    found = pearson(predicted, actual, counted)
     if not ranks:
         return found
-    scaled = predicted / (SOFTNESS * predicted.std(1, keepdim=True) + 1e-8)
-    soft = (scaled[:, :, None] - scaled[:, None]).sigmoid().sum(2)
-    return (1 - ranks) * found + ranks * pearson(soft, actual.argsort(1).argsort(1).float())
+    scaled = predicted / (SOFTNESS * _spread(predicted, counted) + 1e-8)
+    soft = ((scaled[:, :, None] - scaled[:, None]).sigmoid() * counted[:, None]).sum(2)
+    measured = actual.masked_fill(~counted, torch.inf).argsort(1).argsort(1).float()
+    return (1 - ranks) * found + ranks * pearson(soft, measured, counted)
+
+
+def _centred(
+    values: Float[Tensor, "span subset"], counted: Bool[Tensor, "span subset"] | None
+) -> Float[Tensor, "span subset"]:
+    """Without their mean over the subsets that are counted; 0 for the others."""
+    if counted is None:
+        return values - values.mean(1, keepdim=True)
+    values = values * counted
+    return (values - values.sum(1, keepdim=True) / counted.sum(1, keepdim=True)) * counted
+
+
+def _spread(
+    values: Float[Tensor, "span subset"], counted: Bool[Tensor, "span subset"]
+) -> Float[Tensor, "span 1"]:
+    """The standard deviation over the subsets that are counted."""
+    variance = _centred(values, counted).square().sum(1, keepdim=True) / counted.sum(1, keepdim=True)
+    return variance.clamp(min=NOTHING).sqrt()
 
 
 def predict_alone(one: Collected, estimator: Estimator) -> Float[Tensor, "span region"]:
