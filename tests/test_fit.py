@@ -168,6 +168,8 @@ def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by
         learned.lengths
     )  # of the last image, which has no span left out, and the first
     tokens = learned.tokens(spans)
+    of_last = learned.token_drops[tokens[2:4], : learned.random]
+    assert torch.equal(of_last, images[4].token_drops[1:3][:, images[4].rates > 0])
     falls = torch.randn(len(tokens), learned.token_drops.shape[1], generator=torch.Generator().manual_seed(2))
 
     def expected(kind):
