@@ -188,11 +188,19 @@ class Estimator:
         return self.read(drops)[:, 1:]
 
     def read(self, drops: Float[Tensor, " region"]) -> Float[Tensor, "region 3"]:
-        """Effect, low and high end: linear between the curve's knots, and beyond them as between the first or last two."""
+        """Effect, low and high end: linear between the curve's knots.
+
+        Beyond them the effect goes on as between the first or last two, and its interval lies around it as at the end: the
+        ends of intervals have slopes of their own, and would cross.
+        """
         knots, values = self.curve[:, 0].contiguous(), self.curve[:, 1:]
         after = torch.searchsorted(knots, drops.contiguous()).clamp(1, len(knots) - 1)
-        share = (drops - knots[after - 1]) / (knots[after] - knots[after - 1])
-        return torch.lerp(values[after - 1], values[after], share[:, None])
+        share = ((drops - knots[after - 1]) / (knots[after] - knots[after - 1]))[:, None]
+        before, behind = values[after - 1], values[after]
+        beyond = (
+            torch.lerp(before, behind, share)[:, :1] - torch.lerp(before, behind, share.clamp(0, 1))[:, :1]
+        )
+        return torch.lerp(before, behind, share.clamp(0, 1)) + beyond
 
     def to(self, device: torch.device) -> "Estimator":
         tensors = {name: getattr(self, name).to(device) for name in TENSORS}

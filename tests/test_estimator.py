@@ -124,7 +124,19 @@ def test_effects_and_intervals_are_read_off_the_curve_between_its_knots_and_beyo
     drops = torch.tensor([-1.0, 0.0, 2.0, 1.0, 4.0, -3.0])
     assert estimator.effects(drops).tolist() == [-0.5, 0.0, 3.0, 1.5, 6.0, -1.5]
     assert estimator.intervals(drops)[:4].tolist() == [[-1.0, 0.0], [-0.25, 0.5], [1.0, 4.0], [0.375, 2.25]]
-    assert estimator.intervals(drops[4:]).tolist() == [[2.25, 7.5], [-2.5, -1.0]]
+    assert estimator.intervals(drops[4:]).tolist() == [[4.0, 7.0], [-2.0, -1.0]]  # as wide as at the ends
+
+
+def test_an_interval_holds_its_effect_however_far_beyond_the_curve_a_drop_lies():
+    curve = torch.tensor(
+        [[-1.0, -0.5, -0.9, 0.4], [0.0, 0.0, -0.1, 0.1], [1.0, 0.8, 0.7, 2.0], [2.0, 1.0, 0.9, 1.1]]
+    )
+    estimator = dataclasses.replace(estimator_of(tiny_model("qwen3_vl")), curve=curve)
+    effects, low, high = estimator.read(torch.linspace(-50, 50, 1001)).T
+    assert (low < effects).all()
+    assert (effects < high).all()
+    assert (effects.diff() > 0).all()
+    assert effects[[0, -1]].tolist() == pytest.approx([-25.0, 10.6])
 
 
 def test_a_fall_of_log_odds_lowers_the_log_prob_by_what_it_leaves_of_it():

@@ -280,6 +280,10 @@ def test_the_effect_of_hiding_everything_has_a_scale_of_its_own():
         one.token_drops[:, one.rates == WHOLE] *= 0.6  # less than the sum of all regions
     estimator, _ = fit(images, RUN, FAST, "mine")
     assert float(estimator.whole) == pytest.approx(0.6, abs=0.02)
+    for one in split(images)["fit"]:  # weights are fitted to these, so their sizes tell nothing
+        one.token_drops[:, one.rates == WHOLE] *= 5
+    again, _ = fit(images, RUN, FAST, "mine")
+    assert float(again.whole) == pytest.approx(0.6, abs=0.02)
 
 
 def test_intervals_cover_nine_in_ten_effects_of_new_images_and_scaled_ones_are_narrower():
@@ -405,6 +409,15 @@ def test_pearson_is_the_correlation_of_each_row_and_zero_for_a_constant():
     expected = torch.stack([torch.corrcoef(torch.stack([a, b]))[0, 1] for a, b in zip(*rows, strict=True)])
     torch.testing.assert_close(pearson(rows[0], rows[1]), expected)
     assert pearson(torch.ones(1, 5), torch.randn(1, 5)).tolist() == [0.0]
+
+
+def test_the_card_of_the_papers_link_tells_what_it_leaves_of_the_settings():
+    images, _ = synthetic(80)
+    estimator, _ = fit(
+        images, RUN, dataclasses.replace(FAST, hidden=8, ranks=0.3, alone=0.4, steps=5), "mine"
+    )
+    assert estimator.card["fit"]["link"] == "identity"
+    assert [estimator.card["fit"][name] for name in ("hidden", "tokens", "ranks", "alone")] == [0, 0, 0, 0]
 
 
 def test_the_card_says_what_the_numbers_mean():

@@ -61,6 +61,12 @@ class FitSettings:
     alone: float = 0.4  # share that regions by themselves have in it, beside random subsets; with the identity they have none
     seed: int = 0
 
+    def settled(self) -> "FitSettings":
+        """As they are used: the link `identity` knows random subsets of spans, Pearson and linear maps alone."""
+        if self.link != "identity":
+            return self
+        return replace(self, hidden=0, tokens=0.0, ranks=0.0, alone=0.0)
+
 
 def split(collected: Sequence[Collected]) -> dict[str, list[Collected]]:
     """Images in the order of their ids' hashes: a sixth to `curve`, an eighth to `cover`, the rest to `fit`."""
@@ -88,7 +94,7 @@ def fit(
             "500 or more for numbers to rely on: collect more."
         )
     check_features(run, "The collection")
-    splits = split(collected)
+    settings, splits = settings.settled(), split(collected)
     learned, losses = learn_weights(joint(splits["fit"], settings.kinds), settings)
     raw = replace(learned, id=name)
     drops, actual, _ = _alone(splits["curve"], raw)
@@ -100,7 +106,7 @@ def fit(
         )
     if settings.link == "identity":  # correlation tells no scale
         raw, drops = replace(raw, weights=raw.weights * scale), drops * scale
-    raw = replace(raw, curve=_curve(drops, actual), whole=_whole(splits["fit"], raw))
+    raw = replace(raw, curve=_curve(drops, actual), whole=_whole(splits["curve"], raw))
     drops, actual, image = _alone(splits["cover"], raw)
     effects, (low, high) = raw.effects(drops), raw.intervals(drops).T
     outside = torch.maximum(low - actual, actual - high) / (high - low)
@@ -147,6 +153,13 @@ class Joint:
     def of(self, columns: Bool[Tensor, " feature"]) -> "Joint":
         """With some of the features alone."""
         return replace(self, features=self.features[..., columns])
+
+    def of_random(self) -> "Joint":
+        """With the random subsets alone."""
+        return replace(
+            self, subsets=self.subsets[..., : self.random], counted=self.counted[:, : self.random],
+            token_drops=self.token_drops[:, : self.random],
+        )  # fmt: skip
 
     def sizes(self) -> Float[Tensor, " feature"]:
         """The root mean square of each feature over tokens and regions."""
@@ -195,10 +208,7 @@ class Joint:
     def correlation(self, estimator: Estimator) -> float:
         """Mean Pearson correlation of predicted and measured drops over random subsets, of spans spread over the images."""
         spans = torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD]
-        random = replace(
-            self, subsets=self.subsets[..., : self.random], counted=self.counted[:, : self.random],
-            token_drops=self.token_drops[:, : self.random],
-        )  # fmt: skip
+        random = self.of_random()
         drops = random.drops
         parts = [pearson(random.predict(estimator, some), drops[some]) for some in spans.split(128)]
         return float(torch.cat(parts).mean())
@@ -245,12 +255,13 @@ def learn_weights(joint: Joint, settings: FitSettings) -> tuple[Estimator, list[
     Predicted drops are those of regions hidden together, so that weights learn from what the log-odds of a token leave of it.
     Scores have a scale of their own, in nats of log-odds, that all weights share.
     """
+    settings = settings.settled()
     sizes = joint.sizes()
     unit = torch.where(sizes > NOTHING, 1 / sizes, 0.0)
     rng = torch.Generator().manual_seed(settings.seed)
     sets = SETS[settings.link]
-    if settings.link == "identity":
-        settings = replace(settings, hidden=0, tokens=0.0, ranks=0.0, alone=0.0)
+    if not settings.alone:
+        joint = joint.of_random()
     hidden = settings.hidden
     direction = torch.full((sets, len(unit)), 1 / len(unit), requires_grad=True)
     scale = torch.tensor(math.log(BEGIN), requires_grad=True)
@@ -312,11 +323,13 @@ def _agreement(
     """What is maximised, over random subsets and over regions by themselves."""
     lengths, measured = joint.lengths[spans], joint.token_drops[joint.tokens(spans)]
     counted = joint.counted[joint.image[spans]]
-    of_subsets, of_regions = (
-        _agreement_over(lengths, falls[:, part], measured[:, part], counted[:, part], settings)
-        for part in (slice(joint.random), slice(joint.random, None))
-    )
-    return (1 - settings.alone) * of_subsets + settings.alone * of_regions
+    shares = ((1 - settings.alone, slice(joint.random)), (settings.alone, slice(joint.random, None)))
+    agreements = [
+        share * _agreement_over(lengths, falls[:, part], measured[:, part], counted[:, part], settings)
+        for share, part in shares
+        if share
+    ]
+    return torch.stack(agreements).sum()
 
 
 def _agreement_over(
