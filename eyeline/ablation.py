@@ -23,6 +23,7 @@ from eyeline.model import Model
 from eyeline.spans import Span
 from eyeline.teacher_forcing import Trace, Vision, cache_name, read, see, teacher_force, trace_log_probs
 
+CACHED_TOO = 4
 Method = Literal["pixels", "blur", "inpaint", "tokens", "attention"]
 
 
@@ -46,7 +47,8 @@ def ablate(
 
     `inputs` is one prompt from `model.inputs`; `hidden` runs over the visual tokens of all its images in
     order. Every batch holds the unablated pass as its first row, and at least one ablated. `tokens_per_batch`
-    bounds memory: it counts positions that run through the language model. Raises `UnsupportedModelError` for
+    bounds memory: so many positions run through the language model at once, and CACHED_TOO times as many are held, those
+    that are cached included. Raises `UnsupportedModelError` for
     attention knockout in a model whose masks cannot be set.
     """
     with torch.inference_mode():
@@ -55,7 +57,8 @@ def ablate(
         forward, length = METHODS[method](model, trace)
         nothing = hidden.new_zeros(1, hidden.shape[1])
         log_probs, drops = [], []
-        for subsets in hidden.split(max(1, tokens_per_batch // length - 1)):
+        rows = min(tokens_per_batch // length, CACHED_TOO * tokens_per_batch // trace.ids.shape[1])
+        for subsets in hidden.split(max(1, rows - 1)):
             states = forward(torch.cat([nothing, subsets]))
             batch = trace_log_probs(model, states[:, states.shape[1] - len(trace_ids) :], trace_ids)
             log_probs.append(batch[0])

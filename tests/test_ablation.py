@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
-from eyeline.ablation import METHODS, ablate, fill_pixels, hidden_patches, leak, tokens_filled
+from eyeline.ablation import CACHED_TOO, METHODS, ablate, fill_pixels, hidden_patches, leak, tokens_filled
 from eyeline.errors import UnsupportedModelError
 
 EXACT = {"rtol": 0, "atol": 5e-5}  # nats; float32 rounding over three layers
@@ -209,6 +209,23 @@ def test_batched_ablation_equals_one_by_one(tiny, question, method):
     torch.testing.assert_close(
         ablate(tiny, question, trace_ids, hidden, method, tokens_per_batch=1).drops, alone, **EXACT
     )
+
+
+def test_what_is_cached_of_a_long_prompt_bounds_the_rows_of_a_batch(tiny, question, monkeypatch):
+    trace_ids = trace_of(tiny)
+    whole = question["input_ids"].shape[1] + len(trace_ids)
+    rows = []
+    real = METHODS["attention"]
+
+    def watched(model, trace):
+        forward, length = real(model, trace)
+        return lambda hidden: rows.append(len(hidden)) or forward(hidden), length
+
+    monkeypatch.setitem(METHODS, "attention", watched)
+    hidden = random_subsets(12, int(question["mm_token_type_ids"].sum()))
+    ablate(tiny, question, trace_ids, hidden, "attention", tokens_per_batch=whole)
+    assert max(rows) <= CACHED_TOO
+    assert sum(row - 1 for row in rows) == 12
 
 
 @pytest.mark.parametrize("method", METHODS)
