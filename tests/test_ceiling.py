@@ -72,11 +72,12 @@ def test_the_command_writes_every_predictor_and_a_figure(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     with (tmp_path / "out" / "c.csv").open() as file:
         rows = list(csv.DictReader(file))
-    names = {"estimator", "exhaustive", "contextcite", "ceiling, linear", "ceiling, pairwise"}
+    names = {"estimator", "exhaustive", "contextcite", "ridge", "ceiling, linear", "ceiling, pairwise"}
     assert {(row["predictor"], row["metric"]) for row in rows} == {
         (name, metric) for name in names for metric in ("lds", "r2_span")
     }
-    assert {row["forward_passes"] for row in rows if row["predictor"] == "contextcite"} == {"8", "16"}
+    for name in ("contextcite", "ridge"):
+        assert {row["forward_passes"] for row in rows if row["predictor"] == name} == {"8", "16"}
     assert (tmp_path / "out" / "c.png").stat().st_size > 1000
 
 

@@ -1,8 +1,9 @@
 """How far can effects of regions go at all? Regressions on many measured subsets, against the estimator and exhaustive ablation.
 
-A span's random subsets are predicted from other random subsets of the same span: linearly, as ContextCite does (arXiv
-2409.00729), at several numbers of them; and with every pair of regions as well. With enough subsets the linear one is the
-best that any sum of regions' effects can do, and the other what interactions of two would add.
+A span's random subsets are predicted from other random subsets of the same span: linearly, by LASSO as ContextCite does
+(arXiv 2409.00729) and by ridge regression, at several numbers of them; and with every pair of regions as well. With
+enough subsets the linear one is the best that any sum of regions' effects can do, and the other what interactions of
+two would add.
 """
 
 from collections.abc import Mapping, Sequence
@@ -95,10 +96,13 @@ def predictions(one: Measured) -> dict[tuple[str, int | None], Float[Tensor, "sp
     for count in COUNTS:
         effects = fit_drops(one.given[:count], one.given_drops[:, :count], one.lengths)
         told["contextcite", count] = metrics.joint(effects, one.scored)
-    for name, features in (("linear", torch.Tensor.float), ("pairwise", with_pairs)):
-        told[f"ceiling, {name}", CEILING] = ridge(
-            features(one.given[:CEILING]), one.given_drops[:, :CEILING], features(one.scored)
+        told["ridge", count] = ridge(
+            one.given[:count].float(), one.given_drops[:, :count], one.scored.float()
         )
+    told["ceiling, linear", CEILING] = told["ridge", CEILING]
+    told["ceiling, pairwise", CEILING] = ridge(
+        with_pairs(one.given[:CEILING]), one.given_drops[:, :CEILING], with_pairs(one.scored)
+    )
     return told
 
 
@@ -140,23 +144,28 @@ def draw(rows: Sequence[Row]) -> Any:
     figure = new_figure(6.8, 4.2)
     axes = figure.add_subplot()
     lds = {(row.predictor, row.forward_passes): row for row in rows if row.metric == "lds"}
-    mine = [row for (name, _), row in lds.items() if name == "contextcite"]
-    bars = [[row.value - row.low for row in mine], [row.high - row.value for row in mine]]
-    counts = [row.forward_passes for row in mine]
-    axes.errorbar(counts, [row.value for row in mine], yerr=bars, fmt="o-", color=PLAIN, capsize=2)
+    curves = {"contextcite": ("LASSO, as ContextCite", PLAIN), "ridge": ("ridge, its strength chosen", QUIET)}
+    for which, (label, colour) in curves.items():
+        mine = [row for (name, _), row in lds.items() if name == which]
+        bars = [[row.value - row.low for row in mine], [row.high - row.value for row in mine]]
+        counts = [row.forward_passes for row in mine]
+        axes.errorbar(
+            counts, [row.value for row in mine], yerr=bars, fmt="o-", color=colour, capsize=2, label=label
+        )
     axes.set_xscale("log")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.minorticks_off()
     colours = {"estimator": OURS, "exhaustive": PLAIN}
     names = {"estimator": "Eyeline", "exhaustive": "exhaustive ablation"}
     for (name, _), row in lds.items():
-        if name != "contextcite":
+        if name not in curves:
             axes.axhline(row.value, color=colours.get(name, QUIET), linestyle="--", linewidth=1)
             axes.annotate(
                 names.get(name, name), (1.01, row.value), xycoords=("axes fraction", "data"), va="center",
                 fontsize=8, color=colours.get(name, QUIET), annotation_clip=False,
             )  # fmt: skip
-    axes.set(xlabel="forward passes of ContextCite-style regression", ylabel="LDS, 95 % interval")
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.set(xlabel="forward passes that a regression is given", ylabel="LDS, 95 % interval")
     axes.grid(alpha=0.3)
     return figure
 
