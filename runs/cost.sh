@@ -3,10 +3,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
-.venv/bin/python -m eyeline.evaluation.cost --data scratch/test-0 --tokens 250 --tokens 1000 --rounds 3 --positions 20000 \
+.venv/bin/python -m eyeline.evaluation.cost --data scratch/earlier --tokens 250 --tokens 1000 --rounds 3 --positions 20000 \
   --out results/cost.csv
 wide() {  # four layers of an 8B model's width, random: half an hour
-  .venv/bin/python -m eyeline.evaluation.cost --wide 4 --data scratch/test-0 "$@"
+  .venv/bin/python -m eyeline.evaluation.cost --wide 4 --data scratch/earlier "$@"
 }
 wide --tokens 250 --tokens 1000 --rounds 3 --positions 3000 --out results/cost_wide.csv
 wide --tokens 4000 --rounds 1 --positions 5500 --out results/cost_wide_4000.csv
