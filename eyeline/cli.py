@@ -455,6 +455,12 @@ def evaluate(model_id, estimators, data, out, methods, hide, limit, **settings) 
     examples = list(islice(read_examples(data), limit))
     model = load(model_id)
     chosen = choose_methods(model, methods.split(","), estimators, hide)
+    for name, estimator in chosen.estimators.items():
+        fitted = estimator.card.get("regions", settings["regions"])
+        if fitted != settings["regions"]:
+            click.echo(
+                f"{name} was fitted on {fitted} regions and is measured on {settings['regions']}.", err=True
+            )
     made_with = Settings(methods=tuple(chosen.methods), method=chosen.hide, **settings)
     done = measure(model, examples, chosen.methods, out, made_with, chosen.cards)
     count = sum(1 for _ in _progress(done, len(examples)))

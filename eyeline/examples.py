@@ -1,8 +1,9 @@
 """A question about an image with its known answer: the unit of every data folder, and how answers are scored."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -26,6 +27,17 @@ class Example:
     trace: tuple[str, ...] = ()  # sentences of the reference trace, where there is one
     evidence: tuple[tuple[Box, ...], ...] = ()
     prior: bool = False  # what the question leads to expect is not what the image shows
+
+
+def digest(example: Example) -> str:
+    """SHA-256 of all that an example says and shows; of an image that cannot be read, without it."""
+    said = asdict(example) | {"image": None}
+    found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    if isinstance(example.image, Image.Image):
+        found.update(f"{example.image.mode} {example.image.size}".encode() + example.image.tobytes())
+    elif example.image.is_file():
+        found.update(example.image.read_bytes())
+    return found.hexdigest()
 
 
 def write_examples(examples: Iterable[Example], folder: Path) -> int:

@@ -197,8 +197,8 @@ def test_an_estimator_predicts_from_the_collected_features(tiny, monkeypatch, ki
     added = alone @ one.subsets.float().T
     assert torch.allclose(together, added, rtol=1e-3, atol=1e-3) == (link == "identity")
     if link == "identity":  # sums come in the order of their parts
-        assert torch.equal(found.hiding.argsort(1), alone.argsort(1))
-        assert torch.equal(found.showing.argsort(1), alone.argsort(1))
+        for shown in (False, True):
+            assert torch.equal(found.order(shown).argsort(1), alone.argsort(1))
 
 
 @pytest.mark.parametrize("showing", [False, True])

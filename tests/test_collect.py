@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import itertools
 import json
@@ -232,6 +233,31 @@ def test_another_model_settings_or_folder_is_refused(tmp_path):
         assert words in str(caught.value)
     assert not (tmp_path / "new").exists()
     assert sorted(everything(run)) == ["run.json"]
+
+
+def test_an_example_of_the_same_id_with_another_image_or_question_is_refused_and_nothing_changes(tmp_path):
+    model, run = tiny_model("qwen3_vl"), tmp_path / "run"
+    (example,) = examples(1)
+    list(collect(model, [example], run, SETTINGS))
+    before = everything(run)
+    for change in ({"image": picture(seed=7)}, {"prompt": "How many?"}, {"trace": ("One.",)}):
+        with pytest.raises(DataError, match=r"scene-0.* of another image or question .*choose another --out"):
+            list(collect(model, [dataclasses.replace(example, **change)], run, SETTINGS))
+    example.image.save(tmp_path / "same.png")
+    other = dataclasses.replace(example, image=tmp_path / "same.png")
+    list(collect(model, [other], tmp_path / "files", SETTINGS))
+    picture(seed=7).save(tmp_path / "same.png")
+    with pytest.raises(DataError, match="another image or question"):
+        list(collect(model, [other], tmp_path / "files", SETTINGS))
+    assert everything(run) == before
+
+
+def test_a_run_of_another_precision_is_refused(tmp_path):
+    model, run = build_tiny("qwen3_vl"), tmp_path / "run"
+    list(collect(model, [], run, SETTINGS))
+    half = dataclasses.replace(model, hf=copy.deepcopy(model.hf).bfloat16())
+    with pytest.raises(DataError, match="another precision;"):
+        list(collect(half, [], run, SETTINGS))
 
 
 def test_an_example_that_cannot_be_collected_is_named_and_the_rest_stays(tmp_path):

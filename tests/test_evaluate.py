@@ -2,13 +2,10 @@
 
 import csv
 import dataclasses
-import json
-import shutil
 
 import pytest
 import torch
 from conftest import CURVE, build_tiny, picture
-from safetensors import safe_open
 
 import eyeline.evaluation.evaluate
 from eyeline.ablation import ablate
@@ -30,7 +27,7 @@ from eyeline.evaluation.table import table
 from eyeline.examples import Example
 from eyeline.features import KINDS
 from eyeline.spans import Span
-from eyeline.training.collect import ALONE, WHOLE, save_example, written_trace
+from eyeline.training.collect import ALONE, WHOLE, written_trace
 
 METHODS = ("random", "raw-attention", "exhaustive")
 SETTINGS = Settings(METHODS, method="pixels", rates=(0.5, 0.25), subsets=6, max_new_tokens=16)
@@ -138,6 +135,22 @@ def test_unknown_methods_name_the_choices_and_a_missing_or_foreign_estimator_is_
         choose_methods(lively, ["eyeline"], [tmp_path / "foreign"])
 
 
+def test_estimators_that_would_be_left_out_or_mixed_up_are_refused(lively, tmp_path):
+    mine = fake_estimator(lively)
+    save_estimator(mine, tmp_path / "one")
+    save_estimator(mine, tmp_path / "same")
+    other = dataclasses.replace(mine, id="other", card={**mine.card, "ablation": "blur"})
+    save_estimator(other, tmp_path / "other")
+    with pytest.raises(DataError, match="add it, or leave --estimator out"):
+        choose_methods(lively, ["random"], [tmp_path / "one"])
+    with pytest.raises(DataError, match="have the same id"):
+        choose_methods(lively, ["eyeline"], [tmp_path / "one", tmp_path / "same"])
+    both = [tmp_path / "one", tmp_path / "other"]
+    with pytest.raises(DataError, match="choose one as --hide"):
+        choose_methods(lively, ["eyeline"], both)
+    assert len(choose_methods(lively, ["eyeline"], both, "attention").estimators) == 2
+
+
 def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_path):
     save_estimator(fake_estimator(lively), tmp_path / "estimator")
     chosen = choose_methods(lively, ["all"], [tmp_path / "estimator"])
@@ -199,7 +212,9 @@ def test_an_estimator_is_scored_by_what_it_predicts_of_regions_hidden_together(l
 
 
 def test_regions_are_hidden_in_one_order_and_shown_in_another(lively, tmp_path):
-    first, second = (torch.randperm(6, generator=torch.Generator().manual_seed(seed)).float() for seed in (0, 1))
+    first, second = (
+        torch.randperm(6, generator=torch.Generator().manual_seed(seed)).float() for seed in (0, 1)
+    )
 
     def sums(order):
         return lambda model, inputs, trace, spans, regions: order.expand(len(spans), -1)
@@ -207,7 +222,9 @@ def test_regions_are_hidden_in_one_order_and_shown_in_another(lively, tmp_path):
     def both(model, inputs, trace, spans, regions):
         effects = first.expand(len(spans), -1)
         together = lambda subsets: effects @ subsets.float().T  # noqa: E731
-        return Prediction(effects, together, hiding=effects, showing=second.expand(len(spans), -1))
+        return Prediction(
+            effects, together, lambda shown: second.expand(len(spans), -1) if shown else effects
+        )
 
     methods = {"first": sums(first), "second": sums(second), "both": both}
     list(evaluate(lively, examples(1), methods, tmp_path / "run", SETTINGS))
@@ -228,28 +245,6 @@ def test_what_a_method_costs_is_measured_kept_and_tabled(run):
         assert rows[name, "backward_passes", "mean"].value == 0
     seconds = [1e3 * one.costs["exhaustive"].seconds / one.tokens for one in images]
     assert rows["exhaustive", "ms_per_token", "mean"].value == pytest.approx(sum(seconds) / 2)
-
-
-def test_a_run_from_before_costs_were_metered_and_predictions_kept_goes_on(lively, run, tmp_path):
-    old = tmp_path / "run"
-    shutil.copytree(run, old)
-    path = old / "examples" / "scene-0.safetensors"
-    with safe_open(path, "pt") as file:
-        rest = json.loads(file.metadata()["rest"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    rest["seconds"] = {name: cost["seconds"] for name, cost in rest.pop("costs").items()}
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("predicted/")}
-    save_example(tensors, rest, path)
-    (old / "examples" / "scene-1.safetensors").unlink()
-    chosen = choose_methods(lively, METHODS, (), "pixels")
-    assert list(evaluate(lively, examples(), chosen.methods, old, SETTINGS)) == ["scene-0", "scene-1"]
-    rows = {(row.method, row.metric, row.family): row for row in table(read_evaluated(old), {})}
-    assert rows["exhaustive", "ms_per_token", "mean"].count == 2
-    assert rows["exhaustive", "forward_passes", "mean"].count == 1  # of the first it is not known
-    assert rows["exhaustive", "forward_passes", "mean"].value == 7
-    assert torch.equal(
-        read_evaluated(old)[0].predicted["exhaustive"], read_evaluated(run)[0].predicted["exhaustive"]
-    )
 
 
 def test_the_tables_means_are_over_spans_then_images_then_families(run):

@@ -96,18 +96,27 @@ def choose_methods(
     """Rivals by name, and for `eyeline` the given estimators, or else the model's own; `all` is everything.
 
     Regions are hidden as the first estimator's card says unless told, and by attention knockout without an estimator.
-    Raises `DataError` for an unknown name, and `EstimatorError` for an estimator of another model.
+    Raises `DataError` for an unknown name, for estimators without `eyeline` among the names, for two of the same id, and,
+    unless told how to hide, for two of different ways; `EstimatorError` for an estimator of another model.
     """
     names = [name.strip() for name in names]
     if "all" in names:
         names = ["eyeline", *NAMES]
+    if sources and "eyeline" not in names:
+        raise DataError("An estimator is given, but `eyeline` is not in --methods: add it, or leave --estimator out.")
     found = [estimator_for(model, source) for source in sources or (None,)] if "eyeline" in names else []
     estimators = {f"eyeline ({each.id})": each for each in found if each is not None}
     if "eyeline" in names and not estimators:
         raise DataError(
             f"There is no estimator for {model.name!r}: name one with --estimator, or leave `eyeline` out of --methods."
         )
-    ways = [each.card.get("ablation", "pixels") for each in estimators.values()]
+    if len(estimators) < len(found):
+        raise DataError(
+            f"Two estimators have the same id, of {', '.join(sorted(estimators))}; fit one again with another --name."
+        )
+    ways = list(dict.fromkeys(each.card.get("ablation", "pixels") for each in estimators.values()))
+    if len(ways) > 1 and hide is None:
+        raise DataError(f"The estimators were fitted on different ways of hiding, {', '.join(ways)}: choose one as --hide.")
     way: Method = hide or (ways[0] if ways else "attention")
     methods = {name: estimated(estimator) for name, estimator in estimators.items()}
     methods |= {name: baseline(name, way) for name in names if name != "eyeline"}
@@ -128,7 +137,7 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
         costs[name] = meter.cost
         if isinstance(told, Prediction):
             effects[name], predicted[name] = told.effects.float().cpu(), told.together(subsets).float().cpu()
-            hiding[name], showing[name] = told.hiding, told.showing
+            hiding[name], showing[name] = told.order(False), told.order(True)
         else:
             effects[name] = hiding[name] = showing[name] = told.float().cpu()
             predicted[name] = joint(effects[name], subsets)
@@ -222,11 +231,12 @@ TENSORS = ("subsets", "rates", "drops")
 BY_METHOD = ("effects", "predicted", "hidden", "shown")
 
 
-def _save(one: Evaluated, path: Path) -> None:
+def _save(one: Evaluated, path: Path, digest: str) -> None:
     tensors = {name: getattr(one, name) for name in TENSORS}
     tensors |= {f"{kind}/{name}": tensor for kind in BY_METHOD for name, tensor in getattr(one, kind).items()}
     rest = {name: getattr(one, name) for name in PLAIN}
-    save_example(tensors, {**rest, "costs": {name: asdict(cost) for name, cost in one.costs.items()}}, path)
+    costs = {name: asdict(cost) for name, cost in one.costs.items()}
+    save_example(tensors, {**rest, "costs": costs, "digest": digest}, path)
 
 
 def read_evaluated(run: Path) -> list[Evaluated]:
@@ -240,15 +250,9 @@ def _evaluated(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Evaluated:
         kind, slash, method = name.partition("/")
         if slash:
             by_method[kind][method] = tensor
-    for name, effects in by_method["effects"].items():  # files from before estimators predicted more than sums
-        by_method["predicted"].setdefault(name, joint(effects, tensors["subsets"]))
-    # files from before there was a meter tell seconds alone
-    costs = (
-        rest["costs"] if "costs" in rest else {name: {"seconds": s} for name, s in rest["seconds"].items()}
-    )
     return Evaluated(
         rest["id"], rest["family"], tuple(rest["spans"]), rest["tokens"],
-        {name: Cost(**cost) for name, cost in costs.items()},
+        {name: Cost(**cost) for name, cost in rest["costs"].items()},
         tensors["subsets"], tensors["rates"], tensors["drops"],
         by_method["effects"], by_method["predicted"], by_method["hidden"], by_method["shown"], tuple(rest["evidence"]),
     )  # fmt: skip

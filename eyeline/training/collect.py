@@ -22,7 +22,7 @@ from eyeline.ablation import Method, ablate, hidden_patches, read_trace
 from eyeline.attention import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import fingerprint, sum_spans
-from eyeline.examples import Example
+from eyeline.examples import Example, digest
 from eyeline.features import KINDS, captured_features
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model
@@ -204,11 +204,12 @@ def collect(model: Model, examples: Iterable[Example], out: Path, settings: Sett
 
 
 def each_once(
-    examples: Iterable[Example], run: Path, make: Callable[[Example], One], save: Callable[[One, Path], None], made: str
+    examples: Iterable[Example], run: Path, make: Callable[[Example], One], save: Callable[[One, Path, str], None], made: str
 ) -> Iterator[str]:  # fmt: skip
     """Has every example made and saved that the run does not hold yet, and yields the id of each as it is there.
 
-    Raises `DataError` for an id that comes twice or is no name of a file, and for an example that cannot be made.
+    Raises `DataError` for an id that comes twice or is no name of a file, for one that the run holds of another image or
+    question, and for an example that cannot be made.
     """
     seen = set()
     for example in examples:
@@ -219,7 +220,13 @@ def each_once(
             )
         seen.add(example.id)
         path = run / "examples" / f"{example.id}.safetensors"
-        if not path.exists():
+        if path.exists():
+            if _digest_in(path) != digest(example):
+                raise DataError(
+                    f"{path} was {made} of another image or question than the example {example.id!r} has here; choose "
+                    "another --out, or remove the file and run the same again."
+                )
+        else:
             try:
                 one = make(example)
             except EyelineError as error:
@@ -227,24 +234,38 @@ def each_once(
                     f"The example {example.id!r} cannot be {made}: {error} Repair it or leave it out, and run the "
                     f"same again; what is {made} stays."
                 ) from error
-            save(one, path)
+            save(one, path, digest(example))
         yield example.id
+
+
+def _digest_in(path: Path) -> str | None:
+    """That of the example which a saved file was made of; None in a file that is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["rest"]).get("digest")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return None
 
 
 def open_run(model: Model, out: Path, settings: Mapping[str, Any], what: str) -> None:
     """Begins a run of measurements in a folder, or goes on with the one there.
 
-    Raises `DataError` where the folder holds something else, or a run of another model, version or settings.
+    Raises `DataError` where the folder holds something else, or a run of another model, version, precision, kind of
+    device or settings.
     """
     run = {
         "version": eyeline.__version__, "model": model.name, "fingerprint": fingerprint(model),
+        "precision": str(model.hf.dtype).removeprefix("torch."), "device": model.device.type,
         "settings": json.loads(json.dumps(settings)),
     }  # fmt: skip
     path = out / "run.json"
     if path.exists():
         before = read_run(out)
-        parts = {"fingerprint": "model", "version": "version", "settings": "settings"}
-        different = [name for key, name in parts.items() if before[key] != run[key]]
+        parts = {
+            "fingerprint": "model", "version": "version", "precision": "precision", "device": "kind of device",
+            "settings": "settings",
+        }  # fmt: skip
+        different = [name for key, name in parts.items() if before.get(key) != run[key]]
         if different:
             raise DataError(
                 f"{out} holds a run with another {' and '.join(different)}; expected an empty folder or the "
@@ -262,12 +283,12 @@ def open_run(model: Model, out: Path, settings: Mapping[str, Any], what: str) ->
         raise _cannot_write(out, error) from error
 
 
-def _save(collected: Collected, path: Path) -> None:
+def _save(collected: Collected, path: Path, digest: str = "") -> None:
     tensors = {
         name: getattr(collected, name) for name in ("features", "log_odds", "subsets", "rates", "token_drops")
     }
     rest = {name: getattr(collected, name) for name in ("id", "family", "answer", "spans", "labels")}
-    save_example(tensors, rest, path)
+    save_example(tensors, {**rest, "digest": digest}, path)
 
 
 def save_example(tensors: Mapping[str, Tensor], rest: Mapping[str, Any], path: Path) -> None:

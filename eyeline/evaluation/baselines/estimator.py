@@ -18,6 +18,7 @@ from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
 
+Order = Callable[[bool], Float[Tensor, "span region"]]  # of whether they are shown
 Together = Callable[[Bool[Tensor, "subset region"]], Float[Tensor, "span subset"]]
 
 
@@ -27,8 +28,7 @@ class Prediction:
 
     effects: Float[Tensor, "span region"]
     together: Together
-    hiding: Float[Tensor, "span region"]  # by which regions come first where several are hidden together
-    showing: Float[Tensor, "span region"]  # and where several are shown, all others hidden
+    order: Order  # by which regions come first where several are hidden together, or shown alone
 
 
 def order_of(
@@ -96,9 +96,10 @@ def estimated(estimator: Estimator) -> Callable[..., Prediction]:
             return here.drops(scores, read.log_odds, lengths)
 
         alone = together(torch.eye(regions.count, dtype=torch.bool))
-        hiding, showing = (
-            order_of(here, read, lengths, regions.count, showing=shown) for shown in (False, True)
-        )
-        return Prediction(alone, together, hiding, showing)
+
+        def order(shown: bool) -> Float[Tensor, "span region"]:
+            return order_of(here, read, lengths, regions.count, showing=shown)
+
+        return Prediction(alone, together, order)
 
     return predict
