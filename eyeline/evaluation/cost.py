@@ -39,7 +39,7 @@ from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
 from eyeline.images import open_image
-from eyeline.model import Inputs, Model, load
+from eyeline.model import Inputs, Model, load, rope_deltas_kept
 from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import teacher_force, trace_log_probs
@@ -104,7 +104,7 @@ def time_generate(model: Model, case: Case) -> dict[str, Timed]:
     """Plain decoding, as long as the trace."""
     began = time.process_time()
     inputs = model.inputs(case.example.image, case.example.prompt)
-    with streaming.rope_deltas_kept(model):
+    with rope_deltas_kept(model):
         written = model.hf.generate(**inputs, do_sample=False, **case.writing())
     seconds = time.process_time() - began
     assert torch.equal(written[0, inputs["input_ids"].shape[1] :], case.ids)
