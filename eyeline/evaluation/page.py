@@ -13,7 +13,7 @@ from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.evaluate import Chosen, Evaluated, read_evaluated
-from eyeline.evaluation.results import OURS, PLAIN, new_figure, svg, write_csv, write_png
+from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, svg, write_csv, write_png
 from eyeline.evaluation.table import Row, table
 from eyeline.model import Model
 from eyeline.runs import write_files
@@ -178,9 +178,7 @@ def predicted_against_actual(images: Sequence[Evaluated], estimators: Mapping[st
 
 
 def _bar(row: Row) -> list[list[float]]:
-    assert row.low is not None
-    assert row.high is not None
-    return [[row.value - row.low], [row.high - row.value]]
+    return error_bars([(row.value, row.low, row.high)])
 
 
 def _colour(method: str) -> str:
