@@ -101,7 +101,7 @@ def render(
     return template.render(
         about=about, methods=methods, columns=columns, means=means, best=best, families=families, lds=lds,
         figures=figures, pairs=[row for row in rows if row.family == "all"],
-        left_out=[row for row in rows if row.metric == "spans_left_out" and row.at == "0.5"],
+        left_out=[row for row in rows if row.metric == "spans_left_out"],
         largest=means.get(("all", "pointing_of_largest", "")),
     )  # fmt: skip
 
