@@ -29,6 +29,8 @@ def writing(out: Path, *, figure: bool = True) -> Iterator[None]:
         yield
     except EyelineError as error:
         raise click.ClickException(str(error)) from error
+    except (ConnectionError, TimeoutError):  # of a server that is measured, no matter of files
+        raise
     except OSError as error:
         what = error.filename or out
         raise click.ClickException(
