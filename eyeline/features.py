@@ -43,11 +43,19 @@ class ImageValues:
 
 def read_image(model: Model, capture: AttentionCapture) -> ImageValues:
     """The keys and values of a capture whose prompt has been read, and the norms of the written values."""
+    values = capture.image_values
+    return ImageValues(capture.image_keys, values, written_norms(model, values))
+
+
+def written_norms(
+    model: Model, values: Float[Tensor, "layer kv_head patch dim"]
+) -> Float[Tensor, "layer head patch"]:
+    """|V_i W_O|, the size of what each head writes to the residual stream of a visual token's value; float32."""
     norms = []
-    for values, gram in zip(capture.image_values, _writing(model).grams, strict=True):
-        grouped = values.float().repeat_interleave(len(gram) // len(values), dim=0)  # (head, patch, dim)
+    for of_layer, gram in zip(values, _writing(model).grams, strict=True):
+        grouped = of_layer.float().repeat_interleave(len(gram) // len(of_layer), dim=0)  # (head, patch, dim)
         norms.append(((grouped @ gram) * grouped).sum(-1).clamp(min=0).sqrt())
-    return ImageValues(capture.image_keys, capture.image_values, torch.stack(norms))
+    return torch.stack(norms)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,7 +33,7 @@ from eyeline.estimator import SETS, Estimator, Network, fingerprint
 from eyeline.evaluation.baselines.hiding import fit_drops
 from eyeline.evaluation.baselines.lrp import attn_lrp
 from eyeline.evaluation.evaluate import choose_methods
-from eyeline.evaluation.flops import QWEN3_VL_8B
+from eyeline.evaluation.flops import QWEN3_VL_8B, SUBSETS
 from eyeline.evaluation.flops import Setting as Large
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.events import Done, Error
@@ -47,7 +47,6 @@ from eyeline.training.collect import cut, regions_of
 from eyeline.training.fit import FitSettings
 
 POSITIONS_AT_ONCE = 4096  # of a batch: bounds memory
-SUBSETS = 32  # of the regression
 
 
 @dataclass(frozen=True, eq=False)
