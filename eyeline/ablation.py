@@ -123,7 +123,7 @@ def read_trace(
 
 def leak(pixels: Float[Tensor, "*drop"], other: Float[Tensor, "*drop"]) -> float:
     """Share of the pixels' effect that another way of hiding misses; behind the vision tower, that is what its own
-    attention has carried from hidden into other visual tokens.
+    attention has carried from hidden into other visual tokens, and also what the fill of pixels does of its own.
 
     One minus the least-squares slope of the other's drops on the pixels' drops: 0 if it does as much, 1 if it does
     nothing, negative if it does more; 0 where pixels have no effect.
