@@ -16,12 +16,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from eyeline.adapters import ImageGrid
 from eyeline.errors import UnsupportedModelError
 from eyeline.fills import FILLS
 from eyeline.model import Model
 from eyeline.spans import Span
-from eyeline.teacher_forcing import Trace, Vision, cache_name, read, see, teacher_force, trace_log_probs
+from eyeline.teacher_forcing import (
+    Trace,
+    Vision,
+    cache_name,
+    mean_tokens,
+    read,
+    see,
+    teacher_force,
+    trace_log_probs,
+)
 
 CACHED_TOO = 4
 Method = Literal["pixels", "blur", "inpaint", "tokens", "attention"]
@@ -96,11 +104,9 @@ def tokens_filled(
 
     def fill(_: Any, __: Any, output: Any) -> None:
         layers = [output.pooler_output, *(output.deepstack_features if model.adapter.deepstack else ())]
-        own = Vision(layers[0][None], [layer[None] for layer in layers[1:]])
-        mean = _mean_tokens(own, images)
-        for layer, filled in zip(layers, (mean.features, *mean.deepstack), strict=True):
+        for layer in layers:
             at = hidden.to(layer.device)
-            layer[at] = filled[0, at]
+            layer[at] = mean_tokens(layer[None], images)[0, at]
 
     handle = model.adapter.vision_tower(model.hf).register_forward_hook(fill)
     try:
@@ -120,7 +126,7 @@ def read_trace(
 
 def leak(pixels: Float[Tensor, "*drop"], other: Float[Tensor, "*drop"]) -> float:
     """Share of the pixels' effect that another way of hiding misses; behind the vision tower, that is what its own
-    attention has carried from hidden into other visual tokens.
+    attention has carried from hidden into other visual tokens, and also what the fill of pixels does of its own.
 
     One minus the least-squares slope of the other's drops on the pixels' drops: 0 if it does as much, 1 if it does
     nothing, negative if it does more; 0 where pixels have no effect.
@@ -152,27 +158,14 @@ def _hide_tokens(model: Model, trace: Trace) -> tuple[Forward, int]:
     The vision tower runs once, and has already mixed what is hidden into other tokens.
     """
     seen = see(model, trace, trace.pixel_values[None])
-    fill = _mean_tokens(seen, trace.images)
+    layers = (seen.features, *seen.deepstack)
+    means = [mean_tokens(layer, trace.images) for layer in layers]
 
     def forward(hidden: Bool[Tensor, "row patch"]) -> Float[Tensor, "row position dim"]:
-        def filled(own: Tensor, mean: Tensor) -> Tensor:
-            return torch.where(hidden[..., None], mean, own)
-
-        deepstack = [filled(*layers) for layers in zip(seen.deepstack, fill.deepstack, strict=True)]
-        vision = Vision(filled(seen.features, fill.features), deepstack)
-        return read(model, trace, vision, len(hidden), use_cache=False)[0]
+        filled = [torch.where(hidden[..., None], *pair) for pair in zip(means, layers, strict=True)]
+        return read(model, trace, Vision(filled[0], filled[1:]), len(hidden), use_cache=False)[0]
 
     return forward, trace.ids.shape[1]
-
-
-def _mean_tokens(seen: Vision, images: list[ImageGrid]) -> Vision:
-    """Every visual token replaced by the mean of its image's."""
-
-    def means(features: Float[Tensor, "row patch dim"]) -> Float[Tensor, "row patch dim"]:
-        parts = features.split([len(image) for image in images], dim=1)
-        return torch.cat([part.mean(1, keepdim=True).expand_as(part) for part in parts], dim=1)
-
-    return Vision(means(seen.features), [means(layer) for layer in seen.deepstack])
 
 
 def _hide_from_attention(model: Model, trace: Trace) -> tuple[Forward, int]:

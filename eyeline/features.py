@@ -12,6 +12,7 @@ In families with a norm after attention, the written value is what leaves that n
 hidden together add up; what their sum does to a token's log-prob, and so to a span's, is the estimator's.
 """
 
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -43,11 +44,19 @@ class ImageValues:
 
 def read_image(model: Model, capture: AttentionCapture) -> ImageValues:
     """The keys and values of a capture whose prompt has been read, and the norms of the written values."""
+    values = capture.image_values
+    return ImageValues(capture.image_keys, values, written_norms(model, values))
+
+
+def written_norms(
+    model: Model, values: Float[Tensor, "layer kv_head patch dim"]
+) -> Float[Tensor, "layer head patch"]:
+    """|V_i W_O|, the size of what each head writes to the residual stream of a visual token's value; float32."""
     norms = []
-    for values, gram in zip(capture.image_values, _writing(model).grams, strict=True):
-        grouped = values.float().repeat_interleave(len(gram) // len(values), dim=0)  # (head, patch, dim)
+    for of_layer, gram in zip(values, _writing(model).grams, strict=True):
+        grouped = of_layer.float().repeat_interleave(len(gram) // len(of_layer), dim=0)  # (head, patch, dim)
         norms.append(((grouped @ gram) * grouped).sum(-1).clamp(min=0).sqrt())
-    return ImageValues(capture.image_keys, capture.image_values, torch.stack(norms))
+    return torch.stack(norms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +65,7 @@ class _Writing:
 
     grams: tuple[Float[Tensor, "head dim dim"], ...]  # W_O W_O' of each layer: norms of what heads write
     mean_entry: Float[Tensor, " width"]  # of the unembedding
+    packed_go_back: bool  # whether output projections with a packed weight pass gradients back
 
 
 _writings: "weakref.WeakKeyDictionary[nn.Module, _Writing]" = weakref.WeakKeyDictionary()
@@ -67,14 +77,24 @@ def _writing(model: Model) -> _Writing:
     known = _writings.get(model.hf)
     if known is not None and known.mean_entry.device == head.weight.device:
         return known
-    grams = []
+    grams, packed_go_back = [], True
     for layer, block in enumerate(model.adapter.layers(model.hf)):
         output = _output(model, layer, head.weight.dtype)
         weight = output.weight.float() * (1.0 if output.gain is None else output.gain.float()[:, None])
         dim: Any = model.adapter.self_attention(block).head_dim
         written = weight.T.unflatten(0, (-1, dim))  # (head, dim, width)
         grams.append(written @ written.transpose(1, 2))
-    known = _writings[model.hf] = _Writing(tuple(grams), head.weight.mean(0, dtype=torch.float32))
+        projection, _ = _projection(model, layer)
+        if packed_go_back and _is_packed(projection):
+            packed_go_back = _goes_back(projection, output.weight)
+            if not packed_go_back:
+                warnings.warn(
+                    f"{type(projection).__name__} passes no gradient back; Eyeline multiplies it by all unit vectors for "
+                    "every span, which is slow. Another quantisation may be faster.",
+                    stacklevel=2,
+                )
+    mean_entry = head.weight.mean(0, dtype=torch.float32)
+    known = _writings[model.hf] = _Writing(tuple(grams), mean_entry, packed_go_back)
     return known
 
 
@@ -286,9 +306,35 @@ def _project(
     model: Model, layer: int, gradient: Float[Tensor, "token width"], dtype: torch.dtype
 ) -> Float[Tensor, "token inner"]:
     """The gradient at what the heads of a layer put out, before W_O; of the given dtype, the model's."""
-    output = _output(model, layer, dtype)
-    gradient = gradient if output.gain is None else gradient * output.gain
-    return (gradient.to(output.weight.dtype) @ output.weight).to(dtype)
+    projection, gain = _projection(model, layer)
+    gradient = gradient if gain is None else gradient * gain
+    if _is_packed(projection) and _writing(model).packed_go_back:
+        return _back_through(projection, gradient.to(dtype)).to(dtype)
+    weight = _output(model, layer, dtype).weight
+    return (gradient.to(weight.dtype) @ weight).to(dtype)
+
+
+def _back_through(
+    projection: nn.Module, gradient: Float[Tensor, "token width"]
+) -> Float[Tensor, "token inner"]:
+    """`gradient @ W` of a projection that keeps W packed: the vector-Jacobian product of its own backward pass."""
+    inner: Any = projection.in_features
+    with torch.inference_mode(False), torch.enable_grad():
+        heads = gradient.new_zeros(len(gradient), inner).requires_grad_()
+        written = projection(heads)
+        return torch.autograd.grad(written, heads, gradient.to(written.dtype, copy=True))[0]
+
+
+def _goes_back(projection: nn.Module, weight: Float[Tensor, "width inner"]) -> bool:
+    """Whether a packed projection of that weight has a backward pass, and a right one, as its libraries do not all have."""
+    rng = torch.Generator().manual_seed(0)
+    gradient = torch.randn(4, len(weight), generator=rng).to(weight)
+    try:
+        found = _back_through(projection, gradient)
+    except Exception:  # libraries raise nearly every kind
+        return False
+    expected = gradient.float() @ weight.float()
+    return bool((found.float() - expected).norm() < 0.1 * expected.norm())  # rounding is a hundredth at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,13 +345,25 @@ class _Output:
     gain: Float[Tensor, " width"] | None  # of the norm after attention, where there is one
 
 
-def _output(model: Model, layer: int, dtype: torch.dtype) -> _Output:
+def _projection(model: Model, layer: int) -> tuple[nn.Module, Float[Tensor, " width"] | None]:
+    """The output projection of a layer's attention, and the gain of the norm after it, where there is one."""
     block = model.adapter.layers(model.hf)[layer]
-    projection: Any = model.adapter.self_attention(block).o_proj
     norm: Any = model.adapter.attention_norm(block)
-    weight = projection.weight
-    if weight.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        # quantised, packed as its library likes: read off what it does to the unit vectors
-        units = torch.eye(projection.in_features, dtype=dtype, device=weight.device)
-        weight = projection(units).T
-    return _Output(weight, None if norm is None else norm.weight)
+    attention: Any = model.adapter.self_attention(block)
+    return attention.o_proj, None if norm is None else norm.weight
+
+
+def _is_packed(projection: nn.Module) -> bool:
+    """Whether its weight is quantised, packed as its library likes."""
+    weight: Any = projection.weight
+    return weight.dtype not in (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _output(model: Model, layer: int, dtype: torch.dtype) -> _Output:
+    """A packed weight is read off what it does to the unit vectors: a product of width x inner x inner."""
+    projection, gain = _projection(model, layer)
+    weight: Any = projection.weight
+    if _is_packed(projection):
+        size: Any = projection.in_features
+        weight = projection(torch.eye(size, dtype=dtype, device=weight.device)).T
+    return _Output(weight, gain)

@@ -4,6 +4,8 @@ The embedded model, a folder, an id on the Hugging Face Hub and a model already 
 """
 
 import json
+import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +28,10 @@ Picture = str | Path | Image.Image
 Inputs = dict[str, Tensor]
 # A question, or turns {"role", "content"}: content is text or parts {"type": "text", "text"} and {"type": "image"}
 Prompt = str | Sequence[Mapping[str, Any]]
+
+# Process-wide, because a model is: how many blocks keep its `rope_deltas`, and what to put back when the last one ends
+_kept: "weakref.WeakKeyDictionary[Any, tuple[int, Any]]" = weakref.WeakKeyDictionary()
+_keeping = threading.Lock()  # guards `_kept`
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +183,27 @@ def load(
         )
     _import_early()
     return Model(name, hf.eval(), tokenizer, image_processor, adapter, template)
+
+
+@contextmanager
+def rope_deltas_kept(model: Model) -> Iterator[None]:
+    """Puts back the `rope_deltas` that the model's own forward leaves behind, when the last of the blocks that overlap ends.
+
+    They would shift another request's positions.
+    """
+    inner = model.hf.model
+    with _keeping:
+        users, before = _kept.get(inner, (0, inner.rope_deltas))
+        _kept[inner] = users + 1, before
+    try:
+        yield
+    finally:
+        with _keeping:
+            users, before = _kept.pop(inner)
+            if users > 1:
+                _kept[inner] = users - 1, before
+            else:
+                inner.rope_deltas = before
 
 
 def _import_early() -> None:

@@ -12,7 +12,6 @@ import queue
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from eyeline.estimator import Estimator, check_model, estimator_for, is_quantise
 from eyeline.events import Done, Error, Event, Grid, Heat, ImageInfo, Reason, SpanAttribution, Start, Text
 from eyeline.fills import FILLS
 from eyeline.images import open_image
-from eyeline.model import Inputs, Model, Picture, Prompt
+from eyeline.model import Inputs, Model, Picture, Prompt, rope_deltas_kept
 from eyeline.regions import Regions, check_source, regions_for
 from eyeline.spans import Segmenter, Span
 
@@ -60,10 +59,7 @@ REFUSED: dict[str, Callable[[Any], bool]] = {  # what a capture cannot follow to
     "prefill_chunk_size": lambda value: value is not None,
     "token_healing": bool,
 }
-_changing = threading.Lock()  # guards what belongs to the process: torch's number of threads, and `_followed`
-_followed: "weakref.WeakKeyDictionary[Any, tuple[int, Any]]" = (
-    weakref.WeakKeyDictionary()
-)  # streams, rope_deltas
+_changing = threading.Lock()  # guards what belongs to the process: torch's number of threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,24 +343,6 @@ def _hiding(state: _State) -> contextlib.AbstractContextManager[None]:
     if state.hidden is None or state.hidden.method != "tokens":
         return contextlib.nullcontext()
     return tokens_filled(state.model, state.inputs, _cells(state.hidden))
-
-
-@contextlib.contextmanager
-def rope_deltas_kept(model: Model) -> Iterator[None]:
-    """Puts back what `generate` leaves in the model, when the last of the streams that follow it ends."""
-    inner = model.hf.model
-    with _changing:
-        users, before = _followed.get(inner, (0, inner.rope_deltas))
-        _followed[inner] = users + 1, before
-    try:
-        yield
-    finally:
-        with _changing:
-            users, before = _followed.pop(inner)
-            if users > 1:
-                _followed[inner] = users - 1, before
-            else:
-                inner.rope_deltas = before
 
 
 def _pass_on(state: _State, capture: AttentionCapture | _NoCapture, event: Text | Span) -> None:

@@ -5,7 +5,7 @@ included. Ablations and gradients both run on these passes, with whatever they p
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,14 @@ def read(
     position_ids = trace.position_ids[..., start:end].repeat(1, rows, 1)
     output = text(inputs_embeds=embeds, position_ids=position_ids, **options)
     return output.last_hidden_state, output.get(cache_name(model))
+
+
+def mean_tokens(
+    features: Float[Tensor, "row patch dim"], images: Sequence[ImageGrid]
+) -> Float[Tensor, "row patch dim"]:
+    """Every visual token replaced by the mean of its image's, in each row by itself; of the same dtype."""
+    parts = features.split([len(image) for image in images], dim=1)
+    return torch.cat([part.mean(dim=1, keepdim=True).expand_as(part) for part in parts], dim=1)
 
 
 def cache_name(model: Model) -> str:

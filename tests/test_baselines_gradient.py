@@ -11,11 +11,10 @@ from eyeline.evaluation.baselines.gradient import (
     input_gradient,
     integrated_gradients,
     look,
-    mean_tokens,
 )
 from eyeline.regions import Regions
 from eyeline.spans import Span
-from eyeline.teacher_forcing import Vision, read, teacher_force, trace_log_probs
+from eyeline.teacher_forcing import Vision, mean_tokens, read, teacher_force, trace_log_probs
 
 BOUNDS = ((0, 5), (5, 12), (12, 21))
 LABELS = (torch.tensor([[0, 1, 1], [2, 0, 1]]), torch.tensor([[3, 4], [3, 4], [6, 5]]))
@@ -121,7 +120,7 @@ def test_integrated_gradients_sum_to_the_fall_in_log_prob(tiny):
     inputs, trace_ids, spans = question_of(tiny), trace_of(tiny), spans_of()
     with differentiable(tiny):
         trace, visual = look(tiny, inputs, trace_ids)
-        baseline = mean_tokens(trace, visual)
+        baseline = mean_tokens(visual, trace.images)
     fall = span_log_probs(tiny, inputs, trace_ids, visual, spans) - span_log_probs(
         tiny, inputs, trace_ids, baseline, spans
     )
@@ -141,7 +140,7 @@ def test_integrated_gradients_are_a_fine_riemann_sum_of_ordinary_gradients():
     inputs, trace_ids, spans, pieces = question_of(model), trace_of(model), spans_of(), 60
     with differentiable(model):
         trace, visual = look(model, inputs, trace_ids)
-        baseline = mean_tokens(trace, visual)
+        baseline = mean_tokens(visual, trace.images)
         total = torch.zeros(len(spans), 12)
         for piece in range(pieces):
             point = baseline + (piece + 0.5) / pieces * (visual - baseline)
@@ -156,7 +155,7 @@ def test_the_baseline_is_the_mean_token_of_each_image_at_each_input(tiny):
     inputs, trace_ids = question_of(tiny), trace_of(tiny)
     with differentiable(tiny):
         trace, visual = look(tiny, inputs, trace_ids)
-        baseline = mean_tokens(trace, visual)
+        baseline = mean_tokens(visual, trace.images)
     for inputs_of_one, means in zip(visual, baseline, strict=True):
         for patches in (range(6), range(6, 12)):
             mean = sum(inputs_of_one[patch] for patch in patches) / len(patches)

@@ -21,6 +21,7 @@ from eyeline.training.collect import (
     draw_subsets,
     read_collected,
     read_run,
+    regions_of,
     written_trace,
 )
 
@@ -111,6 +112,16 @@ def test_collecting_leaves_rope_deltas_and_attention_as_they_were(tiny):
         collect_one(tiny, examples(1)[0], SETTINGS)
         assert inner.rope_deltas is mark
         assert tiny.hf.config.text_config._attn_implementation == "sdpa"
+    finally:
+        inner.rope_deltas = before
+
+
+def test_finding_regions_leaves_rope_deltas_as_they_were(tiny):
+    inner, mark = tiny.hf.model, torch.tensor([[17]])
+    before, inner.rope_deltas = inner.rope_deltas, mark
+    try:
+        regions_of(tiny, picture(), tiny.inputs(picture(), "How many?"))
+        assert inner.rope_deltas is mark
     finally:
         inner.rope_deltas = before
 

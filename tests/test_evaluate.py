@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -173,6 +174,8 @@ def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_pat
     columns = ("time per token, ms", "forward passes", "backward passes", "extra memory, MiB")
     assert all(f">{column}</th>" in page for column in columns)
     assert "<svg" in page
+    assert not re.search(r"\b(nan|None)\b", page)  # of intervals, which one image a family leaves out
+    assert all(row["low"] == "" for row in rows)
     exhaustive = next(
         row
         for row in rows
@@ -277,3 +280,28 @@ def test_a_run_in_which_nothing_varies_is_tabled_and_told(lively, tmp_path, monk
     with pytest.raises(DataError, match="no span depends on the image"):
         write_results(lively, chosen, tmp_path / "run")
     assert (tmp_path / "run" / "table.csv").exists()
+
+
+def test_what_agreement_leaves_out_is_told_by_family(run):
+    images = read_evaluated(run)
+    flat = images[0].drops.clone()
+    flat[0, images[0].rates == ALONE] = 0.25
+    images[0] = dataclasses.replace(images[0], drops=flat)
+    rows = {(row.metric, row.at, row.family): row for row in table(images, {}) if row.method == "all"}
+    for one in images:
+        row = rows["spans_left_out", "alone", one.family]
+        left = [not bool(kept) for kept in varies(one.drops[:, one.rates == ALONE])]
+        assert (row.value, row.count) == (pytest.approx(sum(left) / len(left)), len(one.spans))
+    assert rows["spans_left_out", "alone", images[0].family].value > 0
+
+
+def test_without_a_large_effect_its_coverage_is_left_out(lively, run):
+    estimators = {"random": fake_estimator(lively)}
+    one = read_evaluated(run)[0]
+    largest = float(one.drops[:, one.rates == ALONE].abs().max())
+    for factor, there in ((0.49 / largest, False), (0.51 / largest, True)):
+        rows = table([dataclasses.replace(one, drops=factor * one.drops)], estimators)
+        found = {row.metric: row for row in rows if row.family == "all"}
+        assert ("coverage_over_half_a_nat" in found) == there
+        assert all(row.value == row.value for row in found.values())  # no NaN
+        assert found["coverage"].count == 1

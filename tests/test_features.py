@@ -225,24 +225,66 @@ def test_a_bfloat16_model_gives_float32_features_close_to_those_of_its_weights_i
         assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.995
 
 
-def test_a_packed_output_projection_is_read_off_what_it_does(tiny):
-    class Packed(torch.nn.Module):
-        """Like a quantised layer: its weight is bytes in another shape."""
+class Packed(torch.nn.Module):
+    """Like a quantised layer: its weight is bytes in another shape."""
 
-        def __init__(self, linear):
-            super().__init__()
-            self.in_features, self.whole = linear.in_features, linear.weight.detach()
-            self.weight = torch.nn.Parameter(torch.zeros(5, 1, dtype=torch.uint8), requires_grad=False)
+    def __init__(self, linear):
+        super().__init__()
+        self.in_features, self.whole = linear.in_features, linear.weight.detach()
+        self.weight = torch.nn.Parameter(torch.zeros(5, 1, dtype=torch.uint8), requires_grad=False)
+        self.rows = []  # of each call
 
-        def forward(self, states):
-            return states @ self.whole.T
+    def forward(self, states):
+        self.rows.append(states.shape[-2])
+        return states @ self.whole.T
 
-    trace_ids = trace_of(tiny)
-    model = build_tiny(tiny.adapter.family)
+
+class Forward(Packed):
+    """One whose library has written no backward pass."""
+
+    def forward(self, states):
+        with torch.no_grad():
+            return super().forward(states)
+
+
+class Rounding(Packed):
+    """One whose backward pass is that of rounding: nothing."""
+
+    def forward(self, states):
+        return super().forward(states).detach() + 0 * states.sum()
+
+
+def packed_tiny(family, kind):
+    model = build_tiny(family)
     for layer in model.adapter.layers(model.hf):
         attention = model.adapter.self_attention(layer)
-        attention.o_proj = Packed(attention.o_proj)
-    torch.testing.assert_close(fast_features(model, trace_ids, 0, 7), fast_features(tiny, trace_ids, 0, 7))
+        attention.o_proj = kind(attention.o_proj)
+    return model, [model.adapter.self_attention(layer).o_proj for layer in model.adapter.layers(model.hf)]
+
+
+def test_a_packed_output_projection_is_read_by_its_own_backward_pass(tiny):
+    trace_ids = trace_of(tiny)
+    model, packed = packed_tiny(tiny.adapter.family, Packed)
+    expected = fast_features(tiny, trace_ids, 0, 7)
+    torch.testing.assert_close(fast_features(model, trace_ids, 0, 7), expected)
+    for each in packed:
+        each.rows.clear()
+    torch.testing.assert_close(fast_features(model, trace_ids, 2, 5), expected[:, 2:5], rtol=1e-4, atol=1e-5)
+    for each in packed:
+        assert each.rows[1:] == [3]  # after the model's own pass: the span's tokens, not every unit vector
+
+
+@pytest.mark.parametrize("kind", [Forward, Rounding])
+def test_a_packed_output_projection_without_a_right_backward_pass_is_read_off_unit_vectors_and_told(
+    tiny, kind
+):
+    trace_ids = trace_of(tiny)
+    model, packed = packed_tiny(tiny.adapter.family, kind)
+    with pytest.warns(UserWarning, match=f"{kind.__name__} passes no gradient back"):
+        found = fast_features(model, trace_ids, 0, 7)
+    torch.testing.assert_close(found, fast_features(tiny, trace_ids, 0, 7))
+    assert all(each.rows[-1] == each.in_features for each in packed)
+    fast_features(model, trace_ids, 0, 7)  # told once
 
 
 def test_pooling_sums_the_patches_of_each_region_and_leaves_zeros_where_there_is_none():

@@ -1,18 +1,23 @@
 """The comparison of ways of hiding: what it calls empty, what the text gives away, and that it can tell ways apart."""
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import picture, tiny_model
 from PIL import Image
 
 import eyeline
 from eyeline.ablation import METHODS
-from eyeline.evaluation.hiding import compare, empty_regions, log_probs_without_image, speed_up
+from eyeline.evaluation import hiding
+from eyeline.evaluation.hiding import compare, empty_regions, log_probs_without_image, naive_ms, speed_up
+from eyeline.examples import write_examples
 from eyeline.regions import Regions
 from eyeline.scenes import sample
+from eyeline.teacher_forcing import continued
 from eyeline.training.collect import Settings, answer, regions_of
 
 SHORT = Settings(subsets=4, max_new_tokens=40)
@@ -67,3 +72,37 @@ def test_the_engine_is_timed_against_the_naive_loop():
     ratios = speed_up(model, own, regions_of(model, own.picture, own.inputs))
     assert set(ratios) == set(METHODS)
     assert all(ratio > 0 for ratio in ratios.values())
+
+
+def test_passes_without_an_image_and_the_naive_loop_leave_rope_deltas_as_they_were(tiny):
+    inner, mark = tiny.hf.model, torch.tensor([[17]])
+    trace = torch.tensor(tiny.tokenizer.encode("so it is 3.", add_special_tokens=False))
+    before, inner.rope_deltas = inner.rope_deltas, mark
+    try:
+        log_probs_without_image(tiny, "How many?", trace)
+        assert inner.rope_deltas is mark
+        assert naive_ms(tiny, continued(tiny.inputs(picture(), "How many?"), trace)) > 0
+        assert inner.rope_deltas is mark
+    finally:
+        inner.rope_deltas = before
+
+
+def test_a_measure_of_one_image_a_family_is_written_without_an_interval(tmp_path, monkeypatch):
+    scenes = [sample(family, seed) for seed in (3, 4) for family in ("math", "code")]
+    write_examples(scenes, tmp_path / "data")
+    model = tiny_model("qwen3_vl")
+    monkeypatch.setattr(hiding, "load", lambda name: model)
+    monkeypatch.setattr(hiding, "answer", lambda *_: SimpleNamespace(picture=None, inputs=None))
+    monkeypatch.setattr(hiding, "regions_of", lambda *_: None)
+    values = iter((0.1, 0.2, 0.3, 0.5))
+    monkeypatch.setattr(hiding, "compare", lambda *_: {("pixels", "leak"): next(values)})
+    speeds = iter((3.0, 4.0))
+    monkeypatch.setattr(hiding, "speed_up", lambda *_: {"pixels": next(speeds)})
+    asked = ["--data", str(tmp_path / "data"), "--timed", "2", "--out", str(tmp_path / "h.csv")]
+    result = CliRunner().invoke(hiding.main, asked, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    leak, speed = (tmp_path / "h.csv").read_text().splitlines()[1:]
+    assert speed == "pixels,speed_up,3.5000,,,2"
+    way, measure, mean, low, high, images = leak.split(",")
+    assert (way, measure, mean, images) == ("pixels", "leak", "0.2750", "4")
+    assert float(low) < 0.275 < float(high)

@@ -2,7 +2,9 @@
 
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -185,3 +187,18 @@ def test_memory_is_unknown_where_the_kernel_tells_none(monkeypatch):
         attribute(tiny_model("qwen3_vl"), "raw-attention")
     assert meter.cost.extra_memory_bytes is None
     assert meter.cost.forward_passes == 1
+
+
+def test_the_clock_waits_for_the_models_devices_before_it_is_read(monkeypatch):
+    class Parts:
+        def parameters(self):
+            yield from (
+                SimpleNamespace(device=torch.device(name)) for name in ("cpu", "cuda:0", "cuda:1", "cuda:0")
+            )
+
+    called = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: called.append(device.index))
+    monkeypatch.setattr(metering, "time", SimpleNamespace(perf_counter=lambda: called.append("read") or 1.5))
+    assert metering.clock(replace(tiny_model("qwen3_vl"), hf=Parts())) == 1.5
+    assert sorted(called[:-1]) == [0, 1]
+    assert called[-1] == "read"

@@ -98,3 +98,45 @@ def test_the_bootstrap_weighs_families_alike_and_its_interval_narrows_with_image
     assert narrow_high - narrow_low < (high - low) / 3
     deviation = math.sqrt(0.25 / 400) / 2  # of the mean of 400 coins, halved by the other family
     assert narrow_high - narrow_low == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+
+
+def test_a_family_of_a_single_image_leaves_no_interval_and_the_same_mean():
+    values = {"math": [0.3, 0.5], "code": [0.9]}
+    assert metrics.bootstrap(values) == (pytest.approx((0.4 + 0.9) / 2), None, None)
+    assert metrics.bootstrap({"math": [0.3]}) == (0.3, None, None)
+    assert metrics.bootstrap({**values, "code": []})[1] is not None  # a family without images is none
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_coverage_is_the_share_inside_of_each_image_and_of_large_effects(seed):
+    rng = torch.Generator().manual_seed(seed)
+    alone = torch.randn(30, generator=rng)
+    low = alone - torch.rand(30, generator=rng) + 0.2
+    high = low + 0.6
+    image = torch.tensor([0] * 5 + [2] * 24 + [7])  # some images have no pair
+    shares = []
+    for one in (0, 2, 7):
+        held = [bool(low[at] <= alone[at] <= high[at]) for at in range(30) if image[at] == one]
+        shares.append(sum(held) / len(held))
+    assert metrics.coverage(low, high, alone, image) == pytest.approx(sum(shares) / 3)
+    large = [at for at in range(30) if abs(float(alone[at])) > 1]
+    held = [bool(low[at] <= alone[at] <= high[at]) for at in large]
+    expected = sum(held) / len(held) if large else None
+    assert metrics.coverage_of_large(low, high, alone, 1.0) == (
+        None if expected is None else pytest.approx(expected)
+    )
+
+
+def test_coverage_of_large_effects_is_nothing_where_there_are_none_and_ends_lie_inside():
+    alone = torch.tensor([0.5, -0.5, 0.1])
+    assert metrics.coverage_of_large(alone, alone, alone, 0.5) is None
+    assert metrics.coverage_of_large(alone, alone, alone, 0.4) == 1
+    assert metrics.inside(alone, alone, alone).all()
+
+
+def test_a_constant_width_holds_the_share_that_is_asked_for():
+    effects, alone = torch.zeros(101), torch.linspace(-1, 1, 101)
+    width = metrics.constant_width(effects, alone, 0.9)
+    held = metrics.inside(effects - width / 2, effects + width / 2, alone)
+    assert float(held.double().mean()) == pytest.approx(0.9, abs=0.02)
+    assert metrics.median_width(torch.tensor([0.0, 1.0, -5.0]), torch.tensor([1.0, 3.0, 5.0])) == 2

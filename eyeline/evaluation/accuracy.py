@@ -35,8 +35,8 @@ class Row:
     input: str
     family: str  # or "mean" of them, or a family's kind of scene
     right: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     examples: int
 
 

@@ -25,7 +25,16 @@ from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.baselines.hiding import fit_drops, span_drops
 from eyeline.evaluation.evaluate import Settings, choose_methods
 from eyeline.evaluation.learning import RATE
-from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
+from eyeline.evaluation.results import (
+    OURS,
+    PLAIN,
+    QUIET,
+    error_bars,
+    new_figure,
+    write_csv,
+    write_png,
+    writing,
+)
 from eyeline.examples import Example, read_examples
 from eyeline.model import Model, load
 from eyeline.training.collect import ALONE, answer, draw_subsets, regions_of
@@ -43,8 +52,8 @@ class Row:
     forward_passes: int | None  # a trace; None where it is one for each region, or none at all
     metric: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     images: int
 
 
@@ -127,12 +136,9 @@ def score(images: Sequence[Measured]) -> list[Row]:
     values: dict[tuple[str, int | None, str], dict[str, list[float]]] = {}
     for one in images:
         for (name, passes), told in predictions(one).items():
-            for metric, of_spans in (
-                ("lds", metrics.spearman(told, one.scored_drops)),
-                ("r2_span", metrics.pearson(told, one.scored_drops).square()),
-            ):
-                families = values.setdefault((name, passes, metric), {})
-                families.setdefault(one.family, []).append(float(of_spans.mean()))
+            for metric in (metrics.lds, metrics.r2_span):
+                families = values.setdefault((name, passes, metric.__name__), {})
+                families.setdefault(one.family, []).append(float(metric(told, one.scored_drops).mean()))
     return [
         Row(name, passes, metric, *metrics.bootstrap(families), sum(map(len, families.values())))
         for (name, passes, metric), families in values.items()
@@ -147,7 +153,7 @@ def draw(rows: Sequence[Row]) -> Any:
     curves = {"contextcite": ("LASSO, as ContextCite", PLAIN), "ridge": ("ridge, its strength chosen", QUIET)}
     for which, (label, colour) in curves.items():
         mine = [row for (name, _), row in lds.items() if name == which]
-        bars = [[row.value - row.low for row in mine], [row.high - row.value for row in mine]]
+        bars = error_bars((row.value, row.low, row.high) for row in mine)
         counts = [row.forward_passes for row in mine]
         axes.errorbar(
             counts, [row.value for row in mine], yerr=bars, fmt="o-", color=colour, capsize=2, label=label

@@ -33,13 +33,13 @@ from eyeline.estimator import SETS, Estimator, Network, fingerprint
 from eyeline.evaluation.baselines.hiding import fit_drops
 from eyeline.evaluation.baselines.lrp import attn_lrp
 from eyeline.evaluation.evaluate import choose_methods
-from eyeline.evaluation.flops import QWEN3_VL_8B
+from eyeline.evaluation.flops import QWEN3_VL_8B, SUBSETS
 from eyeline.evaluation.flops import Setting as Large
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
 from eyeline.images import open_image
-from eyeline.model import Inputs, Model, load
+from eyeline.model import Inputs, Model, load, rope_deltas_kept
 from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import teacher_force, trace_log_probs
@@ -47,7 +47,6 @@ from eyeline.training.collect import cut, regions_of
 from eyeline.training.fit import FitSettings
 
 POSITIONS_AT_ONCE = 4096  # of a batch: bounds memory
-SUBSETS = 32  # of the regression
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +103,7 @@ def time_generate(model: Model, case: Case) -> dict[str, Timed]:
     """Plain decoding, as long as the trace."""
     began = time.process_time()
     inputs = model.inputs(case.example.image, case.example.prompt)
-    with streaming.rope_deltas_kept(model):
+    with rope_deltas_kept(model):
         written = model.hf.generate(**inputs, do_sample=False, **case.writing())
     seconds = time.process_time() - began
     assert torch.equal(written[0, inputs["input_ids"].shape[1] :], case.ids)

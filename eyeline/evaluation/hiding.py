@@ -2,10 +2,10 @@
 
 How far each takes the model off its distribution is read off what should not change: tokens that the text alone gives away
 (a pass without the image predicts them), and regions in which nothing is. Hiding everything is held against a prompt
-without an image. The leak is what the vision tower has already carried from a hidden region into other visual tokens.
+without an image. The leak is what a way does less than the mean colour does: what the vision
+tower has already carried from a hidden region into other visual tokens, and also what the colour adds of its own.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +21,12 @@ from torch import Tensor
 
 from eyeline.ablation import METHODS, ablate, by_span, hidden_patches, leak
 from eyeline.evaluation.evaluate import find_evidence
+from eyeline.evaluation.meter import clock
 from eyeline.evaluation.metrics import bootstrap, joint, lds, spearman, varies
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.table import hits
 from eyeline.examples import Example, read_examples
-from eyeline.model import Inputs, Model, load
+from eyeline.model import Inputs, Model, load, rope_deltas_kept
 from eyeline.regions import Regions
 from eyeline.teacher_forcing import continued
 from eyeline.training.collect import (
@@ -45,13 +46,13 @@ MOST_PIXELS = 2**22  # of an image, to look for empty regions in
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measure of one way of hiding, with its 95 % interval over images."""
+    """One measure of one way of hiding, with its 95 % interval over images; None where too few were measured."""
 
     way: str
     measure: str
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     images: int
 
 
@@ -69,9 +70,9 @@ def compare(
     found: dict[tuple[str, str], float] = {}
     by_way: dict[str, Tensor] = {}
     for way in METHODS:
-        began = time.perf_counter()
+        began = clock(model)
         measured = ablate(model, own.inputs, own.ids, hidden, way)  # pyright: ignore[reportArgumentType]
-        found[way, "ms_per_subset"] = 1000 * (time.perf_counter() - began) / len(hidden)
+        found[way, "ms_per_subset"] = 1000 * (clock(model) - began) / len(hidden)
         tokens = measured.drops.cpu()
         drops = by_way[way] = by_span(tokens, own.spans)
         if given_away.any():
@@ -103,12 +104,8 @@ def log_probs_without_image(
     """Log-probs of the trace's tokens after the same question asked without any image."""
     inputs = model.inputs([], [{"role": "user", "content": prompt}])
     ids = torch.cat([inputs["input_ids"], trace_ids[None, :-1].to(model.device)], dim=1)
-    before = model.hf.model.rope_deltas
-    try:
-        with torch.inference_mode():
-            logits = model.hf(input_ids=ids, use_cache=False, logits_to_keep=len(trace_ids)).logits[0]
-    finally:
-        model.hf.model.rope_deltas = before
+    with torch.inference_mode(), rope_deltas_kept(model):
+        logits = model.hf(input_ids=ids, use_cache=False, logits_to_keep=len(trace_ids)).logits[0]
     return logits.float().log_softmax(-1)[torch.arange(len(trace_ids)), trace_ids].cpu()
 
 
@@ -124,15 +121,11 @@ def empty_regions(picture: Image.Image, regions: Regions) -> Bool[Tensor, " regi
 
 def naive_ms(model: Model, inputs: Inputs) -> float:
     """What a subset takes in a loop that hides and runs the whole model again for each, with logits everywhere."""
-    before = model.hf.model.rope_deltas
-    began = time.perf_counter()
-    try:
-        with torch.inference_mode():
-            model.hf.model.rope_deltas = None
-            model.hf(**inputs, use_cache=False).logits.log_softmax(-1)
-    finally:
-        model.hf.model.rope_deltas = before
-    return 1000 * (time.perf_counter() - began)
+    began = clock(model)
+    with torch.inference_mode(), rope_deltas_kept(model):
+        model.hf.model.rope_deltas = None
+        model.hf(**inputs, use_cache=False).logits.log_softmax(-1)
+    return 1000 * (clock(model) - began)
 
 
 def speed_up(model: Model, own: Answered, regions: Regions, rounds: int = 5) -> dict[str, float]:
@@ -143,9 +136,9 @@ def speed_up(model: Model, own: Answered, regions: Regions, rounds: int = 5) -> 
     for _ in range(rounds):
         times["naive"].append(naive_ms(model, whole) * (len(hidden) + 1))
         for way in METHODS:
-            began = time.perf_counter()
+            began = clock(model)
             ablate(model, own.inputs, own.ids, hidden, way)  # pyright: ignore[reportArgumentType]
-            times[way].append(1000 * (time.perf_counter() - began))
+            times[way].append(1000 * (clock(model) - began))
     naive = float(np.median(times["naive"]))
     return {way: naive / float(np.median(times[way])) for way in METHODS}
 

@@ -3,11 +3,11 @@
 Everything is a ratio of runs taken turn about in one process; nothing else may run meanwhile.
 """
 
-import csv
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,11 +15,20 @@ import click
 import torch
 from transformers import TextIteratorStreamer
 
+from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done, SpanAttribution, Text
 from eyeline.examples import Example, read_examples
 from eyeline.model import Model, load
 
 TOKENS = 320  # of a trace, the end token not allowed before
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number, or two quartiles, as it is written."""
+
+    measure: str
+    value: str
 
 
 def time_generate(model: Model, example: Example, *, streamed: bool) -> tuple[float, float]:
@@ -93,16 +102,8 @@ def attribution_seconds(model: Model, example: Example, context: int, repeats: i
     return statistics.median(seconds)
 
 
-@click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data folder.")
-@click.option("--rounds", default=15, show_default=True, help="Interleaved runs of each kind.")
-@click.option("--timely-examples", default=60, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
-def main(model_id: str, data: Path, rounds: int, timely_examples: int, out: Path) -> None:
-    """Measure the cost of attribution while decoding."""
-    model = load(model_id)
-    examples = list(read_examples(data))
+def measure(model: Model, examples: Sequence[Example], rounds: int, timely_examples: int) -> list[Row]:
+    """Everything, in the order of the table."""
     rows: list[tuple[str, str]] = [("threads", str(torch.get_num_threads()))]
     cold = first_text_seconds(model, examples[0])  # nothing has been run yet
     warm_ones = [first_text_seconds(model, example) for example in examples[:15]]
@@ -151,11 +152,24 @@ def main(model_id: str, data: Path, rounds: int, timely_examples: int, out: Path
             f"{statistics.median(one / two for one, two in zip(long, short, strict=True)):.4f}",
         )
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", newline="") as file:
-        csv.writer(file).writerows([("measure", "value"), *rows])
-    for name, value in rows:
-        click.echo(f"{name}: {value}")
+    return [Row(*each) for each in rows]
+
+
+@click.command()
+@click.option("--model", "model_id", default="mini", show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data folder.")
+@click.option(
+    "--rounds", type=click.IntRange(2), default=15, show_default=True, help="Interleaved runs of each kind."
+)
+@click.option("--timely-examples", default=60, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+def main(model_id: str, data: Path, rounds: int, timely_examples: int, out: Path) -> None:
+    """Measure the cost of attribution while decoding."""
+    with writing(out, figure=False):
+        rows = measure(load(model_id), list(read_examples(data)), rounds, timely_examples)
+        write_csv(Row, rows, out)
+    for row in rows:
+        click.echo(f"{row.measure}: {row.value}")
 
 
 if __name__ == "__main__":

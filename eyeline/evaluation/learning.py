@@ -19,7 +19,7 @@ from torch import Tensor
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.results import OURS, PLAIN, new_figure, write_csv, write_png, writing
+from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, write_csv, write_png, writing
 from eyeline.features import KINDS
 from eyeline.model import MODELS
 from eyeline.training.collect import Collected, read_collected, read_run
@@ -52,8 +52,8 @@ class Row:
     experiment: str
     setting: str
     lds: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     images: int  # test images with a span that counts
     scenes: int  # fitted on
     share: float | None  # of the reference's LDS: all scenes, the same family, all features, all heads
@@ -89,7 +89,9 @@ def of_images(
     return values
 
 
-def share(values: Scores, reference: Scores) -> tuple[float, float, float] | tuple[None, None, None]:
+def share(
+    values: Scores, reference: Scores
+) -> tuple[float, float, float] | tuple[float, None, None] | tuple[None, None, None]:
     """The mean over the reference's, on the same images, with its interval; nothing where the reference is none.
 
     The interval is that of the ratio's linearisation, of which each image holds a part: the images are drawn in pairs.
@@ -466,7 +468,7 @@ def draw_heads(rows: Sequence[Row]) -> Any:
 
 
 def _bars(rows: Sequence[Row]) -> list[list[float]]:
-    return [[row.lds - row.low for row in rows], [row.high - row.lds for row in rows]]
+    return error_bars((row.lds, row.low, row.high) for row in rows)
 
 
 EXPERIMENTS = {"scenes": scenes, "transfer": transfer, "features": features, "heads": heads}

@@ -5,7 +5,6 @@ process is killed once. Every finished answer is compared with the same question
 """
 
 import base64
-import csv
 import http.client
 import io
 import json
@@ -29,6 +28,7 @@ from typing import Any
 import click
 import numpy as np
 
+from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done
 from eyeline.model import load
 from eyeline.scenes import FAMILIES, sample
@@ -37,6 +37,14 @@ FIRST_SEED = 7_100_000  # of the scenes: tuning seeds
 QUESTIONS = 10  # different ones
 SECONDS = 600  # for one answer, at most
 SLOW_SECONDS = 5  # that a slow client reads a byte a second; then it reads on as it can
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number."""
+
+    measure: str
+    value: float | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,14 +258,12 @@ def cost(served: Served, model_id: str, asked: Sequence[bytes], rounds: int) -> 
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV file of measure and value.")
 def main(model_id: str, requests: int, clients: int, tokens: int, rounds: int, out: Path) -> None:
     """Measure the server."""
-    asked = bodies(tokens)
-    with serving(model_id) as served:
-        found = cost(served, model_id, asked, rounds) if rounds else {}
-        found |= under_load(served, asked, requests, clients)
-    with out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["measure", "value"])
-        writer.writerows([name, round(value, 4)] for name, value in found.items())
+    with writing(out, figure=False):
+        asked = bodies(tokens)
+        with serving(model_id) as served:
+            found = cost(served, model_id, asked, rounds) if rounds else {}
+            found |= under_load(served, asked, requests, clients)
+        write_csv(Row, [Row(name, value) for name, value in found.items()], out)
     for name, value in found.items():
         click.echo(f"{name}: {value:.4g}")
     if found["lost"] or found["different"]:

@@ -69,13 +69,13 @@ class Meter:
                 undo.callback(handle.remove)
             self._extra_memory = MEMORY.get(self.model.device.type, _unknown)(self.model)
             self._undo = undo.pop_all()
-        self._begun = time.perf_counter()
+        self._begun = clock(self.model)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._undo.close()
-        extra = self._extra_memory()  # on CUDA it waits for what is under way
-        seconds = time.perf_counter() - self._begun
+        extra = self._extra_memory()
+        seconds = clock(self.model) - self._begun
         whole = max(self._longest, default=1)
         self.cost = Cost(
             seconds, sum(self._forward) / whole, sum(self._backward) / whole, sum(self._images), extra
@@ -94,6 +94,17 @@ class Meter:
     def _see(self, _: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         grids = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
         self._images.append(len(grids))
+
+
+def clock(model: Model) -> float:
+    """Seconds, as `time.perf_counter` tells them once all that the model's CUDA devices were asked for is done."""
+    for device in _cuda_devices(model):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _cuda_devices(model: Model) -> set[torch.device]:
+    return {tensor.device for tensor in model.hf.parameters() if tensor.device.type == "cuda"}
 
 
 def _unknown(model: Model) -> Callable[[], int | None]:
@@ -126,7 +137,7 @@ def _peak_resident() -> int | None:
 
 def _follow_allocated(model: Model) -> Callable[[], int | None]:
     """Not run by us: there was no GPU."""
-    devices = {tensor.device for tensor in model.hf.parameters() if tensor.device.type == "cuda"}
+    devices = _cuda_devices(model)
     for device in devices:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

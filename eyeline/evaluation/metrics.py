@@ -19,7 +19,10 @@ from eyeline.training.fit import MIN_SPREAD, pearson
 def spearman(
     predicted: Float[Tensor, "span subset"], actual: Float[Tensor, "span subset"]
 ) -> Float[Tensor, " span"]:
-    """Rank correlation of each span over its subsets, ties at their mean rank; 0 for a constant."""
+    """Rank correlation of each span over its subsets (Spearman 1904, Am. J. Psychol. 15); 0 for a constant.
+
+    Ties take their mean rank (Kendall 1945, Biometrika 33).
+    """
     ranks = (
         torch.from_numpy(rankdata(values.double().cpu().numpy(), axis=1)) for values in (predicted, actual)
     )
@@ -51,12 +54,15 @@ def lds(
 def r2_span(
     predicted: Float[Tensor, "span subset"], drops: Float[Tensor, "span subset"]
 ) -> Float[Tensor, " span"]:
-    """Squared Pearson correlation over a span's random subsets."""
+    """Squared correlation over a span's random subsets (Pearson 1895, Proc. R. Soc. Lond. 58); 0 for a constant."""
     return pearson(predicted, drops).square()
 
 
 def top_regions(effects: Float[Tensor, "span region"], count: int) -> Bool[Tensor, "span region"]:
-    """The `count` regions of highest effect of each span, or all where there are fewer; of equal ones the first."""
+    """The `count` regions of highest effect of each span, or all where there are fewer; of equal ones the first.
+
+    Hidden together they give the top-k drop in log-prob (ContextCite, arXiv 2409.00729; AT2, arXiv 2504.13752).
+    """
     order = effects.sort(dim=1, descending=True, stable=True).indices[:, :count]
     return torch.zeros_like(effects, dtype=torch.bool).scatter_(1, order, True)
 
@@ -74,12 +80,18 @@ def area(values: Float[Tensor, "span step"], hidden: Sequence[int], regions: int
 def agreement(
     effects: Float[Tensor, "span region"], alone: Float[Tensor, "span region"]
 ) -> Float[Tensor, " span"]:
-    """Spearman with the effects of each region hidden alone, measured."""
+    """Spearman with the effects of each region hidden alone, measured.
+
+    So Jain and Wallace 2019 (arXiv 1902.10186) hold attention against leaving one out, there by Kendall's tau.
+    """
     return spearman(effects, alone)
 
 
 def r2_nats(effects: Float[Tensor, " pair"], alone: Float[Tensor, " pair"]) -> float:
-    """1 - SSE / SST of single-region effects over all pairs of span and region, nats; negative where the mean does better."""
+    """1 - SSE / SST of single-region effects over all pairs of span and region, nats; negative where the mean does better.
+
+    The first of the coefficients of determination in Kvålseth 1985 (Am. Stat. 39).
+    """
     return float(1 - (effects - alone).square().sum() / (alone - alone.mean()).square().sum())
 
 
@@ -122,12 +134,62 @@ def shared_areas(
     return covers, areas, sizes
 
 
+def inside(
+    low: Float[Tensor, " pair"], high: Float[Tensor, " pair"], alone: Float[Tensor, " pair"]
+) -> Bool[Tensor, " pair"]:
+    """Whether each effect, measured, lies in its interval, ends included; nats."""
+    return (low <= alone) & (alone <= high)
+
+
+def coverage(
+    low: Float[Tensor, " pair"], high: Float[Tensor, " pair"], alone: Float[Tensor, " pair"],
+    image: Int[Tensor, " pair"],
+) -> float:  # fmt: skip
+    """Share of the effects that lie in their intervals, images weighing the same (Romano et al. 2019, arXiv 1905.03222, eq. 1).
+
+    `image` numbers the image of each pair of span and region; an image without pairs does not count.
+    """
+    held = inside(low, high, alone).double()
+    return float(torch.stack([held[image == one].mean() for one in image.unique()]).mean())
+
+
+def coverage_of_large(
+    low: Float[Tensor, " pair"], high: Float[Tensor, " pair"], alone: Float[Tensor, " pair"], over: float
+) -> float | None:
+    """Share of the effects of more than `over` nats, up or down, that lie in their intervals; None where no effect is so large.
+
+    Intervals that hold 90 % of all effects may hold fewer of these: coverage is marginal (arXiv 1905.03222, eq. 1).
+    """
+    large = alone.abs() > over
+    return float(inside(low, high, alone)[large].double().mean()) if large.any() else None
+
+
+def median_width(low: Float[Tensor, " pair"], high: Float[Tensor, " pair"]) -> float:
+    """Of intervals, nats; Romano et al. 2019 (arXiv 1905.03222, section 6) report the mean, which a few large effects decide."""
+    return float((high - low).median())
+
+
+def constant_width(effects: Float[Tensor, " pair"], alone: Float[Tensor, " pair"], share: float) -> float:
+    """Width of intervals of one width around predicted effects that hold a `share` of these very pairs, nats.
+
+    Split conformal intervals are of that kind (arXiv 1905.03222, section 3); they take the width from other images.
+    """
+    return float(2 * (effects - alone).abs().quantile(share))
+
+
 def bootstrap(
     values: Mapping[str, Sequence[float]], draws: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean over families of the mean over images, with the 95 % interval from resampling images in each family."""
+) -> tuple[float, float, float] | tuple[float, None, None]:
+    """Mean over families of the mean over images, with the 95 % interval from resampling images in each family.
+
+    The percentile interval of the bootstrap (Efron 1979, Ann. Stat. 7; Efron and Tibshirani 1993, chapter 13). No interval
+    where a family has a single image: drawn again it is the same, and the interval would leave out how images differ.
+    """
     rng = np.random.default_rng(seed)
     families = [np.asarray(family) for family in values.values() if len(family)]
+    mean = float(np.mean([family.mean() for family in families]))
+    if min(map(len, families)) < 2:
+        return mean, None, None
     means = [family[rng.integers(len(family), size=(draws, len(family)))].mean(axis=1) for family in families]
     low, high = np.quantile(np.mean(means, axis=0), (0.025, 0.975))
-    return float(np.mean([family.mean() for family in families])), float(low), float(high)
+    return mean, float(low), float(high)

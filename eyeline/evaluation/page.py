@@ -13,7 +13,7 @@ from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.evaluate import Chosen, Evaluated, read_evaluated
-from eyeline.evaluation.results import OURS, PLAIN, new_figure, svg, write_csv, write_png
+from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, svg, write_csv, write_png
 from eyeline.evaluation.table import Row, table
 from eyeline.model import Model
 from eyeline.runs import write_files
@@ -101,7 +101,7 @@ def render(
     return template.render(
         about=about, methods=methods, columns=columns, means=means, best=best, families=families, lds=lds,
         figures=figures, pairs=[row for row in rows if row.family == "all"],
-        left_out=[row for row in rows if row.metric == "spans_left_out" and row.at == "0.5"],
+        left_out=[row for row in rows if row.metric == "spans_left_out"],
         largest=means.get(("all", "pointing_of_largest", "")),
     )  # fmt: skip
 
@@ -178,9 +178,7 @@ def predicted_against_actual(images: Sequence[Evaluated], estimators: Mapping[st
 
 
 def _bar(row: Row) -> list[list[float]]:
-    assert row.low is not None
-    assert row.high is not None
-    return [[row.value - row.low], [row.high - row.value]]
+    return error_bars([(row.value, row.low, row.high)])
 
 
 def _colour(method: str) -> str:

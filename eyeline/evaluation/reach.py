@@ -3,7 +3,6 @@
 The server is the real one; its model's process also notes when it sends each event. Nothing else may run meanwhile.
 """
 
-import csv
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from eyeline.evaluation.load import bodies, serving
+from eyeline.evaluation.results import write_csv, writing
 from eyeline.server import engine
 
 NOTES = "EYELINE_REACH_NOTES"  # environment variable: the file that the model's process writes to
@@ -30,6 +31,17 @@ FOLLOW = """async body => {
     if (chunk.eyeline) seen.push([(performance.timeOrigin + performance.now()) / 1000, chunk.eyeline.event]);
   return seen;
 }"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Seconds from made to received of one kind of event."""
+
+    event: str
+    low_quartile_s: float
+    median_s: float
+    high_quartile_s: float
+    events: int
 
 
 def run_noting(pipe: Connection, model_id: str, estimator: str | None) -> None:
@@ -82,16 +94,18 @@ def measure(browser_path: str, model_id: str, rounds: int, tokens: int) -> dict[
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
 def main(model_id: str, rounds: int, tokens: int, out: Path) -> None:
     """Measure how soon events reach the browser."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        raise click.ClickException("This needs Chromium: apt-get install chromium.")
-    found = measure(browser, model_id, rounds, tokens)
-    with out.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(("event", "low_quartile_s", "median_s", "high_quartile_s", "events"))
+    with writing(out, figure=False):
+        browser = next(
+            filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+        )
+        if browser is None:
+            raise click.ClickException("This needs Chromium: apt-get install chromium.")
+        found = measure(browser, model_id, rounds, tokens)
+        rows = []
         for kind, seconds in found.items():
-            quartiles = [f"{value:.4f}" for value in statistics.quantiles(seconds, n=4)]
-            table.writerow((kind, *quartiles, len(seconds)))
+            low, middle, high = statistics.quantiles(seconds, n=4)
+            rows.append(Row(kind, low, middle, high, len(seconds)))
+        write_csv(Row, rows, out)
     click.echo(out.read_text())
 
 

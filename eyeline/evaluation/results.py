@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -28,6 +29,8 @@ def writing(out: Path, *, figure: bool = True) -> Iterator[None]:
         yield
     except EyelineError as error:
         raise click.ClickException(str(error)) from error
+    except (ConnectionError, TimeoutError):  # of a server that is measured, no matter of files
+        raise
     except OSError as error:
         what = error.filename or out
         raise click.ClickException(
@@ -52,6 +55,15 @@ def new_figure(width: float, height: float) -> Any:
     except ImportError as error:
         raise EyelineError("Figures need matplotlib: pip install 'eyeline[evaluate]'.") from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def error_bars(values: Iterable[tuple[float, float | None, float | None]]) -> list[list[float]]:
+    """How far bars reach below and above values, of (value, low, high); NaN, which is not drawn, where there is no interval."""
+    reach = [
+        (math.nan, math.nan) if low is None or high is None else (value - low, high - value)
+        for value, low, high in values
+    ]
+    return [[below for below, _ in reach], [above for _, above in reach]]
 
 
 def write_png(figure: Any, path: Path) -> None:

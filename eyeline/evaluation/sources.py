@@ -16,7 +16,16 @@ from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.learning import RATE, Scores, learn, of_images, score
-from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
+from eyeline.evaluation.results import (
+    OURS,
+    PLAIN,
+    QUIET,
+    error_bars,
+    new_figure,
+    write_csv,
+    write_png,
+    writing,
+)
 from eyeline.examples import Example, read_examples
 from eyeline.features import KINDS
 from eyeline.model import Model, load
@@ -36,8 +45,8 @@ class Row:
     regions: float  # of an image, mean
     predictor: str
     lds: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     images: int
 
 
@@ -98,7 +107,7 @@ def draw(rows: Sequence[Row]) -> Any:
         mine = [row for row in rows if row.predictor == predictor]
         axes.errorbar(
             [row.lds for row in mine], [sources.index(row.source) + 0.2 * (place - 1) for row in mine],
-            xerr=[[row.lds - row.low for row in mine], [row.high - row.lds for row in mine]],
+            xerr=error_bars((row.lds, row.low, row.high) for row in mine),
             fmt="o", color=colours[predictor], capsize=2, markersize=4, label=predictor,
         )  # fmt: skip
     counts = {row.source: row.regions for row in rows}

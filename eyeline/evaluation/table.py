@@ -18,6 +18,7 @@ from eyeline.evaluation.meter import Cost
 from eyeline.training.collect import ALONE, WHOLE
 
 TABLED_TOPS = (1, 3, 5)
+LARGE = 0.5  # nats, of an effect, from which on its coverage is told apart
 # (what a method took for all spans of a trace, its tokens) -> the number to table
 COSTS: dict[str, Callable[[Cost, int], float | int | None]] = {
     "ms_per_token": lambda cost, tokens: 1e3 * cost.seconds / tokens,
@@ -32,7 +33,7 @@ COSTS: dict[str, Callable[[Cost, int], float | int | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One number. `at` is an ablation rate, a number of regions, or empty; `value` a mean over `count` images or pairs."""
+    """One number, of `count` images, spans or pairs. `at` is an ablation rate, `alone`, a number of regions, or empty."""
 
     method: str
     metric: str
@@ -130,23 +131,19 @@ def _by_family(
 
 
 def _left_out(images: Sequence[Evaluated]) -> Iterator[Row]:
-    """The share of each family's spans whose effects over the random subsets vary too little for a correlation."""
-    for rate in _rates(images):
+    """The share of each family's spans whose effects vary too little for a correlation, of all its spans.
+
+    Over the random subsets of a rate, or, at `alone`, over single regions, for `agreement`.
+    """
+    for rate in (*_rates(images), ALONE):
+        at = "alone" if rate == ALONE else f"{rate:.2g}"
         flat: dict[str, list[bool]] = {}
         for one in images:
             drawn = torch.isclose(one.rates, torch.tensor(rate))
             flat.setdefault(one.family, []).extend((~metrics.varies(one.drops[:, drawn])).tolist())
         for family, values in sorted(flat.items()):
-            yield Row(
-                "all",
-                "spans_left_out",
-                f"{rate:.2g}",
-                family,
-                sum(values) / len(values),
-                None,
-                None,
-                len(values),
-            )
+            share = sum(values) / len(values)
+            yield Row("all", "spans_left_out", at, family, share, None, None, len(values))
 
 
 def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | None) -> Iterator[Row]:
@@ -168,16 +165,19 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
         return
     effects = estimator.effects(predicted)
     low, high = estimator.intervals(predicted).T
-    inside = ((low <= alone) & (alone <= high)).float()
     image = torch.cat([torch.full((one.effects[name].numel(),), number) for number, one in enumerate(images)])
-    covered = torch.stack([inside[image == number].mean() for number in range(len(images))])
-    large = alone.abs() > 0.5
-    constant = 2 * (effects - alone).abs().quantile(estimator.card["coverage"])
+    width = metrics.median_width(low, high)
+    constant = metrics.constant_width(effects, alone, estimator.card["coverage"])
     for metric, value, count in (
         ("r2_nats", metrics.r2_nats(effects, alone), pairs),
-        ("coverage", float(covered.mean()), len(images)),
-        ("coverage_over_half_a_nat", float(inside[large].mean()), int(large.sum())),
-        ("median_width_nats", float((high - low).median()), pairs),
-        ("median_width_over_constant", float((high - low).median() / constant), pairs),
+        ("coverage", metrics.coverage(low, high, alone, image), len(image.unique())),
+        (
+            "coverage_over_half_a_nat",
+            metrics.coverage_of_large(low, high, alone, LARGE),
+            int((alone.abs() > LARGE).sum()),
+        ),
+        ("median_width_nats", width, pairs),
+        ("median_width_over_constant", width / constant if constant else None, pairs),
     ):
-        yield Row(name, metric, "", "all", value, None, None, count)
+        if value is not None:
+            yield Row(name, metric, "", "all", value, None, None, count)

@@ -25,10 +25,9 @@ from eyeline.estimator import fingerprint, sum_spans
 from eyeline.examples import Example, digest
 from eyeline.features import KINDS, captured_features
 from eyeline.images import open_image
-from eyeline.model import Inputs, Model
+from eyeline.model import Inputs, Model, rope_deltas_kept
 from eyeline.regions import Regions, load_source, regions_for
 from eyeline.spans import Segmenter, Span
-from eyeline.stream import rope_deltas_kept
 
 One = TypeVar("One")
 ALONE, WHOLE = -1.0, -2.0  # in place of a rate: one region by itself; everything
@@ -117,7 +116,7 @@ def regions_of(
     model: Model, picture: Image.Image, inputs: Inputs, source: str = "native", seed: int = 0
 ) -> Regions:
     """The regions of a prompt with one image, from a pass over the prompt alone."""
-    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
+    with torch.inference_mode(), rope_deltas_kept(model), AttentionCapture(model, inputs) as capture:
         model.hf.model(**inputs, use_cache=False)
     assert capture.vision_features is not None
     return regions_for([picture], capture.grids, capture.vision_features, source, seed)

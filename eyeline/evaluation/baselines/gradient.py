@@ -22,7 +22,7 @@ from eyeline.features import pool
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
-from eyeline.teacher_forcing import Trace, Vision, read, see, teacher_force, trace_log_probs
+from eyeline.teacher_forcing import Trace, Vision, mean_tokens, read, see, teacher_force, trace_log_probs
 
 _alone = threading.RLock()  # `requires_grad` of a model's parameters is shared by all threads
 
@@ -63,7 +63,7 @@ def integrated_gradients(
     nodes, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1]
     with differentiable(model):
         trace, visual = look(model, inputs, trace_ids)
-        baseline = mean_tokens(trace, visual)
+        baseline = mean_tokens(visual.float(), trace.images)
         change = visual.float() - baseline
         tokens = change.new_zeros(len(spans), visual.shape[1])
         for along, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
@@ -131,12 +131,6 @@ def _log_prob_gradient(
     """Apart from the rest, so that logits of one span are kept at a time, not of the whole trace."""
     states = states.detach().requires_grad_()
     return torch.autograd.grad(trace_log_probs(model, states, ids).sum(), states)[0]
-
-
-def mean_tokens(trace: Trace, visual: Float[Tensor, "input patch dim"]) -> Float[Tensor, "input patch dim"]:
-    """Every visual token replaced by the mean of its image's, for each input by itself; float32."""
-    images = visual.float().split([len(image) for image in trace.images], dim=1)
-    return torch.cat([image.mean(dim=1, keepdim=True).expand_as(image) for image in images], dim=1)
 
 
 def by_region(tokens: Float[Tensor, "span patch"], regions: Regions) -> Float[Tensor, "span region"]:
