@@ -148,6 +148,13 @@ class Joint:
         """With some of the features alone."""
         return replace(self, features=self.features[..., columns])
 
+    def of_random(self) -> "Joint":
+        """With the random subsets alone."""
+        return replace(
+            self, subsets=self.subsets[..., : self.random], counted=self.counted[:, : self.random],
+            token_drops=self.token_drops[:, : self.random],
+        )  # fmt: skip
+
     def sizes(self) -> Float[Tensor, " feature"]:
         """The root mean square of each feature over tokens and regions."""
         powers = [part.float().square().sum((0, 1)) for part in self.features.split(AT_ONCE)]
@@ -195,10 +202,7 @@ class Joint:
     def correlation(self, estimator: Estimator) -> float:
         """Mean Pearson correlation of predicted and measured drops over random subsets, of spans spread over the images."""
         spans = torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD]
-        random = replace(
-            self, subsets=self.subsets[..., : self.random], counted=self.counted[:, : self.random],
-            token_drops=self.token_drops[:, : self.random],
-        )  # fmt: skip
+        random = self.of_random()
         drops = random.drops
         parts = [pearson(random.predict(estimator, some), drops[some]) for some in spans.split(128)]
         return float(torch.cat(parts).mean())
@@ -251,6 +255,8 @@ def learn_weights(joint: Joint, settings: FitSettings) -> tuple[Estimator, list[
     sets = SETS[settings.link]
     if settings.link == "identity":
         settings = replace(settings, hidden=0, tokens=0.0, ranks=0.0, alone=0.0)
+    if not settings.alone:
+        joint = joint.of_random()
     hidden = settings.hidden
     direction = torch.full((sets, len(unit)), 1 / len(unit), requires_grad=True)
     scale = torch.tensor(math.log(BEGIN), requires_grad=True)
@@ -312,11 +318,13 @@ def _agreement(
     """What is maximised, over random subsets and over regions by themselves."""
     lengths, measured = joint.lengths[spans], joint.token_drops[joint.tokens(spans)]
     counted = joint.counted[joint.image[spans]]
-    of_subsets, of_regions = (
-        _agreement_over(lengths, falls[:, part], measured[:, part], counted[:, part], settings)
-        for part in (slice(joint.random), slice(joint.random, None))
-    )
-    return (1 - settings.alone) * of_subsets + settings.alone * of_regions
+    shares = ((1 - settings.alone, slice(joint.random)), (settings.alone, slice(joint.random, None)))
+    agreements = [
+        share * _agreement_over(lengths, falls[:, part], measured[:, part], counted[:, part], settings)
+        for share, part in shares
+        if share
+    ]
+    return torch.stack(agreements).sum()
 
 
 def _agreement_over(
