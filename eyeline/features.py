@@ -43,8 +43,9 @@ class ImageValues:
 
 def read_image(model: Model, capture: AttentionCapture) -> ImageValues:
     """The keys and values of a capture whose prompt has been read, and the norms of the written values."""
-    norms = []
-    for values, gram in zip(capture.image_values, _writing(model).grams, strict=True):
+    norms, grams = [], _writing(model).grams
+    for values, layer in zip(capture.image_values, capture.layers, strict=True):
+        gram = grams[layer]
         grouped = values.float().repeat_interleave(len(gram) // len(values), dim=0)  # (head, patch, dim)
         norms.append(((grouped @ gram) * grouped).sum(-1).clamp(min=0).sqrt())
     return ImageValues(capture.image_keys, capture.image_values, torch.stack(norms))
@@ -145,7 +146,7 @@ def _features(
     written: Written | None,
     kinds: Sequence[str],
 ) -> Iterator[tuple[slice, list[Float[Tensor, "layer head token patch"]]]]:
-    """Some layers at a time, as many as WEIGHTS_AT_ONCE allows, and their features, one tensor a kind; float32.
+    """Some of the captured layers at a time, as many as WEIGHTS_AT_ONCE allows, and their features, one tensor a kind; float32.
 
     All layers of a small model come at once, of a large model with a large image one.
     """
@@ -167,7 +168,7 @@ def _features(
             assert written is not None
             values = image.values[span]  # (layer, kv_head, patch, dim), in the model's dtype
             projected = torch.stack(
-                [_project(model, layer, written.odds, image.values.dtype) for layer in some.tolist()]
+                [_project(model, layer, written.odds, image.values.dtype) for layer in capture.layers[span]]
             )
             grouped = (
                 projected.unflatten(2, (values.shape[1], -1, values.shape[-1]))
