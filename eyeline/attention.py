@@ -11,7 +11,7 @@ import threading
 import warnings
 import weakref
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +87,9 @@ class AttentionCapture:
 
     `hidden` visual tokens are knocked out: no position after their image attends to them. `METHODS["attention"]`
     of ablation.py hides in the same way.
+
+    Of the layers only `layers` are kept, by default all; the others run as sdpa does and leave nothing behind. What has a
+    layer dimension, here and in `Steps`, has these layers alone, first to last.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class AttentionCapture:
         *,
         prompt_length: int | None = None,
         hidden: Bool[Tensor, " patch"] | None = None,
+        layers: Sequence[int] | None = None,
     ) -> None:
         if len(inputs["input_ids"]) != 1:
             raise UnsupportedModelError(
@@ -110,14 +114,18 @@ class AttentionCapture:
         self.image_positions = torch.cat([grid.positions for grid in self.grids])  # of all images, in order
         self.vision_features: list[Tensor] | None = None  # of each image, (patch, dim), row by row
         self._last_image_position = int(self.image_positions[-1])
-        layers = model.adapter.layers(model.hf)
-        self._attentions: list[Any] = [model.adapter.self_attention(layer) for layer in layers]
+        blocks = model.adapter.layers(model.hf)
+        self.layers = tuple(range(len(blocks)) if layers is None else sorted(set(layers)))
+        assert self.layers, "without a layer there is nothing to attribute by"
+        self._attentions: list[Any] = [model.adapter.self_attention(block) for block in blocks]
+        self._kept = {self._attentions[layer] for layer in self.layers}
         self._norms: list[Any] = [
-            norm for layer in layers if (norm := model.adapter.attention_norm(layer)) is not None
+            norm for layer in self.layers if (norm := model.adapter.attention_norm(blocks[layer])) is not None
         ]
-        self._windows = [getattr(module, "sliding_window", None) for module in self._attentions]
+        windows = [getattr(module, "sliding_window", None) for module in self._attentions]
+        self._windows = [windows[layer] for layer in self.layers]
         self._hidden = None if hidden is None else hidden.to(self.image_positions.device)
-        if hidden is not None and any(window is not None for window in self._windows):
+        if hidden is not None and any(window is not None for window in windows):
             raise UnsupportedModelError(
                 "Attention knockout needs full attention, but this model has sliding windows: hide pixels instead."
             )
@@ -209,7 +217,7 @@ class AttentionCapture:
         return seen[None, None]
 
     def _keep(self, query: Tensor, log_sum_exp: Tensor, key: Tensor, value: Tensor) -> None:
-        """Called by each layer in turn."""
+        """Called by each layer that is kept, in turn."""
         now = self._pass
         assert now is not None
         if now.count:
@@ -301,7 +309,7 @@ class AttentionCapture:
         def joined(name: str, layer: int) -> Tensor:  # (head, token, ...)
             return torch.cat([getattr(step, name)[layer][0, :, a:b] for step, a, b in cuts], dim=1)
 
-        layers = range(len(self._attentions))
+        layers = range(len(self.layers))
         logits = [(step.logits, a, b) for step, a, b in cuts if step.logits is not None]
         rms = None
         if self._norms:
@@ -446,7 +454,8 @@ def _attention_forward(
     if now is not None and now.seen is not None:
         assert attention_mask is None, "one prompt, not padded"
         attention_mask = now.seen
-    if capture is None or now is None or not (now.count or now.holds_images):
+    wanted = now is not None and (now.count or now.holds_images)
+    if capture is None or not wanted or module not in capture._kept:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     causal = query.shape[2] > 1 and attention_mask is None
     kernel = KERNELS.get(query.device.type, _any_kernel)

@@ -392,8 +392,21 @@ def collect(model_id, data, out, limit, rates, **settings) -> None:
     show_default=True,
     help="Number of hidden units of the network beside the linear map; 0 for none, as with the link 'identity'.",
 )
+@click.option(
+    "--heads",
+    type=_Real(0, 1, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Share of the heads to keep, those that matter most; layers without any of them are not captured.",
+)
+@click.option(
+    "--layers",
+    type=click.IntRange(1),
+    show_default="from the model's configuration",
+    help="Number of layers of the language model, to tell by layer which heads are kept.",
+)
 @click.option("--name", show_default="the folder's name", help="Id that the estimator carries.")
-def fit(run, out, kinds, link, hidden, name) -> None:
+def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     """Fit an estimator on a collection."""
     from eyeline.estimator import save_estimator
     from eyeline.training.collect import read_collected, read_run
@@ -402,8 +415,8 @@ def fit(run, out, kinds, link, hidden, name) -> None:
 
     about = read_run(run)
     name = name or out.resolve().name
-    settings = FitSettings(kinds=kinds, link=link, hidden=hidden)
-    estimator, _ = fit_estimator(read_collected(run), about, settings, name)
+    settings = FitSettings(kinds=kinds, link=link, hidden=hidden, heads=heads)
+    estimator, _ = fit_estimator(read_collected(run), about, settings, name, layers)
     save_estimator(estimator, out)
     click.echo(f"Estimator: {out} (loss {estimator.card['loss']})", err=True)
 

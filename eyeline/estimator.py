@@ -7,13 +7,13 @@ were hidden, and the fingerprint of the model they belong to. Nothing in it is e
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -122,6 +122,11 @@ class Network:
             "outward": (sets, hidden),
         }  # fmt: skip
 
+    @property
+    def reads(self) -> Bool[Tensor, " feature"]:
+        """Which features change what it adds."""
+        return ((self.inward != 0) | (self.context != 0)).any(0) & (self.unit != 0)
+
     def columns(self, change: Callable[[Tensor], Tensor]) -> "Network":
         """With other columns of features, as `change` makes them of a matrix whose last dimension is the feature."""
         return replace(self, **{name: change(getattr(self, name)) for name in ("unit", "inward", "context")})
@@ -178,6 +183,27 @@ class Estimator:
     ) -> Float[Tensor, "span ..."]:
         """Predicted drops of spans of so many tokens, one span after the other: the falls of their tokens, nats."""
         return sum_spans(self.falls(scores, log_odds), lengths)
+
+    def layers(self, count: int) -> list[int]:
+        """Which of a model's `count` layers have a head with any weight; the first where none has, for one is always captured."""
+        used = (self.weights != 0).any(0)
+        if self.network is not None:
+            used = used | self.network.reads
+        of_layers = used.view(len(self.kinds), count, -1).any(2).any(0)
+        return of_layers.nonzero()[:, 0].tolist() or [0]
+
+    def of_layers(self, layers: Sequence[int], count: int) -> "Estimator":
+        """With the columns of some of a model's `count` layers alone, in the order given."""
+        if list(layers) == list(range(count)):
+            return self
+        chosen = torch.tensor(layers, device=self.weights.device)
+
+        def choose(columns: Tensor) -> Tensor:
+            by_layer = columns.unflatten(-1, (len(self.kinds), count, -1))
+            return by_layer.index_select(-2, chosen).flatten(-3)
+
+        network = None if self.network is None else self.network.columns(choose)
+        return replace(self, weights=choose(self.weights), network=network)
 
     def effects(self, drops: Float[Tensor, " region"]) -> Float[Tensor, " region"]:
         """Effects of single regions, nats; a drop of 0 is no effect."""

@@ -45,15 +45,16 @@ class ImageValues:
 def read_image(model: Model, capture: AttentionCapture) -> ImageValues:
     """The keys and values of a capture whose prompt has been read, and the norms of the written values."""
     values = capture.image_values
-    return ImageValues(capture.image_keys, values, written_norms(model, values))
+    return ImageValues(capture.image_keys, values, written_norms(model, values, capture.layers))
 
 
 def written_norms(
-    model: Model, values: Float[Tensor, "layer kv_head patch dim"]
+    model: Model, values: Float[Tensor, "layer kv_head patch dim"], layers: Sequence[int]
 ) -> Float[Tensor, "layer head patch"]:
-    """|V_i W_O|, the size of what each head writes to the residual stream of a visual token's value; float32."""
-    norms = []
-    for of_layer, gram in zip(values, _writing(model).grams, strict=True):
+    """|V_i W_O|, the size of what each head of some layers writes to the residual stream of a visual token's value; float32."""
+    norms, grams = [], _writing(model).grams
+    for of_layer, layer in zip(values, layers, strict=True):
+        gram = grams[layer]
         grouped = of_layer.float().repeat_interleave(len(gram) // len(of_layer), dim=0)  # (head, patch, dim)
         norms.append(((grouped @ gram) * grouped).sum(-1).clamp(min=0).sqrt())
     return torch.stack(norms)
@@ -165,7 +166,7 @@ def _features(
     written: Written | None,
     kinds: Sequence[str],
 ) -> Iterator[tuple[slice, list[Float[Tensor, "layer head token patch"]]]]:
-    """Some layers at a time, as many as WEIGHTS_AT_ONCE allows, and their features, one tensor a kind; float32.
+    """Some of the captured layers at a time, as many as WEIGHTS_AT_ONCE allows, and their features, one tensor a kind; float32.
 
     All layers of a small model come at once, of a large model with a large image one.
     """
@@ -187,7 +188,7 @@ def _features(
             assert written is not None
             values = image.values[span]  # (layer, kv_head, patch, dim), in the model's dtype
             projected = torch.stack(
-                [_project(model, layer, written.odds, image.values.dtype) for layer in some.tolist()]
+                [_project(model, layer, written.odds, image.values.dtype) for layer in capture.layers[span]]
             )
             grouped = (
                 projected.unflatten(2, (values.shape[1], -1, values.shape[-1]))

@@ -335,7 +335,12 @@ def _capture(state: _State) -> contextlib.AbstractContextManager[AttentionCaptur
         return contextlib.nullcontext(_NoCapture())
     hidden = state.hidden
     knocked_out = None if hidden is None or hidden.method != "attention" else _cells(hidden)
-    return AttentionCapture(state.model, state.inputs, hidden=knocked_out)
+    layers = None if state.estimator is None else state.estimator.layers(_count_layers(state.model))
+    return AttentionCapture(state.model, state.inputs, hidden=knocked_out, layers=layers)
+
+
+def _count_layers(model: Model) -> int:
+    return len(model.adapter.layers(model.hf))
 
 
 def _hiding(state: _State) -> contextlib.AbstractContextManager[None]:
@@ -517,9 +522,14 @@ class _Reader:
         )  # each region alone, and all together
         self.subsets = torch.cat([self.subsets, torch.ones_like(self.subsets[:, :1])], dim=1)
         self.image = feature.read_image(state.model, capture)
+        self.estimator, self.unit = state.estimator, None
+        if self.estimator is not None:
+            self.estimator = self.estimator.of_layers(capture.layers, _count_layers(state.model))
+            if (network := self.estimator.network) is not None:
+                self.unit = network.unit * network.reads  # others say nothing of where it looks
 
     def attribute(self, span: Span) -> SpanAttribution:
-        state, estimator = self.state, self.state.estimator
+        state, estimator = self.state, self.estimator
         kinds = ("attention",) if estimator is None else estimator.kinds
         steps = self.capture.take(span.start, span.end)
         ids = torch.tensor(state.ids[span.start : span.end], device=state.model.device)
@@ -533,9 +543,8 @@ class _Reader:
         else:
             weights = estimator.of_tokens(log_odds)
         network = None if estimator is None else estimator.network
-        unit = None if network is None else network.unit
         seen = feature.token_scores(
-            state.model, self.capture, self.image, steps, written, self.labels, self.num_regions, weights, unit, kinds
+            state.model, self.capture, self.image, steps, written, self.labels, self.num_regions, weights, self.unit, kinds
         )  # fmt: skip
         cells = seen.scores
         scores = feature.pool(cells, self.labels, self.num_regions)  # (token, region)

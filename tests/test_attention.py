@@ -1,11 +1,13 @@
 """Captured attention is the model's own, and the model does not notice."""
 
 import threading
+from collections import Counter
 
 import pytest
 import torch
 from conftest import CACHE, FAMILIES, build_tiny, picture, tiny_model
 from transformers import DynamicCache
+from transformers.integrations import sdpa_attention
 
 from eyeline.attention import KERNELS, AttentionCapture, _any_kernel
 from eyeline.errors import UnsupportedModelError
@@ -74,14 +76,15 @@ def test_captured_attention_is_that_of_every_layer_and_head_in_prefill_and_decod
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("layers", [None, [1]])
 @pytest.mark.parametrize("padding", [0, 5])
-def test_generated_ids_and_logits_are_the_same_to_the_bit_with_and_without_capture(tiny, padding):
+def test_generated_ids_and_logits_are_the_same_to_the_bit_with_and_without_capture(tiny, padding, layers):
     inputs = tiny.inputs(picture(), QUESTION)
     if padding:
         inputs = pad_left(inputs, padding, tiny.tokenizer.pad_token_id)
     options = {"tokens": 40, "output_logits": True, "return_dict_in_generate": True}
     without = generate(tiny, inputs, **options)
-    with AttentionCapture(tiny, inputs):
+    with AttentionCapture(tiny, inputs, layers=layers):
         within = generate(tiny, inputs, **options)
     assert within.sequences.tolist() == without.sequences.tolist()
     assert len(set(without.sequences[0].tolist())) > 10
@@ -121,6 +124,59 @@ def test_a_teacher_forced_forward_keeps_what_decoding_the_same_tokens_keeps(tiny
             if getattr(ours, name) is not None:
                 torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(forced.attention(ours), decoding.attention(theirs), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [[1], [2, 0]])
+def test_of_some_layers_the_same_is_kept_as_where_all_are(tiny, layers):
+    inputs = tiny.inputs([picture(), picture(64, 96, seed=1)], QUESTION)
+    with AttentionCapture(tiny, inputs) as whole:
+        ids = generate(tiny, inputs)
+    with AttentionCapture(tiny, inputs, layers=layers) as some:
+        assert generate(tiny, inputs).tolist() == ids.tolist()
+    wanted = sorted(layers)
+    assert some.layers == tuple(wanted)
+    assert whole.layers == (0, 1, 2)
+    assert torch.equal(some.image_keys, whole.image_keys[wanted])
+    assert torch.equal(some.image_values, whole.image_values[wanted])
+    for start, end in ((0, NEW_TOKENS), (2, 5)):
+        ours, theirs = some.take(start, end), whole.take(start, end)
+        assert torch.equal(ours.hidden, theirs.hidden)
+        assert torch.equal(ours.logits, theirs.logits)
+        for name in ("queries", "log_sum_exp", "attention_rms"):
+            of_all = getattr(theirs, name)
+            if of_all is None:
+                assert getattr(ours, name) is None
+            else:
+                assert torch.equal(getattr(ours, name), of_all[wanted])
+        torch.testing.assert_close(some.attention(ours), whole.attention(theirs)[wanted])
+
+
+def test_layers_that_are_not_wanted_run_as_without_capture(tiny, monkeypatch):
+    ran = {"kept": Counter(), "kernel": 0, "sdpa": Counter()}
+    kernel, keep, sdpa = KERNELS["cpu"], AttentionCapture._keep, sdpa_attention.sdpa_attention_forward
+
+    def counted_kernel(*args):
+        ran["kernel"] += 1
+        return kernel(*args)
+
+    def counted_keep(self, query, *args):
+        ran["kept"][query.shape[2]] += 1  # by rows
+        keep(self, query, *args)
+
+    def counted_sdpa(module, *args, **options):
+        ran["sdpa"][module.layer_idx] += 1
+        return sdpa(module, *args, **options)
+
+    monkeypatch.setitem(KERNELS, "cpu", counted_kernel)
+    monkeypatch.setattr(AttentionCapture, "_keep", counted_keep)
+    monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", counted_sdpa)
+    inputs = tiny.inputs(picture(), QUESTION)
+    with AttentionCapture(tiny, inputs, layers=[1]):
+        generate(tiny, inputs)
+    assert ran == {
+        "kept": {inputs["input_ids"].shape[1]: 1, 1: NEW_TOKENS - 1},
+        "kernel": NEW_TOKENS, "sdpa": {0: NEW_TOKENS, 2: NEW_TOKENS},
+    }  # fmt: skip
 
 
 def test_hidden_states_are_those_that_the_final_norm_and_the_head_turn_into_the_logits(tiny):
@@ -237,6 +293,24 @@ def test_outside_a_sliding_window_the_attention_is_zero():
     assert (ours[1:, :, 0] > 0).any()
 
 
+def test_only_the_windows_of_captured_layers_count_but_knockout_heeds_all():
+    inputs = tiny_model("qwen2_5_vl").inputs(picture(), QUESTION)
+    options = {"use_sliding_window": True, "sliding_window": inputs["input_ids"].shape[1] - 5}
+    model = build_tiny("qwen2_5_vl", **options, max_window_layers=1)
+    attention = {}
+    for layers in ([0, 1, 2], [1, 2], [0]):
+        with AttentionCapture(model, inputs, layers=layers) as capture:
+            generate(model, inputs)
+        steps = capture.take(0, NEW_TOKENS)
+        attention[len(layers)] = capture.attention(steps)
+        assert (capture.visible(steps) is None) == (layers == [0])
+    torch.testing.assert_close(attention[2], attention[3][1:])
+    torch.testing.assert_close(attention[1], attention[3][:1])
+    assert (attention[2] == 0).any()
+    with pytest.raises(UnsupportedModelError, match="hide pixels"):
+        AttentionCapture(model, inputs, hidden=torch.zeros(6, dtype=torch.bool), layers=[0])
+
+
 def test_a_kernel_without_log_sum_exp_gives_the_same_attention_and_says_that_it_is_slow(tiny, monkeypatch):
     inputs = pad_left(tiny.inputs(picture(), QUESTION), 3, tiny.tokenizer.pad_token_id)
     with AttentionCapture(tiny, inputs) as fast:
@@ -259,6 +333,25 @@ def test_in_bfloat16_the_weights_match_within_its_precision(tiny):
     decoded = generate(model, inputs, tokens=1, output_attentions=True, return_dict_in_generate=True)
     theirs = torch.stack([layer[0, :, -1:, capture.image_positions] for layer in decoded.attentions[0]])
     torch.testing.assert_close(capture.attention(capture.take(0, 1)), theirs.float(), rtol=0.05, atol=0.03)
+
+
+def test_knockout_reaches_layers_that_are_not_captured(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    options = {"output_logits": True, "return_dict_in_generate": True}
+    hidden = torch.tensor([True, False, True, True, False, True])
+    ways = {"all": {"hidden": hidden}, "one": {"hidden": hidden, "layers": [1]}, "seen": {}}
+    found = {}
+    for name, more in ways.items():
+        with AttentionCapture(tiny, inputs, **more) as capture:
+            written = generate(tiny, inputs, **options)
+        found[name] = written.sequences.tolist(), torch.cat(written.logits), capture
+    assert found["one"][0] == found["all"][0]
+    assert torch.equal(found["one"][1], found["all"][1])
+    assert (found["seen"][1] - found["all"][1]).abs().max() > 1e-2
+    ours, theirs = (found[name][2] for name in ("one", "all"))
+    attention = ours.attention(ours.take(0, NEW_TOKENS))
+    torch.testing.assert_close(attention, theirs.attention(theirs.take(0, NEW_TOKENS))[1:2])
+    assert not attention[..., hidden].any()
 
 
 # --- leaving no trace
@@ -424,6 +517,18 @@ def test_pending_bytes_count_what_is_kept_until_it_is_released(tiny):
     with pytest.raises(ValueError, match="not all kept"):
         capture.take(NEW_TOKENS - 1, NEW_TOKENS + 1)
     torch.testing.assert_close(capture.take(NEW_TOKENS - 2, NEW_TOKENS).queries, steps.queries[:, :, -2:])
+
+
+@pytest.mark.parametrize("layers", [[0], [0, 2]])
+def test_pending_bytes_fall_with_the_layers_that_are_kept(tiny, layers):
+    inputs = tiny.inputs(picture(), QUESTION)
+    of_layers = []
+    for wanted in (None, layers):
+        with AttentionCapture(tiny, inputs, layers=wanted) as capture:
+            generate(tiny, inputs)
+        steps = capture.take(0, NEW_TOKENS)
+        of_layers.append(capture.pending_bytes - steps.hidden.nbytes - steps.logits.nbytes)
+    assert of_layers[1] * 3 == of_layers[0] * len(layers) > 0
 
 
 # --- what is refused

@@ -1,6 +1,7 @@
 """The command line, mostly in this process, with tiny models saved as folders; some of it as real processes."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -35,6 +36,7 @@ from eyeline.features import KINDS
 from eyeline.regions import SOURCES
 from eyeline.runs import read_run
 from eyeline.scenes import FAMILIES, MAX_SEED
+from eyeline.training import heads
 from eyeline.training.collect import read_collected
 
 ROOT = Path(cli.__file__).parents[1]
@@ -340,7 +342,7 @@ def test_a_killed_collection_goes_on_and_ends_as_if_never_killed(here, folders, 
         assert "another settings" in refuse(*words, whole, *other)
 
 
-def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole):
+def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole, monkeypatch):
     shutil.copytree(whole, "enough")  # of images: each three times
     for path in list(Path("enough/examples").iterdir()):
         for copy in ("again", "once-more"):
@@ -353,6 +355,15 @@ def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole):
     assert (read.id, read.kinds) == ("mine", ("odds", "attention"))
     assert ask("--estimator", "fitted")[0].estimator == "mine"
     assert "was fitted for" in refuse("stream", "a.png", "What?", "--model", "other", "--estimator", "fitted")
+    quick = dataclasses.replace(heads.QUICK, steps=5)
+    monkeypatch.setattr(heads, "QUICK", quick)
+    succeed("fit", "enough", "--out", "some", "--link", "identity", "--heads", 0.1)
+    read = read_estimator(Path("some"))
+    kept = read.card["heads"]
+    assert len(kept) == 3  # layers, of the model's configuration
+    assert sum(map(len, kept)) == 1  # of twelve heads
+    assert read.layers(3) == [layer for layer, some in enumerate(kept) if some]
+    assert ask("--estimator", "some")[0].estimator == "some"
 
 
 def test_limit_takes_the_first_examples(here, data):
@@ -515,6 +526,9 @@ def test_a_bad_trace_is_told_in_one_sentence(here, trace, expected):
         (("fit", "missing", "--out", "e"), "missing is no collection"),
         (("fit", "missing", "--out", "e", "--kinds", "smell"), "'smell' is not one of"),
         (("fit", "missing", "--out", "e", "--kinds", ""), "'' is not one of"),
+        (("fit", "missing", "--out", "e", "--heads", "0"), "0.0 is not in the range 0<x<=1"),
+        (("fit", "missing", "--out", "e", "--heads", "2"), "2.0 is not in the range 0<x<=1"),
+        (("fit", "missing", "--out", "e", "--heads", "nan"), "'nan' is not a finite number"),
         (("collect", "--data", "missing", "--out", "c"), "missing is not a data folder"),
         (("collect", "--data", "no-data", "--out", "c"), "examples.jsonl is empty"),
         (

@@ -203,6 +203,46 @@ def test_a_network_adds_what_it_sees_in_hidden_regions_and_the_image_and_nothing
     torch.testing.assert_close(estimator.scores(features, odds, subsets), linear + added)
 
 
+def test_the_layers_of_an_estimator_are_those_with_any_weight_and_at_least_one():
+    whole = estimator_of(tiny_model("qwen3_vl"))
+    assert whole.network is not None
+    assert whole.layers(3) == [0, 1, 2]
+    assert whole.of_layers([0, 1, 2], 3) is whole
+    zero = Network(
+        whole.network.unit, *(torch.zeros_like(getattr(whole.network, name)) for name in OF_NETWORK[1:])
+    )
+    nothing = dataclasses.replace(whole, weights=torch.zeros(2, FEATURES), network=zero)
+    assert nothing.layers(3) == [0]
+    assert dataclasses.replace(nothing, network=None).layers(3) == [0]
+    for column in range(FEATURES):  # kind-major, then layer-major, four heads a layer
+        expected = [column % 12 // 4]
+        here = torch.arange(FEATURES) == column
+        linear = dataclasses.replace(nothing, weights=-1.0 * here.repeat(2, 1), network=None)
+        assert linear.layers(3) == expected
+        for name in ("inward", "context"):
+            one = dataclasses.replace(zero, **{name: here.repeat(3, 1).float()})
+            assert dataclasses.replace(nothing, network=one).layers(3) == expected
+            dead = dataclasses.replace(one, unit=(~here).float())
+            assert dataclasses.replace(nothing, network=dead).layers(3) == [0]
+
+
+@pytest.mark.parametrize("layers", [[1], [0, 2]])
+def test_with_some_layers_an_estimator_scores_their_features_as_it_would_where_others_are_zero(layers):
+    whole = estimator_of(tiny_model("qwen3_vl"))
+    some = whole.of_layers(layers, 3)
+    assert (some.id, some.kinds, some.link, some.card) == (whole.id, whole.kinds, whole.link, whole.card)
+    features = 3 * torch.randn(4, 5, len(KINDS), 3, 4, generator=torch.Generator().manual_seed(2))
+    odds, subsets = torch.tensor([-20.0, 0.0, 5.0, 40.0]), torch.tensor([[1.0, 1, 0], [0, 1, 0], [0, 1, 1]])
+    subsets = torch.nn.functional.pad(subsets, (0, 0, 0, 2))
+    alone = torch.zeros_like(features)
+    alone[..., layers, :] = features[..., layers, :]
+    torch.testing.assert_close(
+        some.scores(features[..., layers, :].flatten(2), odds, subsets),
+        whole.scores(alone.flatten(2), odds, subsets),
+    )
+    assert some.weights.shape == (2, len(KINDS) * len(layers) * 4)
+
+
 def test_drops_of_a_span_are_the_falls_of_its_tokens_and_with_the_identity_its_scores():
     scores, odds = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.5, 4.0]]), torch.tensor([0.0, 4.0, -2.0])
     lengths = torch.tensor([1, 2])

@@ -72,10 +72,10 @@ def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
     return slow, log_probs
 
 
-def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=PICTURES):
-    """(feature, token, patch): each visual token a region of its own."""
+def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=PICTURES, layers=None):
+    """(feature, token, patch): each visual token a region of its own; of some layers, or all."""
     inputs = model.inputs(list(pictures), QUESTION)
-    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
+    with torch.inference_mode(), AttentionCapture(model, inputs, layers=layers) as capture:
         read_trace(model, inputs, trace_ids)
         image = features.read_image(model, capture)
         steps = capture.take(start, end)
@@ -164,6 +164,17 @@ def test_chosen_kinds_are_the_same_rows_in_the_order_asked_for(tiny, kinds):
     everything = dict(zip(features.KINDS, fast_features(tiny, trace_ids, 1, 5).chunk(3), strict=True))
     chosen = fast_features(tiny, trace_ids, 1, 5, kinds)
     torch.testing.assert_close(chosen, torch.cat([everything[kind] for kind in kinds]))
+
+
+@pytest.mark.parametrize("layers", [[1], [0, 2]])
+def test_features_of_captured_layers_are_those_of_these_layers_among_all(tiny, layers, monkeypatch):
+    trace_ids = trace_of(tiny)
+    every = fast_features(tiny, trace_ids, 1, 6).unflatten(0, (len(features.KINDS), 3, -1))
+    for at_once in (features.WEIGHTS_AT_ONCE, 1):
+        monkeypatch.setattr(features, "WEIGHTS_AT_ONCE", at_once)
+        some = fast_features(tiny, trace_ids, 1, 6, layers=layers)
+        torch.testing.assert_close(some, every[:, layers].flatten(0, 2))
+        assert not torch.allclose(some, every[:, : len(layers)].flatten(0, 2), rtol=0.1)  # not just the first
 
 
 def test_scores_sizes_and_regions_are_those_of_the_features_however_many_layers_are_read_at_once(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import build_tiny, picture, tiny_model
+from test_stream import of_some_layers, random_estimator
 
 from eyeline.ablation import METHODS, ablate
 from eyeline.attention import AttentionCapture
@@ -51,6 +52,25 @@ def test_the_regions_shown_are_the_given_ones_and_knocked_out_cells_get_no_atten
     for span in spans_of(events):
         assert span.effects[1] == 0
         assert sum(span.effects) == pytest.approx(1, abs=1e-5)
+
+
+def test_knockout_reaches_layers_that_an_estimator_does_not_need(tiny, image):
+    sparse = of_some_layers(random_estimator(tiny), [1])
+    hidden = Hidden(GRID, (1,), "attention")
+    stream = tiny.stream(image, "How many?", hidden=hidden, estimator=sparse, **GREEDY)
+    events = list(stream)
+    plain = tiny.stream(image, "How many?", hidden=hidden, **GREEDY)
+    list(plain)
+    assert stream.ids == plain.ids
+    cells = torch.tensor([[False, False, True, False, False, True]])
+    measured = ablate(tiny, tiny.inputs(image, "How many?"), torch.tensor(stream.ids), cells, "attention")
+    expected = measured.log_probs - measured.drops[0]
+    spans = spans_of(events)
+    assert spans
+    for span in spans:
+        assert span.log_prob == pytest.approx(float(expected[span.start : span.end].sum()), abs=1e-3)
+        assert span.effects[1] == pytest.approx(0, abs=1e-5)
+    assert measured.drops.abs().max() > 0.01
 
 
 def test_hiding_nothing_gives_the_same_ids(tiny, image):

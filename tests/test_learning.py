@@ -14,22 +14,11 @@ from torch.nn.functional import logsigmoid
 from eyeline.errors import DataError
 from eyeline.estimator import SURE, WIDTH, Estimator
 from eyeline.evaluation import learning, metrics
-from eyeline.evaluation.learning import (
-    by_loss,
-    by_weight,
-    choose_heads,
-    columns_of,
-    count_layers,
-    draw,
-    learn,
-    order_heads,
-    read_both,
-    score,
-    share,
-)
+from eyeline.evaluation.learning import draw, read_both, score, share
 from eyeline.features import KINDS
 from eyeline.training.collect import Collected, Settings, _save, draw_subsets
-from eyeline.training.fit import FitSettings, choose, joint, learn_weights
+from eyeline.training.fit import FitSettings, joint
+from eyeline.training.heads import learn
 
 LAYERS, HEADS = 3, 6  # two heads a layer
 FEATURES = HEADS * len(KINDS)
@@ -155,47 +144,6 @@ def test_draws_are_even_over_families_nested_and_independent_of_order():
         draw(images[:-1], 60)  # 19 of one family
 
 
-def test_columns_are_kind_major_and_a_head_has_all_its_kinds():
-    named = torch.arange(FEATURES).view(len(KINDS), HEADS)
-    assert columns_of(FEATURES, KINDS).all()
-    assert columns_of(FEATURES, ("odds", "attention")).nonzero().flatten().tolist() == [
-        *named[0].tolist(), *named[2].tolist(),
-    ]  # fmt: skip
-    assert (
-        columns_of(FEATURES, KINDS, [4, 1]).nonzero().flatten().tolist()
-        == named[:, [1, 4]].flatten().tolist()
-    )
-
-
-def test_weights_of_some_columns_are_those_of_a_collection_of_them_alone():
-    images = synthetic({"math": PLAIN}, 10, noise=0.5)
-    some = dataclasses.replace(FAST, kinds=("value", "odds"))
-    found = learn(joint(images, KINDS), some)
-    alone, _ = learn_weights(joint(images, ("value", "odds")), some)
-    assert torch.equal(choose(found.weights[None], ("value", "odds"))[0], alone.weights)
-    assert not found.weights[:, :HEADS].any()
-    of_heads = learn(joint(images, KINDS), some, [5, 0]).weights.view(len(KINDS), HEADS)
-    assert of_heads[1:, [0, 5]].all()
-    assert not of_heads[:, 1:5].any()
-
-
-def test_a_network_of_some_columns_predicts_what_it_would_of_a_collection_of_them_alone():
-    images = synthetic({"math": PLAIN}, 10, noise=0.5)
-    settings = FitSettings(("odds", "value"), steps=20, batch=32, hidden=3)
-    found = learn(joint(images, KINDS), settings, [5, 0])
-    columns = columns_of(FEATURES, ("value", "odds"), [0, 5])
-    alone, _ = learn_weights(
-        joint(images, KINDS).of(columns), dataclasses.replace(settings, kinds=("value", "odds"))
-    )
-    one = images[0]
-    features = one.features.float()
-    subsets = one.subsets.float().T
-    expected = alone.scores(features[..., columns], one.log_odds, subsets)
-    torch.testing.assert_close(found.scores(features, one.log_odds, subsets), expected)
-    assert alone.network is not None
-    assert alone.network(features[..., columns], one.log_odds, subsets).abs().max() > 1e-3
-
-
 def test_more_scenes_are_better_and_sizes_are_those_there_are_enough_scenes_for(monkeypatch):
     truth = {"math": PLAIN, "code": PLAIN}
     monkeypatch.setattr(learning, "SIZES", (4, 16, 48, 64))
@@ -281,13 +229,11 @@ def test_every_subset_of_the_features_is_scored_and_what_effects_are_made_of_win
     assert shares["value"] == pytest.approx(lds["value"] / lds[everything])
 
 
-def test_the_two_heads_that_matter_are_kept_and_the_layers_of_the_others_skipped(monkeypatch):
+def test_with_the_two_heads_that_matter_little_is_lost_and_the_layers_of_the_others_are_skipped(monkeypatch):
     truth = {"math": weights_of(attention={1: 1.0}, value={1: 0.5, 4: 0.5}, odds={4: 0.5})}
-    monkeypatch.setattr(learning, "FRACTIONS", (1, 0.34, 0.02))
+    monkeypatch.setattr(learning, "FRACTIONS", (1.0, 0.34, 0.02))
+    monkeypatch.setattr("eyeline.training.heads.QUICK", FAST)
     images, tested = synthetic(truth, 30, noise=0.3), synthetic(truth, 10, prefix="test", seed=1)
-    chosen = choose_heads(images, [2, 1], FAST)
-    assert chosen == {2: [1, 4], 1: [1]}
-    monkeypatch.setattr(learning, "choose_heads", lambda *_: chosen)
     full, two, one = learning.heads(images, tested, FAST, LAYERS)
     assert [(row.setting, row.heads, row.layers_skipped) for row in (full, two, one)] == [
         ("1", 6, 0), ("0.34", 2, 1), ("0.02", 1, 2),
@@ -295,55 +241,6 @@ def test_the_two_heads_that_matter_are_kept_and_the_layers_of_the_others_skipped
     assert two.lds > 0.95
     assert two.share > 0.98
     assert one.share < 0.95
-
-
-@pytest.mark.parametrize("importance", [by_weight, by_loss])
-def test_a_head_that_another_repeats_is_dropped_only_when_heads_go_by_and_by(importance):
-    images = synthetic({"math": weights_of(attention={0: 1.0, 4: 0.7})}, 20)
-    for one in images:
-        one.features[..., 3] = one.features[..., 0] + 0.1 * torch.randn(one.features.shape[:2])
-    learned = joint(images, KINDS)
-    gentle = dataclasses.replace(
-        FAST, steps=120, batch=64, rate=2e-2
-    )  # which leaves weight spread over what is alike
-    assert order_heads(learned, importance, 0.2, gentle)[:2] == [0, 4]
-    assert order_heads(learned, importance, 1.0, gentle)[0] == 4
-
-
-def test_importance_is_a_size_summed_or_what_a_correlation_loses():
-    images = synthetic({"math": PLAIN}, 5, noise=0.5)
-    for one in images:
-        one.features[..., 1] *= 10  # of attention, head 1
-    learned = joint(images, KINDS)
-    weights = torch.randn(1, FEATURES, generator=torch.Generator().manual_seed(0))
-    every = torch.cat([one.features for one in images]).float()
-    moved = (every * weights).square().mean((0, 1)).sqrt()
-    found = by_weight(linear(weights), learned)
-    torch.testing.assert_close(found, moved.view(len(KINDS), HEADS).sum(0), rtol=1e-3, atol=1e-4)
-    inputs = torch.cat([
-        torch.einsum("skf,mk->smf", one.features.float(), one.subsets[one.rates > 0].float()) for one in images
-    ])  # fmt: skip
-    targets = learned.drops[:, : learned.random]
-
-    def correlation(without):
-        kept = weights.view(len(KINDS), HEADS).clone()
-        kept[:, without] = 0
-        pairs = zip(inputs @ kept.flatten(), targets, strict=True)
-        return torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]).mean()
-
-    losses = torch.stack([correlation([]) - correlation([head]) for head in range(HEADS)])
-    torch.testing.assert_close(by_loss(linear(weights), learned), losses, rtol=1e-3, atol=1e-4)
-
-
-def test_the_way_to_choose_heads_is_the_best_on_held_out_images(monkeypatch):
-    images = synthetic({"math": weights_of(attention={1: 1.0, 4: 0.6})}, 30)
-    ranks = torch.arange(HEADS).float()  # a way that always prefers the last head
-    blind = (lambda estimator, joint: ranks, 1.0)
-    for ways in ({"blind": blind, "loss": (by_loss, 1.0)}, {"loss": (by_loss, 1.0), "blind": blind}):
-        monkeypatch.setattr(learning, "WAYS", ways)
-        assert choose_heads(images, [2], FAST) == {2: [1, 4]}
-    monkeypatch.setattr(learning, "WAYS", {"blind": blind})
-    assert choose_heads(images, [2], FAST) == {2: [5, 4]}
 
 
 @pytest.fixture
@@ -368,8 +265,8 @@ def table(path):
 
 
 def test_the_command_writes_a_table_and_figures_the_same_each_time(collections, tmp_path, monkeypatch):
-    monkeypatch.setattr(learning, "QUICK", FitSettings(steps=2))
-    monkeypatch.setattr(learning, "FRACTIONS", (1, 0.34, 0.02))
+    monkeypatch.setattr("eyeline.training.heads.QUICK", FitSettings(steps=2))
+    monkeypatch.setattr(learning, "FRACTIONS", (1.0, 0.34, 0.02))
     monkeypatch.setattr(learning, "DRAWS", 1)
     monkeypatch.setattr(learning, "SIZES", (25,))
     first, second = tmp_path / "first", tmp_path / "second"
@@ -440,12 +337,3 @@ def test_too_few_images_common_ones_and_tests_without_varying_spans_are_refused(
         path.unlink()
     with pytest.raises(DataError, match=r"no span whose effects vary over subsets of the rate 0\.5"):
         read_both(fit, test)
-
-
-def test_layers_are_those_given_or_of_the_models_configuration():
-    assert count_layers("qwen3-vl-mini", 48) == 6
-    assert count_layers("nowhere", 48, 8) == 8
-    with pytest.raises(DataError, match="48 heads do not divide into 5 layers"):
-        count_layers("qwen3-vl-mini", 48, 5)
-    with pytest.raises(DataError, match=r"configuration of 'nowhere' cannot be read; give .* --layers"):
-        count_layers("nowhere", 48)

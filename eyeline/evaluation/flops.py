@@ -142,8 +142,8 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
         network(seen.regions, features.log_odds(log_probs, ids), subsets)
 
     with torch.inference_mode():
-        image = features.ImageValues(values, values, features.written_norms(model, values))
-        return count(lambda: features.written_norms(model, values)), count(read_span)
+        image = features.ImageValues(values, values, features.written_norms(model, values, capture.layers))
+        return count(lambda: features.written_norms(model, values, capture.layers)), count(read_span)
 
 
 def measure(model: Model, lengths: Sequence[int], setting: Setting) -> list[Row]:

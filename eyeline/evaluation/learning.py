@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from eyeline.errors import DataError
@@ -21,28 +21,17 @@ from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, write_csv, write_png, writing
 from eyeline.features import KINDS
-from eyeline.model import MODELS
 from eyeline.training.collect import Collected, read_collected, read_run
-from eyeline.training.fit import (
-    FEWEST_IMAGES,
-    FitSettings,
-    Joint,
-    check_features,
-    joint,
-    learn_weights,
-    split,
-)
+from eyeline.training.fit import FEWEST_IMAGES, FitSettings, check_features, joint
+from eyeline.training.heads import by_layer, count_layers, keep_heads, learn
 
 RATE = 0.5  # of the subsets that are scored
 SIZES = (100, 200, 500, 1000, 2000)  # scenes, beside all that there are
 DRAWS = 2  # of scenes at each size but the last
-FRACTIONS = (1, 0.5, 0.25, 0.1, 0.05, 0.02)  # of heads
-# To choose heads: the same LDS as the estimator's own settings, in a fraction of the time
-QUICK = FitSettings(steps=200, batch=64, rate=4e-2, hidden=0)
+FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02)  # of heads
 SCORED = "LDS on test scenes, 95 % interval"
 
 Scores = Mapping[str, Sequence[float]]  # by family, the mean LDS of each image's spans
-Importance = Callable[[Estimator, Joint], Float[Tensor, " head"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,29 +105,6 @@ def draw(images: Iterable[Collected], size: int, seed: int = 0) -> list[Collecte
     drawn = list(chain.from_iterable(in_turn))[:size]
     assert len(drawn) == size, "asked for more than there are of each family"
     return drawn
-
-
-def columns_of(
-    features: int, kinds: Sequence[str], heads: Sequence[int] | None = None
-) -> Bool[Tensor, " feature"]:
-    """The columns of some kinds, and of some heads, out of a collection's; a head is a pair of layer and head."""
-    columns = torch.zeros(len(KINDS), features // len(KINDS), dtype=torch.bool)
-    rows = torch.tensor([KINDS.index(kind) for kind in kinds])
-    columns[rows[:, None], torch.arange(columns.shape[1]) if heads is None else torch.tensor(heads)] = True
-    return columns.flatten()
-
-
-def learn(joint: Joint, settings: FitSettings, heads: Sequence[int] | None = None) -> Estimator:
-    """An estimator of the settings' features, and of some heads, as if no others had been collected; it gives those no weight."""
-    features = joint.features.shape[-1]
-    chosen = columns_of(features, settings.kinds, heads)
-    of_chosen, _ = learn_weights(joint.of(chosen), replace(settings, kinds=_in_order(settings.kinds)))
-
-    def spread(columns: Tensor) -> Tensor:
-        return columns.new_zeros(*columns.shape[:-1], features).masked_scatter(chosen, columns)
-
-    network = None if of_chosen.network is None else of_chosen.network.columns(spread)
-    return replace(of_chosen, weights=spread(of_chosen.weights), kinds=KINDS, network=network)
 
 
 def _in_order(kinds: Sequence[str]) -> tuple[str, ...]:
@@ -222,81 +188,19 @@ def features(fitted: Sequence[Collected], tested: Sequence[Collected], settings:
 def heads(
     fitted: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings, layers: int
 ) -> list[Row]:
-    """LDS against the share of heads that are kept, and how many layers hold none of them.
-
-    Where heads are left out, the network has twice the units, and half as many of the others are hidden from it in a step.
-    """
+    """LDS against the share of heads that are kept, and how many layers hold none of them."""
+    kept = keep_heads(fitted, FRACTIONS, settings)
     learned = joint(fitted, KINDS)
-    of_some = replace(settings, hidden=2 * settings.hidden, dropped=settings.dropped / 2)
     number = learned.features.shape[-1] // len(KINDS)
-    counts = {fraction: max(1, round(fraction * number)) for fraction in FRACTIONS}
-    quick = replace(QUICK, kinds=settings.kinds, link=settings.link)
-    chosen = choose_heads(fitted, [count for count in set(counts.values()) if count < number], quick)
-    chosen[number] = list(range(number))
-    scored = {
-        count: score(learn(learned, settings if count == number else of_some, kept), tested)
-        for count, kept in chosen.items()
-    }
+    different = {len(some): some for some in kept.values()}
+    scored = {count: score(learn(learned, settings, some), tested) for count, some in different.items()}
     return [
         _row(
-            "heads", f"{fraction:g}", scored[count], scored[number], len(fitted), heads=count,
-            layers_skipped=layers - len({head // (number // layers) for head in chosen[count]}),
+            "heads", f"{fraction:g}", scored[len(some)], scored[number], len(fitted), heads=len(some),
+            layers_skipped=by_layer(some, number, layers).count([]),
         )
-        for fraction, count in counts.items()
+        for fraction, some in kept.items()
     ]  # fmt: skip
-
-
-def choose_heads(
-    images: Sequence[Collected], counts: Sequence[int], settings: FitSettings
-) -> dict[int, list[int]]:
-    """The heads to keep, for each number of them: by the way in WAYS that does best on images held out of these."""
-    splits = split(images)
-    learned, held = (joint(part, KINDS) for part in (splits["fit"], splits["curve"] + splits["cover"]))
-    orders = {way: order_heads(learned, *WAYS[way], settings) for way in WAYS}
-
-    def held_out(way: str, count: int) -> float:
-        return held.correlation(learn(learned, settings, orders[way][:count]))
-
-    best = {count: max(WAYS, key=lambda way: held_out(way, count)) for count in counts}
-    everything = joint(images, KINDS)
-    final = {way: order_heads(everything, *WAYS[way], settings) for way in sorted(set(best.values()))}
-    return {count: final[way][:count] for count, way in best.items()}
-
-
-def order_heads(joint: Joint, importance: Importance, dropped: float, settings: FitSettings) -> list[int]:
-    """All heads, the most needed first: a share of them is dropped, the least important, and the others fitted again."""
-    left = list(range(joint.features.shape[-1] // len(KINDS)))
-    order: list[int] = []
-    while left:
-        values = importance(learn(joint, settings, left), joint).tolist()
-        left.sort(key=lambda head: -values[head])
-        stay = int(len(left) * (1 - dropped))
-        left, order = left[:stay], left[stay:] + order
-    return order
-
-
-def by_weight(estimator: Estimator, joint: Joint) -> Float[Tensor, " head"]:
-    """How far the weights of a head's columns move scores: their sizes in units of the columns', summed."""
-    return (estimator.weights.abs().sum(0) * joint.sizes()).view(len(KINDS), -1).sum(0)
-
-
-def by_loss(estimator: Estimator, joint: Joint) -> Float[Tensor, " head"]:
-    """How far the correlation falls without a head, the others' weights left as they are."""
-    weights = estimator.weights
-    of_head = torch.eye(weights.shape[1] // len(KINDS), dtype=torch.bool).repeat(1, len(KINDS))
-    whole = joint.correlation(estimator)
-    return torch.tensor([
-        whole - joint.correlation(replace(estimator, weights=weights * ~columns)) for columns in of_head
-    ])  # fmt: skip
-
-
-# Importance of a head, and share of the heads that is dropped before the next fit
-WAYS: Mapping[str, tuple[Importance, float]] = {
-    "weight, at once": (by_weight, 1.0),
-    "weight, by and by": (by_weight, 0.2),
-    "loss, at once": (by_loss, 1.0),
-    "loss, by and by": (by_loss, 0.2),
-}
 
 
 def _learn_and_score(
@@ -357,25 +261,6 @@ def read_both(fit: Path, test: Path) -> tuple[list[Collected], list[Collected]]:
             "check that the model sees its images."
         )
     return both
-
-
-def count_layers(model: str, heads: int, given: int | None = None) -> int:
-    """Layers of the language model: those given, or its configuration's. Raises `DataError` where heads do not fit them."""
-    from transformers import AutoConfig
-
-    try:
-        embedded = MODELS / model
-        place = embedded if embedded.is_dir() else model
-        layers = given or AutoConfig.from_pretrained(place).get_text_config().num_hidden_layers
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"The configuration of {model!r} cannot be read; give the model's number of layers as --layers."
-        ) from error
-    if heads % layers:
-        raise DataError(
-            f"{heads} heads do not divide into {layers} layers; give the model's number of layers as --layers."
-        )
-    return layers
 
 
 def draw_scenes(rows: Sequence[Row]) -> Any:

@@ -15,7 +15,7 @@ import click
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.learning import RATE, Scores, learn, of_images, score
+from eyeline.evaluation.learning import RATE, Scores, of_images, score
 from eyeline.evaluation.results import (
     OURS,
     PLAIN,
@@ -32,6 +32,7 @@ from eyeline.model import Model, load
 from eyeline.regions import load_source, named
 from eyeline.training.collect import ALONE, Collected, Settings, collect, read_collected
 from eyeline.training.fit import FEWEST_IMAGES, FitSettings, joint
+from eyeline.training.heads import learn
 
 SOURCES = ("native", "native:8", "native:16", "native:48", "slic", "grid", "voronoi", "random")
 FITTED, MOVED, EXHAUSTIVE = "fitted on this source", "fitted on native", "exhaustive"

@@ -59,6 +59,7 @@ class FitSettings:
         0.3  # share that the correlation of ranks has in what is maximised; with the identity it has none
     )
     alone: float = 0.4  # share that regions by themselves have in it, beside random subsets; with the identity they have none
+    heads: float = 1.0  # share of the heads that are kept, chosen first; the others get no weight
     seed: int = 0
 
     def settled(self) -> "FitSettings":
@@ -76,18 +77,35 @@ def split(collected: Sequence[Collected]) -> dict[str, list[Collected]]:
     return {"curve": shuffled[:curve], "cover": shuffled[curve:cover], "fit": shuffled[cover:]}
 
 
+def columns_of(
+    features: int, kinds: Sequence[str], heads: Sequence[int] | None = None, among: Sequence[str] = KINDS
+) -> Int[Tensor, " chosen"]:
+    """Where the columns of some kinds, in the order that is given, and of some heads are among those of more kinds.
+
+    A head is a pair of layer and head, numbered layer by layer.
+    """
+    number = features // len(among)
+    within = torch.arange(number) if heads is None else torch.tensor(sorted(heads))
+    return torch.cat([among.index(kind) * number + within for kind in kinds])
+
+
 def choose(
     features: Float[Tensor, "token region feature"], kinds: Sequence[str]
 ) -> Float[Tensor, "token region chosen"]:
     """The columns of some kinds out of a collection's, which holds all, in the order that is given."""
-    parts = features.chunk(len(KINDS), dim=-1)
-    return torch.cat([parts[KINDS.index(kind)] for kind in kinds], dim=-1)
+    return features[..., columns_of(features.shape[-1], kinds)]
 
 
 def fit(
-    collected: Sequence[Collected], run: dict[str, Any], settings: FitSettings, name: str
-) -> tuple[Estimator, dict[str, Any]]:
-    """The estimator, and what happened on the way. Raises `DataError` where there are too few images."""
+    collected: Sequence[Collected], run: dict[str, Any], settings: FitSettings, name: str, layers: int | None = None
+) -> tuple[Estimator, dict[str, Any]]:  # fmt: skip
+    """The estimator, and what happened on the way. Raises `DataError` where there are too few images.
+
+    Where heads are left out, the card tells them by layer; `layers` of the language model are by default its configuration's.
+    """
+    # here, because it needs what stands below
+    from eyeline.training.heads import by_layer, count_layers, keep_heads, learn_some
+
     if len(collected) < FEWEST_IMAGES:
         raise DataError(
             f"{len(collected)} images are too few to fit and calibrate an estimator; expected {FEWEST_IMAGES} at the very least, "
@@ -95,7 +113,11 @@ def fit(
         )
     check_features(run, "The collection")
     settings, splits = settings.settled(), split(collected)
-    learned, losses = learn_weights(joint(splits["fit"], settings.kinds), settings)
+    number = collected[0].features.shape[-1] // len(KINDS)
+    if 0 < settings.heads < 1:
+        layers = count_layers(run["model"], number, layers)
+    kept = keep_heads(splits["fit"], [settings.heads], settings)[settings.heads]
+    learned, losses = learn_some(joint(splits["fit"], settings.kinds), settings, kept)
     raw = replace(learned, id=name)
     drops, actual, _ = _alone(splits["curve"], raw)
     scale = float((drops @ actual) / (drops @ drops).clamp(min=1e-12))
@@ -118,6 +140,8 @@ def fit(
         "fit": {**asdict(settings), "kinds": list(settings.kinds)}, "collection": run["settings"], "version": run["version"],
         "r2_nats_held_out": round(1 - float((actual - effects).square().sum() / (actual - actual.mean()).square().sum()), 4),
     }  # fmt: skip
+    if layers is not None and settings.heads < 1:
+        card["heads"] = by_layer(kept, number, layers)
     return replace(raw, curve=_widen(raw.curve, margin), card=card), {"losses": losses}
 
 
@@ -150,7 +174,7 @@ class Joint:
         """Those of each span's tokens, summed."""
         return sum_spans(self.token_drops, self.lengths)
 
-    def of(self, columns: Bool[Tensor, " feature"]) -> "Joint":
+    def of(self, columns: Int[Tensor, " chosen"]) -> "Joint":
         """With some of the features alone."""
         return replace(self, features=self.features[..., columns])
 
@@ -205,12 +229,15 @@ class Joint:
             )
         return estimator.falls(scores, log_odds)
 
+    def spread(self) -> tuple[Int[Tensor, " _some"], ...]:
+        """Spans spread over the images, enough to tell how well weights do, some at a time."""
+        return torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD].split(128)
+
     def correlation(self, estimator: Estimator) -> float:
         """Mean Pearson correlation of predicted and measured drops over random subsets, of spans spread over the images."""
-        spans = torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD]
         random = self.of_random()
         drops = random.drops
-        parts = [pearson(random.predict(estimator, some), drops[some]) for some in spans.split(128)]
+        parts = [pearson(random.predict(estimator, some), drops[some]) for some in self.spread()]
         return float(torch.cat(parts).mean())
 
 
