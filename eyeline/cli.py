@@ -410,8 +410,8 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     """Fit an estimator on a collection."""
     from eyeline.estimator import save_estimator
     from eyeline.training.collect import read_collected, read_run
-    from eyeline.training.fit import FitSettings
     from eyeline.training.fit import fit as fit_estimator
+    from eyeline.training.weights import FitSettings
 
     about = read_run(run)
     name = name or out.resolve().name

@@ -10,22 +10,18 @@ from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, Network
 from eyeline.features import KINDS
 from eyeline.training.collect import ALONE, WHOLE, Collected, Settings, draw_subsets
-from eyeline.training.fit import (
-    COVERAGE,
-    FEWEST_IMAGES,
+from eyeline.training.fit import COVERAGE, FEWEST_IMAGES, _conformal_quantile, fit, predict_alone
+from eyeline.training.weights import (
     LEAST_OF_TOKEN,
     MIN_SPREAD,
     FitSettings,
     _agreement,
-    _conformal_quantile,
     choose,
     correlation,
-    fit,
-    joint,
     learn_weights,
     pearson,
-    predict_alone,
     split,
+    training_data,
 )
 
 FEATURES = 12  # four of each kind
@@ -119,7 +115,7 @@ def test_weights_behind_the_odds_of_tokens_are_recovered_and_predict_regions_hid
     torch.testing.assert_close(
         estimator.weights * spread, (truth * spread).expand(2, -1), rtol=0.15, atol=0.08
     )
-    new = joint(synthetic(20, seed=9, link="log-odds", prefix="new")[0], KINDS)
+    new = training_data(synthetic(20, seed=9, link="log-odds", prefix="new")[0], KINDS)
     linear, _ = fit(images, RUN, FAST, "mine")
     assert new.correlation(estimator) > 0.99 > 0.97 > new.correlation(linear)
     predicted, _, actual, _ = singles(synthetic(20, seed=9, link="log-odds", prefix="new")[0], estimator)
@@ -136,7 +132,7 @@ def test_a_network_learns_what_no_linear_map_can_say_and_leaves_out_dead_feature
         scores = trusted * features[..., 8] + (1 - trusted) * features[..., 9]
         told = Estimator("", torch.zeros(2, FEATURES), torch.zeros(2, 4), torch.ones(()), KINDS)
         one.token_drops[:] = told.falls(scores @ one.subsets.float().T, one.log_odds)
-    learned, held = joint(images[:120], KINDS), joint(images[120:], KINDS)
+    learned, held = training_data(images[:120], KINDS), training_data(images[120:], KINDS)
     network, losses = learn_weights(learned, dataclasses.replace(NETWORK, dropped=0.0))
     linear, _ = learn_weights(learned, dataclasses.replace(NETWORK, hidden=0))
     assert held.correlation(network) > held.correlation(linear) + 0.1
@@ -163,7 +159,7 @@ def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by
     """A token counts by the root of how much it varies; those that hardly do are left out."""
     images, _ = synthetic(5, link="log-odds")
     images[4].token_drops[1] *= 1e-3  # the first of two tokens of a span
-    learned = joint(images, KINDS)
+    learned = training_data(images, KINDS)
     spans = torch.tensor([-1, -3, 0]) % len(
         learned.lengths
     )  # of the last image, which has no span left out, and the first
@@ -212,7 +208,7 @@ def test_subsets_that_an_image_does_not_have_count_in_no_correlation():
 
 def test_predictions_are_those_of_the_estimator_image_by_image():
     images, truth = synthetic(7, link="log-odds")
-    together = joint(images, ("odds", "value"))
+    together = training_data(images, ("odds", "value"))
     rng = torch.Generator().manual_seed(4)
     weights = torch.randn(2, 8, generator=rng) / truth[4:].norm()
     shapes = (3, 8), (3, 8), (2, 3), (2, 3)

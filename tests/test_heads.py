@@ -14,7 +14,7 @@ from eyeline.estimator import read_estimator
 from eyeline.features import KINDS
 from eyeline.training import heads
 from eyeline.training.collect import _save
-from eyeline.training.fit import FitSettings, choose, columns_of, fit, joint, learn_weights, split
+from eyeline.training.fit import fit
 from eyeline.training.heads import (
     by_layer,
     by_loss,
@@ -26,6 +26,7 @@ from eyeline.training.heads import (
     learn_some,
     order_heads,
 )
+from eyeline.training.weights import FitSettings, choose, columns_of, learn_weights, split, training_data
 
 # heads of the first and last layer that effects are made of
 TWO = weights_of(value={1: 1.0, 4: 0.5}, odds={4: 0.5})
@@ -44,11 +45,11 @@ def test_columns_are_kind_major_and_a_head_has_all_its_kinds():
 def test_weights_of_some_columns_are_those_of_a_collection_of_them_alone():
     images = synthetic({"math": PLAIN}, 10, noise=0.5)
     some = dataclasses.replace(FAST, kinds=("value", "odds"))
-    found = learn(joint(images, KINDS), some)
-    alone, _ = learn_weights(joint(images, ("value", "odds")), some)
+    found = learn(training_data(images, KINDS), some)
+    alone, _ = learn_weights(training_data(images, ("value", "odds")), some)
     assert torch.equal(choose(found.weights[None], ("value", "odds"))[0], alone.weights)
     assert not found.weights[:, :HEADS].any()
-    of_heads = learn(joint(images, KINDS), some, [5, 0]).weights.view(len(KINDS), HEADS)
+    of_heads = learn(training_data(images, KINDS), some, [5, 0]).weights.view(len(KINDS), HEADS)
     assert of_heads[1:, [0, 5]].all()
     assert not of_heads[:, 1:5].any()
 
@@ -56,10 +57,10 @@ def test_weights_of_some_columns_are_those_of_a_collection_of_them_alone():
 def test_a_network_of_some_columns_predicts_what_it_would_of_a_collection_of_them_alone():
     images = synthetic({"math": PLAIN}, 10, noise=0.5)
     settings = FitSettings(("odds", "value"), steps=20, batch=32, hidden=3)
-    found = learn(joint(images, KINDS), settings, [5, 0])
+    found = learn(training_data(images, KINDS), settings, [5, 0])
     columns = columns_of(FEATURES, ("odds", "value"), [0, 5])
     wider = dataclasses.replace(settings, hidden=6, dropped=settings.dropped / 2)
-    alone, _ = learn_weights(joint(images, KINDS).of(columns), wider)
+    alone, _ = learn_weights(training_data(images, KINDS).of(columns), wider)
     one = images[0]
     features = one.features.float()
     subsets = one.subsets.float().T
@@ -79,7 +80,7 @@ def test_a_head_that_another_repeats_is_dropped_only_when_heads_go_by_and_by(imp
     images = synthetic({"math": weights_of(attention={0: 1.0, 4: 0.7})}, 20)
     for one in images:
         one.features[..., 3] = one.features[..., 0] + 0.1 * torch.randn(one.features.shape[:2])
-    learned = joint(images, KINDS)
+    learned = training_data(images, KINDS)
     gentle = dataclasses.replace(
         FAST, steps=120, batch=64, rate=2e-2
     )  # which leaves weight spread over what is alike
@@ -91,7 +92,7 @@ def test_importance_is_a_size_summed_or_what_a_correlation_loses():
     images = synthetic({"math": PLAIN}, 5, noise=0.5)
     for one in images:
         one.features[..., 1] *= 10  # of attention, head 1
-    learned = joint(images, KINDS)
+    learned = training_data(images, KINDS)
     weights = torch.randn(1, FEATURES, generator=torch.Generator().manual_seed(0))
     every = torch.cat([one.features for one in images]).float()
     moved = (every * weights).square().mean((0, 1)).sqrt()
@@ -115,7 +116,7 @@ def test_importance_is_a_size_summed_or_what_a_correlation_loses():
 def test_the_way_to_choose_heads_is_the_best_on_held_out_images(monkeypatch):
     images = synthetic({"math": weights_of(attention={1: 1.0, 4: 0.6})}, 30)
     ranks = torch.arange(HEADS).float()  # a way that always prefers the last head
-    blind = (lambda estimator, joint: ranks, 1.0)
+    blind = (lambda estimator, data: ranks, 1.0)
     for ways in ({"blind": blind, "loss": (by_loss, 1.0)}, {"loss": (by_loss, 1.0), "blind": blind}):
         monkeypatch.setattr(heads, "WAYS", ways)
         assert choose_heads(images, [2], FAST) == {2: [1, 4]}
@@ -157,9 +158,9 @@ def test_a_fit_of_some_heads_chooses_them_where_weights_are_learned_and_makes_mo
         seen["images"], seen["counts"] = {one.id for one in some}, counts
         return {count: [4, 1] for count in counts}
 
-    def learned(joint, settings):
-        seen["settings"], seen["columns"] = settings, joint.features.shape[-1]
-        return learn_weights(joint, settings)
+    def learned(data, settings):
+        seen["settings"], seen["columns"] = settings, data.features.shape[-1]
+        return learn_weights(data, settings)
 
     monkeypatch.setattr(heads, "choose_heads", chosen)
     monkeypatch.setattr(heads, "learn_weights", learned)
@@ -184,7 +185,7 @@ def test_a_fit_of_some_heads_chooses_them_where_weights_are_learned_and_makes_mo
 
 
 def test_of_all_heads_the_weights_are_those_of_a_fit_without_a_choice():
-    learned = joint(synthetic({"math": TWO}, 12), ("odds", "value"))
+    learned = training_data(synthetic({"math": TWO}, 12), ("odds", "value"))
     settings = FitSettings(("odds", "value"), steps=10, hidden=3)
     ours, losses = learn_some(learned, settings, range(HEADS))
     theirs, expected = learn_weights(learned, settings)

@@ -17,8 +17,8 @@ from eyeline.evaluation import learning, metrics
 from eyeline.evaluation.learning import draw, read_both, score, share
 from eyeline.features import KINDS
 from eyeline.training.collect import Collected, Settings, _save, draw_subsets
-from eyeline.training.fit import FitSettings, joint
 from eyeline.training.heads import learn
+from eyeline.training.weights import FitSettings, training_data
 
 LAYERS, HEADS = 3, 6  # two heads a layer
 FEATURES = HEADS * len(KINDS)
@@ -168,7 +168,7 @@ def test_a_small_number_of_scenes_is_the_mean_of_several_draws(monkeypatch):
     monkeypatch.setattr(learning, "DRAWS", 3)
     images = synthetic({"math": PLAIN, "code": PLAIN}, 12, noise=2.0, spans=1)
     tested = synthetic({"math": PLAIN}, 12, prefix="test", seed=1)
-    draws = [score(learn(joint(draw(images, 4, seed), KINDS), FAST), tested) for seed in range(3)]
+    draws = [score(learn(training_data(draw(images, 4, seed), KINDS), FAST), tested) for seed in range(3)]
     means = [metrics.bootstrap(values)[0] for values in draws]
     assert len(set(means)) == 3
     assert learning.scenes(images, tested, FAST)[0].lds == pytest.approx(sum(means) / 3)

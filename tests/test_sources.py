@@ -9,7 +9,7 @@ from eyeline.evaluation import sources
 from eyeline.evaluation.sources import EXHAUSTIVE, FITTED, MOVED
 from eyeline.examples import write_examples
 from eyeline.scenes import FAMILIES, sample
-from eyeline.training.fit import FitSettings
+from eyeline.training.weights import FitSettings
 
 
 def invoke(tmp_path, *more):
@@ -34,7 +34,7 @@ def test_every_source_is_scored_by_every_predictor_on_its_own_regions(tmp_path, 
     monkeypatch.setattr(sources, "Settings", lambda **of: SETTINGS(**of, max_new_tokens=8, subsets=4))
     monkeypatch.setattr(sources, "FitSettings", lambda: FitSettings(steps=5))
     monkeypatch.setattr("eyeline.evaluation.metrics.MIN_SPREAD", 0.0)
-    monkeypatch.setattr("eyeline.training.fit.MIN_SPREAD", -1.0)
+    monkeypatch.setattr("eyeline.training.weights.MIN_SPREAD", -1.0)
     families = list(FAMILIES)
     write_examples((sample(families[at % 5], at) for at in range(24)), tmp_path / "fit")
     write_examples((sample(families[at % 5], 8_000_000 + at) for at in range(5)), tmp_path / "test")

@@ -44,7 +44,7 @@ from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import teacher_force, trace_log_probs
 from eyeline.training.collect import cut, regions_of
-from eyeline.training.fit import FitSettings
+from eyeline.training.weights import FitSettings
 
 POSITIONS_AT_ONCE = 4096  # of a batch: bounds memory
 

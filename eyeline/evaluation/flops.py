@@ -23,7 +23,7 @@ from eyeline.estimator import SETS, Network
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.model import Model
 from eyeline.teacher_forcing import cache_name
-from eyeline.training.fit import FitSettings
+from eyeline.training.weights import FitSettings
 
 # The shapes of Qwen3-VL-8B-Thinking, as its configuration says
 QWEN3_VL_8B: Mapping[str, Any] = {

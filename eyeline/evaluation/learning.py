@@ -22,8 +22,9 @@ from eyeline.evaluation import metrics
 from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, write_csv, write_png, writing
 from eyeline.features import KINDS
 from eyeline.training.collect import Collected, read_collected, read_run
-from eyeline.training.fit import FEWEST_IMAGES, FitSettings, check_features, joint
+from eyeline.training.fit import FEWEST_IMAGES, check_features
 from eyeline.training.heads import by_layer, count_layers, keep_heads, learn
+from eyeline.training.weights import FitSettings, training_data
 
 RATE = 0.5  # of the subsets that are scored
 SIZES = (100, 200, 500, 1000, 2000)  # scenes, beside all that there are
@@ -167,7 +168,7 @@ def features(fitted: Sequence[Collected], tested: Sequence[Collected], settings:
 
     `attention` with the identity is the paper's estimator.
     """
-    learned = joint(fitted, KINDS)
+    learned = training_data(fitted, KINDS)
     subsets: list[tuple[str, ...]] = [
         kinds for count in range(1, len(KINDS) + 1) for kinds in combinations(KINDS, count)
     ]
@@ -190,7 +191,7 @@ def heads(
 ) -> list[Row]:
     """LDS against the share of heads that are kept, and how many layers hold none of them."""
     kept = keep_heads(fitted, FRACTIONS, settings)
-    learned = joint(fitted, KINDS)
+    learned = training_data(fitted, KINDS)
     number = learned.features.shape[-1] // len(KINDS)
     different = {len(some): some for some in kept.values()}
     scored = {count: score(learn(learned, settings, some), tested) for count, some in different.items()}
@@ -206,7 +207,7 @@ def heads(
 def _learn_and_score(
     images: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings
 ) -> Scores:
-    return score(learn(joint(images, KINDS), settings), tested)
+    return score(learn(training_data(images, KINDS), settings), tested)
 
 
 def _counting(images: Sequence[Collected]) -> Scores:

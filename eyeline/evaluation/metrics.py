@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from eyeline.examples import Box
-from eyeline.training.fit import MIN_SPREAD, pearson
+from eyeline.training.weights import MIN_SPREAD, pearson
 
 
 def spearman(

@@ -31,8 +31,9 @@ from eyeline.features import KINDS
 from eyeline.model import Model, load
 from eyeline.regions import load_source, named
 from eyeline.training.collect import ALONE, Collected, Settings, collect, read_collected
-from eyeline.training.fit import FEWEST_IMAGES, FitSettings, joint
+from eyeline.training.fit import FEWEST_IMAGES
 from eyeline.training.heads import learn
+from eyeline.training.weights import FitSettings, training_data
 
 SOURCES = ("native", "native:8", "native:16", "native:48", "slic", "grid", "voronoi", "random")
 FITTED, MOVED, EXHAUSTIVE = "fitted on this source", "fitted on native", "exhaustive"
@@ -79,7 +80,7 @@ def compare(
         folder = runs / source.replace(":", "-").replace("/", "-")
         fitted = gather(model, fit, source, folder / "fit")
         tested = gather(model, test, source, folder / "test")
-        estimator = learn(joint(fitted, KINDS), settings)
+        estimator = learn(training_data(fitted, KINDS), settings)
         native = estimator if native is None else native
         measured = exhaustive(tested)
         if not measured:

@@ -17,12 +17,20 @@ from eyeline.estimator import Estimator
 from eyeline.features import KINDS
 from eyeline.model import MODELS
 from eyeline.training.collect import Collected
-from eyeline.training.fit import FitSettings, Joint, columns_of, joint, learn_weights, pearson, split
+from eyeline.training.weights import (
+    FitSettings,
+    TrainingData,
+    columns_of,
+    learn_weights,
+    pearson,
+    split,
+    training_data,
+)
 
 # To choose heads: the same LDS as the estimator's own settings, in a fraction of the time
 QUICK = FitSettings(steps=200, batch=64, rate=4e-2, hidden=0)
 
-Importance = Callable[[Estimator, Joint], Float[Tensor, " head"]]
+Importance = Callable[[Estimator, TrainingData], Float[Tensor, " head"]]
 
 
 def keep_heads(
@@ -52,7 +60,7 @@ def choose_heads(
     if not counts:
         return {}
     best = _best_ways(images, counts, settings)
-    everything = joint(images, settings.kinds)
+    everything = training_data(images, settings.kinds)
     final = {way: order_heads(everything, *WAYS[way], settings) for way in sorted(set(best.values()))}
     return {count: final[way][:count] for count, way in best.items()}
 
@@ -61,7 +69,10 @@ def _best_ways(images: Sequence[Collected], counts: Sequence[int], settings: Fit
     """The way in WAYS for each number of heads."""
     shuffled = [one for part in split(images).values() for one in part]
     some = len(images) // 6 + len(images) // 8  # as many as a fit does not learn weights from
-    learned, held = joint(shuffled[some:], settings.kinds), joint(shuffled[:some], settings.kinds)
+    learned, held = (
+        training_data(shuffled[some:], settings.kinds),
+        training_data(shuffled[:some], settings.kinds),
+    )
     orders = {way: order_heads(learned, *WAYS[way], settings) for way in WAYS}
 
     def held_out(way: str, count: int) -> float:
@@ -70,32 +81,34 @@ def _best_ways(images: Sequence[Collected], counts: Sequence[int], settings: Fit
     return {count: max(WAYS, key=lambda way: held_out(way, count)) for count in counts}
 
 
-def order_heads(joint: Joint, importance: Importance, dropped: float, settings: FitSettings) -> list[int]:
+def order_heads(
+    data: TrainingData, importance: Importance, dropped: float, settings: FitSettings
+) -> list[int]:
     """All heads, the most needed first: a share of them is dropped, the least important, and the others fitted again.
 
-    `joint` has the settings' kinds.
+    `data` has the settings' kinds.
     """
-    left = list(range(joint.features.shape[-1] // len(settings.kinds)))
+    left = list(range(data.features.shape[-1] // len(settings.kinds)))
     order: list[int] = []
     while left:
-        values = importance(learn_some(joint, settings, left)[0], joint).tolist()
+        values = importance(learn_some(data, settings, left)[0], data).tolist()
         left.sort(key=lambda head: -values[head])
         stay = int(len(left) * (1 - dropped))
         left, order = left[:stay], left[stay:] + order
     return order
 
 
-def by_weight(estimator: Estimator, joint: Joint) -> Float[Tensor, " head"]:
+def by_weight(estimator: Estimator, data: TrainingData) -> Float[Tensor, " head"]:
     """How far the weights of a head's columns move scores: their sizes in units of the columns', summed."""
-    return (estimator.weights.abs().sum(0) * joint.sizes()).view(len(estimator.kinds), -1).sum(0)
+    return (estimator.weights.abs().sum(0) * data.sizes()).view(len(estimator.kinds), -1).sum(0)
 
 
-def by_loss(estimator: Estimator, joint: Joint) -> Float[Tensor, " head"]:
+def by_loss(estimator: Estimator, data: TrainingData) -> Float[Tensor, " head"]:
     """How far the correlation falls without a head, the others' weights left as they are.
 
     What a head adds to the scores is taken off them, so that features are read once for all heads.
     """
-    random = joint.of_random()
+    random = data.of_random()
     measured, losses = random.drops, []
     for spans in random.spread():
         lengths, tokens = random.lengths[spans], random.tokens(spans)
@@ -121,26 +134,28 @@ WAYS: Mapping[str, tuple[Importance, float]] = {
 }
 
 
-def learn_some(joint: Joint, settings: FitSettings, heads: Sequence[int]) -> tuple[Estimator, list[float]]:
-    """`learn_weights` with some heads, as if no others had been collected; those have no weight. `joint` has the settings' kinds.
+def learn_some(
+    data: TrainingData, settings: FitSettings, heads: Sequence[int]
+) -> tuple[Estimator, list[float]]:
+    """`learn_weights` with some heads, as if no others had been collected; those have no weight. `data` has the settings' kinds.
 
     Where heads are left out, the network has twice the units, and half as many of the others are hidden from it in a step.
     """
-    features = joint.features.shape[-1]
+    features = data.features.shape[-1]
     if len(heads) == features // len(settings.kinds):
-        return learn_weights(joint, settings)
+        return learn_weights(data, settings)
     columns = columns_of(features, settings.kinds, heads, among=settings.kinds)
     settings = replace(settings, hidden=2 * settings.hidden, dropped=settings.dropped / 2)
-    learned, losses = learn_weights(joint.of(columns), settings)
+    learned, losses = learn_weights(data.of(columns), settings)
     return _spread(learned, columns, features), losses
 
 
-def learn(joint: Joint, settings: FitSettings, heads: Sequence[int] | None = None) -> Estimator:
-    """`learn_some` of a joint of all kinds of features: those that are not the settings' have no weight either."""
-    features = joint.features.shape[-1]
+def learn(data: TrainingData, settings: FitSettings, heads: Sequence[int] | None = None) -> Estimator:
+    """`learn_some` of training data of all kinds of features: those that are not the settings' have no weight either."""
+    features = data.features.shape[-1]
     columns = columns_of(features, settings.kinds)
     heads = range(features // len(KINDS)) if heads is None else heads
-    learned, _ = learn_some(joint.of(columns), settings, heads)
+    learned, _ = learn_some(data.of(columns), settings, heads)
     return replace(_spread(learned, columns, features), kinds=KINDS)
 
 

@@ -1,6 +1,6 @@
 """Eyeline's estimators on a given trace, which is read once, and with them the linear map on attention of arXiv 2604.16587.
 
-What a feature is stands in features.py, how weights are fitted in training/fit.py.
+What a feature is stands in features.py, how weights are learned in training/weights.py.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,0 +1,364 @@
+"""Collected spans -> the weights of an estimator: what is maximised is how well predicted and measured drops correlate.
+
+The loss is of arXiv 2604.16587 and AT2 (arXiv 2504.13752), Pearson's correlation over random subsets; tokens, ranks and single
+regions beside it are ours (docs/method.md, step 6).
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from eyeline.errors import DataError
+from eyeline.estimator import SETS, Estimator, Link, Network, compress, sum_spans
+from eyeline.features import KINDS
+from eyeline.training.collect import ALONE, Collected
+
+FEWEST_COVER = 9  # images: COVERAGE * (1 + 1 / 9) = 1, with fewer no finite width is enough
+MIN_SPREAD = 0.05  # nats: spans whose effects vary less say nothing about weights
+LEAST_OF_TOKEN = 0.02  # nats: the same of single tokens
+NOTHING = 1e-12  # features that vary less are dead; they get no weight
+BEGIN_INWARD = 0.05  # the standard deviation of what learning begins with inside the network
+BEGIN = 2.0  # the standard deviation of scores that learning begins with, in all features
+SPREAD = 1000  # spans that tell how well weights do while they are being compared
+SOFTNESS = (
+    0.1  # standard deviations of a span's predicted drops within which a rank is neither above nor below
+)
+AT_ONCE = 2**14  # tokens whose features are read in float32
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """How the weights are learned; chosen on held-out training images (docs/log.md)."""
+
+    kinds: tuple[str, ...] = ("value", "odds")
+    link: Link = "log-odds"
+    steps: int = 1600
+    batch: int = 128  # spans
+    rate: float = (
+        2e-2  # of the scale that all weights have in common; a quarter of it for each, a tenth in the network
+    )
+    hidden: int = 32  # units of the network; 0 for none, and with the identity there is none
+    dropped: float = 0.2  # share of the heads that the network does not see in a step
+    tokens: float = 0.5  # share that single tokens have in what is maximised, beside spans; with the identity they have none
+    ranks: float = (
+        0.3  # share that the correlation of ranks has in what is maximised; with the identity it has none
+    )
+    alone: float = 0.4  # share that regions by themselves have in it, beside random subsets; with the identity they have none
+    heads: float = 1.0  # share of the heads that are kept, chosen first; the others get no weight
+    seed: int = 0
+
+    def settled(self) -> "FitSettings":
+        """As they are used: the link `identity` knows random subsets of spans, Pearson and linear maps alone."""
+        if self.link != "identity":
+            return self
+        return replace(self, hidden=0, tokens=0.0, ranks=0.0, alone=0.0)
+
+
+def split(collected: Sequence[Collected]) -> dict[str, list[Collected]]:
+    """Images in the order of their ids' hashes: a sixth to `curve`, an eighth to `cover`, the rest to `fit`."""
+    shuffled = sorted(collected, key=lambda one: hashlib.sha256(one.id.encode()).digest())
+    curve = len(shuffled) // 6
+    cover = curve + max(len(shuffled) // 8, FEWEST_COVER)
+    return {"curve": shuffled[:curve], "cover": shuffled[curve:cover], "fit": shuffled[cover:]}
+
+
+def columns_of(
+    features: int, kinds: Sequence[str], heads: Sequence[int] | None = None, among: Sequence[str] = KINDS
+) -> Int[Tensor, " chosen"]:
+    """Where the columns of some kinds, in the order that is given, and of some heads are among those of more kinds.
+
+    A head is a pair of layer and head, numbered layer by layer.
+    """
+    number = features // len(among)
+    within = torch.arange(number) if heads is None else torch.tensor(sorted(heads))
+    return torch.cat([among.index(kind) * number + within for kind in kinds])
+
+
+def choose(
+    features: Float[Tensor, "token region feature"], kinds: Sequence[str]
+) -> Float[Tensor, "token region chosen"]:
+    """The columns of some kinds out of a collection's, which holds all, in the order that is given."""
+    return features[..., columns_of(features.shape[-1], kinds)]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What weights are learned from: tokens of the spans that depend on the image, and the effects of subsets.
+
+    The random subsets of an image come first, `random` of them, then each of its regions by itself.
+    """
+
+    features: Float[Tensor, "token region feature"]  # as collected; an image with fewer regions has zeros
+    log_odds: Float[Tensor, " token"]
+    lengths: Int[Tensor, " span"]  # tokens of each span, one span after the other
+    image: Int[Tensor, " span"]
+    subsets: Float[Tensor, "image region subset"]
+    counted: Bool[Tensor, "image subset"]  # not so the regions that an image has fewer of than another
+    token_drops: Float[Tensor, "token subset"]  # measured, nats
+    random: int
+
+    @property
+    def drops(self) -> Float[Tensor, "span subset"]:
+        """Those of each span's tokens, summed."""
+        return sum_spans(self.token_drops, self.lengths)
+
+    def of(self, columns: Int[Tensor, " chosen"]) -> "TrainingData":
+        """With some of the features alone."""
+        return replace(self, features=self.features[..., columns])
+
+    def of_random(self) -> "TrainingData":
+        """With the random subsets alone."""
+        return replace(
+            self, subsets=self.subsets[..., : self.random], counted=self.counted[:, : self.random],
+            token_drops=self.token_drops[:, : self.random],
+        )  # fmt: skip
+
+    def sizes(self) -> Float[Tensor, " feature"]:
+        """The root mean square of each feature over tokens and regions."""
+        powers = [part.float().square().sum((0, 1)) for part in self.features.split(AT_ONCE)]
+        return (torch.stack(powers).sum(0) / self.features[..., 0].numel()).sqrt()
+
+    def compressed(self, unit: Float[Tensor, " feature"]) -> "Compressed":
+        """The features as a network sees them, in units of their own."""
+        parts = self.features.split(AT_ONCE)
+        return Compressed(
+            torch.cat([compress(part.float() * unit).half() for part in parts]),
+            torch.cat([compress(part.float().sum(1) * unit) for part in parts]),
+        )
+
+    def predict(
+        self, estimator: Estimator, spans: Int[Tensor, " some"], compressed: "Compressed | None" = None
+    ) -> Float[Tensor, "some subset"]:
+        """The drops of some spans as an estimator predicts them for the subsets, nats; for `compressed` see `falls`."""
+        return sum_spans(self.falls(estimator, spans, compressed), self.lengths[spans])
+
+    def tokens(self, spans: Int[Tensor, " some"]) -> Int[Tensor, " token"]:
+        """Where the tokens of some spans are."""
+        lengths = self.lengths[spans]
+        skipped = (self.lengths.cumsum(0) - self.lengths)[spans] - (lengths.cumsum(0) - lengths)
+        return torch.arange(int(lengths.sum())) + skipped.repeat_interleave(lengths)
+
+    def falls(
+        self, estimator: Estimator, spans: Int[Tensor, " some"], compressed: "Compressed | None" = None
+    ) -> Float[Tensor, "token subset"]:
+        """The falls of the tokens of some spans as an estimator predicts them for the subsets, nats.
+
+        `compressed` are all features as the estimator's network sees them, if it has one and they are at hand.
+        """
+        tokens = self.tokens(spans)
+        features, log_odds, network = self.features[tokens].float(), self.log_odds[tokens], estimator.network
+        subsets = self.subsets[self.image[spans].repeat_interleave(self.lengths[spans])]
+        if network is None or compressed is None:
+            scores = estimator.scores(features, log_odds, subsets)
+        else:
+            scores = replace(estimator, network=None).scores(features, log_odds, subsets)
+            scores = scores + network.of_compressed(
+                compressed.regions[tokens].float(), compressed.image[tokens], log_odds, subsets
+            )
+        return estimator.falls(scores, log_odds)
+
+    def spread(self) -> tuple[Int[Tensor, " _some"], ...]:
+        """Spans spread over the images, enough to tell how well weights do, some at a time."""
+        return torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD].split(128)
+
+    def correlation(self, estimator: Estimator) -> float:
+        """Mean Pearson correlation of predicted and measured drops over random subsets, of spans spread over the images."""
+        random = self.of_random()
+        drops = random.drops
+        parts = [pearson(random.predict(estimator, some), drops[some]) for some in self.spread()]
+        return float(torch.cat(parts).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """Features as a network sees them."""
+
+    regions: Float[Tensor, "token region feature"]  # float16
+    image: Float[Tensor, "token feature"]  # of all regions together
+
+
+def training_data(images: Sequence[Collected], kinds: Sequence[str]) -> TrainingData:
+    """What weights are learned from. Raises `DataError` where no span depends on its image."""
+    regions = max((one.subsets.shape[1] for one in images), default=0)
+    features, log_odds, lengths, image, subsets, counted, token_drops = [], [], [], [], [], [], []
+    for number, one in enumerate(images):
+        random, alone = one.rates > 0, one.rates == ALONE
+        wanted = one.drops[:, random].std(dim=1) > MIN_SPREAD
+        tokens = wanted.repeat_interleave(one.lengths)
+        more = regions - one.subsets.shape[1]
+        both = torch.cat([random.nonzero()[:, 0], alone.nonzero()[:, 0]])
+        features.append(pad(choose(one.features[tokens], kinds), (0, 0, 0, more)))
+        log_odds.append(one.log_odds[tokens])
+        lengths.append(one.lengths[wanted])
+        image.append(torch.full((int(wanted.sum()),), number))
+        subsets.append(pad(one.subsets[both].T.float(), (0, more, 0, more)))
+        counted.append(torch.arange(len(both) + more) < len(both))
+        token_drops.append(pad(one.token_drops[tokens][:, both], (0, more)))
+    if not any(map(len, lengths)):
+        raise DataError("No span of the collection depends on the image; check that the model sees it.")
+    return TrainingData(
+        torch.cat(features), torch.cat(log_odds), torch.cat(lengths), torch.cat(image), torch.stack(subsets),
+        torch.stack(counted), torch.cat(token_drops), subsets[0].shape[1] - regions,
+    )  # fmt: skip
+
+
+def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator, list[float]]:
+    """An estimator that maximises how well predicted and measured drops correlate over random subsets.
+
+    That is the mean of Pearson's correlation of a span's drops (arXiv 2604.16587); for a share of `tokens` of its single tokens'
+    instead, for a share of `ranks` of soft ranks, and for a share of `alone` over regions by themselves. It has no curve yet.
+    Predicted drops are those of regions hidden together, so that weights learn from what the log-odds of a token leave of it.
+    Scores have a scale of their own, in nats of log-odds, that all weights share.
+    """
+    settings = settings.settled()
+    sizes = data.sizes()
+    unit = torch.where(sizes > NOTHING, 1 / sizes, 0.0)
+    rng = torch.Generator().manual_seed(settings.seed)
+    sets = SETS[settings.link]
+    if not settings.alone:
+        data = data.of_random()
+    hidden = settings.hidden
+    direction = torch.full((sets, len(unit)), 1 / len(unit), requires_grad=True)
+    scale = torch.tensor(math.log(BEGIN), requires_grad=True)
+    network = compressed = None
+    if hidden:
+        inward, context = BEGIN_INWARD * torch.randn(2, hidden, len(unit), generator=rng)
+        network = Network(
+            unit, inward.clone(), context.clone(), torch.zeros(sets, hidden), torch.zeros(sets, hidden)
+        )
+        compressed = data.compressed(unit)
+    parts = [] if network is None else [network.inward, network.context, network.bias, network.outward]
+    learned = [direction, *(part.requires_grad_() for part in parts)]
+    optimizer = torch.optim.Adam([
+        {"params": [direction], "lr": settings.rate / 4},
+        {"params": [scale], "lr": settings.rate},
+        *([{"params": parts, "lr": settings.rate / 10}] if parts else []),
+    ])  # fmt: skip
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+
+    def estimator(seen: Tensor | None = None) -> Estimator:
+        inside = network
+        if inside is not None:
+            inside = replace(inside, outward=inside.outward * scale.exp())
+            if seen is not None:
+                inside = replace(inside, inward=inside.inward * seen, context=inside.context * seen)
+        weights = direction * scale.exp() * unit
+        return Estimator(
+            "",
+            weights,
+            torch.zeros(2, 4),
+            torch.ones(()),
+            tuple(settings.kinds),
+            settings.link,
+            network=inside,
+        )
+
+    spans, losses = len(data.lengths), []
+    for _ in range(settings.steps):
+        batch = torch.randint(spans, (min(settings.batch, spans),), generator=rng)
+        seen = None
+        if hidden:
+            kept = torch.rand(len(unit) // len(settings.kinds), generator=rng) >= settings.dropped
+            seen = kept.repeat(len(settings.kinds)) / (1 - settings.dropped)
+        loss = -_agreement(data, batch, data.falls(estimator(seen), batch, compressed), settings)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    for part in (scale, *learned):
+        part.requires_grad_(False)
+    return estimator(), losses
+
+
+def _agreement(
+    data: TrainingData,
+    spans: Int[Tensor, " some"],
+    falls: Float[Tensor, "token subset"],
+    settings: FitSettings,
+) -> Float[Tensor, ""]:
+    """What is maximised, over random subsets and over regions by themselves."""
+    lengths, measured = data.lengths[spans], data.token_drops[data.tokens(spans)]
+    counted = data.counted[data.image[spans]]
+    shares = ((1 - settings.alone, slice(data.random)), (settings.alone, slice(data.random, None)))
+    agreements = [
+        share * _agreement_over(lengths, falls[:, part], measured[:, part], counted[:, part], settings)
+        for share, part in shares
+        if share
+    ]
+    return torch.stack(agreements).sum()
+
+
+def _agreement_over(
+    lengths: Int[Tensor, " span"], falls: Float[Tensor, "token subset"], measured: Float[Tensor, "token subset"],
+    counted: Bool[Tensor, "span subset"], settings: FitSettings,
+) -> Float[Tensor, ""]:  # fmt: skip
+    """A token counts in its span by the root of how much its measured drops vary."""
+    of_spans = correlation(
+        sum_spans(falls, lengths), sum_spans(measured, lengths), settings.ranks, counted
+    ).mean()
+    if not settings.tokens:
+        return of_spans
+    counted = counted.repeat_interleave(lengths, dim=0)
+    spread = _spread(measured, counted)[:, 0]
+    counts = torch.where(spread > LEAST_OF_TOKEN, spread.sqrt(), 0.0)
+    parts = sum_spans(counts * correlation(falls, measured, settings.ranks, counted), lengths)
+    of_tokens = (parts / sum_spans(counts, lengths).clamp(min=NOTHING)).mean()
+    return (1 - settings.tokens) * of_spans + settings.tokens * of_tokens
+
+
+def pearson(
+    predicted: Float[Tensor, "span subset"],
+    actual: Float[Tensor, "span subset"],
+    counted: Bool[Tensor, "span subset"] | None = None,
+) -> Float[Tensor, " span"]:
+    """Correlation of each span over its subsets, all or those that are counted; 0 for a constant."""
+    predicted, actual = _centred(predicted, counted), _centred(actual, counted)
+    return (predicted * actual).sum(1) / (predicted.norm(dim=1) * actual.norm(dim=1) + 1e-8)
+
+
+def correlation(
+    predicted: Float[Tensor, "span subset"],
+    actual: Float[Tensor, "span subset"],
+    ranks: float,
+    counted: Bool[Tensor, "span subset"] | None = None,
+) -> Float[Tensor, " span"]:
+    """Pearson's of each span over its subsets, and for a share of `ranks` that of soft ranks with measured ranks.
+
+    A soft rank counts the subsets below, those about as high in part: the sigmoid of how far they are below, in standard
+    deviations by SOFTNESS.
+    """
+    if counted is None:
+        counted = torch.ones_like(predicted, dtype=torch.bool)
+    found = pearson(predicted, actual, counted)
+    if not ranks:
+        return found
+    scaled = predicted / (SOFTNESS * _spread(predicted, counted) + 1e-8)
+    soft = ((scaled[:, :, None] - scaled[:, None]).sigmoid() * counted[:, None]).sum(2)
+    measured = actual.masked_fill(~counted, torch.inf).argsort(1).argsort(1).float()
+    return (1 - ranks) * found + ranks * pearson(soft, measured, counted)
+
+
+def _centred(
+    values: Float[Tensor, "span subset"], counted: Bool[Tensor, "span subset"] | None
+) -> Float[Tensor, "span subset"]:
+    """Without their mean over the subsets that are counted; 0 for the others."""
+    if counted is None:
+        return values - values.mean(1, keepdim=True)
+    values = values * counted
+    return (values - values.sum(1, keepdim=True) / counted.sum(1, keepdim=True)) * counted
+
+
+def _spread(
+    values: Float[Tensor, "span subset"], counted: Bool[Tensor, "span subset"]
+) -> Float[Tensor, "span 1"]:
+    """The standard deviation over the subsets that are counted."""
+    variance = _centred(values, counted).square().sum(1, keepdim=True) / counted.sum(1, keepdim=True)
+    return variance.clamp(min=NOTHING).sqrt()
