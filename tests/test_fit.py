@@ -4,10 +4,9 @@ import operator
 import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
-from torch.nn.functional import pad
 
 from eyeline.errors import DataError
-from eyeline.estimator import SETS, Estimator, Network
+from eyeline.estimator import SETS, Estimator, Network, sum_spans
 from eyeline.features import KINDS
 from eyeline.training.collect import ALONE, WHOLE, Collected, Settings, draw_subsets
 from eyeline.training.fit import COVERAGE, FEWEST_IMAGES, _conformal_quantile, fit, predict_alone
@@ -189,9 +188,25 @@ def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by
             at = own.stop
         return sum(0.75 * one + 0.25 * other for one, other in zip(of_spans, of_tokens, strict=True)) / 3
 
-    settings = dataclasses.replace(NETWORK, tokens=0.25, ranks=0.0, alone=0.2)
+    settings = dataclasses.replace(NETWORK, tokens=0.25, ranks=0.0, alone=0.2, across=0.0)
     found = float(_agreement(learned, spans, falls, settings))
-    assert found == pytest.approx(0.8 * expected("random") + 0.2 * expected("alone"), abs=1e-5)
+    within = 0.8 * expected("random") + 0.2 * expected("alone")
+    assert found == pytest.approx(within, abs=1e-5)
+    # across the spans: all pairs of span and region, and the effects of hiding everything
+    assert torch.equal(
+        learned.token_drops[tokens[2:4], -1:], images[4].token_drops[1:3][:, images[4].rates == WHOLE]
+    )
+    of_spans = [sum_spans(each, learned.lengths[spans]) for each in (falls, learned.token_drops[tokens])]
+    counts = [images[int(learned.image[span])].subsets.shape[1] for span in spans]
+    assert len(set(counts)) > 1
+    singly = [
+        torch.cat([row[learned.random :][:count] for row, count in zip(each, counts, strict=True)])
+        for each in of_spans
+    ]
+    pairs = pearsonr(*singly).statistic
+    whole = pearsonr(*(each[:, -1] for each in of_spans)).statistic
+    found = float(_agreement(learned, spans, falls, dataclasses.replace(settings, across=0.3)))
+    assert found == pytest.approx(0.7 * within + 0.15 * float(pairs + whole), abs=1e-5)
 
 
 def test_subsets_that_an_image_does_not_have_count_in_no_correlation():
@@ -223,14 +238,18 @@ def test_predictions_are_those_of_the_estimator_image_by_image():
         together.predict(estimator, spans, compressed), predicted, rtol=1e-2, atol=2e-2
     )
     told = []
+    most = max(one.subsets.shape[1] for one in images)
     for one in images:
-        subsets = torch.cat([one.subsets[one.rates > 0], one.subsets[one.rates == ALONE]]).float().T
-        scores = estimator.scores(choose(one.features, ("odds", "value")).float(), one.log_odds, subsets)
+        missing = most - one.subsets.shape[1]
+        parts = [one.subsets[one.rates > 0], one.subsets[one.rates == ALONE], one.subsets[one.rates == WHOLE]]
+        parts.insert(2, torch.zeros(missing, one.subsets.shape[1]))
+        scores = estimator.scores(
+            choose(one.features, ("odds", "value")).float(), one.log_odds, torch.cat(parts).float().T
+        )
         drops = estimator.drops(scores, one.log_odds, one.lengths)
         told.append(drops[one.drops[:, one.rates > 0].std(1) > MIN_SPREAD])
-    missing = [(together.token_drops.shape[1] - each.shape[1]) for each in told]
-    assert any(missing)
-    expected = torch.cat([pad(each, (0, more)) for each, more in zip(told, missing, strict=True)])
+    assert len({one.subsets.shape[1] for one in images}) > 1
+    expected = torch.cat(told)
     torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-5)
     some = torch.tensor([5, 0, 5])
     torch.testing.assert_close(together.predict(estimator, some), predicted[some])
@@ -413,7 +432,9 @@ def test_the_card_of_the_papers_link_tells_what_it_leaves_of_the_settings():
         images, RUN, dataclasses.replace(FAST, hidden=8, ranks=0.3, alone=0.4, steps=5), "mine"
     )
     assert estimator.card["fit"]["link"] == "identity"
-    assert [estimator.card["fit"][name] for name in ("hidden", "tokens", "ranks", "alone")] == [0, 0, 0, 0]
+    assert [estimator.card["fit"][name] for name in ("hidden", "tokens", "ranks", "alone", "across")] == [
+        0
+    ] * 5
 
 
 def test_the_card_says_what_the_numbers_mean():

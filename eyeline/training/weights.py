@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, Link, Network, compress, sum_spans
 from eyeline.features import KINDS
-from eyeline.training.collect import ALONE, Collected
+from eyeline.training.collect import ALONE, WHOLE, Collected
 
 FEWEST_COVER = 9  # images: COVERAGE * (1 + 1 / 9) = 1, with fewer no finite width is enough
 MIN_SPREAD = 0.05  # nats: spans whose effects vary less say nothing about weights
@@ -50,6 +50,7 @@ class FitSettings:
         0.3  # share that the correlation of ranks has in what is maximised; with the identity it has none
     )
     alone: float = 0.4  # share that regions by themselves have in it, beside random subsets; with the identity they have none
+    across: float = 0.1  # share that the spans of a batch have in it, against each other; with the identity they have none
     heads: float = 1.0  # share of the heads that are kept, chosen first; the others get no weight
     seed: int = 0
 
@@ -57,7 +58,7 @@ class FitSettings:
         """As they are used: the link `identity` knows random subsets of spans, Pearson and linear maps alone."""
         if self.link != "identity":
             return self
-        return replace(self, hidden=0, tokens=0.0, ranks=0.0, alone=0.0)
+        return replace(self, hidden=0, tokens=0.0, ranks=0.0, alone=0.0, across=0.0)
 
 
 def split(collected: Sequence[Collected]) -> dict[str, list[Collected]]:
@@ -91,7 +92,7 @@ def choose(
 class TrainingData:
     """What weights are learned from: tokens of the spans that depend on the image, and the effects of subsets.
 
-    The random subsets of an image come first, `random` of them, then each of its regions by itself.
+    The random subsets of an image come first, `random` of them, then each of its regions by itself, and all of them last.
     """
 
     features: Float[Tensor, "token region feature"]  # as collected; an image with fewer regions has zeros
@@ -192,19 +193,24 @@ def training_data(images: Sequence[Collected], kinds: Sequence[str]) -> Training
         wanted = one.drops[:, random].std(dim=1) > MIN_SPREAD
         tokens = wanted.repeat_interleave(one.lengths)
         more = regions - one.subsets.shape[1]
-        both = torch.cat([random.nonzero()[:, 0], alone.nonzero()[:, 0]])
+        first, last = torch.cat([random.nonzero()[:, 0], alone.nonzero()[:, 0]]), one.rates == WHOLE
+        own = torch.cat(
+            [one.subsets[first], torch.zeros(more, regions - more, dtype=torch.bool), one.subsets[last]]
+        )
         features.append(pad(choose(one.features[tokens], kinds), (0, 0, 0, more)))
         log_odds.append(one.log_odds[tokens])
         lengths.append(one.lengths[wanted])
         image.append(torch.full((int(wanted.sum()),), number))
-        subsets.append(pad(one.subsets[both].T.float(), (0, more, 0, more)))
-        counted.append(torch.arange(len(both) + more) < len(both))
-        token_drops.append(pad(one.token_drops[tokens][:, both], (0, more)))
+        subsets.append(pad(own.T.float(), (0, 0, 0, more)))
+        counted.append(torch.ones(len(own), dtype=torch.bool))
+        counted[-1][len(first) : len(first) + more] = False
+        drops = one.token_drops[tokens]
+        token_drops.append(torch.cat([pad(drops[:, first], (0, more)), drops[:, last]], dim=1))
     if not any(map(len, lengths)):
         raise DataError("No span of the collection depends on the image; check that the model sees it.")
     return TrainingData(
         torch.cat(features), torch.cat(log_odds), torch.cat(lengths), torch.cat(image), torch.stack(subsets),
-        torch.stack(counted), torch.cat(token_drops), subsets[0].shape[1] - regions,
+        torch.stack(counted), torch.cat(token_drops), subsets[0].shape[1] - regions - 1,
     )  # fmt: skip
 
 
@@ -212,7 +218,9 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
     """An estimator that maximises how well predicted and measured drops correlate over random subsets.
 
     That is the mean of Pearson's correlation of a span's drops (arXiv 2604.16587); for a share of `tokens` of its single tokens'
-    instead, for a share of `ranks` of soft ranks, and for a share of `alone` over regions by themselves. It has no curve yet.
+    instead, for a share of `ranks` of soft ranks, and for a share of `alone` over regions by themselves. A share of `across` is
+    Pearson's over all pairs of a span and a single region, and over the spans' drops with everything hidden: no correlation
+    within spans tells which of them depend on the image more. It has no curve yet.
     Predicted drops are those of regions hidden together, so that weights learn from what the log-odds of a token leave of it.
     Scores have a scale of their own, in nats of log-odds, that all weights share.
     """
@@ -221,7 +229,7 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
     unit = torch.where(sizes > NOTHING, 1 / sizes, 0.0)
     rng = torch.Generator().manual_seed(settings.seed)
     sets = SETS[settings.link]
-    if not settings.alone:
+    if not settings.alone and not settings.across:
         data = data.of_random()
     hidden = settings.hidden
     direction = torch.full((sets, len(unit)), 1 / len(unit), requires_grad=True)
@@ -284,16 +292,25 @@ def _agreement(
     falls: Float[Tensor, "token subset"],
     settings: FitSettings,
 ) -> Float[Tensor, ""]:
-    """What is maximised, over random subsets and over regions by themselves."""
+    """What is maximised: within each span over random subsets and over regions by themselves, and across the spans."""
     lengths, measured = data.lengths[spans], data.token_drops[data.tokens(spans)]
     counted = data.counted[data.image[spans]]
-    shares = ((1 - settings.alone, slice(data.random)), (settings.alone, slice(data.random, None)))
-    agreements = [
+    shares = ((1 - settings.alone, slice(data.random)), (settings.alone, slice(data.random, -1)))
+    within = [
         share * _agreement_over(lengths, falls[:, part], measured[:, part], counted[:, part], settings)
         for share, part in shares
         if share
     ]
-    return torch.stack(agreements).sum()
+    agreement = torch.stack(within).sum()
+    if not settings.across:
+        return agreement
+    singly, together = slice(data.random, -1), slice(-1, None)
+    of_spans = [sum_spans(each, lengths) for each in (falls, measured)]
+    across = [
+        pearson(*(each[:, part][counted[:, part]][None] for each in of_spans))[0]
+        for part in (singly, together)
+    ]
+    return (1 - settings.across) * agreement + settings.across * torch.stack(across).mean()
 
 
 def _agreement_over(
