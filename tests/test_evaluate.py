@@ -166,7 +166,7 @@ def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_pat
     names = {row["method"] for row in rows}
     assert names == {"all", "eyeline (mine)", *NAMES}
     assert {row["metric"] for row in rows if row["method"] == "eyeline (mine)"} >= {
-        "lds", "r2_span", "agreement", "top_drop", "deletion", "insertion", "r2_nats", "coverage",
+        "lds", "r2_span", "agreement", "top_drop", "deletion", "insertion", "r2_nats", "r2_nats_whole", "coverage",
         "ms_per_token", "forward_passes", "backward_passes", "vision_passes", "extra_memory_mib",
     }  # fmt: skip
     page = (out / "page.html").read_text()
@@ -212,6 +212,10 @@ def test_an_estimator_is_scored_by_what_it_predicts_of_regions_hidden_together(l
     assert abs(float(of_spans.mean() - of_sums.mean())) > 0.01
     rows = {(row.metric, row.at, row.family): row for row in table([one], chosen.estimators)}
     assert rows["lds", "0.5", "mean"].value == pytest.approx(float(of_spans.mean()))
+    ((name, estimator),) = chosen.estimators.items()
+    told, whole = (each[:, one.rates == WHOLE][:, 0] for each in (one.predicted[name], one.drops))
+    left = (whole - told * estimator.whole).square().sum() / (whole - whole.mean()).square().sum()
+    assert rows["r2_nats_whole", "", "all"].value == pytest.approx(1 - float(left), abs=1e-4)
 
 
 def test_regions_are_hidden_in_one_order_and_shown_in_another(lively, tmp_path):

@@ -147,21 +147,16 @@ def _left_out(images: Sequence[Evaluated]) -> Iterator[Row]:
 
 
 def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | None) -> Iterator[Row]:
-    """What is a number of all pairs of span and single region: R2 in nats, and how the intervals do."""
+    """What is a number of all pairs of span and single region: R2 in nats, and how the intervals do; R2 of hiding everything."""
     predicted = torch.cat([one.effects[name].flatten() for one in images])
     alone = torch.cat([one.drops[:, one.rates == ALONE].flatten() for one in images])
+    everything = torch.cat([one.predicted[name][:, one.rates == WHOLE].flatten() for one in images])
+    whole = torch.cat([one.drops[:, one.rates == WHOLE].flatten() for one in images])
     pairs = len(alone)
     if estimator is None:
-        yield Row(
-            name,
-            "r2_nats_calibrated_here",
-            "",
-            "all",
-            metrics.calibrated_r2_nats(predicted, alone),
-            None,
-            None,
-            pairs,
-        )
+        for metric, told, actual in (("r2_nats", predicted, alone), ("r2_nats_whole", everything, whole)):
+            value = metrics.calibrated_r2_nats(told, actual)
+            yield Row(name, f"{metric}_calibrated_here", "", "all", value, None, None, len(actual))
         return
     effects = estimator.effects(predicted)
     low, high = estimator.intervals(predicted).T
@@ -170,6 +165,7 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
     constant = metrics.constant_width(effects, alone, estimator.card["coverage"])
     for metric, value, count in (
         ("r2_nats", metrics.r2_nats(effects, alone), pairs),
+        ("r2_nats_whole", metrics.r2_nats(everything * estimator.whole, whole), len(whole)),
         ("coverage", metrics.coverage(low, high, alone, image), len(image.unique())),
         (
             "coverage_over_half_a_nat",
