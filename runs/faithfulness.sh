@@ -9,10 +9,10 @@ evaluate() {
     --methods eyeline,random,raw-attention,rollout,tam,input-gradient,attn-lrp,cp-lrp,exhaustive,regression-32
 }
 evaluate scratch/test-0 1  # opens the run
-evaluate scratch/test-0 40 & other=$!
-evaluate scratch/test-1 40
+evaluate scratch/test-0 125 & other=$!
+evaluate scratch/test-1 125
 wait $other
-evaluate scratch/test-1 40  # the table of both halves
+evaluate scratch/test-1 125  # the table of both halves
 cp scratch/evaluated/table.csv results/faithfulness.csv
 cp scratch/evaluated/page.html results/faithfulness.html
 for figure in cost families effects; do cp scratch/evaluated/$figure.png results/faithfulness_$figure.png; done
