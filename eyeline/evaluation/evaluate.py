@@ -103,7 +103,9 @@ def choose_methods(
     if "all" in names:
         names = ["eyeline", *NAMES]
     if sources and "eyeline" not in names:
-        raise DataError("An estimator is given, but `eyeline` is not in --methods: add it, or leave --estimator out.")
+        raise DataError(
+            "An estimator is given, but `eyeline` is not in --methods: add it, or leave --estimator out."
+        )
     found = [estimator_for(model, source) for source in sources or (None,)] if "eyeline" in names else []
     estimators = {f"eyeline ({each.id})": each for each in found if each is not None}
     if "eyeline" in names and not estimators:
@@ -116,7 +118,9 @@ def choose_methods(
         )
     ways = list(dict.fromkeys(each.card.get("ablation", "pixels") for each in estimators.values()))
     if len(ways) > 1 and hide is None:
-        raise DataError(f"The estimators were fitted on different ways of hiding, {', '.join(ways)}: choose one as --hide.")
+        raise DataError(
+            f"The estimators were fitted on different ways of hiding, {', '.join(ways)}: choose one as --hide."
+        )
     way: Method = hide or (ways[0] if ways else "attention")
     methods = {name: estimated(estimator) for name, estimator in estimators.items()}
     methods |= {name: baseline(name, way) for name in names if name != "eyeline"}
@@ -145,7 +149,9 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
 
     def asked_at(orders: Mapping[str, Tensor], shown: bool) -> dict[str, list[list[int]]]:
         """For each method and count, where each span's subset is: the highest regions, or all others."""
-        highest = {name: [top_regions(values, count) ^ shown for count in TOPS] for name, values in orders.items()}
+        highest = {
+            name: [top_regions(values, count) ^ shown for count in TOPS] for name, values in orders.items()
+        }
         return {name: [[asked.place(row) for row in rows] for rows in each] for name, each in highest.items()}
 
     tops, rests = asked_at(hiding, False), asked_at(showing, True)

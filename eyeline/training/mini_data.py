@@ -24,7 +24,15 @@ SAID = (*WORDS, *COLOURS, *SYMBOLS)
 TUNING = 6_500_000  # the first seed that is not trained on
 # Families and kinds that the model of the fifth training misread most; finding one object after another is the hardest.
 DRAWN = (*FAMILIES, *(family for family in FAMILIES if family != "science"), "general")
-HARD = {"scatter", "nine", "plot", "table", "bars", "arithmetic", "rectangle"}  # half of the others make room for one
+HARD = {
+    "scatter",
+    "nine",
+    "plot",
+    "table",
+    "bars",
+    "arithmetic",
+    "rectangle",
+}  # half of the others make room for one
 REDRAWN = 3_250_000  # added to the number of a scene that makes room
 PRACTISED = (*FAMILIES, "math")  # numbers take more practice
 CONCLUSION_WEIGHT = 3.0  # of tokens that follow from what was read, against 1 for the reading itself
