@@ -162,14 +162,22 @@ def draw(rows: Sequence[Row]) -> Any:
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
     axes.minorticks_off()
     colours = {"estimator": OURS, "exhaustive": PLAIN}
-    names = {"estimator": "Eyeline", "exhaustive": "exhaustive ablation"}
-    for (name, _), row in lds.items():
-        if name not in curves:
-            axes.axhline(row.value, color=colours.get(name, QUIET), linestyle="--", linewidth=1)
-            axes.annotate(
-                names.get(name, name), (1.01, row.value), xycoords=("axes fraction", "data"), va="center",
-                fontsize=8, color=colours.get(name, QUIET), annotation_clip=False,
-            )  # fmt: skip
+    names = {
+        "estimator": "Eyeline",
+        "exhaustive": "exhaustive ablation",
+        "ceiling, pairwise": "regions and pairs of them",
+    }
+    lines = sorted((row.value, name) for (name, _), row in lds.items() if name in names)
+    low, high = axes.get_ylim()
+    place = low
+    for value, name in lines:
+        place = max(value, place + (high - low) / 25)  # labels stand apart
+        axes.axhline(value, color=colours.get(name, QUIET), linestyle="--", linewidth=1)
+        axes.annotate(
+            names[name], (1, value), xytext=(1.03, place), xycoords=("axes fraction", "data"), va="center", fontsize=8,
+            color=colours.get(name, QUIET), annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": colours.get(name, QUIET), "shrinkA": 0, "shrinkB": 0},
+        )  # fmt: skip
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     axes.set(xlabel="forward passes that a regression is given", ylabel="LDS, 95 % interval")
     axes.grid(alpha=0.3)
