@@ -289,6 +289,7 @@ def _start_threads(
             atexit.unregister(end)
 
     def decode() -> None:
+        torch.get_num_threads()  # at its first use a thread takes the process's number, which another stream may be changing
         torch.set_num_threads(threads)
         handshake.put(threads)
         _produce(state, produce)
