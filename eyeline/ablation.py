@@ -31,7 +31,9 @@ from eyeline.teacher_forcing import (
     trace_log_probs,
 )
 
-CACHED_TOO = 4
+CACHED_TOO = (
+    4  # times as many positions are held in a batch as run: a cached one takes its keys and values alone
+)
 Method = Literal["pixels", "blur", "inpaint", "tokens", "attention"]
 
 
@@ -56,8 +58,7 @@ def ablate(
     `inputs` is one prompt from `model.inputs`; `hidden` runs over the visual tokens of all its images in
     order. Every batch holds the unablated pass as its first row, and at least one ablated. `tokens_per_batch`
     bounds memory: so many positions run through the language model at once, and CACHED_TOO times as many are held, those
-    that are cached included. Raises `UnsupportedModelError` for
-    attention knockout in a model whose masks cannot be set.
+    that are cached included. Raises `UnsupportedModelError` for attention knockout in a model whose masks cannot be set.
     """
     with torch.inference_mode():
         trace = teacher_force(model, inputs, trace_ids)

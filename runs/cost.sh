@@ -9,6 +9,7 @@ wide() {  # four layers of an 8B model's width, random: half an hour
   .venv/bin/python -m eyeline.evaluation.cost --wide 4 --data scratch/earlier "$@"
 }
 wide --tokens 250 --tokens 1000 --rounds 3 --positions 3000 --out results/cost_wide.csv
+# results/cost_wide_amx.csv holds what the lines before and after this one wrote, from a CPU with AMX
 wide --tokens 4000 --rounds 1 --positions 5500 --out results/cost_wide_4000.csv
 rm results/cost_wide_4000.png  # one length is no curve
 .venv/bin/python -m eyeline.evaluation.flops --out results/flops.csv  # operations on the shapes of an 8B model

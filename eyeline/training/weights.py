@@ -1,7 +1,7 @@
 """Collected spans -> the weights of an estimator: what is maximised is how well predicted and measured drops correlate.
 
-The loss is of arXiv 2604.16587 and AT2 (arXiv 2504.13752), Pearson's correlation over random subsets; tokens, ranks and single
-regions beside it are ours (docs/method.md, step 6).
+The loss is of arXiv 2604.16587 and AT2 (arXiv 2504.13752), Pearson's correlation over random subsets; tokens, ranks, single
+regions and sizes across spans beside it are ours (docs/method.md, step 6).
 """
 
 import hashlib
