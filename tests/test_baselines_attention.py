@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 
@@ -8,6 +9,8 @@ from conftest import CURVE, FAMILIES, build_tiny, picture
 from test_ablation import extended, trace_of
 
 import eyeline.evaluation.baselines.attention
+import eyeline.evaluation.baselines.estimator as estimators
+from eyeline.attention import AttentionCapture
 from eyeline.estimator import SETS, Estimator
 from eyeline.evaluation.baselines.attention import attention_rollout, each_layers_attention, raw_attention
 from eyeline.evaluation.baselines.estimator import estimated, order_of, read_spans
@@ -199,6 +202,32 @@ def test_an_estimator_predicts_from_the_collected_features(tiny, monkeypatch, ki
     if link == "identity":  # sums come in the order of their parts
         for shown in (False, True):
             assert torch.equal(found.order(shown).argsort(1), alone.argsort(1))
+
+
+def test_layers_without_any_weight_are_not_captured(tiny, monkeypatch):
+    given = (tiny, *asked(tiny))
+    read = read_spans(*given)
+    whole = estimator_of(read.features, KINDS, "log-odds")
+    count = len(tiny.adapter.layers(tiny.hf))
+    first_out = whole.weights.unflatten(-1, (len(KINDS), count, -1)).clone()
+    first_out[:, :, 0] = 0
+    sparse = dataclasses.replace(whole, weights=first_out.flatten(1))
+    captured = []
+
+    class Spy(AttentionCapture):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            captured.append(self.layers)
+
+    monkeypatch.setattr(estimators, "AttentionCapture", Spy)
+    found = estimated(sparse)(*given)
+    assert captured == [tuple(range(1, count))]
+    lengths = torch.tensor([span.end - span.start for span in given[3]])
+    singly = torch.eye(given[4].count)
+    scores = sparse.scores(read.features, read.log_odds, singly)
+    expected = sparse.drops(scores, read.log_odds, lengths)
+    torch.testing.assert_close(found.effects, expected, rtol=1e-3, atol=1e-4)
+    assert expected.std(dim=1).min() > 1e-3
 
 
 @pytest.mark.parametrize("showing", [False, True])

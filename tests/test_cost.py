@@ -154,7 +154,12 @@ TINY_8B = {
 WIDE_METHODS = ("eyeline", "exhaustive", "attn-lrp")
 
 
-def test_the_command_times_layers_of_another_width_without_decoding(tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_the_command_times_layers_of_another_width_without_decoding(tmp_path, monkeypatch, precision):
+    measure, dtypes = cost.measure, []
+    monkeypatch.setattr(
+        cost, "measure", lambda model, *rest: dtypes.append(model.hf.dtype) or measure(model, *rest)
+    )
     monkeypatch.setattr(cost, "load", lambda name, device: tiny_model("qwen3_vl"))
     monkeypatch.setattr(cost, "QWEN3_VL_8B", TINY_8B)
     monkeypatch.setattr(cost, "Large", lambda: SimpleNamespace(patches=100))
@@ -168,6 +173,8 @@ def test_the_command_times_layers_of_another_width_without_decoding(tmp_path, mo
         40,
         "--rounds",
         1,
+        "--precision",
+        precision,
         "--out",
         tmp_path / "c.csv",
     ]
@@ -176,6 +183,7 @@ def test_the_command_times_layers_of_another_width_without_decoding(tmp_path, mo
     with (tmp_path / "c.csv").open() as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     assert tuple(rows) == WIDE_METHODS
+    assert dtypes == [getattr(torch, precision)]
     assert all(float(row["seconds"]) > 0 and not row["over_added"] for row in rows.values())
 
 
@@ -183,7 +191,7 @@ def test_the_command_times_layers_of_another_width_without_decoding(tmp_path, mo
 def wide(monkeypatch):
     monkeypatch.setattr(cost, "QWEN3_VL_8B", TINY_8B)
     monkeypatch.setattr(cost, "Large", lambda: SimpleNamespace(patches=100))
-    return cost.wide(tiny_model("qwen3_vl"), 2)
+    return cost.wide(tiny_model("qwen3_vl"), 2, torch.bfloat16)
 
 
 def test_a_wide_model_has_the_layers_asked_for_and_images_of_their_size(wide):

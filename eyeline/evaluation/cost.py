@@ -47,6 +47,7 @@ from eyeline.training.collect import cut, regions_of
 from eyeline.training.weights import FitSettings
 
 POSITIONS_AT_ONCE = 4096  # of a batch: bounds memory
+WARM_UP = 50  # tokens of the trace that is run before any is timed
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,15 +269,15 @@ def make_case(
     return Case(example, inputs, torch.tensor(ids), spans, regions, estimator, hide, positions)
 
 
-def wide(model: Model, layers: int) -> tuple[Model, Estimator]:
-    """A model with the shapes of Qwen3-VL-8B, but so many layers of text, and an estimator; random, in bfloat16, on the CPU.
+def wide(model: Model, layers: int, dtype: torch.dtype) -> tuple[Model, Estimator]:
+    """A model with the shapes of Qwen3-VL-8B, but so many layers of text, and an estimator; random, on the CPU.
 
     It reads images of a megapixel, and text with the tokenizer of the model that is given, of the same family.
     """
     text = {**QWEN3_VL_8B["text_config"], "num_hidden_layers": layers}
     ids = {name: value for name, value in model.hf.config.to_dict().items() if name.endswith("token_id")}
     hf = AutoModelForImageTextToText.from_config(
-        Qwen3VLConfig(**{**QWEN3_VL_8B, "text_config": text, **ids}), dtype=torch.bfloat16
+        Qwen3VLConfig(**{**QWEN3_VL_8B, "text_config": text, **ids}), dtype=dtype
     )
     patch = hf.config.vision_config.patch_size
     pixels = Large().patches * (2 * patch) ** 2  # a visual token is two patches wide
@@ -306,8 +307,9 @@ def measure(
     found: dict[tuple[int, str], list[Timed]] = {}
     with _one_thread():
         cases = [make_case(model, example, each, estimator, hide, positions) for each in lengths]
+        short = make_case(model, example, min(WARM_UP, *lengths), estimator, hide, positions=0)
         for timer in timers:  # what is imported and built at first use
-            timer(model, replace(cases[0], positions=0))
+            timer(model, short)
         for number in range(rounds):
             for case in cases:
                 for timer in islice(cycle(timers), number, number + len(timers)):
@@ -391,17 +393,21 @@ def draw(rows: Sequence[Row]) -> Any:
     "--wide", "layers", type=click.IntRange(1),
     help="Time so many layers of an 8B model's width instead, random, with the tokenizer of --model.",
 )  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True,
+    help="Of these layers. A CPU without instructions for bfloat16 takes far longer for it.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write; a PNG beside it.")
 def main(
     model_id: str, estimator: str | None, data: Path, lengths: tuple[int, ...], rounds: int, positions: int,
-    layers: int | None, out: Path,
+    layers: int | None, precision: str, out: Path,
 ) -> None:  # fmt: skip
     """Measure the cost of attribution against the length of the trace, on the CPU."""
     with writing(out):
         model = load(model_id, device="cpu")
         example = next(iter(read_examples(data)))
         if layers:
-            model, own = wide(model, layers)
+            model, own = wide(model, layers, getattr(torch, precision))
             rows = measure(model, example, lengths, rounds, positions, own, "attention", WITHOUT_DECODING)
         else:
             chosen = choose_methods(model, ["eyeline"], [estimator] if estimator else [])

@@ -115,7 +115,8 @@ def faithfulness_against_cost(means: Means, methods: Sequence[str]) -> Any:
     figure = new_figure(7.5, 4.2)
     axes = figure.add_subplot()
     axes.set(xscale="log", xlabel="milliseconds a token", ylabel="LDS", ylim=(-0.1, 1.0))
-    room, beside = 0.062, 1.0  # between names, which stand beside the axes in the order of LDS
+    room = min(0.062, 0.85 / len(methods))  # between names, which stand beside the axes in the order of LDS
+    beside = 1.0
     for method in sorted(methods, key=lambda method: -means[method, "lds", "0.5"].value):
         score, cost = means[method, "lds", "0.5"], means[method, "ms_per_token", ""]
         axes.errorbar(cost.value, score.value, yerr=_bar(score), fmt="o", color=_colour(method), capsize=2)

@@ -65,10 +65,11 @@ def read_spans(
     spans: Sequence[Span],
     regions: Regions,
     kinds: Sequence[str] = KINDS,
+    layers: Sequence[int] | None = None,
 ) -> Read:
-    """What estimators read, from one teacher-forced pass; columns are kind-major, in the order of `kinds`."""
+    """What estimators read of all layers, or some, in one teacher-forced pass; columns kind-major, in the order of `kinds`."""
     labels, trace_ids = regions.of_patch.to(model.device), trace_ids.to(model.device)
-    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
+    with torch.inference_mode(), AttentionCapture(model, inputs, layers=layers) as capture:
         read_trace(model, inputs, trace_ids)
         return captured_features(model, capture, trace_ids, spans, labels, regions.count, kinds)
 
@@ -87,8 +88,10 @@ def estimated(estimator: Estimator) -> Callable[..., Prediction]:
         spans: Sequence[Span],
         regions: Regions,
     ) -> Prediction:
-        read = read_spans(model, inputs, trace_ids, spans, regions, estimator.kinds)
-        here = estimator.to(model.device)
+        count = len(model.adapter.layers(model.hf))
+        layers = estimator.layers(count)
+        read = read_spans(model, inputs, trace_ids, spans, regions, estimator.kinds, layers)
+        here = estimator.of_layers(layers, count).to(model.device)
         lengths = torch.tensor([span.end - span.start for span in spans])
 
         def together(subsets: Bool[Tensor, "subset region"]) -> Float[Tensor, "span subset"]:

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Every method there is, those that take hundreds of passes too, on 50 of the test scenes: faithfulness against time a token.
+# The paper's estimator is fitted on 400 scenes, so that this does not wait for runs/fit.sh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export OMP_NUM_THREADS=1
+.venv/bin/eyeline collect --data scratch/fit-0 --limit 400 --method attention --out scratch/collected-some
+.venv/bin/eyeline fit scratch/collected-some --kinds attention --link identity --name paper-attention --out scratch/paper-some
+evaluate() {
+  .venv/bin/eyeline evaluate --out scratch/methods --limit "$2" --data "$1" \
+    --estimator eyeline/models/qwen3-vl-mini/estimator --estimator scratch/paper-some --methods \
+    eyeline,random,raw-attention,rollout,tam,input-gradient,integrated-gradients,attn-lrp,cp-lrp,exhaustive,regression-32,regression-64,regression-256,regression-1024,ridge-256
+}
+evaluate scratch/test-0 1  # opens the run
+evaluate scratch/test-0 25 & other=$!
+evaluate scratch/test-1 25
+wait $other
+evaluate scratch/test-1 25  # the table of both halves
+cp scratch/methods/table.csv results/methods.csv
+cp scratch/methods/cost.png results/methods_cost.png
