@@ -116,11 +116,12 @@ def faithfulness_against_cost(means: Means, methods: Sequence[str]) -> Any:
     axes = figure.add_subplot()
     axes.set(xscale="log", xlabel="milliseconds a token", ylabel="LDS", ylim=(-0.1, 1.0))
     room = min(0.062, 0.85 / len(methods))  # between names, which stand beside the axes in the order of LDS
+    above = 0.25 * room * len(methods)  # their points, so that names which are crowded lie as far above as below
     beside = 1.0
     for method in sorted(methods, key=lambda method: -means[method, "lds", "0.5"].value):
         score, cost = means[method, "lds", "0.5"], means[method, "ms_per_token", ""]
         axes.errorbar(cost.value, score.value, yerr=_bar(score), fmt="o", color=_colour(method), capsize=2)
-        beside = min(beside - room, score.value)
+        beside = min(beside - room, score.value + above)
         axes.annotate(
             method, (cost.value, score.value), xytext=(1.04, beside), textcoords=("axes fraction", "data"),
             va="center", fontsize=8, color=_colour(method), annotation_clip=False,
