@@ -116,9 +116,7 @@ def faithfulness_against_cost(means: Means, methods: Sequence[str]) -> Any:
     axes = figure.add_subplot()
     axes.set(xscale="log", xlabel="milliseconds a token", ylabel="LDS", ylim=(-0.1, 1.0))
     room = min(0.062, 0.85 / len(methods))  # between names, which stand beside the axes in the order of LDS
-    above = (
-        0.25 * room * len(methods)
-    )  # their points, so that names which are crowded lie as far above as below
+    above = 0.25 * room * len(methods)  # its point, a name at most: crowded names reach as far below
     beside = 1.0
     for method in sorted(methods, key=lambda method: -means[method, "lds", "0.5"].value):
         score, cost = means[method, "lds", "0.5"], means[method, "ms_per_token", ""]
