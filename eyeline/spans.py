@@ -143,8 +143,8 @@ class Segmenter:
 
     @property
     def answer(self) -> str:
-        """The text of the answer so far."""
-        return "".join(self._answer)
+        """The text of the answer so far, without white space at its ends."""
+        return "".join(self._answer).strip()
 
     def push(self, token_id: int) -> list[Text | Span]:
         """Takes the next id; returns the text and spans it settles. After a stop, ids are only counted."""

@@ -7,13 +7,12 @@ exceed `pending_bytes`.
 
 import atexit
 import contextlib
-import difflib
 import queue
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from eyeline.errors import EyelineError, PromptError, RegionError
 from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
 from eyeline.events import Done, Error, Event, Grid, Heat, ImageInfo, Reason, SpanAttribution, Start, Text
 from eyeline.fills import FILLS
+from eyeline.generation import LEFT_OUT, check_options, segmenter, stop_strings
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model, Picture, Prompt, rope_deltas_kept
 from eyeline.regions import Regions, check_source, regions_for
@@ -37,28 +37,6 @@ from eyeline.spans import Segmenter, Span
 
 PENDING_BYTES = 64 * 2**20
 DECIMALS = 7  # of the numbers in events: a patch of a large image holds little
-ARGUMENTS = (
-    "logits_processor",
-    "stopping_criteria",
-    "prefix_allowed_tokens_fn",
-)  # of `generate`, in no config
-REFUSED: dict[str, Callable[[Any], bool]] = {  # what a capture cannot follow token by token
-    "num_beams": lambda value: (value or 1) > 1,
-    "num_return_sequences": lambda value: (value or 1) > 1,
-    "constraints": bool,
-    "force_words_ids": bool,
-    "assistant_model": lambda value: value is not None,
-    "prompt_lookup_num_tokens": lambda value: value is not None,
-    "use_mtp": bool,
-    "cache_implementation": lambda value: value is not None and not str(value).startswith("dynamic"),
-    "past_key_values": lambda value: value is not None,
-    "use_cache": lambda value: value is False,
-    "penalty_alpha": bool,
-    "dola_layers": lambda value: value is not None,
-    "guidance_scale": lambda value: value not in (None, 1),
-    "prefill_chunk_size": lambda value: value is not None,
-    "token_healing": bool,
-}
 _changing = threading.Lock()  # guards what belongs to the process: torch's number of threads
 
 
@@ -97,8 +75,8 @@ def stream(
     `Error` event.
     """
     stops = [stop] if isinstance(stop, str) else list(stop)
-    stops += generation.pop("stop_strings", None) or model.hf.generation_config.stop_strings or []
-    _refuse(model, generation)
+    stops += stop_strings(model, generation.pop("stop_strings", None))
+    check_options(model, generation)
     state = _prepare(model, images, prompt, estimator, regions, stops, pending_bytes, hidden)
     room = model.context_length - state.prompt_tokens
     if max_new_tokens is not None and not 0 < max_new_tokens <= room:
@@ -111,7 +89,7 @@ def stream(
             raise PromptError(f"The temperature is {temperature}; expected 0 (greedy) or more.")
         sampling = {"do_sample": True, "temperature": float(temperature)} | generation
         generation = sampling if temperature else generation | {"do_sample": False}
-    generation |= {"max_new_tokens": max_new_tokens or room, "stop_strings": None}
+    generation |= {"max_new_tokens": max_new_tokens or room, **LEFT_OUT}
     rng = _generator(model.device, seed)
     return Stream(state, lambda capture: _generate(state, capture, rng, generation))
 
@@ -646,39 +624,14 @@ def _prepare(
     else:
         estimator = estimator_for(model, estimator)
     check_source(pictures, model.image_grids(inputs), regions, model.device)
-    segmenter = Segmenter(
-        model.tokenizer, opened=model.prompt_opens_thinking(inputs["input_ids"]),
-        think=model.adapter.thinking_markers, answer_markers=model.adapter.answer_markers, stop=tuple(stops),
-    )  # fmt: skip
-    return _State(model, inputs, pictures, estimator, regions, segmenter, pending_bytes, hidden)
+    follow = segmenter(model, opened=model.prompt_opens_thinking(inputs["input_ids"]), stop=stops)
+    return _State(model, inputs, pictures, estimator, regions, follow, pending_bytes, hidden)
 
 
 def _cells(hidden: Hidden) -> Bool[Tensor, " patch"]:
     """Which visual tokens are hidden."""
     labels = torch.cat([torch.tensor(grid).flatten() for grid in hidden.grids])
     return torch.isin(labels, torch.tensor(hidden.regions, dtype=labels.dtype))
-
-
-def _refuse(model: Model, generation: Mapping[str, Any]) -> None:
-    """Raises `PromptError` for options that `generate` does not know or that cannot be streamed."""
-    config = model.hf.generation_config
-    known = {*config.to_dict(), *ARGUMENTS, *REFUSED}
-    for name in generation:
-        if name == "max_length":
-            raise PromptError("max_length counts the prompt as well; give max_new_tokens instead.")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            meant = (
-                f"; did you mean {near[0]}?" if near else ", for example top_p, top_k or repetition_penalty."
-            )
-            raise PromptError(f"{name!r} is no option of generation; expected one of generate's{meant}")
-    for name, refused in REFUSED.items():
-        value = generation.get(name, getattr(config, name, None))
-        if refused(value):
-            raise PromptError(
-                f"{name}={value!r} cannot be streamed: attribution follows one sequence, token by token, "
-                f"on a growing cache; leave {name} out."
-            )
 
 
 def _generator(device: torch.device, seed: int | None) -> torch.Generator:

@@ -8,6 +8,7 @@ from conftest import picture, tiny_model
 from eyeline.evaluation import accuracy
 from eyeline.evaluation.accuracy import Asked, answers, blank, pad, readings, score
 from eyeline.examples import Example
+from eyeline.generation import write
 from eyeline.scenes import counterfactual, sample
 
 
@@ -17,10 +18,15 @@ def test_questions_in_a_batch_are_answered_as_alone(tiny):
         Asked(picture(64, 96, seed=2), "And what is that, in the second one?", begun="I see"),
         Asked(picture(128, 64, seed=3), "Why?"),
     ]
+    prompts = [accuracy._begin(tiny, question) for question in questions]
+    ids = [write(tiny, prompt, 12)[0].ids for prompt in prompts]
+    assert [written.ids for written in write(tiny, pad(prompts), 12)] == ids
+    assert len(set(map(tuple, ids))) == 3
     alone = [answers(tiny, [question], 12)[0] for question in questions]
     assert answers(tiny, questions, 12, batch=3) == alone
     assert answers(tiny, questions, 12, batch=2) == alone
-    assert len(set(alone)) == 3
+    if tiny.adapter.family == "glm4v":  # the others' prompts open thinking, and nothing closes it
+        assert len(set(alone)) == 3
 
 
 def test_what_is_begun_stands_after_the_opened_thinking():

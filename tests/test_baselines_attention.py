@@ -16,6 +16,7 @@ from eyeline.evaluation.baselines.attention import attention_rollout, each_layer
 from eyeline.evaluation.baselines.estimator import estimated, order_of, read_spans
 from eyeline.examples import Example
 from eyeline.features import KINDS, Read
+from eyeline.generation import Written
 from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.training.collect import Settings, collect_one
@@ -162,7 +163,7 @@ def test_a_bfloat16_model_gives_float32_effects_near_its_own_in_float32(baseline
 def collected(model, monkeypatch, spans):
     """An example collected with a given trace."""
     ids = trace_of(model).tolist()
-    monkeypatch.setattr("eyeline.training.collect.written_trace", lambda *_: (ids, spans))
+    monkeypatch.setattr("eyeline.training.collect.write", lambda *_: [Written(ids, spans, "")])
     return ids, collect_one(
         model, Example("one", PICTURES[1], QUESTION, "3", "math", "bars"), Settings(subsets=2)
     )

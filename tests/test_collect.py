@@ -12,6 +12,7 @@ import eyeline.training.collect
 from eyeline.ablation import ablate
 from eyeline.errors import DataError, ImageError
 from eyeline.examples import Example
+from eyeline.generation import write
 from eyeline.training.collect import (
     ALONE,
     WHOLE,
@@ -22,7 +23,6 @@ from eyeline.training.collect import (
     read_collected,
     read_run,
     regions_of,
-    written_trace,
 )
 
 SETTINGS = Settings(method="pixels", rates=(0.5, 0.25), subsets=4, max_new_tokens=16)
@@ -130,8 +130,8 @@ def test_a_trace_with_the_models_own_image_token_is_collected():
     model = build_tiny("qwen3_vl")
     token = model.adapter.image_token_id(model.hf)
     model.hf.generation_config.sequence_bias = [[[token], 100.0]]
-    ids, _ = written_trace(model, model.inputs(picture(), "How many?"), 3)
-    assert ids == [token] * 3
+    (written,) = write(model, model.inputs(picture(), "How many?"), 3)
+    assert written.ids == [token] * 3
     assert collect_one(model, examples(1)[0], SETTINGS).drops.isfinite().all()
 
 

@@ -27,8 +27,9 @@ from eyeline.evaluation.page import write_results
 from eyeline.evaluation.table import table
 from eyeline.examples import Example
 from eyeline.features import KINDS
+from eyeline.generation import write
 from eyeline.spans import Span
-from eyeline.training.collect import ALONE, WHOLE, written_trace
+from eyeline.training.collect import ALONE, WHOLE
 
 METHODS = ("random", "raw-attention", "exhaustive")
 SETTINGS = Settings(METHODS, method="pixels", rates=(0.5, 0.25), subsets=6, max_new_tokens=16)
@@ -68,7 +69,8 @@ def run(lively, tmp_path_factory):
 def test_what_is_measured_equals_a_literal_rerun(lively, run):
     example, one = examples()[1], read_evaluated(run)[1]
     inputs = lively.inputs(example.image, example.prompt)
-    ids, spans = written_trace(lively, inputs, 16)
+    (written,) = write(lively, inputs, 16)
+    ids, spans = written.ids, written.spans
     regions = one.subsets.shape[1]
     assert len(spans) > 1
     assert one.tokens == len(ids)

@@ -180,7 +180,7 @@ def test_start_is_first_done_last_spans_tile_the_tokens_and_texts_join_to_the_de
     assert "".join(span.text for span in spans) == decoded
     assert done.tokens == len(ids) == TOKENS
     assert done.reason == "length"
-    assert done.answer == "".join(text.text for text in texts if text.channel == "answer")
+    assert done.answer == "".join(text.text for text in texts if text.channel == "answer").strip()
     assert done.prompt_tokens == tiny.inputs(list(PICTURES), QUESTION)["input_ids"].shape[1]
     assert [(image.width, image.height) for image in events[0].images] == [image.size for image in PICTURES]
     assert [(image.rows, image.cols) for image in events[0].images] == [

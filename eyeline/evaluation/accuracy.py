@@ -19,10 +19,10 @@ from eyeline.evaluation.answers import is_right
 from eyeline.evaluation.metrics import bootstrap
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.examples import COUNTERFACTUAL, Box, Example, read_examples
+from eyeline.generation import write
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model, load
 from eyeline.teacher_forcing import continued
-from eyeline.training.collect import answer_of
 
 PADDED = ("input_ids", "attention_mask", "mm_token_type_ids")  # along the sequence
 Scores = dict[str, dict[str, list[float]]]  # input, family -> 0 or 1 for each example
@@ -67,6 +67,10 @@ def readings(example: Example) -> str:
 def answers(model: Model, questions: Sequence[Asked], max_new_tokens: int, batch: int = 16) -> list[str]:
     """Greedy answers, questions of like length together: alike ones are answered at like length."""
     prepared = [_begin(model, question) for question in questions]
+    opened = [
+        bool(question.begun) or model.prompt_opens_thinking(inputs["input_ids"])
+        for question, inputs in zip(questions, prepared, strict=True)
+    ]
     order = sorted(
         range(len(questions)), key=lambda at: (len(questions[at].prompt), prepared[at]["input_ids"].shape[1])
     )
@@ -74,9 +78,9 @@ def answers(model: Model, questions: Sequence[Asked], max_new_tokens: int, batch
     for start in range(0, len(order), batch):
         places = order[start : start + batch]
         inputs = pad([prepared[at] for at in places])
-        ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
-        for at, row in zip(places, ids[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-            found[at] = answer_of(model, row)
+        written = write(model, inputs, max_new_tokens, [opened[at] for at in places])
+        for at, row in zip(places, written, strict=True):
+            found[at] = row.answer
     return found
 
 

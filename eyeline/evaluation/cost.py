@@ -38,12 +38,13 @@ from eyeline.evaluation.flops import Setting as Large
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
+from eyeline.generation import LEFT_OUT, cut
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model, load, rope_deltas_kept
 from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import teacher_force, trace_log_probs
-from eyeline.training.collect import cut, regions_of
+from eyeline.training.collect import regions_of
 from eyeline.training.weights import FitSettings
 
 POSITIONS_AT_ONCE = 4096  # of a batch: bounds memory
@@ -105,7 +106,7 @@ def time_generate(model: Model, case: Case) -> dict[str, Timed]:
     began = time.process_time()
     inputs = model.inputs(case.example.image, case.example.prompt)
     with rope_deltas_kept(model):
-        written = model.hf.generate(**inputs, do_sample=False, **case.writing())
+        written = model.hf.generate(**inputs, do_sample=False, **{**LEFT_OUT, **case.writing()})
     seconds = time.process_time() - began
     assert torch.equal(written[0, inputs["input_ids"].shape[1] :], case.ids)
     return {"generate": Timed(seconds)}

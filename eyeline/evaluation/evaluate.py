@@ -22,6 +22,7 @@ from eyeline.evaluation.baselines.hiding import span_drops
 from eyeline.evaluation.meter import Cost, Meter
 from eyeline.evaluation.metrics import joint, shared_areas, top_regions
 from eyeline.examples import Box, Example
+from eyeline.generation import check_options
 from eyeline.model import Model
 from eyeline.regions import load_source
 from eyeline.spans import Span
@@ -225,6 +226,7 @@ def evaluate(
     `about` names what else the run depends on, such as the estimators' cards. Raises `DataError` where the folder holds a
     run of another model, version or settings, and for an example that cannot be evaluated.
     """
+    check_options(model, {})
     load_source(settings.regions, model.device)
     open_run(model, out, {**asdict(settings), **(about or {})}, "evaluation")
     yield from each_once(

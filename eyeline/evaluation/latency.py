@@ -18,6 +18,7 @@ from transformers import TextIteratorStreamer
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done, SpanAttribution, Text
 from eyeline.examples import Example, read_examples
+from eyeline.generation import LEFT_OUT
 from eyeline.model import Model, load
 
 TOKENS = 320  # of a trace, the end token not allowed before
@@ -34,7 +35,7 @@ class Row:
 def time_generate(model: Model, example: Example, *, streamed: bool) -> tuple[float, float]:
     """Wall and CPU seconds of `generate`, with transformers' own text streamer read by another thread, or bare."""
     inputs = model.inputs(example.image, example.prompt)
-    options = {"do_sample": False, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
+    options = {**LEFT_OUT, "do_sample": False, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
     wall, cpu = time.perf_counter(), time.process_time()
     if streamed:
         streamer = TextIteratorStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)

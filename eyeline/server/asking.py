@@ -284,7 +284,7 @@ class Desk:
         try:
             if message is not None:
                 asking.write(Error(message))
-            done = Done(asking.answer, asking.prompt_tokens, len(asking.token_ids), 0.0, 0.0, reason)
+            done = Done(asking.answer.strip(), asking.prompt_tokens, len(asking.token_ids), 0.0, 0.0, reason)
             self.store.finish(asking.row.id, done, asking.token_ids)
             asking.write(done)
         except DataError as error:

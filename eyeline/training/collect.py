@@ -5,7 +5,7 @@ Each image is one file, written when it is whole, so that a collection that was 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -24,10 +24,11 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import fingerprint, sum_spans
 from eyeline.examples import Example, digest
 from eyeline.features import KINDS, captured_features
+from eyeline.generation import check_options, write
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model, rope_deltas_kept
 from eyeline.regions import Regions, load_source, regions_for
-from eyeline.spans import Segmenter, Span
+from eyeline.spans import Span
 
 One = TypeVar("One")
 ALONE, WHOLE = -1.0, -2.0  # in place of a rate: one region by itself; everything
@@ -73,25 +74,6 @@ class Collected:
         return sum_spans(self.token_drops, self.lengths)
 
 
-def written_trace(model: Model, inputs: Inputs, max_new_tokens: int) -> tuple[list[int], list[Span]]:
-    """The model's own greedy trace, as ids and spans."""
-    room = model.context_length - inputs["input_ids"].shape[1]
-    with rope_deltas_kept(model):
-        ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=min(max_new_tokens, room))
-    trace = ids[0, inputs["input_ids"].shape[1] :].tolist()
-    return trace, cut(model, inputs, trace)
-
-
-def cut(model: Model, inputs: Inputs, trace: Sequence[int]) -> list[Span]:
-    """The spans of a trace written after a prompt."""
-    segmenter = Segmenter(
-        model.tokenizer, opened=model.prompt_opens_thinking(inputs["input_ids"]), think=model.adapter.thinking_markers,
-        answer_markers=model.adapter.answer_markers,
-    )  # fmt: skip
-    events = [event for token in trace for event in segmenter.push(token)] + segmenter.finish()
-    return [event for event in events if isinstance(event, Span)]
-
-
 @dataclass(frozen=True, eq=False)
 class Answered:
     """One example with the model's own greedy trace."""
@@ -100,16 +82,18 @@ class Answered:
     inputs: Inputs
     ids: Int[Tensor, " token"]  # on the model's device
     spans: list[Span]
+    answer: str
 
 
 def answer(model: Model, example: Example, max_new_tokens: int, max_spans: int) -> Answered:
     """Generates and cuts; of more than `max_spans` spans so many are kept, spread evenly."""
     picture = open_image(example.image)
     inputs = model.inputs(picture, example.prompt)
-    ids, spans = written_trace(model, inputs, max_new_tokens)
+    (written,) = write(model, inputs, max_new_tokens)
+    spans = written.spans
     if len(spans) > max_spans:
         spans = [spans[int(at)] for at in torch.linspace(0, len(spans) - 1, max_spans).tolist()]
-    return Answered(picture, inputs, torch.tensor(ids, device=model.device), spans)
+    return Answered(picture, inputs, torch.tensor(written.ids, device=model.device), spans, written.answer)
 
 
 def regions_of(
@@ -139,7 +123,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
     return Collected(
         id=example.id,
         family=example.family,
-        answer=answer_of(model, own.ids.tolist()),
+        answer=own.answer,
         spans=tuple(asdict(span) for span in own.spans),
         features=half(seen.features).cpu(),
         log_odds=seen.log_odds.cpu().clone(),
@@ -195,6 +179,7 @@ def collect(model: Model, examples: Iterable[Example], out: Path, settings: Sett
             f"{settings.subsets} subsets at the rates {settings.rates} cannot be drawn; expected at least 2, "
             "and rates between 0 and 1."
         )
+    check_options(model, {})
     load_source(settings.regions, model.device)
     open_run(model, out, asdict(settings), "collection")
     yield from each_once(
@@ -349,9 +334,3 @@ def read_saved(
                 f"{path} is no {what} example ({type(error).__name__}: {error}); remove it and run the same again."
             ) from error
         yield one
-
-
-def answer_of(model: Model, ids: Sequence[int]) -> str:
-    """What the generated ids say after the thinking, trimmed."""
-    text = model.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text.rpartition(model.adapter.thinking_markers[1])[2].strip()
