@@ -18,6 +18,7 @@ from torch import Tensor
 
 from eyeline.errors import UnsupportedModelError
 from eyeline.fills import FILLS
+from eyeline.game import both_ways
 from eyeline.model import Model
 from eyeline.spans import Span
 from eyeline.teacher_forcing import (
@@ -52,18 +53,20 @@ def ablate(
     hidden: Bool[Tensor, "subset patch"],
     method: Method = "pixels",
     tokens_per_batch: int = 4096,
+    watch: Callable[[Vision], None] | None = None,
 ) -> Ablation:
     """Hide each subset of visual tokens in turn, and see how far the log-prob of each written token falls.
 
     `inputs` is one prompt from `model.inputs`; `hidden` runs over the visual tokens of all its images in
     order. Every batch holds the unablated pass as its first row, and at least one ablated. `tokens_per_batch`
     bounds memory: so many positions run through the language model at once, and CACHED_TOO times as many are held, those
-    that are cached included. Raises `UnsupportedModelError` for attention knockout in a model whose masks cannot be set.
+    that are cached included. Where pixels are filled, `watch` is shown what the tower makes of every batch, the unablated
+    image first. Raises `UnsupportedModelError` for attention knockout in a model whose masks cannot be set.
     """
     with torch.inference_mode():
         trace = teacher_force(model, inputs, trace_ids)
         hidden = hidden.to(trace.ids.device)
-        forward, length = METHODS[method](model, trace)
+        forward, length = METHODS[method](model, trace, watch)
         nothing = hidden.new_zeros(1, hidden.shape[1])
         log_probs, drops = [], []
         rows = min(tokens_per_batch // length, CACHED_TOO * tokens_per_batch // trace.ids.shape[1])
@@ -80,6 +83,29 @@ def hidden_patches(
 ) -> Bool[Tensor, "subset patch"]:
     """Subsets of regions as subsets of visual tokens."""
     return subsets[:, region_of_patch]
+
+
+def prefixes(orders: Int[Tensor, "order region"]) -> Bool[Tensor, "subset region"]:
+    """The sets that arise as regions are hidden one after the other, along each order and along its reverse, but for all regions.
+
+    What hiding them does makes measured contributions, by `measured_contributions`.
+    """
+    both = torch.stack([orders, orders.flip(1)], dim=1)  # (order, way, step)
+    place = both.argsort(-1)
+    steps = torch.arange(1, orders.shape[1])
+    return (place[:, :, None] < steps[:, None]).flatten(0, 2)
+
+
+def measured_contributions(
+    drops: Float[Tensor, "subset text"], whole: Float[Tensor, " text"], orders: Int[Tensor, "order region"]
+) -> Float[Tensor, "order region text"]:
+    """Each antithetic pair's Shapley values of measured falls: of the subsets of `prefixes`, and of everything hidden; nats.
+
+    Their mean over the pairs is the contribution, their spread gives its standard error.
+    """
+    after = drops.unflatten(0, (len(orders), 2, -1))
+    after = torch.cat([after, whole.expand(len(orders), 2, 1, -1)], dim=2)
+    return both_ways(orders, after[:, 0], after[:, 1])
 
 
 def by_span(drops: Float[Tensor, "subset token"], spans: Sequence[Span]) -> Float[Tensor, "span subset"]:
@@ -137,23 +163,27 @@ def leak(pixels: Float[Tensor, "*drop"], other: Float[Tensor, "*drop"]) -> float
 
 
 Forward = Callable[[Tensor], Tensor]  # hidden (row, patch) -> last hidden states (row, position, dim)
+Watch = Callable[[Vision], None] | None
 
 
-def _hide_pixels(method: Method) -> Callable[[Model, Trace], tuple[Forward, int]]:
+def _hide_pixels(method: Method) -> Callable[[Model, Trace, Watch], tuple[Forward, int]]:
     """Fill hidden cells on `pixel_values`, whole cells at a time: no bleeding on resize."""
 
-    def prepare(model: Model, trace: Trace) -> tuple[Forward, int]:
+    def prepare(model: Model, trace: Trace, watch: Watch) -> tuple[Forward, int]:
         fill = FILLS[method](model, trace.pixel_values, trace.images)
 
         def forward(hidden: Bool[Tensor, "row patch"]) -> Float[Tensor, "row position dim"]:
-            return read(model, trace, see(model, trace, fill(hidden)), len(hidden), use_cache=False)[0]
+            vision = see(model, trace, fill(hidden))
+            if watch is not None:
+                watch(vision)
+            return read(model, trace, vision, len(hidden), use_cache=False)[0]
 
         return forward, trace.ids.shape[1]
 
     return prepare
 
 
-def _hide_tokens(model: Model, trace: Trace) -> tuple[Forward, int]:
+def _hide_tokens(model: Model, trace: Trace, _: Watch = None) -> tuple[Forward, int]:
     """Hidden visual tokens become their image's mean visual token, those that DeepStack adds later too.
 
     The vision tower runs once, and has already mixed what is hidden into other tokens.
@@ -169,7 +199,7 @@ def _hide_tokens(model: Model, trace: Trace) -> tuple[Forward, int]:
     return forward, trace.ids.shape[1]
 
 
-def _hide_from_attention(model: Model, trace: Trace) -> tuple[Forward, int]:
+def _hide_from_attention(model: Model, trace: Trace, _: Watch = None) -> tuple[Forward, int]:
     """Every position after an image, the question included, cannot attend to its hidden visual tokens.
 
     That holds for the visual tokens of later images too; an image's own tokens go on seeing each other. So
@@ -208,7 +238,7 @@ def _hide_from_attention(model: Model, trace: Trace) -> tuple[Forward, int]:
     return forward, length - start
 
 
-METHODS: dict[str, Callable[[Model, Trace], tuple[Forward, int]]] = {
+METHODS: dict[str, Callable[[Model, Trace, Watch], tuple[Forward, int]]] = {
     **{method: _hide_pixels(method) for method in ("pixels", "blur", "inpaint")},
     "tokens": _hide_tokens,
     "attention": _hide_from_attention,

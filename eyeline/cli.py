@@ -325,22 +325,22 @@ def scenes(families, seeds, wild, pairs, out) -> None:
 @DATA
 @click.option("--out", type=PATH, required=True, help="Folder of the collection; goes on where it holds one.")
 @click.option(
-    "--method",
+    "--hiding",
     type=click.Choice(WAYS),
-    default="attention",
+    default="pixels",
     show_default=True,
-    help="How a region is hidden.",
+    help="How a region is hidden; `attention` (knockout) is several times faster and leaves what has spread to neighbours.",
 )
 @SOURCE
 @click.option(
     "--rates",
     type=_Joined(_Real(0, 1, min_open=True, max_open=True)),
-    default="0.5",
+    default="0.5,0.25,0.1",
     show_default=True,
     help="Probabilities of hiding a region, joined by commas.",
 )
 @click.option(
-    "--subsets", type=click.IntRange(2), default=32, show_default=True, help="Random subsets at each rate."
+    "--subsets", type=click.IntRange(2), default=12, show_default=True, help="Random subsets at each rate."
 )
 @click.option(
     "--max-spans",
@@ -444,18 +444,25 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     help="Rivals, joined by commas; 'eyeline' stands for the estimators, 'all' for everything.",
 )
 @click.option(
-    "--hide",
+    "--hiding",
     type=click.Choice(WAYS),
-    show_default="as the first estimator's card says, or attention",
+    show_default="as the first estimator's card says, or pixels",
     help="How a region is hidden.",
 )
 @SOURCE
+@click.option(
+    "--ordered",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Antithetic pairs of orders by which contributions are measured: twice so many passes for each region.",
+)
 @LENGTH
 @click.option(
     "--seed", type=SEED, default=1, show_default=True, help="Number that the random subsets depend on."
 )
 @LIMIT
-def evaluate(model_id, estimators, data, out, methods, hide, limit, **settings) -> None:
+def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
     from itertools import islice
 
@@ -467,14 +474,14 @@ def evaluate(model_id, estimators, data, out, methods, hide, limit, **settings) 
 
     examples = list(islice(read_examples(data), limit))
     model = load(model_id)
-    chosen = choose_methods(model, methods.split(","), estimators, hide)
+    chosen = choose_methods(model, methods.split(","), estimators, hiding)
     for name, estimator in chosen.estimators.items():
         fitted = estimator.card.get("regions", settings["regions"])
         if fitted != settings["regions"]:
             click.echo(
                 f"{name} was fitted on {fitted} regions and is measured on {settings['regions']}.", err=True
             )
-    made_with = Settings(methods=tuple(chosen.methods), method=chosen.hide, **settings)
+    made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
     done = measure(model, examples, chosen.methods, out, made_with, chosen.cards)
     count = sum(1 for _ in _progress(done, len(examples)))
     write_results(model, chosen, out)

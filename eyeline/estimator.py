@@ -1,7 +1,7 @@
-"""Features -> predicted effects: a small network to log-odds, fitted once for each model, and what those do to log-probs.
+"""Features -> the game of a text: what hiding regions takes off its tokens' log-odds, by weights fitted once for each model.
 
-An estimator is a folder: `estimator.safetensors` with its numbers and `card.json` with what they mean, how regions
-were hidden, and the fingerprint of the model they belong to. Nothing in it is executable.
+What follows from a game stands in game.py. An estimator is a folder: `estimator.safetensors` with its numbers and `card.json`
+with what they mean, how regions were hidden, and the fingerprint of the model they belong to. Nothing in it is executable.
 """
 
 import hashlib
@@ -17,13 +17,14 @@ from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn.functional import silu, softplus
+from torch.nn.functional import silu
 
 from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
+from eyeline.game import Game
 from eyeline.model import MODELS, Model
 
-FORMAT = 5
+FORMAT = 6
 Link = Literal["log-odds", "identity"]
 SETS = {
     "log-odds": 2,
@@ -33,20 +34,11 @@ SURE, WIDTH = (
     5.0,
     1.5,
 )  # log-odds at which both sets of weights count alike, and how soon one gives way to the other
-TENSORS = ("weights", "curve", "whole")
+TENSORS = ("weights", "effect_spread", "contribution_spread")
 OF_NETWORK = ("unit", "inward", "context", "bias", "outward")
 NOT_COMPUTING = (
     "_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "quantization_config",
 )  # fmt: skip
-
-
-def fall(scores: Float[Tensor, "token ..."], log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token ..."]:
-    """By how much a token's log-prob falls, nats, where its log-odds fall from `log_odds` by a score; 0 for 0.
-
-    A token that the model is sure of stays likely until its log-odds have fallen far, and then falls by all of the rest.
-    """
-    odds = log_odds.view(-1, *[1] * (scores.ndim - 1))
-    return softplus(scores - odds) - softplus(-odds)
 
 
 def mix(log_odds: Float[Tensor, " token"], sets: int) -> Float[Tensor, "token set"]:
@@ -63,14 +55,21 @@ def sum_spans(values: Float[Tensor, "token ..."], lengths: Int[Tensor, " span"])
     return values.new_zeros(len(lengths), *values.shape[1:]).index_add_(0, span, values)
 
 
-def compress(features: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
-    """Their sign times log(1 + |f|): what is many times as large as usual counts for a little more than what is large."""
-    return features.sign() * features.abs().log1p()
+@dataclass(frozen=True, eq=False)
+class Compressed:
+    """Features as a network sees them, in units of their own."""
+
+    regions: Float[Tensor, "token region feature"]
+    image: Float[Tensor, "token feature"]  # of all regions together
 
 
-Subsets = Float[
-    Tensor, "*token region subset"
-]  # 1 where a subset has a region; for all tokens, or of each its own
+def compress(features: Float[Tensor, "token region feature"], unit: Float[Tensor, " feature"]) -> Compressed:
+    """In such units, their sign times log(1 + |f|): what is many times as large as usual counts little more than what is large."""
+
+    def log(values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
+        return values.sign() * values.abs().log1p()
+
+    return Compressed(log(features * unit), log(features.sum(1) * unit))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,27 +91,22 @@ class Network:
     bias: Float[Tensor, "set hidden"]  # b
     outward: Float[Tensor, "set hidden"]  # v, nats of log-odds
 
-    def __call__(
-        self, features: Float[Tensor, "token region feature"], log_odds: Float[Tensor, " token"], subsets: Subsets
-    ) -> Float[Tensor, "token subset"]:  # fmt: skip
-        """What the network adds to the scores of subsets of an image's regions."""
-        image = compress(features.sum(1) * self.unit)
-        return self.of_compressed(compress(features * self.unit), image, log_odds, subsets)
-
-    def of_compressed(
+    def game(
         self,
-        regions: Float[Tensor, "token region feature"],
-        image: Float[Tensor, "token feature"],
+        linear: Float[Tensor, "token region"],
+        seen: Compressed,
         log_odds: Float[Tensor, " token"],
-        subsets: Subsets,
-    ) -> Float[Tensor, "token subset"]:
-        """The same from compressed features, x and X."""
+        linked: bool,
+    ) -> Game:
+        """The game of tokens whose scores are `linear` and what the network adds."""
         shares = mix(log_odds, len(self.bias))
-        first, second = torch.einsum("tkf,hf->thk", regions, self.inward).tensor_split(2, dim=1)
-        of_first, of_second = (image @ self.context.T + shares @ self.bias)[..., None].tensor_split(2, dim=1)
-        apart = (silu(first + of_first) - silu(of_first)) @ subsets
-        together = silu(second @ subsets + of_second) - silu(of_second)
-        return torch.einsum("thm,th->tm", torch.cat([apart, together], dim=1), shares @ self.outward)
+        first, second = torch.einsum("tkf,hf->thk", seen.regions, self.inward).tensor_split(2, dim=1)
+        at_rest = seen.image @ self.context.T + shares @ self.bias
+        of_first, of_second = at_rest.tensor_split(2, dim=1)
+        to_first, to_second = (shares @ self.outward).tensor_split(2, dim=1)
+        first = silu(first + of_first[..., None]) - silu(of_first)[..., None]
+        apart = linear + torch.einsum("th,thk->tk", to_first, first)
+        return Game(apart, second, of_second, to_second, log_odds if linked else None)
 
     @staticmethod
     def shapes(sets: int, hidden: int, features: int) -> dict[str, tuple[int, ...]]:
@@ -137,52 +131,49 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class Estimator:
-    """From features to scores, what scores do to log-probs, and a curve from there to effects with intervals.
+    """From features to the game of a text, and how far measured values lie from those that a game predicts.
 
     A score is by how much hiding a subset of the regions lowers a token's log-odds: the sum of a linear map of their
     features, and what a small network adds to it. What that does to the log-prob depends on how sure the model is of the
     token. Tokens that the model doubts and those that it is sure of have weights of their own, mixed by the token's
     log-odds. With the link `identity`, weights are the same for all tokens, and scores are taken for the fall in log-prob
-    itself, as in arXiv 2604.16587. The curve is monotone and fitted on images that took no part in the weights.
+    itself, as in arXiv 2604.16587.
     """
 
     id: str
     weights: Float[Tensor, "set feature"]  # score for each unit of a feature
-    curve: Float[
-        Tensor, "knot 4"
-    ]  # predicted drop, increasing; effect, low and high end of its interval there, nats
-    whole: Float[Tensor, ""]  # effect of hiding everything, for each nat predicted
+    effect_spread: Float[
+        Tensor, "knot 3"
+    ]  # predicted value, increasing; low and high end of its interval from there, nats
+    contribution_spread: Float[Tensor, "knot 3"]
     kinds: tuple[str, ...] = KINDS
     link: Link = "log-odds"
     card: Mapping[str, Any] = field(default_factory=dict)
     network: Network | None = None
 
+    @property
+    def hiding(self) -> str:
+        """The way of hiding that its numbers mean."""
+        return str(self.card.get("hiding", "pixels"))
+
     def of_tokens(self, log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token feature"]:
         """The weights that each token has."""
         return mix(log_odds, len(self.weights)) @ self.weights
 
-    def scores(
-        self, features: Float[Tensor, "token region feature"], log_odds: Float[Tensor, " token"], subsets: Subsets
-    ) -> Float[Tensor, "token subset"]:  # fmt: skip
-        """By how much hiding each subset of an image's regions lowers each token's log-odds, nats."""
-        linear = torch.einsum("tkf,tf->tk", features, self.of_tokens(log_odds))
-        scores = (linear[:, None] @ subsets)[:, 0]
-        return scores if self.network is None else scores + self.network(features, log_odds, subsets)
-
-    def falls(
-        self, scores: Float[Tensor, "token ..."], log_odds: Float[Tensor, " token"]
-    ) -> Float[Tensor, "token ..."]:
-        """The fall of each token's log-prob for its scores, nats."""
-        return scores if self.link == "identity" else fall(scores, log_odds)
-
-    def drops(
+    def game(
         self,
-        scores: Float[Tensor, "token ..."],
+        features: Float[Tensor, "token region feature"],
         log_odds: Float[Tensor, " token"],
-        lengths: Int[Tensor, " span"],
-    ) -> Float[Tensor, "span ..."]:
-        """Predicted drops of spans of so many tokens, one span after the other: the falls of their tokens, nats."""
-        return sum_spans(self.falls(scores, log_odds), lengths)
+        seen: Compressed | None = None,
+    ) -> Game:
+        """The game of some tokens; `seen` are the features as the network sees them, where they are at hand."""
+        linear = torch.einsum("tkf,tf->tk", features, self.of_tokens(log_odds))
+        linked = self.link != "identity"
+        if self.network is not None:
+            seen = compress(features, self.network.unit) if seen is None else seen
+            return self.network.game(linear, seen, log_odds, linked)
+        none = linear.new_zeros(len(linear), 0)
+        return Game(linear, linear[:, None][:, :0], none, none, log_odds if linked else None)
 
     def layers(self, count: int) -> list[int]:
         """Which of a model's `count` layers have a head with any weight; the first where none has, for one is always captured."""
@@ -205,32 +196,17 @@ class Estimator:
         network = None if self.network is None else self.network.columns(choose)
         return replace(self, weights=choose(self.weights), network=network)
 
-    def effects(self, drops: Float[Tensor, " region"]) -> Float[Tensor, " region"]:
-        """Effects of single regions, nats; a drop of 0 is no effect."""
-        return self.read(drops)[:, 0]
-
-    def intervals(self, drops: Float[Tensor, " region"]) -> Float[Tensor, "region 2"]:
-        """Lower and upper ends, nats; they hold the true effect for the share of regions stated in the card."""
-        return self.read(drops)[:, 1:]
-
-    def read(self, drops: Float[Tensor, " region"]) -> Float[Tensor, "region 3"]:
-        """Effect, low and high end: linear between the curve's knots.
-
-        Beyond them the effect goes on as between the first or last two, and its interval lies around it as at the end: the
-        ends of intervals have slopes of their own, and would cross.
-        """
-        knots, values = self.curve[:, 0].contiguous(), self.curve[:, 1:]
-        after = torch.searchsorted(knots, drops.contiguous()).clamp(1, len(knots) - 1)
-        share = ((drops - knots[after - 1]) / (knots[after] - knots[after - 1]))[:, None]
-        before, behind = values[after - 1], values[after]
-        beyond = (
-            torch.lerp(before, behind, share)[:, :1] - torch.lerp(before, behind, share.clamp(0, 1))[:, :1]
-        )
-        return torch.lerp(before, behind, share.clamp(0, 1)) + beyond
-
     def to(self, device: torch.device) -> "Estimator":
         tensors = {name: getattr(self, name).to(device) for name in TENSORS}
         return replace(self, **tensors, network=None if self.network is None else self.network.to(device))
+
+
+def interval(values: Float[Tensor, " region"], spread: Float[Tensor, "knot 3"]) -> Float[Tensor, "region 2"]:
+    """Low and high ends around predicted values, nats: linear between the knots of a spread, beyond them as at the last one."""
+    knots, ends = spread[:, 0].contiguous(), spread[:, 1:]
+    after = torch.searchsorted(knots, values.contiguous()).clamp(1, len(knots) - 1)
+    share = ((values - knots[after - 1]) / (knots[after] - knots[after - 1])).clamp(0, 1)
+    return values[:, None] + torch.lerp(ends[after - 1], ends[after], share[:, None])
 
 
 def fingerprint(model: Model) -> str:
@@ -319,27 +295,17 @@ def read_estimator(folder: Path) -> Estimator:
             raise ValueError(
                 f"the link {card['link']!r}, where one of {', '.join(get_args(Link))} is expected"
             )
-        if (
-            tensors["weights"].ndim != 2
-            or len(tensors["weights"]) != SETS[card["link"]]
-            or tensors["whole"].ndim
-        ):
-            raise ValueError(
-                "weights in other than the link's number of sets, or an effect of the whole that is no number"
-            )
-        curve = tensors["curve"]
-        if (
-            curve.ndim != 2
-            or curve.shape[1] != 4
-            or len(curve) < 2
-            or not (curve[1:, 0] > curve[:-1, 0]).all()
-        ):
-            raise ValueError("a curve that is no table of drop, effect, low and high with growing drops")
+        if tensors["weights"].ndim != 2 or len(tensors["weights"]) != SETS[card["link"]]:
+            raise ValueError("weights in other than the link's number of sets")
+        for spread in (tensors["effect_spread"], tensors["contribution_spread"]):
+            growing = spread.ndim == 2 and len(spread) > 1 and bool((spread[1:, 0] > spread[:-1, 0]).all())
+            if not growing or spread.shape[1] != 3 or not (spread[:, 1] <= spread[:, 2]).all():
+                raise ValueError("a spread that is no table of value, low and high with growing values")
         return Estimator(
             str(card["id"]),
             tensors["weights"],
-            curve,
-            tensors["whole"],
+            tensors["effect_spread"],
+            tensors["contribution_spread"],
             tuple(card["kinds"]),
             card["link"],
             card,

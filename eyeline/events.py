@@ -10,11 +10,14 @@ from typing import Any, Literal
 
 from eyeline.errors import DataError
 
+SCHEMA = 2  # of what is written; 1 is read too
 Channel = Literal["thinking", "answer"]
-Unit = Literal["nats", "attention"]
+Unit = Literal["nats", "relative", "attention"]
+Level = Literal["none", "calibrated", "fitted"]
 Reason = Literal["eos", "stop", "length", "cancelled", "error"]
 Grid = tuple[tuple[int, ...], ...]  # rows of region labels, one for each visual token
 Heat = tuple[tuple[float, ...], ...]  # rows of values, one for each visual token
+Steps = tuple[tuple[int, float], ...]  # regions, one after the other, and a number after each
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,14 @@ class ImageInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that whoever reads the numbers should know beforehand."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """First event of a stream: what is attributed, in which unit, to which regions."""
 
@@ -37,6 +48,10 @@ class Start:
     unit: Unit
     images: tuple[ImageInfo, ...]
     regions: tuple[Grid, ...]  # one label grid for each image; labels run on over the images
+    hiding: str | None = None  # the way of hiding that the numbers mean; None: none
+    level: Level = "none"  # how much of this model the estimator has seen
+    notices: tuple[Notice, ...] = ()
+    schema: int = SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +66,35 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class SpanAttribution:
-    """How much one finished span rests on each image region."""
+    """How much one finished span rests on each image region.
+
+    All in the unit of `Start`. Effects, contributions, evidence, breaks and the whole image come from one predicted game
+    (game.py); attention shares are effects alone, and everything else is None.
+    """
 
     index: int
     channel: Channel
     start: int  # token positions in the generated ids, [start, end)
     end: int
     text: str
-    effects: tuple[float, ...]  # fall in log-prob with that region alone hidden (nats), or attention shares
-    interval: tuple[tuple[float, float], ...] | None  # [low, high] of each effect, same unit
-    patches: tuple[Heat, ...] | None  # one grid for each image, same unit; sums to `effects` over a region
-    whole_image: float | None  # effect of hiding everything (nats), estimated by itself
+    effects: tuple[float, ...]  # fall in log-prob with that region alone hidden, or attention shares
+    interval: tuple[tuple[float, float], ...] | None  # [low, high] of each effect
+    contributions: tuple[float, ...] | None  # Shapley values of the game; they add up to `whole_image`
+    contribution_interval: tuple[tuple[float, float], ...] | None
+    evidence: Steps | None  # regions that, shown alone, keep 90 % of `whole_image`; what is kept after each
+    breaks: Steps | None  # regions in the order in which hiding them together costs most; the fall after each
+    patches: (
+        tuple[Heat, ...] | None
+    )  # one grid for each image: a region's cells add up to what the heat shows of it
+    whole_image: float | None  # fall with everything hidden
     log_prob: float  # of the span's tokens, nats, raw model distribution at temperature 1
     cut: bool  # closed at the longest allowed length, not at an end found in the text
     latency_s: float  # from the span's last token to this event, look-ahead included
+
+    @property
+    def shown(self) -> tuple[float, ...]:
+        """The number of each region that heat and bars show."""
+        return self.effects if self.contributions is None else self.contributions
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +126,28 @@ def to_json(event: Event) -> str:
     return json.dumps({"event": NAMES[type(event)], **asdict(event)}, ensure_ascii=False, allow_nan=False)
 
 
+# What fields say that an earlier schema did not have: then effects were those of attention knockout
+BEFORE: dict[type, dict[str, Any]] = {
+    Start: {"schema": 1, "notices": ()},
+    SpanAttribution: dict.fromkeys(("contributions", "contribution_interval", "evidence", "breaks")),
+}
+
+
 def from_json(line: str) -> Event:
-    """The event that `to_json` wrote. Raises `DataError` for anything else."""
+    """The event that `to_json` wrote, of this schema or the first. Raises `DataError` for anything else."""
     try:
         values = json.loads(line)
         kind = KINDS[values.pop("event")]
+        if kind is Start and "schema" not in values:
+            values["hiding"] = None if values["estimator"] is None else "attention"
+            values["level"] = "none" if values["estimator"] is None else "fitted"
+        values = {**BEFORE.get(kind, {}), **values}
         values = {field.name: _tuples(values[field.name]) for field in fields(kind)}
         if kind is Start:
             values["images"] = tuple(ImageInfo(**image) for image in values["images"])
+            values["notices"] = tuple(Notice(**notice) for notice in values["notices"])
+            if values["schema"] not in (1, SCHEMA):
+                raise ValueError(f"schema {values['schema']}")
         return kind(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(

@@ -14,8 +14,9 @@ hidden together add up; what their sum does to a token's log-prob, and so to a s
 
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -200,45 +201,24 @@ def _features(
         yield span, [of[kind] for kind in kinds]
 
 
+Gather = Callable[[Tensor], Tensor]  # values of visual tokens (..., patch) -> of regions (..., region)
+
+
+def gathering(
+    labels: Int[Tensor, " patch"], num_regions: int, shares: Float[Tensor, "region patch"] | None = None
+) -> Gather:
+    """How values of visual tokens become those of regions: sums over each region's own tokens, or by shares in all (leak.py)."""
+    if shares is None:
+        return partial(pool, labels=labels, num_regions=num_regions)
+    return lambda values: values @ shares.T.to(values)
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the tokens of a span see of an image, for an estimator to score."""
+    """What the tokens of a span see of an image."""
 
-    scores: Float[Tensor, "token patch"]  # weighted sums of features
-    sizes: Float[Tensor, "token patch"]  # sums of the sizes of features; 0 where no network asks
-    regions: Float[Tensor, "token region feature"] | None  # features, summed over each region's visual tokens
-
-
-def token_scores(
-    model: Model,
-    capture: AttentionCapture,
-    image: ImageValues,
-    steps: Steps,
-    written: Written | None,
-    labels: Int[Tensor, " patch"],
-    num_regions: int,
-    weights: Float[Tensor, "token feature"],
-    unit: Float[Tensor, " feature"] | None,
-    kinds: Sequence[str] = KINDS,
-) -> Seen:
-    """The features of a span's tokens, weighted and by regions, in one pass; float32, columns kind-major, then layer-major.
-
-    `unit` is what sizes of features are multiplied by before they are summed; without it sizes and regions are left out.
-    Only `odds` needs what is written, which `read_written` reads.
-    """
-    layers, heads, tokens, _ = steps.queries.shape
-    weight = weights.view(tokens, len(kinds), layers, heads)
-    unit = None if unit is None else unit.view(len(kinds), layers, heads)
-    scores = weights.new_zeros(tokens, image.keys.shape[2])
-    sizes = torch.zeros_like(scores)
-    columns: list[list[Tensor]] = [[] for _ in kinds]
-    for span, features in _features(model, capture, image, steps, written, kinds):
-        for kind, feature in enumerate(features):
-            scores += torch.einsum("tlh,lhtp->tp", weight[:, kind, span], feature)
-            if unit is not None:
-                sizes += torch.einsum("lh,lhtp->tp", unit[kind, span], feature.abs())
-                columns[kind].append(pool(feature, labels, num_regions).flatten(0, 1))
-    return Seen(scores, sizes, None if unit is None else _side_by_side(columns))
+    regions: Float[Tensor, "token region feature"]  # float32, columns kind-major, then layer-major
+    cells: Float[Tensor, "token patch"] | None  # weighted sums of the features of each visual token
 
 
 def token_features(
@@ -247,16 +227,24 @@ def token_features(
     image: ImageValues,
     steps: Steps,
     written: Written | None,
-    labels: Int[Tensor, " patch"],
-    num_regions: int,
+    gather: Gather,
     kinds: Sequence[str] = KINDS,
-) -> Float[Tensor, "token region feature"]:
-    """The features of a span's tokens, summed over the visual tokens of each region; float32, columns as weights are."""
+    weights: Float[Tensor, "token feature"] | None = None,
+) -> Seen:
+    """The features of a span's tokens, of regions and, with `weights`, of visual tokens, in one pass.
+
+    Only `odds` needs what is written, which `read_written` reads.
+    """
+    layers, heads, tokens, _ = steps.queries.shape
+    weight = None if weights is None else weights.view(tokens, len(kinds), layers, heads)
+    cells = None if weights is None else weights.new_zeros(tokens, image.keys.shape[2])
     columns: list[list[Tensor]] = [[] for _ in kinds]
-    for _, features in _features(model, capture, image, steps, written, kinds):
+    for span, features in _features(model, capture, image, steps, written, kinds):
         for kind, feature in enumerate(features):
-            columns[kind].append(pool(feature, labels, num_regions).flatten(0, 1))
-    return _side_by_side(columns)
+            columns[kind].append(gather(feature).flatten(0, 1))
+            if weight is not None:
+                cells += torch.einsum("tlh,lhtp->tp", weight[:, kind, span], feature)
+    return Seen(_side_by_side(columns), cells)
 
 
 def _side_by_side(
@@ -279,8 +267,7 @@ def captured_features(
     capture: AttentionCapture,
     trace_ids: Int[Tensor, " token"],
     spans: Sequence[Span],
-    labels: Int[Tensor, " patch"],
-    num_regions: int,
+    gather: Gather,
     kinds: Sequence[str] = KINDS,
 ) -> Read:
     """What is read of spans of a trace that a capture has seen."""
@@ -291,7 +278,7 @@ def captured_features(
         ids = trace_ids[span.start : span.end]
         log_probs = token_log_probs(model, steps)
         written = read_written(model, steps.hidden, log_probs, ids) if "odds" in kinds else None
-        rows.append(token_features(model, capture, image, steps, written, labels, num_regions, kinds))
+        rows.append(token_features(model, capture, image, steps, written, gather, kinds).regions)
         odds.append(log_odds(log_probs, ids))
     return Read(torch.cat(rows), torch.cat(odds))
 

@@ -22,21 +22,20 @@ from jaxtyping import Bool
 from torch import Tensor
 
 import eyeline
-from eyeline import features as feature
 from eyeline.ablation import Method, fill_pixels, read_trace, tokens_filled
 from eyeline.attention import AttentionCapture
 from eyeline.errors import EyelineError, PromptError, RegionError
 from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
-from eyeline.events import Done, Error, Event, Grid, Heat, ImageInfo, Reason, SpanAttribution, Start, Text
+from eyeline.events import Done, Error, Event, Grid, ImageInfo, Reason, Start, Text
 from eyeline.fills import FILLS
 from eyeline.generation import LEFT_OUT, check_options, segmenter, stop_strings
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model, Picture, Prompt, rope_deltas_kept
+from eyeline.reader import Reader
 from eyeline.regions import Regions, check_source, regions_for
 from eyeline.spans import Segmenter, Span
 
 PENDING_BYTES = 64 * 2**20
-DECIMALS = 7  # of the numbers in events: a patch of a large image holds little
 _changing = threading.Lock()  # guards what belongs to the process: torch's number of threads
 
 
@@ -453,7 +452,7 @@ def _end(ids: Sequence[int], config: Any, length: int | None = None) -> Reason:
 
 def _work(state: _State) -> None:
     """Attributes spans as they come; what fails becomes an `Error` event, and the next span is tried."""
-    reader: _Reader | None = None
+    reader: Reader | None = None
     device = state.model.device
     side = torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext()
     with torch.inference_mode(), side:
@@ -466,10 +465,15 @@ def _work(state: _State) -> None:
                         state.start(())
                         state.events.put(Error("There is no image: the answer comes without attribution."))
                 elif job.span is None:
-                    reader = _Reader(state, job.capture)
-                    state.start(reader.regions)
+                    reader = _reader(state, job.capture)
+                    state.start(reader.regions.grids)
+                    reader.measure_leak(state.cancelled.is_set)
                 elif reader is not None:
-                    state.events.put(reader.attribute(job.span))
+                    span = job.span
+                    read = reader.read(span, state.ids[span.start : span.end])
+                    state.events.put(
+                        reader.event(span, read, time.perf_counter() - state.times[span.end - 1])
+                    )
             except Exception as error:
                 state.start(())  # where the images could not be read
                 lost = "all attributions" if job.span is None else f"the attribution of span {job.span.index}"
@@ -482,86 +486,14 @@ def _work(state: _State) -> None:
                     state.progress.notify_all()
 
 
-class _Reader:
-    """Attributes the spans of one generation, once its images have been read."""
-
-    def __init__(self, state: _State, capture: AttentionCapture) -> None:
-        self.state, self.capture = state, capture
-        assert capture.vision_features is not None
-        if state.hidden is None:
-            found = regions_for(state.pictures, capture.grids, capture.vision_features, state.regions)
-        else:
-            grids = tuple(map(torch.tensor, state.hidden.grids))
-            found = Regions(grids, 1 + max(int(grid.max()) for grid in grids))
-        self.regions = found.grids
-        self.num_regions = found.count
-        self.labels = found.of_patch.to(state.model.device)
-        self.subsets = torch.eye(
-            found.count, device=state.model.device
-        )  # each region alone, and all together
-        self.subsets = torch.cat([self.subsets, torch.ones_like(self.subsets[:, :1])], dim=1)
-        self.image = feature.read_image(state.model, capture)
-        self.estimator, self.unit = state.estimator, None
-        if self.estimator is not None:
-            self.estimator = self.estimator.of_layers(capture.layers, _count_layers(state.model))
-            if (network := self.estimator.network) is not None:
-                self.unit = network.unit * network.reads  # others say nothing of where it looks
-
-    def attribute(self, span: Span) -> SpanAttribution:
-        state, estimator = self.state, self.estimator
-        kinds = ("attention",) if estimator is None else estimator.kinds
-        steps = self.capture.take(span.start, span.end)
-        ids = torch.tensor(state.ids[span.start : span.end], device=state.model.device)
-        log_probs = feature.token_log_probs(state.model, steps)
-        written = None
-        if "odds" in kinds:
-            written = feature.read_written(state.model, steps.hidden, log_probs, ids)
-        log_odds = feature.log_odds(log_probs, ids)
-        if estimator is None:
-            weights = log_odds.new_ones(len(ids), steps.queries.shape[:2].numel())
-        else:
-            weights = estimator.of_tokens(log_odds)
-        network = None if estimator is None else estimator.network
-        seen = feature.token_scores(
-            state.model, self.capture, self.image, steps, written, self.labels, self.num_regions, weights, self.unit, kinds
-        )  # fmt: skip
-        cells = seen.scores
-        scores = feature.pool(cells, self.labels, self.num_regions)  # (token, region)
-        scores = torch.cat([scores, scores.sum(1, keepdim=True)], dim=1)  # and all regions together
-        if network is not None and seen.regions is not None:
-            # what it adds to a region is shared by visual tokens as the sizes of their features are
-            added = network(seen.regions, log_odds, self.subsets)
-            sizes = feature.pool(seen.sizes, self.labels, self.num_regions).clamp(min=1e-30)
-            cells = cells + seen.sizes * (added[:, :-1] / sizes)[:, self.labels]
-            scores = scores + added
-        alone = scores[:, :-1]
-        if estimator is None:
-            drops, intervals, whole = alone.sum(0), None, None
-            effects, slopes = drops / drops.sum().clamp(min=1e-30), torch.ones_like(alone)
-        else:
-            falls = estimator.falls(scores, log_odds)
-            drops, whole = falls.sum(0)[:-1], falls.sum(0)[-1] * estimator.whole
-            effects, intervals = estimator.read(drops).split((1, 2), dim=1)
-            effects = effects[:, 0]
-            slopes = torch.where(alone != 0, falls[:, :-1] / alone, 0.0)
-        per_drop = torch.where(drops != 0, effects / drops, 0.0)
-        heat = (cells * slopes[:, self.labels]).sum(0) * per_drop[
-            self.labels
-        ]  # a region's cells share its effect
-        return SpanAttribution(
-            index=span.index,
-            channel=span.channel,
-            start=span.start,
-            end=span.end,
-            text=span.text,
-            effects=_numbers(effects),
-            interval=None if intervals is None else _numbers(intervals),
-            patches=_heats(heat, self.capture),
-            whole_image=None if whole is None else _numbers(whole),
-            log_prob=_numbers(log_probs.gather(1, ids[:, None]).sum()),
-            cut=span.cut,
-            latency_s=round(time.perf_counter() - state.times[span.end - 1], 5),
-        )
+def _reader(state: _State, capture: AttentionCapture) -> Reader:
+    assert capture.vision_features is not None, "the prompt has been read"
+    if state.hidden is None:
+        found = regions_for(state.pictures, capture.grids, capture.vision_features, state.regions)
+    else:
+        grids = tuple(map(torch.tensor, state.hidden.grids))
+        found = Regions(grids, 1 + max(int(grid.max()) for grid in grids))
+    return Reader(state.model, state.inputs, capture, found, state.estimator)
 
 
 def _start(state: _State, regions: tuple[Grid, ...]) -> Start:
@@ -577,8 +509,17 @@ def _start(state: _State, regions: tuple[Grid, ...]) -> Start:
     name = None
     if state.estimator is not None:
         name = state.estimator.id + (" (calibration not verified)" if is_quantised(model) else "")
-    unit = "attention" if name is None else "nats"
-    return Start(eyeline.__version__, model.name, name, unit, images, regions)
+    estimator = state.estimator
+    return Start(
+        eyeline.__version__,
+        model.name,
+        name,
+        "attention" if estimator is None else "nats",
+        images,
+        regions,
+        hiding=None if estimator is None else estimator.hiding,
+        level="none" if estimator is None else "fitted",
+    )
 
 
 def _done(state: _State) -> Done:
@@ -652,22 +593,3 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, EyelineError):
         return str(error)
     return f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].rstrip(": ")
-
-
-def _numbers(values: Tensor) -> Any:
-    """A float, or nested tuples of them, rounded. Numbers that are not finite are an error: JSON has none."""
-    values = values.cpu().double()
-    if not values.isfinite().all():
-        raise ArithmeticError("the model's numbers are not finite; load it in a wider dtype")
-    return _tuples(values.round(decimals=DECIMALS).tolist())
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _heats(heat: Tensor, capture: AttentionCapture) -> tuple[Heat, ...]:
-    parts = heat.split([len(grid) for grid in capture.grids])
-    return tuple(
-        _numbers(part.view(grid.rows, grid.cols)) for part, grid in zip(parts, capture.grids, strict=True)
-    )

@@ -50,6 +50,11 @@ def teacher_force(model: Model, inputs: Mapping[str, Tensor], trace_ids: Int[Ten
     )
 
 
+def prompt_alone(model: Model, inputs: Mapping[str, Tensor]) -> Trace:
+    """A prompt with nothing written after it: the last token of a trace is left out."""
+    return teacher_force(model, inputs, inputs["input_ids"].new_zeros(1))
+
+
 def continued(inputs: Inputs, ids: Int[Tensor, " token"]) -> Inputs:
     """The model's own inputs for a prompt with text after it, to read or to go on from."""
     text = ids[None].to(inputs["input_ids"])
@@ -65,6 +70,10 @@ class Vision:
 
     features: Float[Tensor, "row patch dim"]
     deepstack: list[Float[Tensor, "row patch dim"]]  # added to the output of the first layers
+
+    def of(self, rows: slice) -> "Vision":
+        """Some of the batch."""
+        return Vision(self.features[rows], [layer[rows] for layer in self.deepstack])
 
 
 def see(model: Model, trace: Trace, pixels: Float[Tensor, "row pixel_row value"]) -> Vision:

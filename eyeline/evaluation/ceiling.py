@@ -78,7 +78,7 @@ def measure(model: Model, example: Example, estimator: Estimator, settings: Sett
     others = replace(settings, seed=settings.seed + 1, subsets=max(COUNTS))
     given = draw_subsets(regions.count, others, example.id)[0][: max(COUNTS)]
     every = torch.cat([scored, given])
-    drops = span_drops(model, own.inputs, own.ids, own.spans, regions, every, settings.method).float().cpu()
+    drops = span_drops(model, own.inputs, own.ids, own.spans, regions, every, settings.hiding).float().cpu()
     scored_drops, given_drops = drops.split([len(scored), len(given)], dim=1)
     alone, random = scored_drops[:, rates == ALONE], torch.isclose(rates, torch.tensor(RATE))
     scored, scored_drops = scored[random], scored_drops[:, random]
@@ -195,7 +195,7 @@ def main(model_id: str, estimator: str | None, data: Path, limit: int, out: Path
     with writing(out):
         model = load(model_id)
         chosen = choose_methods(model, ["eyeline"], [estimator] if estimator else [])
-        settings = Settings(method=chosen.hide, rates=(RATE,))
+        settings = Settings(hiding=chosen.hiding, rates=(RATE,))
         first = next(iter(chosen.estimators.values()))
         examples = islice(read_examples(data), limit)
         images = [one for one in (measure(model, each, first, settings) for each in examples) if one]

@@ -45,7 +45,7 @@ from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import teacher_force, trace_log_probs
 from eyeline.training.collect import regions_of
-from eyeline.training.weights import FitSettings
+from eyeline.training.weights import UNKNOWN, FitSettings
 
 POSITIONS_AT_ONCE = 4096  # of a batch: bounds memory
 WARM_UP = 50  # tokens of the trace that is run before any is timed
@@ -61,7 +61,7 @@ class Case:
     spans: list[Span]
     regions: Regions
     estimator: Estimator
-    hide: Method
+    hiding: Method
     positions: int  # of text that a method may run through the model at a time; more is sampled
 
     def writing(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Row:
     tokens: int
     spans: int
     regions: int
-    hide: str  # how regions are hidden, where they are
+    hiding: str  # how regions are hidden, where they are
     measured: float
     seconds: float  # for the trace
     ms_per_token: float
@@ -203,7 +203,7 @@ def _time_hiding(
     began = time.process_time()
     with torch.inference_mode():
         trace = teacher_force(model, case.inputs, case.ids)
-        forward, length = METHODS[case.hide](model, trace)
+        forward, length = METHODS[case.hiding](model, trace, None)
         prepared = time.process_time()
         some = subsets[evenly(len(subsets), case.positions // length - 1)]
         none = torch.zeros(1, case.regions.count, dtype=torch.bool)
@@ -249,7 +249,7 @@ def evenly(count: int, most: int) -> Int[Tensor, " some"]:
 
 
 def make_case(
-    model: Model, example: Example, tokens: int, estimator: Estimator, hide: Method, positions: int
+    model: Model, example: Example, tokens: int, estimator: Estimator, hiding: Method, positions: int
 ) -> Case:
     """Raises `DataError` for an example without a trace and for a length that does not fit the context."""
     picture = open_image(example.image)
@@ -267,7 +267,7 @@ def make_case(
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"][:tokens]
     regions = regions_of(model, picture, inputs)
     spans = cut(model, inputs, ids)
-    return Case(example, inputs, torch.tensor(ids), spans, regions, estimator, hide, positions)
+    return Case(example, inputs, torch.tensor(ids), spans, regions, estimator, hiding, positions)
 
 
 def wide(model: Model, layers: int, dtype: torch.dtype) -> tuple[Model, Estimator]:
@@ -292,23 +292,22 @@ def wide(model: Model, layers: int, dtype: torch.dtype) -> tuple[Model, Estimato
     sets = SETS[settings.link]
     shapes = Network.shapes(sets, settings.hidden, features)
     network = Network(**{name: torch.randn(shape, generator=rng) for name, shape in shapes.items()})
-    line = torch.tensor([[0.0, 0.0, -1.0, 1.0], [1.0, 1.0, 0.0, 2.0]])
     estimator = Estimator(
-        "random", torch.randn(sets, features, generator=rng), line, torch.ones(()), settings.kinds, settings.link,
-        {"fingerprint": fingerprint(random)}, network,
+        "random", torch.randn(sets, features, generator=rng), UNKNOWN, UNKNOWN, settings.kinds, settings.link,
+        {"fingerprint": fingerprint(random), "hiding": "attention"}, network,
     )  # fmt: skip
     return random, estimator
 
 
 def measure(
     model: Model, example: Example, lengths: Sequence[int], rounds: int, positions: int, estimator: Estimator,
-    hide: Method, timers: Sequence[Timer] = TIMERS,
+    hiding: Method, timers: Sequence[Timer] = TIMERS,
 ) -> list[Row]:  # fmt: skip
     """Every method at every length, in another order each round."""
     found: dict[tuple[int, str], list[Timed]] = {}
     with _one_thread():
-        cases = [make_case(model, example, each, estimator, hide, positions) for each in lengths]
-        short = make_case(model, example, min(WARM_UP, *lengths), estimator, hide, positions=0)
+        cases = [make_case(model, example, each, estimator, hiding, positions) for each in lengths]
+        short = make_case(model, example, min(WARM_UP, *lengths), estimator, hiding, positions=0)
         for timer in timers:  # what is imported and built at first use
             timer(model, short)
         for number in range(rounds):
@@ -343,7 +342,7 @@ def _row(case: Case, name: str, found: dict[tuple[int, str], list[Timed]]) -> Ro
         added = statistics.median(seconds["stream"]) - statistics.median(seconds["generate"])
     return Row(
         name, tokens, len(case.spans), case.regions.count,
-        case.hide if name in ("exhaustive", f"regression-{SUBSETS}") else "",
+        case.hiding if name in ("exhaustive", f"regression-{SUBSETS}") else "",
         found[tokens, name][0].measured, median, 1e3 * median / tokens,
         middle, low, high, median / added if added > 0 else None,
     )  # fmt: skip
@@ -413,7 +412,7 @@ def main(
         else:
             chosen = choose_methods(model, ["eyeline"], [estimator] if estimator else [])
             own = next(iter(chosen.estimators.values()))
-            rows = measure(model, example, lengths, rounds, positions, own, chosen.hide)
+            rows = measure(model, example, lengths, rounds, positions, own, chosen.hiding)
         write_csv(Row, rows, out, ".4g")
         write_png(draw(rows), out.with_suffix(".png"))
     click.echo(out.read_text())

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from eyeline.ablation import Method
+from eyeline.ablation import Method, measured_contributions, prefixes
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, baseline
@@ -22,6 +22,7 @@ from eyeline.evaluation.baselines.hiding import span_drops
 from eyeline.evaluation.meter import Cost, Meter
 from eyeline.evaluation.metrics import joint, shared_areas, top_regions
 from eyeline.examples import Box, Example
+from eyeline.game import orders
 from eyeline.generation import check_options
 from eyeline.model import Model
 from eyeline.regions import load_source
@@ -45,10 +46,11 @@ class Settings:
     """What an evaluation was made with; it stands in `run.json`, and a run is only ever continued with the same."""
 
     methods: tuple[str, ...] = ()
-    method: Method = "attention"  # how regions are hidden
+    hiding: Method = "pixels"
     regions: str = "native"
     rates: tuple[float, ...] = (0.5, 0.25, 0.1)  # each region is hidden with this probability
     subsets: int = 32  # at each rate
+    ordered: int = 0  # antithetic pairs of orders by which contributions are measured
     max_new_tokens: int = 512
     max_spans: int = 64  # of a trace, spread evenly
     seed: int = 1  # another one than collection's
@@ -62,14 +64,15 @@ class Evaluated:
     family: str
     spans: tuple[dict[str, Any], ...]  # index, channel, start, end, text, cut
     tokens: int  # of the trace
-    costs: Mapping[str, Cost]  # of all spans, by method
+    costs: Mapping[str, Cost]  # of all spans, by method; rows of one estimator share theirs
     subsets: Bool[Tensor, "subset region"]
     rates: Float[Tensor, " subset"]  # as a collection's
     drops: Float[Tensor, "span subset"]  # fall in log-prob, nats
-    effects: Mapping[str, Float[Tensor, "span region"]]  # by method, in its own unit
-    predicted: Mapping[
-        str, Float[Tensor, "span subset"]
-    ]  # by method; of regions whose effects add up, their sums
+    contributions: Float[Tensor, "span region"] | None  # measured, nats
+    contribution_errors: Float[Tensor, "span region"] | None  # their standard errors
+    effects: Mapping[str, Float[Tensor, "span region"]]  # one number a region, by method, in its own unit
+    intervals: Mapping[str, Float[Tensor, "span region 2"]]  # around these, of estimators
+    predicted: Mapping[str, Float[Tensor, "span subset"]]  # by method: sums of these, or joint falls
     hidden: Mapping[str, Float[Tensor, "span top"]]  # fall with the TOPS highest regions hidden, nats
     shown: Mapping[str, Float[Tensor, "span top"]]  # fall with all but the TOPS highest hidden, nats
     evidence: tuple[
@@ -83,7 +86,7 @@ class Chosen:
 
     methods: Mapping[str, Way]
     estimators: Mapping[str, Estimator]  # those of them that are estimators
-    hide: Method
+    hiding: Method
 
     @property
     def cards(self) -> dict[str, Any]:
@@ -92,11 +95,11 @@ class Chosen:
 
 
 def choose_methods(
-    model: Model, names: Sequence[str], sources: Sequence[str | Path], hide: Method | None = None
+    model: Model, names: Sequence[str], sources: Sequence[str | Path], hiding: Method | None = None
 ) -> Chosen:
     """Rivals by name, and for `eyeline` the given estimators, or else the model's own; `all` is everything.
 
-    Regions are hidden as the first estimator's card says unless told, and by attention knockout without an estimator.
+    Regions are hidden as the first estimator's card says unless told, and by filled pixels without an estimator.
     Raises `DataError` for an unknown name, for estimators without `eyeline` among the names, for two of the same id, and,
     unless told how to hide, for two of different ways; `EstimatorError` for an estimator of another model.
     """
@@ -117,15 +120,47 @@ def choose_methods(
         raise DataError(
             f"Two estimators have the same id, of {', '.join(sorted(estimators))}; fit one again with another --name."
         )
-    ways = list(dict.fromkeys(each.card.get("ablation", "pixels") for each in estimators.values()))
-    if len(ways) > 1 and hide is None:
+    ways = list(dict.fromkeys(each.hiding for each in estimators.values()))
+    if len(ways) > 1 and hiding is None:
         raise DataError(
-            f"The estimators were fitted on different ways of hiding, {', '.join(ways)}: choose one as --hide."
+            f"The estimators were fitted on different ways of hiding, {', '.join(ways)}: choose one as --hiding."
         )
-    way: Method = hide or (ways[0] if ways else "attention")
+    way: Any = hiding or (ways[0] if ways else "pixels")
     methods = {name: estimated(estimator) for name, estimator in estimators.items()}
     methods |= {name: baseline(name, way) for name in names if name != "eyeline"}
     return Chosen(methods, estimators, way)
+
+
+ALONE_ROW, JOINT_ROW = "{}, alone", "{}, joint"  # beside the row of what the heat shows
+
+
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """What a method says, or one of the three things that an estimator does."""
+
+    effects: Tensor  # (span, region)
+    predicted: Tensor  # (span, subset)
+    hiding: Tensor  # (span, region): which come first, hidden together
+    showing: Tensor  # and shown alone
+    intervals: Tensor | None = None  # (span, region, 2)
+
+
+def _rows_of(name: str, found: Any, subsets: Bool[Tensor, "subset region"]) -> dict[str, _Told]:
+    """A rival's one row, or the three of an estimator: what the heat shows and single effects, added up, and joint falls."""
+
+    def added(effects: Tensor, intervals: Tensor | None = None) -> _Told:
+        effects = effects.float().cpu()
+        return _Told(effects, joint(effects, subsets), effects, effects, intervals)
+
+    if not isinstance(found, Prediction):
+        return {name: added(found)}
+    shown, together = found.shown.float().cpu(), found.together(subsets).float().cpu()
+    orders = [found.order(showing=showing) for showing in (False, True)]
+    return {
+        name: added(shown, found.shown_intervals.float().cpu()),
+        ALONE_ROW.format(name): added(found.effects, found.intervals.float().cpu()),
+        JOINT_ROW.format(name): _Told(shown, together, *orders),
+    }
 
 
 def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], settings: Settings) -> Evaluated:
@@ -134,29 +169,29 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
     inputs, trace, spans = own.inputs, own.ids, own.spans
     regions = regions_of(model, own.picture, inputs, settings.regions, settings.seed)
     subsets, rates = draw_subsets(regions.count, settings, example.id)
-    effects, predicted, costs = {}, {}, {}
-    hiding, showing = {}, {}  # by method, which regions come first
+    told: dict[str, _Told] = {}
+    costs = {}
     for name, method in methods.items():
         with Meter(model) as meter:
-            told = method(model, inputs, trace, spans, regions)
-        costs[name] = meter.cost
-        if isinstance(told, Prediction):
-            effects[name], predicted[name] = told.effects.float().cpu(), told.together(subsets).float().cpu()
-            hiding[name], showing[name] = told.order(False), told.order(True)
-        else:
-            effects[name] = hiding[name] = showing[name] = told.float().cpu()
-            predicted[name] = joint(effects[name], subsets)
+            found = method(model, inputs, trace, spans, regions)
+        rows = _rows_of(name, found, subsets)
+        told |= rows
+        costs |= dict.fromkeys(rows, meter.cost)
     asked = _Asked(subsets)
-
-    def asked_at(orders: Mapping[str, Tensor], shown: bool) -> dict[str, list[list[int]]]:
-        """For each method and count, where each span's subset is: the highest regions, or all others."""
-        highest = {
-            name: [top_regions(values, count) ^ shown for count in TOPS] for name, values in orders.items()
+    tops, rests = (
+        {
+            name: [[asked.place(row) for row in top_regions(order(each), count) ^ shown] for count in TOPS]
+            for name, each in told.items()
         }
-        return {name: [[asked.place(row) for row in rows] for rows in each] for name, each in highest.items()}
-
-    tops, rests = asked_at(hiding, False), asked_at(showing, True)
-    drops = span_drops(model, inputs, trace, spans, regions, asked.subsets(), settings.method).float().cpu()
+        for shown, order in ((False, lambda each: each.hiding), (True, lambda each: each.showing))
+    )
+    ordered = orders(regions.count, settings.ordered, settings.seed) if settings.ordered else None
+    every = [asked.subsets()] if ordered is None else [asked.subsets(), prefixes(ordered)]
+    drops = span_drops(model, inputs, trace, spans, regions, torch.cat(every), settings.hiding).float().cpu()
+    pairs = None
+    if ordered is not None:
+        whole = drops[:, len(subsets) - 1]
+        pairs = measured_contributions(drops[:, len(every[0]) :].T, whole, ordered)  # (pair, region, span)
 
     def measured(places: list[list[int]]) -> Float[Tensor, "span top"]:
         return torch.stack([drops[torch.arange(len(spans)), torch.tensor(top)] for top in places], dim=1)
@@ -170,8 +205,11 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
         subsets=subsets,
         rates=rates,
         drops=drops[:, : len(subsets)],
-        effects=effects,
-        predicted=predicted,
+        contributions=None if pairs is None else pairs.mean(0).T,
+        contribution_errors=None if pairs is None else (pairs.std(0) / len(pairs) ** 0.5).T,
+        effects={name: each.effects for name, each in told.items()},
+        intervals={name: each.intervals for name, each in told.items() if each.intervals is not None},
+        predicted={name: each.predicted for name, each in told.items()},
         hidden={name: measured(places) for name, places in tops.items()},
         shown={name: measured(places) for name, places in rests.items()},
         evidence=find_evidence(example, spans, regions.labels[0], own.picture.size),
@@ -235,12 +273,12 @@ def evaluate(
 
 
 PLAIN = ("id", "family", "spans", "tokens", "evidence")
-TENSORS = ("subsets", "rates", "drops")
-BY_METHOD = ("effects", "predicted", "hidden", "shown")
+TENSORS = ("subsets", "rates", "drops", "contributions", "contribution_errors")
+BY_METHOD = ("effects", "intervals", "predicted", "hidden", "shown")
 
 
 def _save(one: Evaluated, path: Path, digest: str) -> None:
-    tensors = {name: getattr(one, name) for name in TENSORS}
+    tensors = {name: value for name in TENSORS if (value := getattr(one, name)) is not None}
     tensors |= {f"{kind}/{name}": tensor for kind in BY_METHOD for name, tensor in getattr(one, kind).items()}
     rest = {name: getattr(one, name) for name in PLAIN}
     costs = {name: asdict(cost) for name, cost in one.costs.items()}
@@ -261,6 +299,5 @@ def _evaluated(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Evaluated:
     return Evaluated(
         rest["id"], rest["family"], tuple(rest["spans"]), rest["tokens"],
         {name: Cost(**cost) for name, cost in rest["costs"].items()},
-        tensors["subsets"], tensors["rates"], tensors["drops"],
-        by_method["effects"], by_method["predicted"], by_method["hidden"], by_method["shown"], tuple(rest["evidence"]),
-    )  # fmt: skip
+        **{name: tensors.get(name) for name in TENSORS}, **by_method, evidence=tuple(rest["evidence"]),
+    )  # fmt: skip  # pyright: ignore[reportArgumentType]

@@ -19,8 +19,9 @@ from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedCo
 from eyeline import features
 from eyeline.adapters import adapter_of
 from eyeline.attention import AttentionCapture, Steps
-from eyeline.estimator import SETS, Network
+from eyeline.estimator import SETS, Estimator, Network
 from eyeline.evaluation.results import write_csv, writing
+from eyeline.game import PERMUTATIONS, contributions
 from eyeline.model import Model
 from eyeline.teacher_forcing import cache_name
 from eyeline.training.weights import FitSettings
@@ -127,19 +128,23 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
     ids = torch.zeros(setting.span, dtype=torch.long, device="meta")
     kinds = FitSettings().kinds
     weights = _empty(setting.span, len(kinds) * layers * heads).float()
-    labels = torch.zeros(setting.patches, dtype=torch.long, device="meta")
+    shares = _empty(setting.regions, setting.patches).float()
+    gather = features.gathering(torch.zeros(setting.patches, dtype=torch.long), setting.regions, shares)
     shapes = Network.shapes(SETS[FitSettings().link], FitSettings().hidden, weights.shape[1])
     network = Network(**{name: _empty(*shape).float() for name, shape in shapes.items()})
-    subsets = _empty(setting.regions, setting.regions + 1).float()  # each region alone, and all together
+    spreads = torch.zeros(2, 2, 3)
+    estimator = Estimator(
+        "", _empty(SETS[FitSettings().link], weights.shape[1]).float(), *spreads, kinds, network=network
+    )
+    along = torch.zeros(PERMUTATIONS, setting.regions, dtype=torch.long, device="meta")
 
     def read_span() -> None:
         log_probs = features.token_log_probs(model, steps)
         written = features.read_written(model, steps.hidden, log_probs, ids)
-        seen = features.token_scores(
-            model, capture, image, steps, written, labels, setting.regions, weights, weights[0], kinds
-        )
-        assert seen.regions is not None
-        network(seen.regions, features.log_odds(log_probs, ids), subsets)
+        seen = features.token_features(model, capture, image, steps, written, gather, kinds, weights)
+        game = estimator.game(seen.regions, features.log_odds(log_probs, ids))
+        game.alone()
+        contributions(game, along)
 
     with torch.inference_mode():
         image = features.ImageValues(values, values, features.written_norms(model, values, capture.layers))

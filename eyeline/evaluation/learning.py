@@ -17,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from eyeline.errors import DataError
-from eyeline.estimator import Estimator
+from eyeline.estimator import Estimator, sum_spans
 from eyeline.evaluation import metrics
 from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, write_csv, write_png, writing
 from eyeline.features import KINDS
 from eyeline.training.collect import Collected, read_collected, read_run
-from eyeline.training.fit import FEWEST_IMAGES, check_features
+from eyeline.training.fit import FEWEST_IMAGES, check_features, game_of
 from eyeline.training.heads import by_layer, count_layers, keep_heads, learn
 from eyeline.training.weights import FitSettings, training_data
 
@@ -57,8 +57,7 @@ def score(estimator: Estimator, images: Sequence[Collected]) -> Scores:
     """LDS of the drops that an estimator, of all kinds of features, predicts."""
 
     def predict(one: Collected, subsets: Tensor) -> Tensor:
-        scores = estimator.scores(one.features.float(), one.log_odds, subsets.T.float())
-        return estimator.drops(scores, one.log_odds, one.lengths)
+        return sum_spans(game_of(one, estimator).falls(subsets.T.float()), one.lengths)
 
     return of_images(images, predict)
 
@@ -235,7 +234,7 @@ def read_both(fit: Path, test: Path) -> tuple[list[Collected], list[Collected]]:
     abouts = [read_run(fit), read_run(test)]
     what = {
         "models": [about["fingerprint"] for about in abouts],
-        "ways of hiding": [about["settings"].get("method") for about in abouts],
+        "ways of hiding": [about["settings"].get("hiding") for about in abouts],
         "regions": [about["settings"].get("regions") for about in abouts],
         "features": [about["settings"].get("kinds") for about in abouts],
     }

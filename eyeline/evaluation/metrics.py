@@ -15,6 +15,8 @@ from torch import Tensor
 from eyeline.examples import Box
 from eyeline.training.weights import MIN_SPREAD, pearson
 
+EMPTY = 0.1  # share of the largest measured fall under which heat is called empty
+
 
 def spearman(
     predicted: Float[Tensor, "span subset"], actual: Float[Tensor, "span subset"]
@@ -56,6 +58,23 @@ def r2_span(
 ) -> Float[Tensor, " span"]:
     """Squared correlation over a span's random subsets (Pearson 1895, Proc. R. Soc. Lond. 58); 0 for a constant."""
     return pearson(predicted, drops).square()
+
+
+def slope(predicted: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> float:
+    """By how much measured falls grow with predicted ones, nats a nat: least squares of a line through 0; 1 is right."""
+    return float((predicted @ actual) / (predicted @ predicted).clamp(min=1e-12))
+
+
+def empty_heat(
+    shown: Float[Tensor, "span region"], drops: Float[Tensor, "span subset"]
+) -> Bool[Tensor, " span"]:
+    """Whether what is shown of a span is empty: its largest number under a tenth of the largest measured fall; ours."""
+    return shown.max(dim=1).values < EMPTY * drops.max(dim=1).values
+
+
+def false_heat(shown: Float[Tensor, "span region"]) -> Float[Tensor, " span"]:
+    """The largest size of what is shown of a span, nats; of spans that hiding does nothing to, it should be nothing; ours."""
+    return shown.abs().max(dim=1).values
 
 
 def top_regions(effects: Float[Tensor, "span region"], count: int) -> Bool[Tensor, "span region"]:

@@ -12,7 +12,7 @@ from eyeline.ablation import Method
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.evaluate import Chosen, Evaluated, read_evaluated
+from eyeline.evaluation.evaluate import ALONE_ROW, Chosen, Evaluated, read_evaluated
 from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, svg, write_csv, write_png
 from eyeline.evaluation.table import Row, table
 from eyeline.model import Model
@@ -29,6 +29,9 @@ COLUMNS = (
     ("top_drop", "5", "top-5 drop, nats", True, 2),
     ("deletion", "", "deletion, nats", True, 2),
     ("insertion", "", "insertion, nats", False, 2),
+    ("contribution_correlation", "", "correlation with contributions", True, 2),
+    ("empty_heat", "", "empty heat", False, 2),
+    ("false_heat_nats", "", "false heat, nats", False, 3),
     ("pointing", "", "pointing", True, 2),
     ("ms_per_token", "", "time per token, ms", False, 2),
     ("forward_passes", "", "forward passes", False, 1),
@@ -54,7 +57,7 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
     Raises `EyelineError` where matplotlib is missing.
     """
     images = read_evaluated(out)
-    estimators = {name: each.to(torch.device("cpu")) for name, each in chosen.estimators.items()}
+    estimators = chosen.estimators
     rows = table(images, estimators)
     write_csv(Row, rows, out / "table.csv")
     means = {(row.method, row.metric, row.at): row for row in rows if row.family == "mean"}
@@ -74,7 +77,7 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
         write_png(figure, out / f"{name}.png")
     about = {
         "model": model.name, "images": len(images), "spans": sum(len(one.spans) for one in images),
-        "hiding": WAYS[chosen.hide],
+        "hiding": WAYS[chosen.hiding],
     }  # fmt: skip
     page = render(rows, means, methods, about, {name: svg(figure) for name, figure in figures.items()})
     write_files({out / "page.html": page.encode()})
@@ -160,18 +163,26 @@ def predicted_against_actual(images: Sequence[Evaluated], estimators: Mapping[st
     figure = new_figure(0.8 + 3.9 * len(estimators), 4.2)
     line = figure.subplots(1, len(estimators), sharex=True, sharey=True, squeeze=False)[0]
     actual = torch.cat([one.drops[:, one.rates == ALONE].flatten() for one in images])
-    for axes, (name, estimator) in zip(line, estimators.items(), strict=True):
-        drops = torch.cat([one.effects[name].flatten() for one in images]).sort()
-        effects = estimator.effects(drops.values)
-        some = drops.values[torch.linspace(0, len(effects) - 1, BAND_POINTS).long()]
-        low, high = estimator.intervals(some).T
-        ends = effects[[0, -1]]
-        axes.fill_between(estimator.effects(some), low, high, color=OURS, alpha=0.15, linewidth=0)
-        axes.plot(effects, actual[drops.indices], ".", color=PLAIN, markersize=2, alpha=0.4, rasterized=True)
+    for axes, name in zip(line, estimators, strict=True):
+        row = ALONE_ROW.format(name)
+        effects = torch.cat([one.effects[row].flatten() for one in images]).sort()
+        low, high = torch.cat([one.intervals[row].flatten(0, 1) for one in images])[effects.indices].T
+        some = torch.linspace(0, len(low) - 1, BAND_POINTS).long()
+        ends = effects.values[[0, -1]]
+        axes.fill_between(effects.values[some], low[some], high[some], color=OURS, alpha=0.15, linewidth=0)
+        axes.plot(
+            effects.values,
+            actual[effects.indices],
+            ".",
+            color=PLAIN,
+            markersize=2,
+            alpha=0.4,
+            rasterized=True,
+        )
         axes.plot(ends, ends, color=OURS, linewidth=1)
         axes.set_xscale("symlog", linthresh=0.1)
         axes.set_yscale("symlog", linthresh=0.1)
-        r2 = metrics.r2_nats(effects, actual[drops.indices])
+        r2 = metrics.r2_nats(effects.values, actual[effects.indices])
         axes.set_title(f"{name}: R2 {r2:.2f}", fontsize=9)
         axes.set_xlabel("estimated effect, nats")
         axes.grid(alpha=0.3)

@@ -54,7 +54,7 @@ class Row:
 
 def gather(model: Model, examples: Sequence[Example], source: str, run: Path) -> list[Collected]:
     """Effects and features of the examples with regions of a source; what the run holds already is kept."""
-    settings = Settings(method="attention", regions=source, rates=(RATE,))
+    settings = Settings(hiding="attention", regions=source, rates=(RATE,), subsets=32, ordered_share=0.0)
     wanted = set(collect(model, examples, run, settings))
     return [one for one in read_collected(run) if one.id in wanted]
 

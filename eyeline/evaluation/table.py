@@ -5,19 +5,22 @@ Spans whose actual effects hardly vary count in no correlation, and are counted 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.evaluate import TOPS, Evaluated
+from eyeline.evaluation.evaluate import ALONE_ROW, JOINT_ROW, TOPS, Evaluated
 from eyeline.evaluation.meter import Cost
 from eyeline.training.collect import ALONE, WHOLE
+from eyeline.training.weights import MIN_SPREAD
 
 TABLED_TOPS = (1, 3, 5)
+VISUAL = 1.0  # nats, that a span loses with some half hidden, from which on it rests on the image
 LARGE = 0.5  # nats, of an effect, from which on its coverage is told apart
 # (what a method took for all spans of a trace, its tokens) -> the number to table
 COSTS: dict[str, Callable[[Cost, int], float | int | None]] = {
@@ -46,12 +49,24 @@ class Row:
 
 
 def table(images: Sequence[Evaluated], estimators: Mapping[str, Estimator]) -> list[Row]:
-    """All rows; `estimators` are the methods of that name that predict nats with intervals."""
+    """All rows; `estimators` are the methods of that name, alone and joint, that predict nats."""
     rows = [*_left_out(images), *_by_family(images, "all", "pointing_of_largest", "", _largest_hits)]
+    if images and images[0].contributions is not None:
+        errors = torch.cat([one.contribution_errors.flatten() for one in images])
+        error = float(errors.square().mean().sqrt())
+        rows.append(Row("all", "contribution_standard_error_nats", "", "all", error, None, None, len(errors)))
     for name in images[0].effects if images else ():
         for metric, at, measure in _measures(images, name):
             rows += _by_family(images, name, metric, at, measure)
-        rows += _over_pairs(images, name, estimators.get(name))
+        known = next(
+            (
+                each
+                for of, each in estimators.items()
+                if name in (of, ALONE_ROW.format(of), JOINT_ROW.format(of))
+            ),
+            None,
+        )
+        rows += _over_pairs(images, name, known)
     return rows
 
 
@@ -80,6 +95,11 @@ def _measures(
         return metrics.agreement(one.effects[name][kept], alone[kept]).tolist()
 
     yield "agreement", "", with_alone
+    if images[0].contributions is not None:
+        for metric in ("contribution_correlation", "contribution_lds"):
+            yield metric, "", partial(_with_contributions, name=name, ranks=metric.endswith("lds"))
+    yield "empty_heat", "", partial(_empty, name=name)
+    yield "false_heat_nats", "", partial(_false, name=name)
     for count in TABLED_TOPS:
         yield "top_drop", str(count), lambda one, count=count: one.hidden[name][:, TOPS.index(count)].tolist()
     yield "deletion", "", lambda one: _area(one, one.hidden[name], torch.zeros(len(one.drops), 1))
@@ -87,6 +107,33 @@ def _measures(
     yield "pointing", "", lambda one: hits(one.evidence, one.effects[name])
     for metric, read in COSTS.items():
         yield metric, "", lambda one, read=read: _known(read(one.costs[name], one.tokens))
+
+
+def _with_contributions(one: Evaluated, name: str, ranks: bool) -> list[float]:
+    """Pearson or Spearman of what is told of regions with their measured contributions, of spans whose random halves vary."""
+    assert one.contributions is not None
+    kept = metrics.varies(_halves(one))
+    correlate = metrics.spearman if ranks else metrics.pearson
+    return correlate(one.effects[name][kept], one.contributions[kept]).tolist()
+
+
+def _halves(one: Evaluated) -> Float[Tensor, "span subset"]:
+    """Measured falls at the highest rate."""
+    return one.drops[:, one.rates == one.rates.max()]
+
+
+def _empty(one: Evaluated, name: str) -> list[float]:
+    """Of thinking spans that lose more than a nat with some random half hidden, whether the heat is empty."""
+    halves = _halves(one)
+    thinking = torch.tensor([span["channel"] == "thinking" for span in one.spans])
+    wanted = thinking & (halves.max(dim=1).values > VISUAL)
+    return metrics.empty_heat(one.effects[name], halves)[wanted].float().tolist()
+
+
+def _false(one: Evaluated, name: str) -> list[float]:
+    """Of spans whose measured falls are all under MIN_SPREAD, the largest number that is shown."""
+    still = (one.drops.abs() < MIN_SPREAD).all(dim=1)
+    return metrics.false_heat(one.effects[name])[still].tolist()
 
 
 def _known(value: float | int | None) -> list[float]:
@@ -147,33 +194,53 @@ def _left_out(images: Sequence[Evaluated]) -> Iterator[Row]:
 
 
 def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | None) -> Iterator[Row]:
-    """What is a number of all pairs of span and single region: R2 in nats, and how the intervals do; R2 of hiding everything."""
-    predicted = torch.cat([one.effects[name].flatten() for one in images])
+    """What is a number of all pairs of span and region, or of span and subset: R2 and slope in nats, and how intervals do.
+
+    A row's numbers are held against what they mean: single effects against regions hidden alone, what the heat shows against
+    contributions, joint falls against subsets. For rivals, whose numbers have no unit, one factor is chosen on these very pairs.
+    """
     alone = torch.cat([one.drops[:, one.rates == ALONE].flatten() for one in images])
-    everything = torch.cat([one.predicted[name][:, one.rates == WHOLE].flatten() for one in images])
-    whole = torch.cat([one.drops[:, one.rates == WHOLE].flatten() for one in images])
-    pairs = len(alone)
+    predicted = torch.cat([one.effects[name].flatten() for one in images])
     if estimator is None:
-        for metric, told, actual in (("r2_nats", predicted, alone), ("r2_nats_whole", everything, whole)):
-            value = metrics.calibrated_r2_nats(told, actual)
-            yield Row(name, f"{metric}_calibrated_here", "", "all", value, None, None, len(actual))
+        value = metrics.calibrated_r2_nats(predicted, alone)
+        yield Row(name, "r2_nats_calibrated_here", "alone", "all", value, None, None, len(alone))
         return
-    effects = estimator.effects(predicted)
-    low, high = estimator.intervals(predicted).T
-    image = torch.cat([torch.full((one.effects[name].numel(),), number) for number, one in enumerate(images)])
+    if name.endswith(JOINT_ROW.format("")):
+        for rate in (*_rates(images), ALONE, WHOLE):
+            told = torch.cat([one.predicted[name][:, _drawn_at(one, rate)].flatten() for one in images])
+            actual = torch.cat([one.drops[:, _drawn_at(one, rate)].flatten() for one in images])
+            at = {ALONE: "alone", WHOLE: "whole"}.get(rate, f"{rate:.2g}")
+            yield Row(name, "r2_nats", at, "all", metrics.r2_nats(told, actual), None, None, len(actual))
+            yield Row(name, "slope", at, "all", metrics.slope(told, actual), None, None, len(actual))
+        return
+    if name.endswith(ALONE_ROW.format("")):
+        at, measured = "alone", [one.drops[:, one.rates == ALONE] for one in images]
+    else:
+        at, measured = "contributions", [one.contributions for one in images]
+    kept = [(one, of) for one, of in zip(images, measured, strict=True) if of is not None]
+    if not kept:
+        return
+    actual = torch.cat([of.flatten() for _, of in kept])
+    predicted = torch.cat([one.effects[name].flatten() for one, _ in kept])
+    low, high = torch.cat([one.intervals[name].flatten(0, 1) for one, _ in kept]).T
+    image = torch.cat([torch.full((of.numel(),), number) for number, (_, of) in enumerate(kept)])
     width = metrics.median_width(low, high)
-    constant = metrics.constant_width(effects, alone, estimator.card["coverage"])
+    constant = metrics.constant_width(predicted, actual, estimator.card["coverage"])
     for metric, value, count in (
-        ("r2_nats", metrics.r2_nats(effects, alone), pairs),
-        ("r2_nats_whole", metrics.r2_nats(everything * estimator.whole, whole), len(whole)),
-        ("coverage", metrics.coverage(low, high, alone, image), len(image.unique())),
+        ("r2_nats", metrics.r2_nats(predicted, actual), len(actual)),
+        ("slope", metrics.slope(predicted, actual), len(actual)),
+        ("coverage", metrics.coverage(low, high, actual, image), len(image.unique())),
         (
             "coverage_over_half_a_nat",
-            metrics.coverage_of_large(low, high, alone, LARGE),
-            int((alone.abs() > LARGE).sum()),
+            metrics.coverage_of_large(low, high, actual, LARGE),
+            int((actual.abs() > LARGE).sum()),
         ),
-        ("median_width_nats", width, pairs),
-        ("median_width_over_constant", width / constant if constant else None, pairs),
+        ("median_width_nats", width, len(actual)),
+        ("median_width_over_constant", width / constant if constant else None, len(actual)),
     ):
         if value is not None:
-            yield Row(name, metric, "", "all", value, None, None, count)
+            yield Row(name, metric, at, "all", value, None, None, count)
+
+
+def _drawn_at(one: Evaluated, rate: float) -> Bool[Tensor, " subset"]:
+    return torch.isclose(one.rates, torch.tensor(rate))

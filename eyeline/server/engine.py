@@ -248,7 +248,7 @@ class _Worker:
             estimator=None if found is None else found.id,
             unit="attention" if found is None else "nats",
             context=self.model.context_length,
-            method="pixels" if found is None else found.card.get("ablation", "pixels"),
+            method="pixels" if found is None else found.hiding,
         )
 
     def listen(self) -> None:

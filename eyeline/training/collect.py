@@ -18,17 +18,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import eyeline
-from eyeline.ablation import Method, ablate, hidden_patches, read_trace
+from eyeline.ablation import Method, ablate, hidden_patches, measured_contributions, prefixes, read_trace
 from eyeline.attention import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import fingerprint, sum_spans
 from eyeline.examples import Example, digest
-from eyeline.features import KINDS, captured_features
+from eyeline.features import KINDS, captured_features, gathering
+from eyeline.game import orders
 from eyeline.generation import check_options, write
 from eyeline.images import open_image
+from eyeline.leak import EXACT, leak_map, movement, shares, spreads
 from eyeline.model import Inputs, Model, rope_deltas_kept
 from eyeline.regions import Regions, load_source, regions_for
 from eyeline.spans import Span
+from eyeline.teacher_forcing import Vision
 
 One = TypeVar("One")
 ALONE, WHOLE = -1.0, -2.0  # in place of a rate: one region by itself; everything
@@ -38,10 +41,12 @@ ALONE, WHOLE = -1.0, -2.0  # in place of a rate: one region by itself; everythin
 class Settings:
     """What a collection was made with; it stands in `run.json`, and a run is only ever continued with the same."""
 
-    method: Method = "attention"
+    hiding: Method = "pixels"
     regions: str = "native"
-    rates: tuple[float, ...] = (0.5,)  # each region is hidden with this probability
-    subsets: int = 32  # at each rate
+    rates: tuple[float, ...] = (0.5, 0.25, 0.1)  # each region is hidden with this probability
+    subsets: int = 12  # at each rate
+    ordered: int = 8  # antithetic pairs of orders by which contributions are measured
+    ordered_share: float = 0.08  # of the images, by their ids, on which they are
     max_new_tokens: int = 512
     max_spans: int = 64  # of a trace, spread evenly
     seed: int = 0
@@ -61,6 +66,9 @@ class Collected:
     subsets: Bool[Tensor, "subset region"]
     rates: Float[Tensor, " subset"]  # at which each subset was drawn, or ALONE or WHOLE
     token_drops: Float[Tensor, "token subset"]  # fall in log-prob, nats
+    token_contributions: (
+        Float[Tensor, "token region"] | None
+    )  # Shapley values of measured falls, nats, of some images
     labels: tuple[Any, ...]  # one label grid for each image
 
     @property
@@ -72,6 +80,12 @@ class Collected:
     def drops(self) -> Float[Tensor, "span subset"]:
         """Those of each span's tokens, summed."""
         return sum_spans(self.token_drops, self.lengths)
+
+    @property
+    def contributions(self) -> Float[Tensor, "span region"] | None:
+        """Those of each span's tokens, summed."""
+        found = self.token_contributions
+        return None if found is None else sum_spans(found, self.lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,19 +121,39 @@ def regions_of(
 
 
 def collect_one(model: Model, example: Example, settings: Settings) -> Collected:
-    """Generates, cuts, reads and ablates one example."""
+    """Generates, cuts, ablates and reads one example; passes of the vision tower serve falls and leak map alike."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
     with torch.inference_mode(), AttentionCapture(model, own.inputs) as capture:
         read_trace(model, own.inputs, own.ids)
-        assert capture.vision_features is not None
-        found = regions_for(
-            [own.picture], capture.grids, capture.vision_features, settings.regions, settings.seed
-        )
-        labels = found.of_patch.to(model.device)
-        seen = captured_features(model, capture, own.ids, own.spans, labels, found.count)
-    subsets, rates = draw_subsets(found.count, settings, example.id)
+    assert capture.vision_features is not None
+    found = regions_for(
+        [own.picture], capture.grids, capture.vision_features, settings.regions, settings.seed
+    )
+    labels = found.of_patch.to(model.device)
+    drawn, rates = draw_subsets(found.count, settings, example.id)
+    ordered = None
+    if place(example.id) < settings.ordered_share:
+        ordered = orders(found.count, settings.ordered, seed=_seed(f"order {settings.seed} {example.id}"))
+    subsets = drawn if ordered is None else torch.cat([drawn, prefixes(ordered)])
+    moved: list[Tensor] = []
+
+    def watch(vision: Vision) -> None:
+        moved.append(movement(vision.of(slice(1)), vision.of(slice(1, None))))
+
     hidden = hidden_patches(subsets.to(model.device), labels)
-    drops = ablate(model, own.inputs, own.ids, hidden, settings.method).drops
+    drops = ablate(model, own.inputs, own.ids, hidden, settings.hiding, watch=watch).drops
+    parts = None
+    if spreads(settings.hiding):
+        exact = len(labels) <= EXACT
+        alone = torch.cat(moved)[: len(drawn)][(rates == ALONE).to(model.device)] if exact else None
+        parts = leak_map(model, own.inputs, found, settings.hiding) if alone is None else shares(alone)
+    gather = gathering(labels, found.count, parts)
+    with torch.inference_mode():
+        seen = captured_features(model, capture, own.ids, own.spans, gather)
+    spans = torch.cat([drops[:, span.start : span.end] for span in own.spans], dim=1).float().cpu()
+    contributions = None
+    if ordered is not None:
+        contributions = measured_contributions(spans[len(drawn) :], spans[len(drawn) - 1], ordered)
     return Collected(
         id=example.id,
         family=example.family,
@@ -127,9 +161,10 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
         spans=tuple(asdict(span) for span in own.spans),
         features=half(seen.features).cpu(),
         log_odds=seen.log_odds.cpu().clone(),
-        subsets=subsets,
+        subsets=drawn,
         rates=rates,
-        token_drops=torch.cat([drops[:, span.start : span.end] for span in own.spans], dim=1).T.float().cpu(),
+        token_drops=spans[: len(drawn)].T,
+        token_contributions=None if contributions is None else contributions.mean(0).T,
         labels=tuple(grid.tolist() for grid in found.labels),
     )
 
@@ -138,6 +173,16 @@ def half(features: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
     """As float16, which holds features closely enough and half as large; what it cannot hold becomes its largest."""
     most = torch.finfo(torch.float16).max
     return features.clamp(-most, most).half()
+
+
+def _seed(name: str) -> int:
+    """A number of 63 bits that a name always gives."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
+def place(example_id: str) -> float:
+    """Where an example lies between 0 and 1 in an order that says nothing of it: that of its id's hash."""
+    return int.from_bytes(hashlib.sha256(example_id.encode()).digest()[:8], "big") / 2**64
 
 
 @runtime_checkable
@@ -156,8 +201,7 @@ def draw_subsets(
     num_regions: int, settings: Drawn, example_id: str
 ) -> tuple[Bool[Tensor, "subset region"], Float[Tensor, " subset"]]:
     """Random subsets at each rate, then each region alone, then all of them; the draw depends on seed and example."""
-    digest = hashlib.sha256(f"{settings.seed} {example_id}".encode()).digest()
-    rng = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    rng = torch.Generator().manual_seed(_seed(f"{settings.seed} {example_id}"))
     drawn = [torch.rand(settings.subsets, num_regions, generator=rng) < rate for rate in settings.rates]
     subsets = torch.cat(
         [*drawn, torch.eye(num_regions, dtype=torch.bool), torch.ones(1, num_regions, dtype=torch.bool)]
@@ -267,10 +311,11 @@ def open_run(model: Model, out: Path, settings: Mapping[str, Any], what: str) ->
         raise _cannot_write(out, error) from error
 
 
+OF_TOKENS = ("features", "log_odds", "subsets", "rates", "token_drops", "token_contributions")
+
+
 def _save(collected: Collected, path: Path, digest: str = "") -> None:
-    tensors = {
-        name: getattr(collected, name) for name in ("features", "log_odds", "subsets", "rates", "token_drops")
-    }
+    tensors = {name: value for name in OF_TOKENS if (value := getattr(collected, name)) is not None}
     rest = {name: getattr(collected, name) for name in ("id", "family", "answer", "spans", "labels")}
     save_example(tensors, {**rest, "digest": digest}, path)
 
@@ -316,7 +361,7 @@ def read_collected(run: Path) -> list[Collected]:
 def _collected(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Collected:
     return Collected(
         rest["id"], rest["family"], rest["answer"], tuple(rest["spans"]), labels=tuple(rest["labels"]),
-        **tensors,
+        **{"token_contributions": None, **tensors},
     )  # fmt: skip
 
 

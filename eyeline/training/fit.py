@@ -1,11 +1,11 @@
-"""An estimator from a collection: weights on some images, then effects and intervals on others.
+"""An estimator from a collection: weights on some images, then their scale and how far off they are on others.
 
-Images are split three ways by the hashes of their ids: `fit` learns the weights (weights.py), `curve` what a predicted drop
-means in nats and how widely effects lie around it, `cover` the width of the intervals.
+Images are split three ways by the hashes of their ids: `fit` learns the weights (weights.py), `scale` what they mean in nats,
+`cover` how widely measured effects and contributions lie around predicted ones.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -13,20 +13,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from eyeline.errors import DataError
-from eyeline.estimator import Estimator
+from eyeline.estimator import Estimator, interval, sum_spans
 from eyeline.features import KINDS
-from eyeline.training.collect import ALONE, WHOLE, Collected
+from eyeline.game import Game, contributions, orders
+from eyeline.training.collect import ALONE, Collected
 from eyeline.training.heads import by_layer, count_layers, keep_heads, learn_some
-from eyeline.training.weights import NOTHING, FitSettings, choose, split, training_data
+from eyeline.training.weights import FEWEST_COVER, NOTHING, FitSettings, choose, split, training_data
 
 COVERAGE = 0.9
 ABOVE = 0.15  # share of the rest that lies above its interval: an effect that was missed is worse than one that is not there
 FEWEST_IMAGES = 24
 FEWEST_IN_BIN = (
-    40  # pairs with the largest drops that make an outermost knot of the curve; bins further in hold more
+    40  # pairs with the largest values that make an outermost knot of a spread; bins further in hold more
 )
-LEAST_SLOPE = 0.02  # of the curve, nats for each nat predicted: no two drops have the same effect
 NARROWEST = 1e-3  # nats: half an interval
+STEPS, RATE = 200, 0.05  # of Adam, for the scales
+
+Pairs = tuple[
+    Tensor, Tensor, Tensor
+]  # predicted and measured values, nats, and the number of each one's image
 
 
 def fit(
@@ -48,31 +53,33 @@ def fit(
         layers = count_layers(run["model"], number, layers)
     kept = keep_heads(splits["fit"], [settings.heads], settings)[settings.heads]
     learned, losses = learn_some(training_data(splits["fit"], settings.kinds), settings, kept)
-    raw = replace(learned, id=name)
-    drops, actual, _ = _alone(splits["curve"], raw)
-    scale = float((drops @ actual) / (drops @ drops).clamp(min=1e-12))
-    if scale <= 0:
-        raise DataError(
-            f"The weights found on {len(splits['fit'])} images do not predict the effects of single regions in others; "
-            "collect more images, and check that the model reads them."
-        )
-    if settings.link == "identity":  # correlation tells no scale
-        raw, drops = replace(raw, weights=raw.weights * scale), drops * scale
-    raw = replace(raw, curve=_curve(drops, actual), whole=_whole(splits["curve"], raw))
-    drops, actual, image = _alone(splits["cover"], raw)
-    effects, (low, high) = raw.effects(drops), raw.intervals(drops).T
-    outside = torch.maximum(low - actual, actual - high) / (high - low)
-    margin = _conformal_quantile(outside, image, COVERAGE)
+    scaled = scale(splits["scale"], replace(learned, id=name))
+    effects = effect_pairs(splits["cover"], scaled)
     card = {
-        "model": run["model"], "fingerprint": run["fingerprint"], "ablation": run["settings"]["method"],
+        "model": run["model"], "fingerprint": run["fingerprint"], "hiding": run["settings"]["hiding"],
         "regions": run["settings"]["regions"], "images": {part: len(images) for part, images in splits.items()},
         "coverage": COVERAGE, "unit": "nats", "loss": round(losses[-1], 4),
         "fit": {**asdict(settings), "kinds": list(settings.kinds)}, "collection": run["settings"], "version": run["version"],
-        "r2_nats_held_out": round(1 - float((actual - effects).square().sum() / (actual - actual.mean()).square().sum()), 4),
+        "r2_nats_held_out": round(r2_nats(*effects[:2]), 4),
     }  # fmt: skip
     if layers is not None and settings.heads < 1:
         card["heads"] = by_layer(kept, number, layers)
-    return replace(raw, curve=_widen(raw.curve, margin), card=card), {"losses": losses}
+    shape = binned(*effect_pairs(splits["scale"], scaled)[:2])
+    return replace(
+        scaled, card=card, effect_spread=spread(shape, effects),
+        contribution_spread=contribution_spread(splits["cover"], scaled, shape),
+    ), {"losses": losses}  # fmt: skip
+
+
+def contribution_spread(
+    images: Sequence[Collected], estimator: Estimator, shape: Float[Tensor, "knot 3"]
+) -> Float[Tensor, "knot 3"]:
+    """That of contributions, of the images on which they were measured; where those are few, in the shape of the effects'."""
+    some = [one for one in images if one.contributions is not None]
+    if len(some) >= 2 * FEWEST_COVER:
+        shape = binned(*contribution_pairs(some[::2], estimator)[:2])
+        some = some[1::2]
+    return shape if len(some) < FEWEST_COVER else spread(shape, contribution_pairs(some, estimator))
 
 
 def check_features(run: dict[str, Any], what: str) -> None:
@@ -83,51 +90,155 @@ def check_features(run: dict[str, Any], what: str) -> None:
         )
 
 
-def predict_alone(one: Collected, estimator: Estimator) -> Float[Tensor, "span region"]:
-    """The drops of single regions as the estimator predicts them, before its curve; nats."""
-    return _predict(one, estimator, torch.eye(one.features.shape[1]))
+def game_of(one: Collected, estimator: Estimator) -> Game:
+    """The game of all tokens of an image's spans."""
+    return estimator.game(choose(one.features, estimator.kinds).float(), one.log_odds)
 
 
-def _predict(
-    one: Collected, estimator: Estimator, subsets: Float[Tensor, "region subset"]
-) -> Float[Tensor, "span subset"]:
-    scores = estimator.scores(choose(one.features, estimator.kinds).float(), one.log_odds, subsets)
-    return estimator.drops(scores, one.log_odds, one.lengths)
+def games_of(one: Collected, estimator: Estimator) -> Iterator[Game]:
+    """Those of its spans, one after the other."""
+    game, start = game_of(one, estimator), 0
+    for length in one.lengths.tolist():
+        yield game.of(start, start + length)
+        start += length
 
 
-def _alone(images: Sequence[Collected], estimator: Estimator) -> tuple[Tensor, Tensor, Tensor]:
-    """Predicted and measured drops of single regions, all spans, and the number of each one's image."""
+def r2_nats(predicted: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> float:
+    """1 - SSE / SST."""
+    return 1 - float((actual - predicted).square().sum() / (actual - actual.mean()).square().sum())
+
+
+def scale(images: Sequence[Collected], estimator: Estimator) -> Estimator:
+    """With weights whose scores are nats: what is learned from correlations knows no size.
+
+    A factor for each set of weights, and for the units that see hidden regions together one more, by least squares of the
+    falls of spans over subsets of every size, each size weighing the same. So one game holds for all sizes, everything hidden
+    included. Raises `DataError` where no factor above 0 helps.
+    """
+    data = [_Parts.of(one, estimator) for one in images]
+    rates = images[0].rates.unique().tolist()
+    sizes = {}
+    for rate in rates:
+        actual = torch.cat([each.at(each.drops, rate).flatten() for each in data])
+        sizes[rate] = (actual - actual.mean()).square().sum().clamp(min=NOTHING)
+    factors = _first_guess(images, estimator).log().expand(2, len(estimator.weights)).clone().requires_grad_()
+    optimizer = torch.optim.Adam([factors], lr=RATE)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        for each in data:
+            off = each.falls(factors.exp()) - each.drops
+            loss: Any = sum(each.at(off, rate).square().sum() / sizes[rate] for rate in rates)
+            loss.backward()
+        optimizer.step()
+    return _times(estimator, factors.detach().exp())
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """The game of an image's tokens, each set of weights by itself, so that factors are tried without reading features again."""
+
+    sets: list[Game]
+    subsets: Float[Tensor, "region subset"]
+    rates: Float[Tensor, " subset"]
+    lengths: Int[Tensor, " span"]
+    drops: Float[Tensor, "span subset"]  # measured, nats
+
+    @staticmethod
+    def of(one: Collected, estimator: Estimator) -> "_Parts":
+        ones = torch.eye(len(estimator.weights))
+        sets = [game_of(one, _times(estimator, alone.expand(2, -1))) for alone in ones]
+        return _Parts(sets, one.subsets.float().T, one.rates, one.lengths, one.drops)
+
+    def falls(self, factors: Float[Tensor, "part set"]) -> Float[Tensor, "span subset"]:
+        """What is predicted with the scores of each set times its factors."""
+        apart: Any = sum(factor * game.apart for factor, game in zip(factors[0], self.sets, strict=True))
+        outward: Any = sum(factor * game.outward for factor, game in zip(factors[1], self.sets, strict=True))
+        game = replace(self.sets[0], apart=apart, outward=outward)
+        return sum_spans(game.falls(self.subsets), self.lengths)
+
+    def at(self, values: Float[Tensor, "span subset"], rate: float) -> Float[Tensor, "span some"]:
+        return values[:, self.rates == rate]
+
+
+def _first_guess(images: Sequence[Collected], estimator: Estimator) -> Float[Tensor, ""]:
+    """Least squares of single regions' falls alone, as if falls were lines of scores."""
+    predicted, actual, _ = effect_pairs(images, estimator)
+    factor = (predicted @ actual) / (predicted @ predicted).clamp(min=NOTHING)
+    if factor <= 0:
+        raise DataError(
+            "The weights found do not predict the effects of single regions in other images; collect more images, and "
+            "check that the model reads them."
+        )
+    return factor
+
+
+def _times(estimator: Estimator, factors: Float[Tensor, "part set"]) -> Estimator:
+    """Its scores times a factor for each set: the first row's for what regions do apart, the second's for that together."""
+    network = estimator.network
+    if network is not None:
+        apart, together = network.outward.tensor_split(2, dim=1)
+        outward = torch.cat([apart * factors[0, :, None], together * factors[1, :, None]], dim=1)
+        network = replace(network, outward=outward)
+    return replace(estimator, weights=estimator.weights * factors[0, :, None], network=network)
+
+
+def effect_pairs(images: Sequence[Collected], estimator: Estimator) -> Pairs:
+    """Effects of single regions, all spans."""
+    return _pairs(images, estimator, Game.alone, lambda one: one.drops[:, one.rates == ALONE])
+
+
+def contribution_pairs(images: Sequence[Collected], estimator: Estimator) -> Pairs:
+    """Contributions, of images on which they were measured."""
+    along = {count: orders(count) for count in {one.subsets.shape[1] for one in images}}
+    return _pairs(
+        images,
+        estimator,
+        lambda game: contributions(game, along[game.regions]),
+        lambda one: one.contributions,
+    )
+
+
+def _pairs(
+    images: Sequence[Collected], estimator: Estimator, predict: Callable[[Game], Tensor],
+    measured: Callable[[Collected], Any],
+) -> Pairs:  # fmt: skip
     predicted, actual, image = [], [], []
     for number, one in enumerate(images):
-        predicted.append(predict_alone(one, estimator).flatten())
-        actual.append(one.drops[:, one.rates == ALONE].flatten())
+        predicted += [predict(game) for game in games_of(one, estimator)]
+        actual.append(measured(one).flatten())
         image.append(torch.full((actual[-1].numel(),), number))
     return torch.cat(predicted), torch.cat(actual), torch.cat(image)
 
 
-def _curve(drops: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> Float[Tensor, "knot 4"]:
-    """What regions of a predicted drop really do, by bins of pairs of like drop: mean effect, and where COVERAGE of them lie.
+def spread(shape: Float[Tensor, "knot 3"], pairs: Pairs) -> Float[Tensor, "knot 3"]:
+    """The intervals of a shape wider, or narrower, by one share of their widths, to hold COVERAGE of a new image's values.
 
-    Bins are small where drops are large, there pairs are few and effects differ. Mean effects are made monotone
-    (isotonic regression), and shifted so that a drop of 0 is no effect.
+    Conformalised quantile regression (Romano et al. 2019, arXiv 1905.03222), on images that the shape does not know.
     """
-    order = drops.argsort()
-    negative = int((drops < 0).sum())
+    predicted, actual, image = pairs
+    low, high = interval(predicted, shape).T
+    outside = torch.maximum(low - actual, actual - high) / (high - low)
+    return _widen(shape, _conformal_quantile(outside, image, COVERAGE))
+
+
+def binned(predicted: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> Float[Tensor, "knot 3"]:
+    """By bins of pairs of like predicted value: their mean, and between which ends COVERAGE of what is off lies.
+
+    Bins are small where values are large: there pairs are few and differ most.
+    """
+    order = predicted.argsort()
+    negative = int((predicted < 0).sum())
     bins = [*_growing(order[:negative]), *reversed(_growing(order[negative:].flip(0)))]
-    at = torch.stack([drops[each].mean() for each in bins])
-    effect = torch.stack([actual[each].mean() for each in bins])
+    at = torch.stack([predicted[each].mean() for each in bins])
     tails = torch.tensor([(1 - ABOVE) * (1 - COVERAGE), 1 - ABOVE * (1 - COVERAGE)])
-    low, high = torch.stack([actual[each].quantile(tails) for each in bins], dim=1)
-    sizes = torch.tensor([float(len(each)) for each in bins])
-    effect = _monotone(effect - LEAST_SLOPE * at, sizes) + LEAST_SLOPE * at
-    curve = torch.stack([at, effect, low, high], dim=1)
-    kept = torch.cat([curve[1:, 0] > curve[:-1, 0], torch.tensor([True])])  # like drops make one knot
-    curve = curve[kept]
-    if len(curve) < 2:
-        curve = torch.cat([curve[:1] - 1, curve[:1]])
-    nothing = Estimator("", drops[None, :0], curve, torch.ones(())).effects(torch.zeros(1))
-    curve[:, 1] -= nothing
-    return _widen(curve, 0.0)
+    low, high = torch.stack([(actual - predicted)[each].quantile(tails) for each in bins], dim=1)
+    found = torch.stack([at, low, high], dim=1)
+    found = found[
+        torch.cat([found[1:, 0] > found[:-1, 0], torch.tensor([True])])
+    ]  # like values make one knot
+    if len(found) < 2:
+        found = torch.cat([found[:1] - torch.tensor([1.0, 0.0, 0.0]), found[:1]])
+    return _widen(found, 0.0)
 
 
 def _growing(order: Int[Tensor, " pair"]) -> list[Int[Tensor, " _some"]]:
@@ -139,21 +250,11 @@ def _growing(order: Int[Tensor, " pair"]) -> list[Int[Tensor, " _some"]]:
     return [each for each in order.tensor_split(ends[:-1]) if len(each)]
 
 
-def _monotone(values: Float[Tensor, " knot"], weights: Float[Tensor, " knot"]) -> Float[Tensor, " knot"]:
-    from sklearn.isotonic import IsotonicRegression
-
-    places = torch.arange(len(values))
-    fitted = IsotonicRegression().fit(places.numpy(), values.numpy(), weights.numpy()).predict(places.numpy())
-    return torch.from_numpy(fitted).to(values)
-
-
-def _widen(curve: Float[Tensor, "knot 4"], margin: float) -> Float[Tensor, "knot 4"]:
-    """The curve's intervals wider by a share of their width on each side, holding their effect, and never empty."""
-    at, effect, low, high = curve.T
+def _widen(spread: Float[Tensor, "knot 3"], margin: float) -> Float[Tensor, "knot 3"]:
+    """Its intervals wider by a share of their width on each side, holding the predicted value, and never empty."""
+    at, low, high = spread.T
     room = margin * (high - low)
-    low = torch.minimum(low - room, effect - NARROWEST)
-    high = torch.maximum(high + room, effect + NARROWEST)
-    return torch.stack([at, effect, low, high], dim=1)
+    return torch.stack([at, (low - room).clamp(max=-NARROWEST), (high + room).clamp(min=NARROWEST)], dim=1)
 
 
 def _quantile(scores: Tensor, image: Tensor, share: float) -> float:
@@ -173,12 +274,3 @@ def _conformal_quantile(scores: Tensor, image: Tensor, coverage: float) -> float
     """
     images = len(torch.bincount(image))
     return _quantile(scores, image, coverage * (images + 1) / images)
-
-
-def _whole(images: Sequence[Collected], estimator: Estimator) -> Float[Tensor, ""]:
-    """The measured drop with everything hidden for each nat predicted, by least squares."""
-    predicted = torch.cat(
-        [_predict(one, estimator, torch.ones(one.features.shape[1], 1))[:, 0] for one in images]
-    )
-    actual = torch.cat([one.drops[:, one.rates == WHOLE][:, 0] for one in images])
-    return (predicted @ actual) / (predicted @ predicted).clamp(min=NOTHING)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from eyeline.errors import DataError
-from eyeline.estimator import Estimator
+from eyeline.estimator import Estimator, sum_spans
 from eyeline.features import KINDS
 from eyeline.model import MODELS
 from eyeline.training.collect import Collected
@@ -114,12 +114,13 @@ def by_loss(estimator: Estimator, data: TrainingData) -> Float[Tensor, " head"]:
         lengths, tokens = random.lengths[spans], random.tokens(spans)
         features, odds = random.features[tokens].float(), random.log_odds[tokens]
         subsets = random.subsets[random.image[spans].repeat_interleave(lengths)]
-        scores = estimator.scores(features, odds, subsets)
+        game = estimator.game(features, odds)
+        scores = game.scores(subsets)
         weighted = features * estimator.of_tokens(odds)[:, None]
         of_heads = weighted.unflatten(-1, (len(estimator.kinds), -1)).sum(2)  # (token, region, head)
         without = (scores - (one[:, None] @ subsets)[:, 0] for one in of_heads.unbind(-1))
         found = torch.stack([
-            pearson(estimator.drops(each, odds, lengths), measured[spans]) for each in chain([scores], without)
+            pearson(sum_spans(game.linked(each), lengths), measured[spans]) for each in chain([scores], without)
         ])  # fmt: skip
         losses.append(found[0] - found[1:])
     return torch.cat(losses, dim=1).mean(1)

@@ -4,7 +4,6 @@ The loss is of arXiv 2604.16587 and AT2 (arXiv 2504.13752), Pearson's correlatio
 regions and sizes across spans beside it are ours (docs/method.md, step 6).
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from eyeline.errors import DataError
-from eyeline.estimator import SETS, Estimator, Link, Network, compress, sum_spans
+from eyeline.estimator import SETS, Compressed, Estimator, Link, Network, compress, sum_spans
 from eyeline.features import KINDS
-from eyeline.training.collect import ALONE, WHOLE, Collected
+from eyeline.training.collect import ALONE, WHOLE, Collected, place
 
 FEWEST_COVER = 9  # images: COVERAGE * (1 + 1 / 9) = 1, with fewer no finite width is enough
 MIN_SPREAD = 0.05  # nats: spans whose effects vary less say nothing about weights
@@ -30,6 +29,7 @@ SOFTNESS = (
     0.1  # standard deviations of a span's predicted drops within which a rank is neither above nor below
 )
 AT_ONCE = 2**14  # tokens whose features are read in float32
+UNKNOWN = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])  # a spread that is not measured yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,14 @@ class FitSettings:
 
 
 def split(collected: Sequence[Collected]) -> dict[str, list[Collected]]:
-    """Images in the order of their ids' hashes: a sixth to `curve`, an eighth to `cover`, the rest to `fit`."""
-    shuffled = sorted(collected, key=lambda one: hashlib.sha256(one.id.encode()).digest())
-    curve = len(shuffled) // 6
-    cover = curve + max(len(shuffled) // 8, FEWEST_COVER)
-    return {"curve": shuffled[:curve], "cover": shuffled[curve:cover], "fit": shuffled[cover:]}
+    """Images in the order of their `place`: an eighth to `cover`, a sixth to `scale`, the rest to `fit`.
+
+    `cover` comes first: contributions are measured on the first images in that order.
+    """
+    ordered = sorted(collected, key=lambda one: place(one.id))
+    cover = max(len(ordered) // 8, FEWEST_COVER)
+    scale = cover + len(ordered) // 6
+    return {"cover": ordered[:cover], "scale": ordered[cover:scale], "fit": ordered[scale:]}
 
 
 def columns_of(
@@ -125,16 +128,15 @@ class TrainingData:
         powers = [part.float().square().sum((0, 1)) for part in self.features.split(AT_ONCE)]
         return (torch.stack(powers).sum(0) / self.features[..., 0].numel()).sqrt()
 
-    def compressed(self, unit: Float[Tensor, " feature"]) -> "Compressed":
-        """The features as a network sees them, in units of their own."""
-        parts = self.features.split(AT_ONCE)
+    def compressed(self, unit: Float[Tensor, " feature"]) -> Compressed:
+        """The features as a network sees them, in units of their own; those of regions as float16."""
+        parts = [compress(part.float(), unit) for part in self.features.split(AT_ONCE)]
         return Compressed(
-            torch.cat([compress(part.float() * unit).half() for part in parts]),
-            torch.cat([compress(part.float().sum(1) * unit) for part in parts]),
+            torch.cat([part.regions.half() for part in parts]), torch.cat([part.image for part in parts])
         )
 
     def predict(
-        self, estimator: Estimator, spans: Int[Tensor, " some"], compressed: "Compressed | None" = None
+        self, estimator: Estimator, spans: Int[Tensor, " some"], compressed: Compressed | None = None
     ) -> Float[Tensor, "some subset"]:
         """The drops of some spans as an estimator predicts them for the subsets, nats; for `compressed` see `falls`."""
         return sum_spans(self.falls(estimator, spans, compressed), self.lengths[spans])
@@ -146,23 +148,18 @@ class TrainingData:
         return torch.arange(int(lengths.sum())) + skipped.repeat_interleave(lengths)
 
     def falls(
-        self, estimator: Estimator, spans: Int[Tensor, " some"], compressed: "Compressed | None" = None
+        self, estimator: Estimator, spans: Int[Tensor, " some"], compressed: Compressed | None = None
     ) -> Float[Tensor, "token subset"]:
         """The falls of the tokens of some spans as an estimator predicts them for the subsets, nats.
 
         `compressed` are all features as the estimator's network sees them, if it has one and they are at hand.
         """
         tokens = self.tokens(spans)
-        features, log_odds, network = self.features[tokens].float(), self.log_odds[tokens], estimator.network
         subsets = self.subsets[self.image[spans].repeat_interleave(self.lengths[spans])]
-        if network is None or compressed is None:
-            scores = estimator.scores(features, log_odds, subsets)
-        else:
-            scores = replace(estimator, network=None).scores(features, log_odds, subsets)
-            scores = scores + network.of_compressed(
-                compressed.regions[tokens].float(), compressed.image[tokens], log_odds, subsets
-            )
-        return estimator.falls(scores, log_odds)
+        seen = None
+        if compressed is not None:
+            seen = Compressed(compressed.regions[tokens].float(), compressed.image[tokens])
+        return estimator.game(self.features[tokens].float(), self.log_odds[tokens], seen).falls(subsets)
 
     def spread(self) -> tuple[Int[Tensor, " _some"], ...]:
         """Spans spread over the images, enough to tell how well weights do, some at a time."""
@@ -174,14 +171,6 @@ class TrainingData:
         drops = random.drops
         parts = [pearson(random.predict(estimator, some), drops[some]) for some in self.spread()]
         return float(torch.cat(parts).mean())
-
-
-@dataclass(frozen=True, eq=False)
-class Compressed:
-    """Features as a network sees them."""
-
-    regions: Float[Tensor, "token region feature"]  # float16
-    image: Float[Tensor, "token feature"]  # of all regions together
 
 
 def training_data(images: Sequence[Collected], kinds: Sequence[str]) -> TrainingData:
@@ -220,7 +209,7 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
     That is the mean of Pearson's correlation of a span's drops (arXiv 2604.16587); for a share of `tokens` of its single tokens'
     instead, for a share of `ranks` of soft ranks, and for a share of `alone` over regions by themselves. A share of `across` is
     Pearson's over all pairs of a span and a single region, and over the spans' drops with everything hidden: no correlation
-    within spans tells which of them depend on the image more. It has no curve yet.
+    within spans tells which of them depend on the image more. It has no spreads yet.
     Predicted drops are those of regions hidden together, so that weights learn from what the log-odds of a token leave of it.
     Scores have a scale of their own, in nats of log-odds, that all weights share.
     """
@@ -260,8 +249,8 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
         return Estimator(
             "",
             weights,
-            torch.zeros(2, 4),
-            torch.ones(()),
+            UNKNOWN,
+            UNKNOWN,
             tuple(settings.kinds),
             settings.link,
             network=inside,

@@ -1,0 +1,132 @@
+"""A generation's spans, one after the other, to what is said of them: the worker's part of a stream.
+
+It reads the images once, and of each finished span what the capture has kept (features.py); an estimator makes a game of
+that (game.py), and attribution.py says what follows from it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from eyeline import features as feature
+from eyeline.attention import AttentionCapture
+from eyeline.attribution import Attribution, attribute, heat
+from eyeline.estimator import Estimator
+from eyeline.events import SpanAttribution, Steps
+from eyeline.game import Game, orders
+from eyeline.leak import leak_map, spreads
+from eyeline.model import Inputs, Model
+from eyeline.regions import Regions
+from eyeline.spans import Span
+
+DECIMALS = 7  # of the numbers in events: a patch of a large image holds little
+
+
+@dataclass(frozen=True, eq=False)
+class ReadSpan:
+    """What is known of one span."""
+
+    said: Attribution | None  # None where there is no estimator
+    game: Game | None
+    shown: Float[Tensor, " region"]  # the number that heat and bars show: of `said`, or shares of attention
+    heat: Float[Tensor, " patch"]  # the same by visual tokens
+    log_prob: Float[Tensor, ""]  # of its tokens, nats
+
+
+class Reader:
+    """Reads the spans of one generation, once its prompt has been read.
+
+    Making one is quick. What takes passes of the vision tower, the leak map, is worked out by `measure_leak`; without it
+    regions have their own visual tokens.
+    """
+
+    def __init__(
+        self, model: Model, inputs: Inputs, capture: AttentionCapture, regions: Regions, estimator: Estimator | None
+    ) -> None:  # fmt: skip
+        self.model, self.inputs, self.capture, self.regions = model, inputs, capture, regions
+        self.labels = regions.of_patch.to(model.device)
+        self.image = feature.read_image(model, capture)
+        self.orders = orders(regions.count).to(model.device)
+        self.gather = feature.gathering(self.labels, regions.count)
+        self.estimator = estimator
+        if estimator is not None:
+            self.estimator = estimator.of_layers(capture.layers, len(model.adapter.layers(model.hf)))
+
+    def measure_leak(self, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Works out in what parts each visual token shows each region, where the estimator's way of hiding makes it matter."""
+        if self.estimator is not None and spreads(self.estimator.hiding):
+            shares = leak_map(self.model, self.inputs, self.regions, self.estimator.hiding, stopped)
+            self.gather = feature.gathering(self.labels, self.regions.count, shares)
+
+    def read(self, span: Span, ids: Sequence[int]) -> ReadSpan:
+        """`ids` are the span's tokens."""
+        kinds = ("attention",) if self.estimator is None else self.estimator.kinds
+        steps = self.capture.take(span.start, span.end)
+        written_ids = torch.tensor(ids, device=self.model.device)
+        log_probs = feature.token_log_probs(self.model, steps)
+        log_prob = log_probs.gather(1, written_ids[:, None]).sum()
+        log_odds = feature.log_odds(log_probs, written_ids)
+        written = None
+        if "odds" in kinds:
+            written = feature.read_written(self.model, steps.hidden, log_probs, written_ids)
+        if self.estimator is None:
+            weights = log_odds.new_ones(len(ids), steps.queries.shape[:2].numel())
+        else:
+            weights = self.estimator.of_tokens(log_odds)
+        seen = feature.token_features(
+            self.model, self.capture, self.image, steps, written, self.gather, kinds, weights
+        )
+        assert seen.cells is not None, "there are weights"
+        if self.estimator is None:
+            shares = seen.regions.sum((0, 2))
+            total = shares.sum().clamp(min=1e-30)
+            return ReadSpan(None, None, shares / total, seen.cells.sum(0) / total, log_prob)
+        game = self.estimator.game(seen.regions, log_odds).rounded()
+        said = attribute(game, self.estimator, self.orders)
+        falls = game.falls(self.labels.new_ones(game.regions, 1).float())[:, 0].clamp(min=0)
+        return ReadSpan(said, game, said.shown, heat(said.shown, falls @ seen.cells, self.labels), log_prob)
+
+    def event(self, span: Span, read: ReadSpan, latency_s: float) -> SpanAttribution:
+        """What is known of a span as a stream yields it, in plain numbers."""
+        said, heats = read.said, read.heat.split([len(grid) for grid in self.capture.grids])
+        return SpanAttribution(
+            index=span.index,
+            channel=span.channel,
+            start=span.start,
+            end=span.end,
+            text=span.text,
+            effects=plain(read.shown if said is None else said.effects),
+            interval=None if said is None else plain(said.interval),
+            contributions=None if said is None else plain(said.contributions),
+            contribution_interval=None if said is None else plain(said.contribution_interval),
+            evidence=None if said is None else _steps(said.evidence),
+            breaks=None if said is None else _steps(said.breaks),
+            patches=tuple(
+                plain(part.view(grid.rows, grid.cols))
+                for part, grid in zip(heats, self.capture.grids, strict=True)
+            ),
+            whole_image=None if said is None else plain(said.whole),
+            log_prob=plain(read.log_prob),
+            cut=span.cut,
+            latency_s=round(latency_s, 5),
+        )
+
+
+def plain(values: Tensor) -> Any:
+    """A float, or nested tuples of them, rounded. Numbers that are not finite are an error: JSON has none."""
+    values = values.cpu().double()
+    if not values.isfinite().all():
+        raise ArithmeticError("the model's numbers are not finite; load it in a wider dtype")
+    return _tuples(values.round(decimals=DECIMALS).tolist())
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _steps(steps: Sequence[tuple[int, float]]) -> Steps:
+    return tuple((region, round(value, DECIMALS)) for region, value in steps)
