@@ -18,7 +18,7 @@ from torch import Tensor
 
 from eyeline.errors import UnsupportedModelError
 from eyeline.fills import FILLS
-from eyeline.model import Model
+from eyeline.model import Model, check_finite
 from eyeline.spans import Span
 from eyeline.teacher_forcing import (
     Trace,
@@ -58,7 +58,8 @@ def ablate(
     `inputs` is one prompt from `model.inputs`; `hidden` runs over the visual tokens of all its images in
     order. Every batch holds the unablated pass as its first row, and at least one ablated. `tokens_per_batch`
     bounds memory: so many positions run through the language model at once, and CACHED_TOO times as many are held, those
-    that are cached included. Raises `UnsupportedModelError` for attention knockout in a model whose masks cannot be set.
+    that are cached included. Raises `UnsupportedModelError` for attention knockout in a model whose masks cannot be set,
+    and for log-probs that are not finite.
     """
     with torch.inference_mode():
         trace = teacher_force(model, inputs, trace_ids)
@@ -72,6 +73,7 @@ def ablate(
             batch = trace_log_probs(model, states[:, states.shape[1] - len(trace_ids) :], trace_ids)
             log_probs.append(batch[0])
             drops.append(batch[0] - batch[1:])
+    check_finite(model, "log-probs", log_probs[0], *drops)
     return Ablation(log_probs[0].clone(), torch.cat(drops).clone())  # cloned: usable in autograd
 
 

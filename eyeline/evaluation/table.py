@@ -156,7 +156,8 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
     if estimator is None:
         for metric, told, actual in (("r2_nats", predicted, alone), ("r2_nats_whole", everything, whole)):
             value = metrics.calibrated_r2_nats(told, actual)
-            yield Row(name, f"{metric}_calibrated_here", "", "all", value, None, None, len(actual))
+            if value is not None:
+                yield Row(name, f"{metric}_calibrated_here", "", "all", value, None, None, len(actual))
         return
     effects = estimator.effects(predicted)
     low, high = estimator.intervals(predicted).T
