@@ -19,7 +19,7 @@ from torch import Tensor
 from eyeline.errors import UnsupportedModelError
 from eyeline.fills import FILLS
 from eyeline.game import both_ways
-from eyeline.model import Model
+from eyeline.model import Model, check_finite
 from eyeline.spans import Span
 from eyeline.teacher_forcing import (
     Trace,
@@ -61,7 +61,8 @@ def ablate(
     order. Every batch holds the unablated pass as its first row, and at least one ablated. `tokens_per_batch`
     bounds memory: so many positions run through the language model at once, and CACHED_TOO times as many are held, those
     that are cached included. Where pixels are filled, `watch` is shown what the tower makes of every batch, the unablated
-    image first. Raises `UnsupportedModelError` for attention knockout in a model whose masks cannot be set.
+    image first. Raises `UnsupportedModelError` for attention knockout in a model whose masks cannot be set, and for
+    log-probs that are not finite.
     """
     with torch.inference_mode():
         trace = teacher_force(model, inputs, trace_ids)
@@ -75,6 +76,7 @@ def ablate(
             batch = trace_log_probs(model, states[:, states.shape[1] - len(trace_ids) :], trace_ids)
             log_probs.append(batch[0])
             drops.append(batch[0] - batch[1:])
+    check_finite(model, "log-probs", log_probs[0], *drops)
     return Ablation(log_probs[0].clone(), torch.cat(drops).clone())  # cloned: usable in autograd
 
 

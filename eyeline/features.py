@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 from eyeline.attention import AttentionCapture, Steps, attention_to_image
-from eyeline.model import Model
+from eyeline.model import Model, check_finite
 from eyeline.spans import Span
 
 KINDS = ("attention", "value", "odds")  # the order of features in estimators and collections
@@ -270,7 +270,10 @@ def captured_features(
     gather: Gather,
     kinds: Sequence[str] = KINDS,
 ) -> Read:
-    """What is read of spans of a trace that a capture has seen."""
+    """What is read of spans of a trace that a capture has seen.
+
+    Raises `UnsupportedModelError` for numbers that are not finite.
+    """
     image = read_image(model, capture)
     rows, odds = [], []
     for span in spans:
@@ -280,7 +283,9 @@ def captured_features(
         written = read_written(model, steps.hidden, log_probs, ids) if "odds" in kinds else None
         rows.append(token_features(model, capture, image, steps, written, gather, kinds).regions)
         odds.append(log_odds(log_probs, ids))
-    return Read(torch.cat(rows), torch.cat(odds))
+    read = Read(torch.cat(rows), torch.cat(odds))
+    check_finite(model, "features", read.features, read.log_odds)
+    return read
 
 
 def pool(

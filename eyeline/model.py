@@ -206,6 +206,16 @@ def rope_deltas_kept(model: Model) -> Iterator[None]:
                 inner.rope_deltas = before
 
 
+def check_finite(model: Model, what: str, *values: Tensor) -> None:
+    """Raises `UnsupportedModelError` where numbers of the model are not finite: `what` they are."""
+    if not all(bool(each.isfinite().all()) for each in values):
+        precision = str(model.hf.dtype).removeprefix("torch.")
+        raise UnsupportedModelError(
+            f"The model's {what} are not finite numbers in {precision}, so nothing can be learned from them: load it in "
+            "bfloat16 or float32, and if it is, check its weights."
+        )
+
+
 def _import_early() -> None:
     """Imports with the model what the first question would wait for: clustering, image formats and the stream."""
     import sklearn.cluster

@@ -145,6 +145,24 @@ def test_a_bfloat16_model_is_collected_with_effects_in_float32(tiny):
     assert one.drops.isfinite().all()
 
 
+def overflowing():
+    model = build_tiny("qwen3_vl")
+    layer = model.adapter.layers(model.hf)[1]
+    layer.mlp.down_proj.weight.data.mul_(1e6)
+    model.hf.to(torch.float16)
+    return model
+
+
+def test_a_model_whose_numbers_are_not_finite_is_refused_in_a_sentence(tmp_path):
+    model, run = overflowing(), tmp_path / "run"
+    with pytest.raises(
+        DataError, match=r"'scene-0' cannot be collected: .*not finite numbers in float16.*float32"
+    ) as caught:
+        list(collect(model, examples(1), run, SETTINGS))
+    assert "\n" not in str(caught.value)
+    assert sorted(everything(run)) == ["run.json"]
+
+
 def test_subsets_depend_only_on_the_seed_and_the_example():
     subsets, rates = draw_subsets(9, SETTINGS, "scene-1")
     torch.manual_seed(5)

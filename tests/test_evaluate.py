@@ -2,11 +2,13 @@
 
 import csv
 import dataclasses
+import math
 import re
 
 import pytest
 import torch
 from conftest import CURVE, build_tiny, picture
+from PIL import Image
 
 import eyeline.evaluation.evaluate
 from eyeline.ablation import ablate
@@ -184,6 +186,38 @@ def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_pat
         if (row["method"], row["metric"], row["family"]) == ("exhaustive", "agreement", "mean")
     )
     assert float(exhaustive["value"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_trace_of_one_token_of_a_white_image_makes_a_table_of_finite_numbers(lively, tmp_path):
+    save_estimator(fake_estimator(lively), tmp_path / "estimator")
+    chosen = choose_methods(lively, ["eyeline", "random", "exhaustive"], [tmp_path / "estimator"], "pixels")
+    white = [
+        dataclasses.replace(example, image=Image.new("RGB", (96, 64), "white")) for example in examples(1)
+    ]
+    settings = dataclasses.replace(SETTINGS, methods=tuple(chosen.methods), max_new_tokens=1)
+    list(evaluate(lively, white, chosen.methods, tmp_path / "run", settings))
+    (one,) = read_evaluated(tmp_path / "run")
+    assert len(one.drops) == 1
+    rows = table([one], chosen.estimators)
+    assert all(
+        math.isfinite(number)
+        for row in rows
+        for number in (row.value, row.low, row.high)
+        if number is not None
+    )
+    assert not [row for row in rows if row.metric.startswith("r2_nats_whole")]
+    with pytest.raises(DataError, match=r"table.csv is written, but no page"):
+        write_results(lively, chosen, tmp_path / "run")
+    assert "nan" not in (tmp_path / "run" / "table.csv").read_text()
+
+
+def test_an_ablation_that_is_not_finite_is_refused(tmp_path):
+    model = build_tiny("qwen3_vl")
+    model.adapter.layers(model.hf)[1].mlp.down_proj.weight.data.mul_(1e6)
+    model.hf.to(torch.float16)
+    methods = choose_methods(model, ["random"], (), "pixels").methods
+    with pytest.raises(DataError, match="log-probs are not finite numbers in float16"):
+        list(evaluate(model, examples(1), methods, tmp_path / "run", SETTINGS))
 
 
 def test_the_largest_region_has_a_rate_of_its_own(run):

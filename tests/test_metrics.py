@@ -68,6 +68,17 @@ def test_r2_in_nats_is_one_for_the_truth_nothing_for_the_mean_and_negative_beyon
     assert metrics.calibrated_r2_nats(alone * 0.01, alone) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("alone", [[], [2.0], [0.0, 0.0, 0.0], [1.0, 1.0 + 1e-7, 1.0]])
+def test_effects_that_do_not_differ_have_no_r2_in_nats(alone):
+    alone = torch.tensor(alone)
+    assert metrics.r2_nats(alone + 1, alone) is None
+    assert metrics.calibrated_r2_nats(alone + 1, alone) is None
+
+
+def test_a_single_region_varies_in_no_span():
+    assert metrics.varies(torch.tensor([[3.0], [0.0]])).tolist() == [False, False]
+
+
 def test_areas_shared_by_boxes_and_regions_are_counted_pixel_by_pixel():
     labels = torch.tensor([[0, 0, 1], [2, 1, 1]])
     width, height = 90, 40

@@ -162,74 +162,6 @@ def test_generation_stops_with_the_token_that_completes_a_stop_string_and_text_e
     assert segmenter.answer == joined(events).strip()
 
 
-SENTENCES = [
-    ["The bar is 24.", " The next is 3.14.", " So 24 is taller."],
-    ["See Fig. 2 and Eq. 3, e.g. the red one, i.e. No. 5.", " Done."],
-    ["Dr. Smith lives in the U.S. Army base.", " He left the U.S. The base stayed."][:1],
-    ["He left the U.S.", " The base stayed."],
-    ["It opened at 5 a.m. and v1.2.3 of index.html is at https://a.b/c.html?x=1.", " Then it closed."],
-    ["It closed at 5 p.m.", " Then I left."],
-    ["Wait... is it red?", " Hmm...", " Yes!"],
-    ["What?!", " No way.", " No.", " 5 bars."][:3],
-    ['He said "Stop."', " Then (he left.)", " **Done.**", " End."],
-    ['"Really?" he said.', " OK."],
-    ["J. K. Rowling wrote it.", " It was read by J. Smith."],
-    ["The point is B.", " Line 2 is C."],
-    ["1. First item.", " More of it.\n", "2. Second item\n", "- A bullet\n", "* Another."],
-    ["First paragraph\n", "\nSecond one"],
-    ["Smith et al. Nature 5 and Acme Inc. Boston, vs. Ms. Lee.", " End."],
-    ["Fig. A shows it.", " Sec. II too."],
-    ["他说：「你好。」", "我走了！", "真的吗？", "是。"],
-    ["そうです。", "はい。"],
-    ["The heading says Notes in pink.", " The text says Open now.", " The blue button says OK."],
-    ["24 minus 19 is 5.", " x is then 3."],
-]
-
-
-@pytest.mark.parametrize("expected", SENTENCES, ids=lambda sentences: sentences[0][:30])
-@pytest.mark.parametrize("opened", [True, False])
-def test_sentences_end_where_they_end(expected, opened):
-    assert cuts("".join(expected), opened=opened) == expected
-
-
-LATEX = [
-    ["So $x = 3. Y$ holds.", " Next $f(n!) = 5.$", " End."],
-    ["It costs $5.", " Then $6 more.", " And $3.50. In all."][:2],
-    ["We have $$a. B\n= 5.$$", " Next."],
-    ["Then \\[ a. B \\\\[2pt] c. D \\] holds.", " Next \\( a. B \\).", " End."],
-    ["\\begin{align}\na. B \\\\\nc. D\n\\end{align}\n", "Next."],
-    ["Open \\[ a. B\n\n", "A paragraph ends it.", " Yes."],
-    ["A price of $5 million.", " An angle \\alpha.", " A backslash \\."],
-]
-
-
-@pytest.mark.parametrize("expected", LATEX, ids=lambda spans: spans[0][:30])
-def test_latex_is_left_whole(expected):
-    assert cuts("".join(expected)) == expected
-
-
-CODE = [
-    [
-        "```python\nimport x\n",
-        "# Sets it. All.\n\nlabels = [\n  1,\n  2]\n",
-        "\nplt.bar(x. y)\n",
-        "```\n",
-        "Done.",
-    ],
-    ["Here it is:\n", "```html\n<body>\n", "<p>Hi. There (</p>\n", "</body>\n", "```"],
-    ["<body>\n", '<h1 style="color:red">Plans. All</h1>\n', "<p>Costs $5. Then $6.</p>\n", "</body>"],
-    ['labels = ["a. B", "c"]\n', "values = [1,\n2]\n", 'plt.bar(labels, values, color="red")'],
-    ["```js\nif (x) {\n", "  f({\n    a: 1})\n", "}\n", "```"],
-    ["def f(x):\n", "    return x\n", "\nprint('Hi. There')"],
-    ["```\n" + "x = [\n" + "1,\n" * 6, "1,\n", "]\n", "```"],  # a statement is cut at 8 lines
-]
-
-
-@pytest.mark.parametrize("expected", CODE, ids=lambda spans: spans[0][:30])
-def test_code_ends_with_its_lines_and_statements(expected):
-    assert cuts("".join(expected)) == expected
-
-
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 OTHERS = [byte for byte in range(256) if byte not in PRINTABLE]
 ALPHABET = {byte: chr(byte) for byte in PRINTABLE} | {byte: chr(256 + i) for i, byte in enumerate(OTHERS)}
@@ -238,32 +170,6 @@ ALPHABET = {byte: chr(byte) for byte in PRINTABLE} | {byte: chr(256 + i) for i, 
 def characters(text: str, tokenizer=SPELT) -> list[int]:
     """One token a byte, from the alphabet of byte-level BPE: the finest stream there is."""
     return tokenizer.convert_tokens_to_ids([ALPHABET[byte] for byte in text.encode()])
-
-
-@pytest.mark.parametrize(
-    ("text", "after"),
-    [
-        ("It is red.", " T"),
-        ("It is 3.", " T"),
-        ("It is red", "\n"),
-        ("Is it?!", " Y"),
-        ("是红色。", ""),
-        ("「はい。", "い"),
-        ("「はい。」", ""),
-        ("Left the U.S.", " The "),
-        ("So $x$.", " T"),
-        ("```\nx = 1\n", ""),
-        ("<p>Hi. You</p>", "\n"),
-        ("x = f(1)", "\n"),
-    ],
-)
-def test_a_span_is_out_with_the_first_character_that_makes_its_end_certain(text, after):
-    segmenter = Segmenter(SPELT, opened=False)
-    ids = characters(text + after)
-    early = [event for token_id in ids[:-1] for event in segmenter.push(token_id)]
-    assert not spans_of(early)
-    (span,) = spans_of(segmenter.push(ids[-1]))
-    assert span.text == text + ("\n" if after == "\n" else "")
 
 
 @pytest.mark.parametrize("tokenizer", [PLAIN, SPELT, SPECIAL], ids=["plain", "spelt", "special"])

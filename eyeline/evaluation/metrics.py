@@ -16,6 +16,7 @@ from eyeline.examples import Box
 from eyeline.training.weights import MIN_SPREAD, pearson
 
 EMPTY = 0.1  # share of the largest measured fall under which heat is called empty
+ROUNDING = 1e-5  # nats, of measured effects in float32
 
 
 def spearman(
@@ -33,7 +34,7 @@ def spearman(
 
 def varies(actual: Float[Tensor, "span subset"]) -> Bool[Tensor, " span"]:
     """Whether a span's actual effects vary enough, by standard deviation, to say anything about a correlation."""
-    return actual.std(dim=1) >= MIN_SPREAD
+    return actual.std(dim=1, correction=min(1, actual.shape[1] - 1)) >= MIN_SPREAD
 
 
 def joint(
@@ -106,15 +107,18 @@ def agreement(
     return spearman(effects, alone)
 
 
-def r2_nats(effects: Float[Tensor, " pair"], alone: Float[Tensor, " pair"]) -> float:
+def r2_nats(effects: Float[Tensor, " pair"], alone: Float[Tensor, " pair"]) -> float | None:
     """1 - SSE / SST of single-region effects over all pairs of span and region, nats; negative where the mean does better.
 
-    The first of the coefficients of determination in Kvålseth 1985 (Am. Stat. 39).
+    The first of the coefficients of determination in Kvålseth 1985 (Am. Stat. 39). None where the measured effects differ by
+    no more than rounding, as a single one does: there is nothing to explain.
     """
+    if not alone.numel() or float(alone.double().std(correction=0)) < ROUNDING:
+        return None
     return float(1 - (effects - alone).square().sum() / (alone - alone.mean()).square().sum())
 
 
-def calibrated_r2_nats(effects: Float[Tensor, " pair"], alone: Float[Tensor, " pair"]) -> float:
+def calibrated_r2_nats(effects: Float[Tensor, " pair"], alone: Float[Tensor, " pair"]) -> float | None:
     """`r2_nats` with the one factor that suits these very pairs best: for rivals, whose effects have no unit."""
     return r2_nats(effects * ((effects @ alone) / (effects @ effects).clamp(min=1e-12)), alone)
 

@@ -183,7 +183,7 @@ def predicted_against_actual(images: Sequence[Evaluated], estimators: Mapping[st
         axes.set_xscale("symlog", linthresh=0.1)
         axes.set_yscale("symlog", linthresh=0.1)
         r2 = metrics.r2_nats(effects.values, actual[effects.indices])
-        axes.set_title(f"{name}: R2 {r2:.2f}", fontsize=9)
+        axes.set_title(name if r2 is None else f"{name}: R2 {r2:.2f}", fontsize=9)
         axes.set_xlabel("estimated effect, nats")
         axes.grid(alpha=0.3)
     line[0].set_ylabel("measured effect, nats")

@@ -203,14 +203,16 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
     predicted = torch.cat([one.effects[name].flatten() for one in images])
     if estimator is None:
         value = metrics.calibrated_r2_nats(predicted, alone)
-        yield Row(name, "r2_nats_calibrated_here", "alone", "all", value, None, None, len(alone))
+        if value is not None:
+            yield Row(name, "r2_nats_calibrated_here", "alone", "all", value, None, None, len(alone))
         return
     if name.endswith(JOINT_ROW.format("")):
         for rate in (*_rates(images), ALONE, WHOLE):
             told = torch.cat([one.predicted[name][:, _drawn_at(one, rate)].flatten() for one in images])
             actual = torch.cat([one.drops[:, _drawn_at(one, rate)].flatten() for one in images])
             at = {ALONE: "alone", WHOLE: "whole"}.get(rate, f"{rate:.2g}")
-            yield Row(name, "r2_nats", at, "all", metrics.r2_nats(told, actual), None, None, len(actual))
+            if (value := metrics.r2_nats(told, actual)) is not None:
+                yield Row(name, "r2_nats", at, "all", value, None, None, len(actual))
             yield Row(name, "slope", at, "all", metrics.slope(told, actual), None, None, len(actual))
         return
     if name.endswith(ALONE_ROW.format("")):
