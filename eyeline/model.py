@@ -20,6 +20,7 @@ from torch import Tensor
 from eyeline import adapters
 from eyeline.adapters import Adapter, ImageGrid
 from eyeline.errors import ContextError, EyelineError, ImageError, PromptError, UnsupportedModelError
+from eyeline.files import read_text
 from eyeline.images import open_image
 
 MODELS = Path(__file__).parent / "models"  # the embedded models, package data
@@ -316,7 +317,7 @@ def _load_processors(place: str, hf_options: Mapping[str, Any]) -> tuple[Any, An
             break
         file = cached_file(place, name, _raise_exceptions_for_missing_entries=False, **options)
         if file is not None:
-            text = Path(file).read_text(encoding="utf-8")
+            text = read_text(Path(file))
             template = json.loads(text)["chat_template"] if name.endswith(".json") else text
     return tokenizer, image_processor, template
 

@@ -8,7 +8,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from PIL import Image
 
 from eyeline.errors import DataError, ImageError
 from eyeline.events import Event, SpanAttribution, Start, from_json, to_json
+from eyeline.files import cannot_write, decode_text, read_lines, read_text, write_files
 from eyeline.images import open_image
 
 EVENTS, PROMPT = "events.jsonl", "run.json"
@@ -81,7 +82,7 @@ class RunWriter:
             if made:
                 with suppress(OSError):
                     self.folder.rmdir()
-            raise error if isinstance(error, DataError) else _cannot_write(self.folder, error) from error
+            raise error if isinstance(error, DataError) else cannot_write(self.folder, error) from error
         return self
 
     def write(self, event: Event) -> None:
@@ -94,7 +95,7 @@ class RunWriter:
         except OSError as error:
             with suppress(OSError):
                 self.events.truncate(position)
-            raise _cannot_write(self.folder, error) from error
+            raise cannot_write(self.folder, error) from error
 
     def __exit__(self, *_: object) -> None:
         if self.events is not None:
@@ -117,25 +118,29 @@ def read_run(folder: str | Path) -> Run:
             f"{str(folder)!r} is not a saved run: it has no {EVENTS}; "
             "give a folder that `eyeline stream --save RUN` wrote."
         )
+    name = EVENTS
     try:
-        lines = (folder / EVENTS).read_bytes().split(b"\n")  # not splitlines: text may hold U+2028
-        prompt = json.loads((folder / PROMPT).read_text(encoding="utf-8"))["prompt"]
+        lines = read_lines(folder / EVENTS)
+        name = PROMPT
+        prompt = json.loads(read_text(folder / PROMPT))["prompt"]
         if not isinstance(prompt, str):
             raise TypeError("the prompt is not text")
     except FileNotFoundError as error:
         raise DataError(_damaged(folder, f"{PROMPT} is missing")) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(_damaged(folder, f"{PROMPT} or {EVENTS} cannot be read ({error})")) from error
+        raise DataError(_damaged(folder, f"{name} cannot be read ({error})")) from error
 
     events = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            if line.strip():
-                events.append(from_json(line.decode("utf-8")))
-        except (DataError, ValueError, TypeError) as error:
+            events.append(from_json(decode_text(line)))
+        except (DataError, ValueError) as error:
             if number == len(lines):  # no newline after it: the writer was killed in the middle
                 break
-            raise DataError(_damaged(folder, f"line {number} of {EVENTS} is not an event")) from error
+            why = "is not an event" if isinstance(error, DataError) else f"cannot be read ({error})"
+            raise DataError(_damaged(folder, f"line {number} of {EVENTS} {why}")) from error
     if not events or not isinstance(events[0], Start):
         raise DataError(_damaged(folder, f"{EVENTS} does not begin with a start event"))
     start = events[0]
@@ -148,31 +153,6 @@ def read_run(folder: str | Path) -> Run:
     except ImageError as error:
         raise DataError(f"The saved run {str(folder)!r} has lost an image: {error}") from error
     return Run(prompt, images, tuple(events))
-
-
-def write_files(files: Mapping[Path, bytes]) -> None:
-    """Writes all files or none: each beside its place first, then all moved there in order.
-
-    A reader sees the old file or the new one, never a part. Raises `DataError`, for a full disk too.
-    """
-    beside = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
-    path = next(iter(files))
-    try:
-        for path, content in files.items():
-            if path.exists() and not path.is_file():
-                raise DataError(f"{str(path)!r} is not a regular file: give the name of a file to write.")
-            with beside[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # some file systems report a full disk only here
-        for path in files:
-            os.replace(beside[path], path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        for part in beside.values():
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def _refuse_other_folders(folder: Path) -> None:
@@ -212,14 +192,6 @@ def _damaged(folder: Path, what: str) -> str:
     return (
         f"The saved run {str(folder)!r} is damaged: {what}; write it again with `eyeline stream --save RUN`."
     )
-
-
-def _cannot_write(path: Path, error: OSError) -> DataError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataError(
-            f"The disk is full: {str(path)!r} could not be written; free some space or write elsewhere."
-        )
-    return DataError(f"{str(path)!r} could not be written ({error.strerror}); give a place you can write to.")
 
 
 def _encode(text: str) -> bytes:

@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 
 from eyeline.errors import DataError
 from eyeline.events import Done, Error, Event, Grid, ImageInfo, SpanAttribution, Start, Text, Unit, to_json
-from eyeline.runs import Run, read_run, save_run, write_files
+from eyeline.files import write_files
+from eyeline.runs import Run, read_run, save_run
 
 HOSTILE = '<script>document.title="taken"</script><img src=x onerror=alert(1)></script><!-- & \u2028 "é"'
 
@@ -132,7 +133,8 @@ def with_a_number_for_a_grid(folder: Path) -> None:
     [
         (lambda folder: (folder / "events.jsonl").unlink(), "is not a saved run"),
         (lambda folder: (folder / "events.jsonl").write_bytes(b""), "does not begin with a start"),
-        (lambda folder: (folder / "events.jsonl").write_bytes(b"\x00\xff\n"), "line 1"),
+        (lambda folder: (folder / "events.jsonl").write_bytes(b"\x00\xff\n"), "events.jsonl cannot be read"),
+        (lambda folder: (folder / "events.jsonl").write_bytes(b"{\xff\n"), "line 1"),
         (break_line, "line 3"),
         (without_start, "does not begin with a start"),
         (with_nine_effects, "does not have 10 effects"),
