@@ -21,11 +21,10 @@ from eyeline import adapters
 from eyeline.adapters import Adapter, ImageGrid
 from eyeline.errors import ContextError, EyelineError, ImageError, PromptError, UnsupportedModelError
 from eyeline.files import read_text
-from eyeline.images import open_image
+from eyeline.images import Picture, open_images
 
 MODELS = Path(__file__).parent / "models"  # the embedded models, package data
 ALIASES = {"mini": "qwen3-vl-mini"}
-Picture = str | Path | Image.Image
 Inputs = dict[str, Tensor]
 # A question, or turns {"role", "content"}: content is text or parts {"type": "text", "text"} and {"type": "image"}
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -62,7 +61,11 @@ class Model:
         for what is no usable image, or for none, and `PromptError` for an empty prompt, one that spells out the
         model's image token, or one that leaves no room in the context.
         """
-        pictures = _pictures(images, optional=not isinstance(prompt, str))
+        pictures = open_images(images)
+        if not pictures and isinstance(prompt, str):
+            raise ImageError(
+                "No image was given; expected at least one: a path, a PIL image, an array or bytes."
+            )
         if isinstance(prompt, str) and not prompt.strip():
             raise PromptError("The prompt is empty; ask a question about the image.")
         try:
@@ -215,13 +218,6 @@ def _import_early() -> None:
     import eyeline.stream  # noqa: F401
 
     Image.init()
-
-
-def _pictures(images: Picture | Sequence[Picture], *, optional: bool) -> list[Image.Image]:
-    sources = [images] if isinstance(images, str | Path | Image.Image) else list(images)
-    if not sources and not optional:
-        raise ImageError("No image was given; expected at least one, as a path or a PIL image.")
-    return [open_image(source) for source in sources]
 
 
 def _parts(processor: Any) -> tuple[Any, Any, str | None]:

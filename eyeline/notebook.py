@@ -16,8 +16,8 @@ from typing import Any
 
 from eyeline.errors import EyelineError
 from eyeline.events import Event, Text, to_json
-from eyeline.images import open_image
-from eyeline.model import Model, Picture
+from eyeline.images import Picture, open_images
+from eyeline.model import Model
 from eyeline.report import json_in_script, render_report, render_view
 from eyeline.runs import Run
 
@@ -46,10 +46,7 @@ def watch(model: Model, images: Picture | Sequence[Picture], prompt: str, **opti
         raise EyelineError(NO_NOTEBOOK) from error
     if get_ipython() is None:
         raise EyelineError(NO_NOTEBOOK)
-    pictures = [
-        open_image(image)
-        for image in ([images] if isinstance(images, str) or not isinstance(images, Sequence) else images)
-    ]
+    pictures = open_images(images)
     name = f"eyeline-{secrets.token_hex(6)}"
     events: list[Event] = []
     with model.stream(pictures, prompt, **options) as stream:
