@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from eyeline.errors import DataError, ImageError
-from eyeline.events import Event, SpanAttribution, Start, from_json, to_json
+from eyeline.events import Done, Event, SpanAttribution, Start, from_json, to_json
 from eyeline.files import cannot_write, decode_text, read_lines, read_text, write_files
 from eyeline.images import open_image
 
@@ -38,6 +38,26 @@ class Run:
     def start(self) -> Start:
         assert isinstance(self.events[0], Start), "read_run refuses a run without its start"
         return self.events[0]
+
+    def __repr__(self) -> str:
+        start = next((event for event in self.events if isinstance(event, Start)), None)
+        done = next((event for event in self.events if isinstance(event, Done)), None)
+        spans = [event for event in self.events if isinstance(event, SpanAttribution)]
+        if start is None:
+            read = "nothing was read"
+        else:
+            estimator = f"by {start.estimator!r}" if start.estimator else "without an estimator"
+            read = f"read by {start.model!r}, in {start.unit} {estimator}"
+        sizes = ", ".join(f"{image.width} x {image.height}" for image in self.images) or "none"
+        regions = len({label for grid in start.regions for row in grid for label in row}) if start else 0
+        ended = f"{done.tokens} tokens, ended by {done.reason}" if done else "cut short"
+        return (
+            f"Run, {read}\n"
+            f"  prompt: {_shorten(self.prompt)}\n"
+            f"  images: {sizes} pixels, {regions} regions\n"
+            f"  trace: {len(spans)} attributed spans, {ended}\n"
+            f"  answer: {_shorten(done.answer) if done else 'none yet'}"
+        )
 
     def _repr_html_(self) -> str:
         """What a notebook shows of a run."""
@@ -192,6 +212,12 @@ def _damaged(folder: Path, what: str) -> str:
     return (
         f"The saved run {str(folder)!r} is damaged: {what}; write it again with `eyeline stream --save RUN`."
     )
+
+
+def _shorten(text: str) -> str:
+    """On one line of a terminal, whatever the text holds."""
+    text = " ".join(text.split())
+    return repr(text if len(text) <= 80 else text[:79] + "…")
 
 
 def _encode(text: str) -> bytes:

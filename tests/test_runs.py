@@ -217,3 +217,23 @@ def test_only_regular_files_are_replaced(tmp_path):
     with pytest.raises(DataError, match="could not be written"):
         write_files({tmp_path / "absent" / "file": b"x"})
     assert not names(tmp_path)
+
+
+def test_a_run_shows_itself_in_five_lines_whatever_it_holds():
+    run = make_run(extra=HOSTILE)
+    assert repr(run).splitlines() == [
+        "Run, read by 'qwen3-vl-mini', in nats by 'mini-1'",
+        "  prompt: " + repr("How far is it? " + " ".join(HOSTILE.split()))[:80] + "…'",
+        "  images: 192 x 128, 128 x 128 pixels, 10 regions",
+        f"  trace: 3 attributed spans, {run.events[-1].tokens} tokens, ended by eos",
+        "  answer: 'It is 7.'",
+    ]
+    for events in ((), run.events[:1], run.events[:-1]):
+        lines = repr(Run("\x1b[31m\n" * 99, run.images[:1], events)).splitlines()
+        assert len(lines) == 5
+        assert "\x1b" not in "".join(lines)
+        assert lines[3:] == [
+            f"  trace: {3 if len(events) > 1 else 0} attributed spans, cut short",
+            "  answer: none yet",
+        ]
+    assert "in attention without an estimator" in repr(make_run("attention"))
