@@ -8,16 +8,18 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from io import StringIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 from PIL import Image
 from rich.console import Console
 
 import eyeline
-from eyeline.errors import EyelineError, PromptError
+from eyeline.errors import EyelineError
 from eyeline.events import Done, Error, Event, to_json
+from eyeline.files import check_room, decode_text
 
 # What options offer; the libraries behind them are imported only by the command that needs them.
 FAMILIES = ("math", "science", "document", "code", "general")
@@ -80,6 +82,20 @@ class _Joined(click.ParamType):
         return tuple(dict.fromkeys(parts))
 
 
+class _Text(click.File):
+    """What a UTF-8 file says."""
+
+    def __init__(self) -> None:
+        super().__init__("rb")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            text = decode_text(super().convert(value, param, ctx).read())
+        except ValueError as error:
+            self.fail(f"{str(value)!r} cannot be read: {error}", param, ctx)
+        return StringIO(text, newline=None).read()  # lines end as in any text file
+
+
 class _Source(click.Choice):
     """A source of regions that cuts any image; dinov3 may name its model, the others how many regions."""
 
@@ -112,11 +128,17 @@ def _split(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -
     return list(words[:-1]), words[-1]
 
 
+def _with_room(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    """Refuses a file or folder that cannot be written before any work is done for it."""
+    if path is not None:
+        check_room(path)
+    return path
+
+
 def _in_a_folder(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
-    """Refuses a file to write before any work is done for it."""
     if path is not None and not path.absolute().parent.is_dir():
         raise click.BadParameter(f"There is no folder {str(path.parent)!r}; make it first", ctx, param)
-    return path
+    return _with_room(ctx, param, path)
 
 
 PATH = click.Path(path_type=Path)
@@ -154,7 +176,9 @@ LIMIT = click.option(
     "--limit", type=click.IntRange(1), show_default="all", help="Only the first so many examples."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, nothing else there.")
-SAVE = click.option("--save", type=PATH, show_default="not saved", help="Folder to save the run in.")
+SAVE = click.option(
+    "--save", type=PATH, callback=_with_room, show_default="not saved", help="Folder to save the run in."
+)
 REPORT = click.option(
     "--report",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
@@ -212,9 +236,7 @@ def stream(question, model_id, estimator, regions, as_json, save, report, top_p,
 
 @main.command()
 @QUESTION
-@click.option(
-    "--text", type=click.File(encoding="utf-8"), required=True, help="UTF-8 file of the trace; - for stdin."
-)
+@click.option("--text", type=_Text(), required=True, help="UTF-8 file of the trace; - for stdin.")
 @MODEL
 @ESTIMATOR
 @REGIONS
@@ -224,10 +246,9 @@ def stream(question, model_id, estimator, regions, as_json, save, report, top_p,
 def attribute(question, text, model_id, estimator, regions, as_json, save, report) -> int:
     """Attribute a trace that is already written, its markers included, as if the model wrote it now."""
     images, prompt = question
-    trace = _read_text(text)
     options = {"estimator": estimator, "regions": _one_or_each(regions)}
     return _follow(
-        lambda model, pictures: model.attribute(pictures, prompt, trace, **options),
+        lambda model, pictures: model.attribute(pictures, prompt, text, **options),
         model_id, images, prompt, as_json, save, report,
     )  # fmt: skip
 
@@ -247,6 +268,7 @@ def attribute(question, text, model_id, estimator, regions, as_json, save, repor
     "--out",
     type=PATH,
     default=Path("demo"),
+    callback=_with_room,
     show_default=True,
     help="Folder for the run and report.html.",
 )
@@ -266,7 +288,9 @@ def demo(family, seed, out, model_id, as_json) -> int:
 
 @main.command()
 @click.argument("run", type=PATH)
-@click.option("--out", type=PATH, show_default="RUN/report.html", help="HTML file to write.")
+@click.option(
+    "--out", type=PATH, callback=_with_room, show_default="RUN/report.html", help="HTML file to write."
+)
 def report(run, out) -> None:
     """Write a self-contained HTML report of a saved run."""
     from eyeline.report import write_report
@@ -303,7 +327,7 @@ def report(run, out) -> None:
     is_flag=True,
     help="With each scene its counterfactual, where one thing that differs changes the answer.",
 )
-@click.option("--out", type=PATH, required=True, help="Data folder to write.")
+@click.option("--out", type=PATH, required=True, callback=_with_room, help="Data folder to write.")
 def scenes(families, seeds, wild, pairs, out) -> None:
     """Draw scenes with questions, answers and evidence, as a data folder."""
     from eyeline.examples import write_examples
@@ -323,7 +347,13 @@ def scenes(families, seeds, wild, pairs, out) -> None:
 @main.command()
 @MODEL
 @DATA
-@click.option("--out", type=PATH, required=True, help="Folder of the collection; goes on where it holds one.")
+@click.option(
+    "--out",
+    type=PATH,
+    required=True,
+    callback=_with_room,
+    help="Folder of the collection; goes on where it holds one.",
+)
 @click.option(
     "--hiding",
     type=click.Choice(WAYS),
@@ -370,7 +400,9 @@ def collect(model_id, data, out, limit, rates, **settings) -> None:
 
 @main.command()
 @click.argument("run", type=PATH)
-@click.option("--out", type=PATH, required=True, help="Folder of the estimator to write.")
+@click.option(
+    "--out", type=PATH, required=True, callback=_with_room, help="Folder of the estimator to write."
+)
 @click.option(
     "--kinds",
     type=_Joined(click.Choice(FEATURES)),
@@ -435,6 +467,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     "--out",
     type=PATH,
     required=True,
+    callback=_with_room,
     help="Folder for measurements, table.csv, page.html and its figures; goes on where it holds some.",
 )
 @click.option(
@@ -508,9 +541,7 @@ def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings
     show_default="none",
     help="Key that clients send; others on this machine can read it here, so better EYELINE_API_KEY or a file.",
 )
-@click.option(
-    "--api-key-file", type=click.File(encoding="utf-8"), show_default="none", help="File of the key."
-)
+@click.option("--api-key-file", type=_Text(), show_default="none", help="File of the key.")
 @click.option(
     "--no-key",
     is_flag=True,
@@ -555,7 +586,7 @@ def serve(
     from eyeline.server.safety import Settings
 
     if api_key_file is not None:
-        api_key = _read_text(api_key_file).strip()
+        api_key = api_key_file.strip()
     settings = Settings(
         api_key=api_key or None, allow_no_key=no_key, allow_hosts=allow_host, remote_images=allow_remote_images, **options
     )  # fmt: skip
@@ -654,15 +685,6 @@ def _progress(items: Iterable[Any], total: int) -> Iterator[Any]:
             told = times[-1]
             left = (told - times[0]) / (len(times) - 1) * (total - number)
             click.echo(f"{number} of {total}, {left / 60:.0f} min left", err=True)
-
-
-def _read_text(file: TextIO) -> str:
-    try:
-        return file.read()
-    except UnicodeDecodeError as error:
-        raise PromptError(
-            f"The trace in {file.name!r} is not UTF-8 text ({error}); save it as UTF-8."
-        ) from error
 
 
 def _one_or_each(regions: tuple[str, ...]) -> str | list[str]:

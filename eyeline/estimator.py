@@ -15,12 +15,13 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import silu
 
 from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
+from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import Game
 from eyeline.model import MODELS, Model
 
@@ -263,9 +264,7 @@ def _tensors(estimator: Estimator) -> dict[str, Tensor]:
 
 
 def save_estimator(estimator: Estimator, folder: Path) -> None:
-    """Writes the estimator's folder; the card comes last, so that a folder with a card is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(_tensors(estimator), folder / "estimator.safetensors")
+    """Writes the estimator's folder; the card comes last, so that a folder with a card is whole. Raises `DataError`."""
     card = {
         **estimator.card,
         "format": FORMAT,
@@ -273,16 +272,16 @@ def save_estimator(estimator: Estimator, folder: Path) -> None:
         "kinds": list(estimator.kinds),
         "link": estimator.link,
     }
-    new = folder / "card.json.new"
-    new.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    new.replace(folder / "card.json")
+    text = (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    make_folder(folder)
+    write_files({folder / "estimator.safetensors": save(_tensors(estimator)), folder / "card.json": text})
 
 
 def read_estimator(folder: Path) -> Estimator:
     """Reads an estimator's folder. Raises `EstimatorError` for what is not one."""
     expected = "expected a folder that `eyeline fit` wrote, with card.json and estimator.safetensors"
     try:
-        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        card = json.loads(read_text(folder / "card.json"))
         tensors = load_file(folder / "estimator.safetensors")
         if card["format"] != FORMAT:
             raise EstimatorError(

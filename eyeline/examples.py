@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from eyeline.errors import DataError
+from eyeline.files import decode_text, read_lines
 
 COUNTERFACTUAL = "-counterfactual"  # ends the id of an example's counterpart with another answer
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image
@@ -68,28 +69,32 @@ def read_examples(folder: Path) -> Iterator[Example]:
             f"{folder} is not a data folder: it has no examples.jsonl. Expected one JSON object a line with "
             "id, image, prompt, answer, family and source; `eyeline scenes` writes such a folder."
         )
-    with path.open(encoding="utf-8") as lines:
-        number = 0
-        for number, line in enumerate(lines, start=1):
-            try:
-                fields = json.loads(line)
-                yield Example(
-                    id=str(fields["id"]),
-                    image=path.parent / fields["image"],
-                    prompt=fields["prompt"],
-                    answer=fields["answer"],
-                    family=fields["family"],
-                    source=fields["source"],
-                    trace=tuple(fields.get("trace", ())),
-                    evidence=tuple(
-                        tuple(tuple(box) for box in boxes) for boxes in fields.get("evidence", ())
-                    ),
-                    prior=fields.get("prior", False),
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(
-                    f"Line {number} of {path} is not an example ({type(error).__name__}: {error}). "
-                    "Expected id, image, prompt, answer, family and source."
-                ) from error
-    if not number:
+    try:
+        lines = read_lines(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    found = False
+    for number, line in enumerate(lines, start=1):
+        try:
+            if not line.strip():
+                continue
+            fields = json.loads(decode_text(line))
+            found = True
+            yield Example(
+                id=str(fields["id"]),
+                image=path.parent / fields["image"],
+                prompt=fields["prompt"],
+                answer=fields["answer"],
+                family=fields["family"],
+                source=fields["source"],
+                trace=tuple(fields.get("trace", ())),
+                evidence=tuple(tuple(tuple(box) for box in boxes) for boxes in fields.get("evidence", ())),
+                prior=fields.get("prior", False),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"Line {number} of {path} is not an example ({type(error).__name__}: {error}). "
+                "Expected id, image, prompt, answer, family and source."
+            ) from error
+    if not found:
         raise DataError(f"{path} is empty; expected one example a line, as `eyeline scenes` writes them.")

@@ -1,9 +1,12 @@
 """Opens what a user calls an image, and refuses the rest with one sentence.
 
-Everything after it sees upright 8-bit RGB; resizing and normalising are the model's image processor's.
+Everything after it sees upright 8-bit RGB; resizing and normalising are the model's image processor's. Colour profiles are
+left out, as image processors do: the model sees the numbers in the file, and what is saved and shown are the same ones.
 """
 
+import io
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,8 @@ MAX_PIXELS = 100_000_000  # more is refused from the header, before anything is 
 MAX_ASPECT_RATIO = 200  # the image processors of Qwen and GLM refuse more
 # No EPS or WMF: Pillow hands those to other programs.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000")
+GREYS = {"L;2": 85, "L;4": 17}  # of fewer bits -> what makes them 8-bit ones
+Picture = str | Path | PIL.Image.Image | np.ndarray | bytes
 UPRIGHT = {  # EXIF orientation -> what turns the image upright
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -27,14 +32,31 @@ UPRIGHT = {  # EXIF orientation -> what turns the image upright
 }
 
 
-def open_image(source: str | Path | PIL.Image.Image) -> PIL.Image.Image:
+def open_images(sources: Picture | Sequence[Picture]) -> list[PIL.Image.Image]:
+    """Those of one image, or of several in a list. Raises `ImageError`."""
+    several = isinstance(sources, Iterable) and not isinstance(sources, Picture | bytearray | Mapping)
+    return [open_image(each) for each in (sources if several else [sources])]
+
+
+def open_image(source: Picture) -> PIL.Image.Image:
     """The image as the model should see it: RGB, EXIF orientation applied, transparency over white.
 
     Of an animation the first frame. 16-bit values are scaled by 1/257; floats in 0..1 or 0..255 are taken
-    as such, other ranges are stretched from their least to their greatest value. Raises `ImageError`.
+    as such, other ranges are stretched from their least to their greatest value. Bytes are those of an image file,
+    arrays hold uint8 RGB. Raises `ImageError`.
     """
-    name = "The given image" if isinstance(source, PIL.Image.Image) else f"{str(source)!r}"
-    image = source if isinstance(source, PIL.Image.Image) else decode(source)
+    name = f"{str(source)!r}" if isinstance(source, str | Path) else "The given image"
+    if isinstance(source, np.ndarray):
+        image = _from_array(source)
+    elif isinstance(source, PIL.Image.Image):
+        image = source
+    elif isinstance(source, str | Path | bytes):
+        image = decode(source)
+    else:
+        raise ImageError(
+            f"A value of the type {type(source).__name__} is no image: expected a path, a PIL image, the bytes of an image "
+            "file, or a uint8 array of height x width x 3; give one of these, or several in a list."
+        )
     _check_size(image, name)
     width, height = image.size
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
@@ -53,9 +75,15 @@ def open_image(source: str | Path | PIL.Image.Image) -> PIL.Image.Image:
         ) from error
 
 
-def decode(path: str | Path) -> PIL.Image.Image:
+def decode(source: str | Path | bytes) -> PIL.Image.Image:
     """A file's pixels in its own mode, the size checked before decoding. Raises `ImageError`."""
-    name, path = f"{str(path)!r}", Path(path)
+    if isinstance(source, bytes):
+        if not source:
+            raise ImageError(
+                "The given image is empty: the bytes of an image file are expected; read it again."
+            )
+        return _decode(io.BytesIO(source), "The given image")
+    name, path = f"{str(source)!r}", Path(source)
     try:
         if not path.exists():
             hint = "download it first and give the file" if "://" in name else "check the path"
@@ -72,13 +100,16 @@ def decode(path: str | Path) -> PIL.Image.Image:
         raise ImageError(
             f"{name} cannot be read ({_reason(error)}): give the path of a readable image."
         ) from error
+    return _decode(path, name)
 
+
+def _decode(file: Path | io.BytesIO, name: str) -> PIL.Image.Image:
     PIL.Image.init()
     formats = [known for known in FORMATS if known in PIL.Image.OPEN]  # AVIF is not in every Pillow
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow warns of is checked here, or harmless
         try:
-            image = PIL.Image.open(path, formats=formats)
+            image = PIL.Image.open(file, formats=formats)
         except PIL.Image.DecompressionBombError as error:
             raise ImageError(_too_large(name, "")) from error
         except Exception as error:
@@ -89,13 +120,57 @@ def decode(path: str | Path) -> PIL.Image.Image:
         with image:
             _check_size(image, name)
             try:
-                image.load()
+                return _load(image)
             except Exception as error:
                 raise ImageError(
                     f"{name} is truncated or damaged ({_reason(error)}): a complete {image.format} file is "
                     "expected; copy or download it again."
                 ) from error
-            return image
+
+
+def _from_array(pixels: np.ndarray) -> PIL.Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ImageError(
+            f"The given array holds {pixels.dtype} in the shape {pixels.shape}: expected uint8 in the shape (height, width, 3), "
+            "red, green and blue from 0 to 255; convert it, and give several images as a list."
+        )
+    if not pixels.size:  # PIL refuses it with words of its own
+        return PIL.Image.new("RGB", (pixels.shape[1], pixels.shape[0]))
+    return PIL.Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _load(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Decodes. A colour that a PNG says is transparent is then one of the pixels' own numbers, or alpha."""
+    tiles = getattr(image, "tile", [])
+    raw = tiles[0].args if tiles and "transparency" in image.info else None
+    low = _low_bytes(image) if raw == "RGB;16B" else None
+    image.load()
+    key = image.info.get("transparency")
+    if raw in GREYS and isinstance(key, int):
+        image.info["transparency"] = key * GREYS[raw]
+    elif isinstance(key, tuple) and (
+        low is not None or max(key) > 255
+    ):  # 16 bits, of which pixels keep the high 8
+        same = np.asarray(image) == np.array(key) >> 8
+        if low is not None:
+            same &= low == np.array(key) & 255
+        alpha = PIL.Image.fromarray(np.where(same.all(axis=2), 0, 255).astype(np.uint8))
+        info = {name: value for name, value in image.info.items() if name != "transparency"}
+        image = PIL.Image.merge("RGBA", (*image.split(), alpha))
+        image.info = info
+    return image
+
+
+def _low_bytes(image: PIL.Image.Image) -> np.ndarray:
+    """The low bytes of a 16-bit RGB PNG that is not decoded yet: read as if the low byte came first."""
+    file = getattr(image, "fp")  # noqa: B009
+    place = file.tell()
+    file.seek(0)
+    with PIL.Image.open(io.BytesIO(file.read())) as again:
+        tiles = getattr(again, "tile")  # noqa: B009
+        tiles[0] = tiles[0]._replace(args="RGB;16L")
+        file.seek(place)
+        return np.asarray(again)
 
 
 def _check_size(image: PIL.Image.Image, name: str) -> None:
@@ -114,7 +189,7 @@ def _too_large(name: str, size: str) -> str:
 
 
 def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
-    image.load()
+    image = _load(image)
     try:
         orientation = image.getexif().get(0x0112)
     except Exception:  # damaged EXIF counts as none, as in browsers
@@ -124,7 +199,9 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode.startswith(("I", "F")):
-        image = PIL.Image.fromarray(_to_bytes(np.asarray(image), sixteen_bit="16" in image.mode))
+        values, key = np.asarray(image), image.info.get("transparency")
+        grey = _to_bytes(values, sixteen_bit="16" in image.mode)
+        image = PIL.Image.fromarray(np.where(values == key, 255, grey).astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         white = PIL.Image.new("RGBA", image.size, "white")

@@ -8,9 +8,9 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
@@ -20,11 +20,15 @@ from torch import Tensor
 from eyeline import adapters
 from eyeline.adapters import Adapter, ImageGrid
 from eyeline.errors import ContextError, EyelineError, ImageError, PromptError, UnsupportedModelError
-from eyeline.images import open_image
+from eyeline.files import read_text
+from eyeline.images import Picture, open_images
+
+if TYPE_CHECKING:
+    from eyeline.estimator import Estimator
+    from eyeline.stream import Hidden
 
 MODELS = Path(__file__).parent / "models"  # the embedded models, package data
 ALIASES = {"mini": "qwen3-vl-mini"}
-Picture = str | Path | Image.Image
 Inputs = dict[str, Tensor]
 # A question, or turns {"role", "content"}: content is text or parts {"type": "text", "text"} and {"type": "image"}
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -43,7 +47,18 @@ class Model:
     tokenizer: Any
     image_processor: Any
     adapter: Adapter
-    chat_template: str = field(repr=False)
+    chat_template: str
+
+    def __repr__(self) -> str:
+        text = self.adapter.text_config(self.hf)
+        opens, closes = self.adapter.thinking_markers
+        size = sum(weight.numel() for weight in self.hf.parameters())
+        return (
+            f"Model {self.name!r} of the family {self.adapter.family}\n"
+            f"  {size / 1e6:,.1f} million parameters in {len(self.adapter.layers(self.hf))} layers of "
+            f"{text.num_attention_heads} heads, {str(self.hf.dtype).removeprefix('torch.')} on {self.device}\n"
+            f"  context of {self.context_length:,} tokens, thinking between {opens} and {closes}"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -61,7 +76,11 @@ class Model:
         for what is no usable image, or for none, and `PromptError` for an empty prompt, one that spells out the
         model's image token, or one that leaves no room in the context.
         """
-        pictures = _pictures(images, optional=not isinstance(prompt, str))
+        pictures = open_images(images)
+        if not pictures and isinstance(prompt, str):
+            raise ImageError(
+                "No image was given; expected at least one: a path, a PIL image, an array or bytes."
+            )
         if isinstance(prompt, str) and not prompt.strip():
             raise PromptError("The prompt is empty; ask a question about the image.")
         try:
@@ -99,25 +118,87 @@ class Model:
         tail = self.tokenizer.decode(input_ids[0, -16:].tolist(), skip_special_tokens=False)
         return tail.rstrip().endswith(self.adapter.thinking_markers[0])
 
-    def stream(self, images: Picture | Sequence[Picture], prompt: Prompt, **options: Any) -> Any:
-        """Generates an answer and yields events while it is written: see `eyeline.stream.stream`."""
+    def stream(
+        self,
+        images: Picture | Sequence[Picture],
+        prompt: Prompt,
+        *,
+        estimator: "str | Path | Estimator | None" = None,
+        regions: str | Path | Sequence[str | Path] = "native",
+        max_new_tokens: int | None = None,
+        temperature: float | int | None = None,
+        top_p: float | int | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        pending_bytes: int = 64 * 2**20,
+        hidden: "Hidden | None" = None,
+        **generation: Any,
+    ) -> Any:
+        """Generates an answer and yields events while it is written; also a context manager (`eyeline.stream.Stream`).
+
+        `estimator`: a folder or an `Estimator`, by default the one in the model's folder. `regions`: a source of regions
+        or a file of your own, one for all images or one for each. `max_new_tokens`: by default what the context allows.
+        `temperature`: 0 is greedy. `seed` makes sampling repeatable. `stop`: texts that generation ends before.
+        `pending_bytes`: captured steps that may wait for attribution before decoding does. `hidden`: regions of an
+        earlier stream that the model is not to see. `generation`: any other option of `hf.generate`. What is left out
+        comes from the model's generation config. Raises as `eyeline.stream.stream` does.
+        """
         from eyeline.stream import stream
 
-        return stream(self, images, prompt, **options)
+        named = {"top_p": top_p, "top_k": top_k}
+        generation |= {name: value for name, value in named.items() if value is not None}
+        return stream(
+            self, images, prompt, estimator=estimator, regions=regions, max_new_tokens=max_new_tokens,
+            temperature=temperature, seed=seed, stop=stop, pending_bytes=pending_bytes, hidden=hidden, **generation,
+        )  # fmt: skip
 
     def attribute(
-        self, images: Picture | Sequence[Picture], prompt: str, text: str | Sequence[int], **options: Any
+        self,
+        images: Picture | Sequence[Picture],
+        prompt: str,
+        text: str | Sequence[int],
+        *,
+        estimator: "str | Path | Estimator | None" = None,
+        regions: str | Path | Sequence[str | Path] = "native",
     ) -> Any:
-        """Yields the events of a given text as if the model wrote it: see `eyeline.stream.attribute`."""
+        """Yields the events of a text that is already written, as if the model wrote it now.
+
+        `text`: what follows the prompt, markers included, or its token ids. `estimator` and `regions` as in `stream`.
+        Raises as `eyeline.stream.attribute` does.
+        """
         from eyeline.stream import attribute
 
-        return attribute(self, images, prompt, text, **options)
+        return attribute(self, images, prompt, text, estimator=estimator, regions=regions)
 
-    def watch(self, images: Picture | Sequence[Picture], prompt: str, **options: Any) -> Any:
-        """Streams an answer into a notebook and shows it while it is written: see `eyeline.notebook.watch`."""
+    def watch(
+        self,
+        images: Picture | Sequence[Picture],
+        prompt: str,
+        *,
+        estimator: "str | Path | Estimator | None" = None,
+        regions: str | Path | Sequence[str | Path] = "native",
+        max_new_tokens: int | None = None,
+        temperature: float | int | None = None,
+        top_p: float | int | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        pending_bytes: int = 64 * 2**20,
+        hidden: "Hidden | None" = None,
+        **generation: Any,
+    ) -> Any:
+        """Streams an answer into a notebook and shows it while it is written; returns the run and its answer.
+
+        Options are those of `stream`. Raises `EyelineError` in a terminal.
+        """
         from eyeline.notebook import watch
 
-        return watch(self, images, prompt, **options)
+        return watch(
+            self, images, prompt, estimator=estimator, regions=regions, max_new_tokens=max_new_tokens,
+            temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, pending_bytes=pending_bytes,
+            hidden=hidden, **generation,
+        )  # fmt: skip
 
     def _render(self, prompt: Prompt, num_images: int) -> list[int]:
         """Token ids of the turns with one image token for each image."""
@@ -226,13 +307,6 @@ def _import_early() -> None:
     Image.init()
 
 
-def _pictures(images: Picture | Sequence[Picture], *, optional: bool) -> list[Image.Image]:
-    sources = [images] if isinstance(images, str | Path | Image.Image) else list(images)
-    if not sources and not optional:
-        raise ImageError("No image was given; expected at least one, as a path or a PIL image.")
-    return [open_image(source) for source in sources]
-
-
 def _parts(processor: Any) -> tuple[Any, Any, str | None]:
     """Tokenizer, image processor and chat template of a processor, or of a pair of the first two."""
     if isinstance(processor, tuple):
@@ -326,7 +400,7 @@ def _load_processors(place: str, hf_options: Mapping[str, Any]) -> tuple[Any, An
             break
         file = cached_file(place, name, _raise_exceptions_for_missing_entries=False, **options)
         if file is not None:
-            text = Path(file).read_text(encoding="utf-8")
+            text = read_text(Path(file))
             template = json.loads(text)["chat_template"] if name.endswith(".json") else text
     return tokenizer, image_processor, template
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from eyeline.errors import EyelineError
 from eyeline.events import Event, Text, to_json
-from eyeline.images import open_image
-from eyeline.model import Model, Picture
+from eyeline.images import Picture, open_images
+from eyeline.model import Model
 from eyeline.report import json_in_script, render_report, render_view
 from eyeline.runs import Run
 
@@ -37,19 +37,17 @@ def watch(model: Model, images: Picture | Sequence[Picture], prompt: str, **opti
     """Asks the model and shows its view in the notebook while it answers; returns what came.
 
     `options` are those of `model.stream`. Interrupting the kernel ends the answer; what came until then stays.
-    Raises `EyelineError` outside of IPython, and as `model.stream` does.
+    Raises `EyelineError` outside of a notebook, and as `model.stream` does.
     """
     try:
         from IPython.core.getipython import get_ipython
         from IPython.display import display
+        from IPython.terminal.interactiveshell import TerminalInteractiveShell
     except ImportError as error:
         raise EyelineError(NO_NOTEBOOK) from error
-    if get_ipython() is None:
+    if isinstance(get_ipython(), TerminalInteractiveShell | None):
         raise EyelineError(NO_NOTEBOOK)
-    pictures = [
-        open_image(image)
-        for image in ([images] if isinstance(images, str) or not isinstance(images, Sequence) else images)
-    ]
+    pictures = open_images(images)
     name = f"eyeline-{secrets.token_hex(6)}"
     events: list[Event] = []
     with model.stream(pictures, prompt, **options) as stream:
@@ -77,7 +75,10 @@ def watch(model: Model, images: Picture | Sequence[Picture], prompt: str, **opti
     )
 
 
-NO_NOTEBOOK = "model.watch shows its view in a notebook, and this is none; use model.stream, or `eyeline serve` for a page."
+NO_NOTEBOOK = (
+    "model.watch shows its view in a notebook, and this is none; iterate over model.stream(...), or use `eyeline stream` for "
+    "a view in the terminal or `eyeline serve` for a page."
+)
 
 
 def frame(page: str, name: str = "") -> str:
@@ -91,7 +92,9 @@ def frame(page: str, name: str = "") -> str:
 def _html(content: str) -> dict[str, str]:
     return {
         "text/html": content,
-        "text/plain": "Eyeline's view needs a notebook in a browser." if content else "",
+        "text/plain": "Eyeline's view needs a notebook in a browser; elsewhere iterate over model.stream(...)."
+        if content
+        else "",
     }
 
 

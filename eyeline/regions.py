@@ -21,6 +21,7 @@ from torch import Tensor
 from eyeline import events
 from eyeline.adapters import ImageGrid
 from eyeline.errors import ImageError, RegionError, UnsupportedModelError
+from eyeline.files import read_text
 from eyeline.images import MAX_PIXELS, decode
 
 FEWEST, MOST = 16, 128  # regions of one image (arXiv 2604.16587)
@@ -582,12 +583,12 @@ def from_boxes(
 
 def _read_boxes(path: str | Path, width: int, height: int) -> list[list[int | float]]:
     try:
-        boxes = json.loads(Path(path).read_text(encoding="utf-8"))
+        boxes = json.loads(read_text(Path(path)))
     except FileNotFoundError as error:
         raise RegionError(f"There is no file of boxes {str(path)!r}: check the path.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise RegionError(
-            f"The boxes {str(path)!r} cannot be read: expected a JSON list of [x0, y0, x1, y1]; correct it."
+            f"The boxes {str(path)!r} cannot be read ({error}): expected a JSON list of [x0, y0, x1, y1]; correct it."
         ) from error
     boxes = boxes.get("boxes") if isinstance(boxes, dict) else boxes
     if not isinstance(boxes, list) or not boxes:

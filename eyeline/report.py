@@ -20,8 +20,9 @@ import torch
 from PIL import Image, ImageStat
 
 from eyeline.events import Event, Start, to_json
+from eyeline.files import write_files
 from eyeline.regions import where
-from eyeline.runs import Run, write_files
+from eyeline.runs import Run
 
 # The strongest effect of a span that gets the full colour is at least this: spans that hardly look stay pale.
 FLOORS = {"nats": 0.5, "attention": 0.1}

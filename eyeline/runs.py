@@ -8,7 +8,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,8 @@ from typing import Any
 from PIL import Image
 
 from eyeline.errors import DataError, ImageError
-from eyeline.events import Event, SpanAttribution, Start, from_json, to_json
+from eyeline.events import Done, Event, SpanAttribution, Start, from_json, to_json
+from eyeline.files import cannot_write, decode_text, read_lines, read_text, write_files
 from eyeline.images import open_image
 
 EVENTS, PROMPT = "events.jsonl", "run.json"
@@ -37,6 +38,26 @@ class Run:
     def start(self) -> Start:
         assert isinstance(self.events[0], Start), "read_run refuses a run without its start"
         return self.events[0]
+
+    def __repr__(self) -> str:
+        start = next((event for event in self.events if isinstance(event, Start)), None)
+        done = next((event for event in self.events if isinstance(event, Done)), None)
+        spans = [event for event in self.events if isinstance(event, SpanAttribution)]
+        if start is None:
+            read = "nothing was read"
+        else:
+            estimator = f"by {start.estimator!r}" if start.estimator else "without an estimator"
+            read = f"read by {start.model!r}, in {start.unit} {estimator}"
+        sizes = ", ".join(f"{image.width} x {image.height}" for image in self.images) or "none"
+        regions = len({label for grid in start.regions for row in grid for label in row}) if start else 0
+        ended = f"{done.tokens} tokens, ended by {done.reason}" if done else "cut short"
+        return (
+            f"Run, {read}\n"
+            f"  prompt: {_shorten(self.prompt)}\n"
+            f"  images: {sizes} pixels, {regions} regions\n"
+            f"  trace: {len(spans)} attributed spans, {ended}\n"
+            f"  answer: {_shorten(done.answer) if done else 'none yet'}"
+        )
 
     def _repr_html_(self) -> str:
         """What a notebook shows of a run."""
@@ -81,7 +102,7 @@ class RunWriter:
             if made:
                 with suppress(OSError):
                     self.folder.rmdir()
-            raise error if isinstance(error, DataError) else _cannot_write(self.folder, error) from error
+            raise error if isinstance(error, DataError) else cannot_write(self.folder, error) from error
         return self
 
     def write(self, event: Event) -> None:
@@ -94,7 +115,7 @@ class RunWriter:
         except OSError as error:
             with suppress(OSError):
                 self.events.truncate(position)
-            raise _cannot_write(self.folder, error) from error
+            raise cannot_write(self.folder, error) from error
 
     def __exit__(self, *_: object) -> None:
         if self.events is not None:
@@ -117,25 +138,29 @@ def read_run(folder: str | Path) -> Run:
             f"{str(folder)!r} is not a saved run: it has no {EVENTS}; "
             "give a folder that `eyeline stream --save RUN` wrote."
         )
+    name = EVENTS
     try:
-        lines = (folder / EVENTS).read_bytes().split(b"\n")  # not splitlines: text may hold U+2028
-        prompt = json.loads((folder / PROMPT).read_text(encoding="utf-8"))["prompt"]
+        lines = read_lines(folder / EVENTS)
+        name = PROMPT
+        prompt = json.loads(read_text(folder / PROMPT))["prompt"]
         if not isinstance(prompt, str):
             raise TypeError("the prompt is not text")
     except FileNotFoundError as error:
         raise DataError(_damaged(folder, f"{PROMPT} is missing")) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(_damaged(folder, f"{PROMPT} or {EVENTS} cannot be read ({error})")) from error
+        raise DataError(_damaged(folder, f"{name} cannot be read ({error})")) from error
 
     events = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            if line.strip():
-                events.append(from_json(line.decode("utf-8")))
-        except (DataError, ValueError, TypeError) as error:
+            events.append(from_json(decode_text(line)))
+        except (DataError, ValueError) as error:
             if number == len(lines):  # no newline after it: the writer was killed in the middle
                 break
-            raise DataError(_damaged(folder, f"line {number} of {EVENTS} is not an event")) from error
+            why = "is not an event" if isinstance(error, DataError) else f"cannot be read ({error})"
+            raise DataError(_damaged(folder, f"line {number} of {EVENTS} {why}")) from error
     if not events or not isinstance(events[0], Start):
         raise DataError(_damaged(folder, f"{EVENTS} does not begin with a start event"))
     start = events[0]
@@ -148,31 +173,6 @@ def read_run(folder: str | Path) -> Run:
     except ImageError as error:
         raise DataError(f"The saved run {str(folder)!r} has lost an image: {error}") from error
     return Run(prompt, images, tuple(events))
-
-
-def write_files(files: Mapping[Path, bytes]) -> None:
-    """Writes all files or none: each beside its place first, then all moved there in order.
-
-    A reader sees the old file or the new one, never a part. Raises `DataError`, for a full disk too.
-    """
-    beside = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
-    path = next(iter(files))
-    try:
-        for path, content in files.items():
-            if path.exists() and not path.is_file():
-                raise DataError(f"{str(path)!r} is not a regular file: give the name of a file to write.")
-            with beside[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # some file systems report a full disk only here
-        for path in files:
-            os.replace(beside[path], path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        for part in beside.values():
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
 
 
 def _refuse_other_folders(folder: Path) -> None:
@@ -214,12 +214,10 @@ def _damaged(folder: Path, what: str) -> str:
     )
 
 
-def _cannot_write(path: Path, error: OSError) -> DataError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DataError(
-            f"The disk is full: {str(path)!r} could not be written; free some space or write elsewhere."
-        )
-    return DataError(f"{str(path)!r} could not be written ({error.strerror}); give a place you can write to.")
+def _shorten(text: str) -> str:
+    """On one line of a terminal, whatever the text holds."""
+    text = " ".join(text.split())
+    return repr(text if len(text) <= 80 else text[:79] + "…")
 
 
 def _encode(text: str) -> bytes:

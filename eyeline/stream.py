@@ -29,8 +29,8 @@ from eyeline.estimator import Estimator, check_model, estimator_for, is_quantise
 from eyeline.events import Done, Error, Event, Grid, ImageInfo, Reason, Start, Text
 from eyeline.fills import FILLS
 from eyeline.generation import LEFT_OUT, check_options, segmenter, stop_strings
-from eyeline.images import open_image
-from eyeline.model import Inputs, Model, Picture, Prompt, rope_deltas_kept
+from eyeline.images import Picture, open_images
+from eyeline.model import Inputs, Model, Prompt, rope_deltas_kept
 from eyeline.reader import Reader
 from eyeline.regions import Regions, check_source, regions_for
 from eyeline.spans import Segmenter, Span
@@ -548,8 +548,7 @@ def _prepare(
     hidden: Hidden | None = None,
 ) -> _State:
     """What both threads start from; all that a user can get wrong about it is found here."""
-    sources = [images] if not isinstance(images, Sequence) or isinstance(images, str) else list(images)
-    pictures = [open_image(source) for source in sources]
+    pictures = open_images(images)
     inputs = model.inputs(pictures, prompt)
     if hidden is not None:
         shapes = [(len(grid), len(grid[0])) for grid in hidden.grids]

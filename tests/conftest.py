@@ -1,8 +1,13 @@
 """Tiny models of the real transformers classes, one for each family, with random weights made on the spot."""
 
+import contextlib
 import functools
 import inspect
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
 
@@ -158,3 +163,23 @@ def tiny(request: pytest.FixtureRequest) -> Model:
 @pytest.fixture
 def image() -> Image.Image:
     return picture()
+
+
+def fill(folder: Path) -> None:
+    """Writes to `folder / "filler"` until the disk takes no more."""
+    with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a small file system of its own, without any room left."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs root, to mount a small disk")
+    fill(folder)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

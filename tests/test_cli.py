@@ -20,11 +20,11 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner, Result
-from conftest import CURVE, build_tiny, picture
+from conftest import CURVE, build_tiny, fill, picture
 from test_images import png
 from test_regions import save_foundation
 
-import eyeline.runs
+import eyeline
 from eyeline import cli
 from eyeline.ablation import METHODS
 from eyeline.cli import main
@@ -33,6 +33,7 @@ from eyeline.estimator import Estimator, fingerprint, read_estimator, save_estim
 from eyeline.events import Done, Error, Event, SpanAttribution, Start, Text, from_json
 from eyeline.examples import Example, read_examples, write_examples
 from eyeline.features import KINDS
+from eyeline.files import write_files
 from eyeline.regions import SOURCES
 from eyeline.runs import read_run
 from eyeline.scenes import FAMILIES, MAX_SEED
@@ -222,6 +223,23 @@ def test_a_trace_is_attributed_from_a_file_and_from_stdin(here):
         spans, [event for event in again if isinstance(event, SpanAttribution)], strict=True
     ):
         assert ours.effects == pytest.approx(theirs.effects, abs=1e-5)
+
+
+def test_a_trace_may_begin_with_a_mark_and_end_lines_as_on_windows(here):
+    words = ("attribute", "a.png", "Which?", "--model", "model", "--json", "--text")
+    plain = without_times(succeed(*words, "-", stdin="It is red.\nIt is é.</think>Left.").stdout)
+    for path, written in (("mark.txt", b"\xef\xbb\xbf"), ("windows.txt", b"")):
+        Path(path).write_bytes(written + "It is red.\r\nIt is é.</think>Left.".encode())
+        assert without_times(succeed(*words, path).stdout) == plain
+
+
+def without_times(stdout: str) -> list[Event]:
+    return [
+        dataclasses.replace(event, latency_s=0.0) if isinstance(event, SpanAttribution)
+        else dataclasses.replace(event, tokens_per_s=0.0, stalled_s=0.0) if isinstance(event, Done)
+        else event
+        for event in events(stdout)
+    ]  # fmt: skip
 
 
 def test_json_is_utf8_under_any_encoding_of_the_terminal(here, monkeypatch):
@@ -498,7 +516,9 @@ def test_a_bad_question_is_told_in_one_sentence(here, command, words, expected):
     [
         (b"", "The text to attribute has 0 tokens"),
         (b"long " * SHORT, "The text to attribute has"),
-        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"\xff\xfe", "cannot be read: it is UTF-16, not UTF-8; save it as UTF-8"),
+        ("It is red.".encode("utf-16-be"), "cannot be read: it is UTF-16 or no text"),
+        ("It is é.".encode("latin-1"), "cannot be read: it is not UTF-8: byte 7 is 0xe9; save it"),
     ],
 )
 def test_a_bad_trace_is_told_in_one_sentence(here, trace, expected):
@@ -593,6 +613,9 @@ def test_a_full_disk_leaves_no_half_report(here, monkeypatch):
     assert "The disk is full: 'run/report.html'" in refuse("report", "run")
     assert "The disk is full: 'old.html'" in refuse("report", "run", "--out", "old.html")
     assert "The disk is full: 'new" in refuse("stream", "a.png", "What?", "--model", "model", "--save", "new")
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(os, "replace", full)
     before = everything()
     result = run(
         "stream", "a.png", "What?", "--model", "model", "--max-new-tokens", 3, "--report", "old.html"
@@ -602,7 +625,40 @@ def test_a_full_disk_leaves_no_half_report(here, monkeypatch):
     assert "The disk is full: 'old.html'" in sentence(result.stderr)
     assert everything() == before
     with pytest.raises(DataError):
-        eyeline.runs.write_files({Path("x"): b""})
+        write_files({Path("x"): b""})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("stream", "a.png", "What?", "--report", "out.html"),
+        ("stream", "a.png", "What?", "--save", "out"),
+        ("attribute", "a.png", "What?", "--text", "-", "--report", "out.html"),
+        ("demo", "--out", "new/out"),
+        ("scenes", "--out", "out"),
+        ("collect", "--data", "no-data", "--out", "out"),
+        ("fit", "no-run", "--out", "new/out"),
+        ("evaluate", "--data", "no-data", "--out", "out"),
+    ],
+)
+def test_a_full_disk_is_told_before_any_work(here, full_disk, words):
+    place = full_disk / words[-1]
+    if "--report" in words:
+        place.parent.mkdir(exist_ok=True)
+    assert f"The disk is full: '{place}' could not be written" in refuse(*words[:-1], place)
+    assert list(full_disk.rglob("*")) == [full_disk / "filler"]
+
+
+def test_a_fit_on_a_disk_that_fills_up_keeps_the_estimator_before(full_disk, estimator):
+    """Where the room is gone only at the end."""
+    (full_disk / "filler").unlink()
+    kept = full_disk / "kept"
+    shutil.copytree(estimator, kept)
+    before = {path.name: path.read_bytes() for path in kept.iterdir()}
+    fill(full_disk)
+    with pytest.raises(DataError, match="The disk is full"):
+        save_estimator(dataclasses.replace(read_estimator(kept), id="new"), kept)
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
 
 
 def test_a_full_disk_behind_stdout_is_told_in_one_sentence(here, monkeypatch, capsys):

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import os
 
 import pytest
 import torch
@@ -220,7 +221,7 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, monk
     monkeypatch.undo()
     assert len(read_collected(killed)) == 1
     # while writing the second file
-    (killed / "examples" / "scene-1.new").write_bytes(expected["scene-1.safetensors"][:100])
+    (killed / "examples" / ".scene-1.safetensors.part").write_bytes(expected["scene-1.safetensors"][:100])
     assert len(read_collected(killed)) == 1
     changed = (killed / "examples" / "scene-0.safetensors").stat().st_mtime_ns
     assert list(collect(model, examples(), killed, SETTINGS)) == ["scene-0", "scene-1", "scene-2"]
@@ -229,7 +230,7 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, monk
     # while writing run.json
     early = tmp_path / "early"
     early.mkdir()
-    (early / "run.new").write_text('{"version"')
+    (early / ".run.json.part").write_text('{"version"')
     assert list(collect(model, [], early, SETTINGS)) == []
     assert everything(early) == {"run.json": expected["run.json"]}
 
@@ -313,8 +314,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, m
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(eyeline.training.collect, "save_file", full)
-    with pytest.raises(DataError, match=r"cannot be written .*No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"The disk is full: .*run\.json'"):
         list(collect(tiny_model("qwen3_vl"), examples(1), tmp_path / "run", SETTINGS))
     assert read_collected(tmp_path / "run") == []
 

@@ -2,6 +2,8 @@ import contextlib
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,20 +11,23 @@ import pytest
 from conftest import picture
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from eyeline.errors import ImageError
-from eyeline.images import MAX_ASPECT_RATIO, MAX_PIXELS, open_image
+from eyeline.images import MAX_ASPECT_RATIO, MAX_PIXELS, open_image, open_images
 
 
-def png(width, height, data=b""):
+def png(width, height, data=b"", depth=8, kind=2, **chunks):
+    """A PNG of rows that each begin with a zero byte; `kind` as in its header: 0 grey, 2 RGB, 3 palette."""
+
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
+        + b"".join(chunk(name.encode(), body) for name, body in chunks.items())
         + chunk(b"IDAT", zlib.compress(data))
         + chunk(b"IEND", b"")
     )
@@ -131,6 +136,130 @@ def test_a_palette_with_alpha_lies_over_white(tmp_path):
     palette.paste(1, (0, 0, 2, 4))
     opened = open_image(saved(tmp_path, palette, "a.png", transparency=bytes([255, 0])))
     assert pixels(opened)[0].tolist() == [[255, 255, 255]] * 2 + [[10, 200, 30]] * 2
+
+
+WHITE = [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (png(4, 1, b"\0\x50", 1, 0, tRNS=b"\0\0"), [WHITE, WHITE, WHITE, WHITE]),
+        (png(4, 1, b"\0\x1b", 2, 0, tRNS=b"\0\1"), [[0] * 3, WHITE, [170] * 3, WHITE]),
+        (png(4, 1, b"\0\x05\xa1", 4, 0, tRNS=b"\0\5"), [[0] * 3, WHITE, [170] * 3, [17] * 3]),
+        (png(3, 1, b"\0\5\0\6", 8, 0, tRNS=b"\0\5"), [WHITE, [0] * 3, [6] * 3]),
+        (png(3, 1, b"\0" + struct.pack(">3H", 0, 1, 2570), 16, 0, tRNS=b"\0\0"), [WHITE, [0] * 3, [10] * 3]),
+        (
+            png(3, 1, b"\0" + struct.pack(">3H", 0, 300, 2570), 16, 0, tRNS=b"\x01\x2c"),
+            [[0] * 3, WHITE, [10] * 3],
+        ),
+        (png(2, 1, b"\0" + bytes([1, 2, 3, 1, 2, 4]), tRNS=struct.pack(">3H", 1, 2, 3)), [WHITE, [1, 2, 4]]),
+        (
+            png(
+                3,
+                1,
+                b"\0" + struct.pack(">9H", 256, 512, 768, 257, 512, 768, 40000, 0, 0),
+                16,
+                tRNS=struct.pack(">3H", 256, 512, 768),
+            ),
+            [WHITE, [1, 2, 3], [156, 0, 0]],
+        ),
+        (
+            png(2, 1, b"\0" + struct.pack(">6H", 0, 0, 0, 0, 0, 100), 16, tRNS=bytes(6)),
+            [WHITE, [0, 0, 0]],
+        ),
+        (
+            png(4, 1, b"\0\x1b", 2, 3, PLTE=bytes(range(0, 120, 10)), tRNS=bytes([255, 0])),
+            [[0, 10, 20], WHITE, [60, 70, 80], [90, 100, 110]],
+        ),
+    ],
+    ids=[
+        "1 bit",
+        "2 bits",
+        "4 bits",
+        "8 bits",
+        "16 bits",
+        "16 bits, 300",
+        "RGB",
+        "RGB of 16 bits",
+        "black of 16 bits",
+        "palette",
+    ],
+)
+def test_what_a_png_says_is_transparent_is_white_and_nothing_else(tmp_path, content, expected):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with Image.open(path) as lazy:
+        for source in (path, content, lazy):
+            assert pixels(open_image(source))[0].tolist() == expected
+
+
+def test_a_colour_profile_changes_nothing_and_is_not_kept(tmp_path):
+    """As image processors do; what is saved and shown has the same numbers, and no profile either."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    opened = open_image(saved(tmp_path, picture(), "a.png", icc_profile=profile))
+    assert (pixels(opened) == pixels(picture())).all()
+    assert encoded(picture(), "PNG", icc_profile=profile) != encoded(picture(), "PNG")
+    assert encoded(opened, "PNG") == encoded(picture(), "PNG")
+
+
+def test_arrays_and_the_bytes_of_a_file_are_images(tmp_path):
+    array = np.asarray(picture())
+    for source in (array, encoded(picture(), "PNG"), array[::-1, ::-1][::-1, ::-1], array.copy(order="F")):
+        assert (pixels(open_image(source)) == pixels(picture())).all()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert open_image(encoded(picture(96, 64), "JPEG", exif=exif)).size == (64, 96)
+    for one in (array, picture(), encoded(picture(), "PNG")):
+        assert [each.size for each in open_images(one)] == [(96, 64)]
+        assert [each.size for each in open_images([one, one])] == [(96, 64)] * 2
+        assert [each.size for each in open_images((one,))] == [(96, 64)]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((8, 8, 3), np.float32),
+        np.zeros((8, 8, 3), bool),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((8, 8, 4), np.uint8),
+        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((2, 8, 8, 3), np.uint8),
+    ],
+)
+def test_other_arrays_are_told_what_is_expected(array):
+    shape = ", ".join(map(str, array.shape))
+    expected = (
+        rf"holds {array.dtype} in the shape \({shape}\): expected uint8 in the shape \(height, width, 3\)"
+    )
+    with pytest.raises(ImageError, match=expected):
+        open_image(array)
+
+
+def test_bytes_and_arrays_without_a_pixel_are_refused():
+    with pytest.raises(ImageError, match="The given image is empty"):
+        open_image(b"")
+    with pytest.raises(ImageError, match="The given image is not an image"):
+        open_image(b"hello")
+    with pytest.raises(ImageError, match="5 x 0 pixels"):
+        open_image(np.zeros((0, 5, 3), np.uint8))
+
+
+def test_what_is_no_image_at_all_is_refused_by_its_type():
+    code = (  # without the type checks of these tests
+        "from eyeline.errors import ImageError\n"
+        "from eyeline.images import open_images\n"
+        "for source in (None, 7, [None], bytearray(b'x'), {'url': 'a.png'}, [['a.png']]):\n"
+        "    try:\n"
+        "        open_images(source)\n"
+        "    except ImageError as error:\n"
+        "        print(str(error).partition(':')[0])\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    words = "A value of the type {} is no image"
+    assert told.splitlines() == [
+        words.format(kind) for kind in ("NoneType", "int", "NoneType", "bytearray", "dict", "list")
+    ]
 
 
 def test_one_bit_becomes_black_and_white(tmp_path):

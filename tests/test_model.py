@@ -1,21 +1,26 @@
 """A model loads from anywhere by one path, and asks its question as its own processor would."""
 
+import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import build_tiny, picture, tiny_tokenizer
+from conftest import build_tiny, picture, tiny_model, tiny_tokenizer
 from huggingface_hub import errors as hub
 from huggingface_hub.utils import httpx
 from safetensors.torch import load_file, save_file
 
 import eyeline.model
+import eyeline.notebook
+import eyeline.stream
 from eyeline.errors import EyelineError, ImageError, PromptError, UnsupportedModelError
-from eyeline.model import load, plain_errors
+from eyeline.model import Model, load, plain_errors
 
 REFUSED = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/some/model"))
 
@@ -214,6 +219,15 @@ def test_a_path_and_its_image_give_the_same_inputs(tiny, tmp_path):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_bytes_and_an_array_give_the_same_inputs_as_their_image(tiny, tmp_path):
+    path = tmp_path / "a.png"
+    picture().save(path)
+    expected = tiny.inputs(picture(), "How many?")
+    for source in (path.read_bytes(), np.asarray(picture()), [np.asarray(picture())]):
+        inputs = tiny.inputs(source, "How many?")
+        assert all(torch.equal(inputs[name], expected[name]) for name in expected)
+
+
 def test_the_answer_depends_on_the_image_and_on_the_prompt(tiny):
     def logits(image, prompt):
         with torch.inference_mode():
@@ -254,6 +268,54 @@ def test_a_prompt_that_spells_out_the_image_token_is_refused(tiny):
 def test_no_image_is_refused(tiny):
     with pytest.raises(ImageError, match="No image"):
         tiny.inputs([], "What?")
+
+
+# --- how it shows itself
+
+
+def test_a_model_shows_itself_in_three_lines(tiny):
+    lines = repr(tiny).splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) < 110
+    assert lines[0] == f"Model {tiny.name!r} of the family {tiny.adapter.family}"
+    assert re.fullmatch(r"  \d+\.\d million parameters in \d+ layers of \d+ heads, float32 on cpu", lines[1])
+    assert lines[2] == "  context of 2,048 tokens, thinking between <think> and </think>"
+
+
+@pytest.mark.parametrize(("name", "own"), [("stream", {"top_p", "top_k"}), ("attribute", set())])
+def test_help_on_a_model_shows_each_option_of_the_function_behind_it(name, own):
+    method = inspect.signature(getattr(Model, name)).parameters
+    behind = inspect.signature(getattr(eyeline.stream, name)).parameters
+    assert {key: behind[key].default for key in behind if key != "model"} == {
+        key: method[key].default for key in method if key != "self" and key not in own
+    }
+    watch, stream = (inspect.signature(each).parameters for each in (Model.watch, Model.stream))
+    assert {key: watch[key].default for key in watch} == {key: stream[key].default for key in stream}
+    for option in (each for each in method if each != "self"):
+        assert f"`{option}`" in (getattr(Model, name).__doc__ or "") or option in (
+            "images",
+            "prompt",
+            "top_p",
+            "top_k",
+        )
+
+
+def test_options_reach_generation_through_the_models_own_methods(monkeypatch):
+    model, taken = tiny_model("qwen3_vl"), {}
+    monkeypatch.setattr(eyeline.stream, "stream", lambda *_, **options: taken.update(options))
+    given = {
+        "estimator": "e", "regions": "grid", "max_new_tokens": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": 1,
+        "stop": "x", "pending_bytes": 7, "hidden": None, "repetition_penalty": 1.5,
+    }  # fmt: skip
+    model.stream(picture(), "What?", **given)
+    assert taken == given
+    taken.clear()
+    model.stream(picture(), "What?")
+    assert not {"top_p", "top_k"} & set(taken)
+    watched = {}
+    monkeypatch.setattr(eyeline.notebook, "watch", lambda *_, **options: watched.update(options))
+    model.watch(picture(), "What?", **given)
+    assert watched == given
 
 
 def test_the_tiny_tokenizer_reads_back_what_it_writes():

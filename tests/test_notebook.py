@@ -95,8 +95,26 @@ def test_an_interrupted_answer_keeps_what_came(shown):
 
 def test_outside_of_a_notebook_it_says_what_else_to_use():
     run = make_run()
-    with pytest.raises(EyelineError, match=r"model\.stream, or `eyeline serve`"):
+    with pytest.raises(EyelineError, match=r"model\.stream\(\.\.\.\), or use .* `eyeline serve`"):
         watch(scripted(run), run.images, run.prompt)
+
+
+def test_in_a_terminal_of_ipython_it_says_so_once_and_asks_nothing(monkeypatch, capsys):
+    pytest.importorskip("IPython", reason="needs pip install ipython")
+    from IPython.core import getipython
+    from IPython.terminal.interactiveshell import TerminalInteractiveShell
+
+    shell = TerminalInteractiveShell.__new__(
+        TerminalInteractiveShell
+    )  # itself it would take over the terminal
+    monkeypatch.setattr(getipython, "get_ipython", lambda: shell)
+    run = make_run()
+    model = scripted(run)
+    with pytest.raises(EyelineError, match=r"iterate over model\.stream") as caught:
+        model.watch(run.images, run.prompt)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
+    assert len(model.hf.events) == len(run.events)
 
 
 def test_a_finished_run_shows_itself():

@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 
 from eyeline.errors import DataError
 from eyeline.events import Done, Error, Event, Grid, ImageInfo, SpanAttribution, Start, Text, Unit, to_json
-from eyeline.runs import Run, read_run, save_run, write_files
+from eyeline.files import write_files
+from eyeline.runs import Run, read_run, save_run
 
 HOSTILE = '<script>document.title="taken"</script><img src=x onerror=alert(1)></script><!-- & \u2028 "é"'
 
@@ -132,7 +133,8 @@ def with_a_number_for_a_grid(folder: Path) -> None:
     [
         (lambda folder: (folder / "events.jsonl").unlink(), "is not a saved run"),
         (lambda folder: (folder / "events.jsonl").write_bytes(b""), "does not begin with a start"),
-        (lambda folder: (folder / "events.jsonl").write_bytes(b"\x00\xff\n"), "line 1"),
+        (lambda folder: (folder / "events.jsonl").write_bytes(b"\x00\xff\n"), "events.jsonl cannot be read"),
+        (lambda folder: (folder / "events.jsonl").write_bytes(b"{\xff\n"), "line 1"),
         (break_line, "line 3"),
         (without_start, "does not begin with a start"),
         (with_nine_effects, "does not have 10 effects"),
@@ -215,3 +217,23 @@ def test_only_regular_files_are_replaced(tmp_path):
     with pytest.raises(DataError, match="could not be written"):
         write_files({tmp_path / "absent" / "file": b"x"})
     assert not names(tmp_path)
+
+
+def test_a_run_shows_itself_in_five_lines_whatever_it_holds():
+    run = make_run(extra=HOSTILE)
+    assert repr(run).splitlines() == [
+        "Run, read by 'qwen3-vl-mini', in nats by 'mini-1'",
+        "  prompt: " + repr("How far is it? " + " ".join(HOSTILE.split()))[:80] + "…'",
+        "  images: 192 x 128, 128 x 128 pixels, 10 regions",
+        f"  trace: 3 attributed spans, {run.events[-1].tokens} tokens, ended by eos",
+        "  answer: 'It is 7.'",
+    ]
+    for events in ((), run.events[:1], run.events[:-1]):
+        lines = repr(Run("\x1b[31m\n" * 99, run.images[:1], events)).splitlines()
+        assert len(lines) == 5
+        assert "\x1b" not in "".join(lines)
+        assert lines[3:] == [
+            f"  trace: {3 if len(events) > 1 else 0} attributed spans, cut short",
+            "  answer: none yet",
+        ]
+    assert "in attention without an estimator" in repr(make_run("attention"))

@@ -227,7 +227,7 @@ def test_a_data_folder_reads_back_what_was_written(tmp_path):
         assert after.image.exists()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.parametrize("line", ["", "{", '{"id": 1}', "[]", '"text"'])
+@pytest.mark.parametrize("line", ["{", '{"id": 1}', "[]", '"text"'])
 def test_a_line_that_is_no_example_is_named(tmp_path, line):
     (tmp_path / "examples.jsonl").write_text(line + "\n")
     with pytest.raises(DataError, match="Line 1 of"):

@@ -15,8 +15,8 @@ from eyeline.evaluation import metrics
 from eyeline.evaluation.evaluate import ALONE_ROW, Chosen, Evaluated, read_evaluated
 from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, svg, write_csv, write_png
 from eyeline.evaluation.table import Row, table
+from eyeline.files import write_files
 from eyeline.model import Model
-from eyeline.runs import write_files
 from eyeline.training.collect import ALONE
 
 # Columns: metric, at, heading, whether high is good, decimals

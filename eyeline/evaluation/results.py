@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from eyeline.errors import DataError, EyelineError
-from eyeline.runs import write_files
+from eyeline.files import check_room, write_files
 
 OURS, PLAIN, QUIET = "#b3402a", "#3b5b7a", "#77736c"  # colours of Eyeline, of rivals, of what both stand on
 
@@ -26,6 +26,7 @@ def writing(out: Path, *, figure: bool = True) -> Iterator[None]:
         if figure:
             new_figure(1.0, 1.0)
         out.parent.mkdir(parents=True, exist_ok=True)
+        check_room(out)
         yield
     except EyelineError as error:
         raise click.ClickException(str(error)) from error

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 import eyeline
@@ -24,6 +24,7 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import fingerprint, sum_spans
 from eyeline.examples import Example, digest
 from eyeline.features import KINDS, captured_features, gathering
+from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import orders
 from eyeline.generation import check_options, write
 from eyeline.images import open_image
@@ -300,15 +301,10 @@ def open_run(model: Model, out: Path, settings: Mapping[str, Any], what: str) ->
                 "same run: choose another --out."
             )
         return
-    new = path.with_suffix(".new")
-    if out.exists() and (not out.is_dir() or set(out.iterdir()) - {new}):
+    if out.exists() and (not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())):
         raise DataError(f"{out} is no empty folder and no {what}; choose another --out.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        new.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-        new.replace(path)
-    except OSError as error:
-        raise _cannot_write(out, error) from error
+    make_folder(out)
+    write_files({path: (json.dumps(run, indent=2) + "\n").encode()}, alone=True)
 
 
 OF_TOKENS = ("features", "log_odds", "subsets", "rates", "token_drops", "token_contributions")
@@ -322,27 +318,15 @@ def _save(collected: Collected, path: Path, digest: str = "") -> None:
 
 def save_example(tensors: Mapping[str, Tensor], rest: Mapping[str, Any], path: Path) -> None:
     """Writes one example of a run, whole or not at all. Raises `DataError` where the disk does not take it."""
-    new = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, new, {"rest": json.dumps(rest)}
-        )
-        new.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path} cannot be written ({error}); make room for it, or choose another --out, and run again."
-    )
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    make_folder(path.parent)
+    write_files({path: as_safetensors(whole, {"rest": json.dumps(rest)})}, alone=True)
 
 
 def read_run(run: Path) -> dict[str, Any]:
     """`run.json` of a collection. Raises `DataError` where there is none."""
     try:
-        about = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        about = json.loads(read_text(run / "run.json"))
         if not {"version", "model", "fingerprint", "settings"} <= set(about):
             raise ValueError("fields are missing")
         return about

@@ -1,0 +1,112 @@
+"""How files are read and written: text is UTF-8, files are replaced whole or not at all, a full disk is told early."""
+
+import codecs
+import errno
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from eyeline.errors import DataError
+
+ROOM = 2**20  # bytes that a disk must take before long work begins for it
+# What files of other encodings begin with; UTF-32 first, whose mark begins as UTF-16's does
+MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
+
+
+def read_text(path: Path) -> str:
+    """A text file's content. Raises `ValueError`, fit to be a part of a sentence, where it is not UTF-8."""
+    return decode_text(path.read_bytes())
+
+
+def decode_text(content: bytes) -> str:
+    """UTF-8, with or without a byte order mark. Raises as `read_text` does."""
+    try:
+        return _without_mark(content).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"it is not UTF-8: byte {error.start + 1} is {content[error.start]:#04x}; save it as UTF-8"
+        ) from error
+
+
+def read_lines(path: Path) -> list[bytes]:
+    """A text file's lines, each still to be decoded: the last one of a file that was cut short may not be whole.
+
+    Only newlines end a line: JSON may hold U+2028. Raises `ValueError` for UTF-16 and UTF-32.
+    """
+    return _without_mark(path.read_bytes()).split(b"\n")
+
+
+def _without_mark(content: bytes) -> bytes:
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark):
+            raise ValueError(f"it is {encoding}, not UTF-8; save it as UTF-8")
+    if b"\0" in content[:2]:  # no mark, but a letter of two bytes or more
+        raise ValueError("it is UTF-16 or no text at all, not UTF-8; save it as UTF-8")
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def check_room(path: Path) -> None:
+    """Raises `DataError` where nothing could be written to a file or folder of that name: called before long work for it.
+
+    Writes ROOM bytes to a file without a name, in the folder or the nearest one that there is; nothing stays.
+    """
+    try:
+        place = path.absolute()
+        place = place if place.is_dir() else place.parent
+        while not place.exists():
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(os.urandom(ROOM))  # what is alike takes no room on some file systems
+            file.flush()
+            os.fsync(file.fileno())  # some report a full disk only here
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, where they are missing. Raises `DataError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def write_files(files: Mapping[Path, bytes], *, alone: bool = False) -> None:
+    """Writes all files or none: each beside its place first, then all moved there in order.
+
+    A reader sees the old file or the new one, never a part. `alone`: no other process writes there, so that what a killed
+    one left is overwritten. Raises `DataError`, for a full disk too.
+    """
+    mark = "" if alone else f".{os.getpid()}"
+    beside = {path: path.with_name(f".{path.name}{mark}.part") for path in files}
+    path = next(iter(files))
+    try:
+        for path, content in files.items():
+            if path.exists() and not path.is_file():
+                raise DataError(f"{str(path)!r} is not a regular file: give the name of a file to write.")
+            with beside[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # some file systems report a full disk only here
+        for path in files:
+            os.replace(beside[path], path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        for part in beside.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> DataError:
+    """The sentence for a file or folder that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DataError(
+            f"The disk is full: {str(path)!r} could not be written; free some space or write elsewhere."
+        )
+    return DataError(f"{str(path)!r} could not be written ({error.strerror}); give a place you can write to.")
