@@ -16,8 +16,6 @@ from server_process import CONTEXT, data_url, eventually, model_folder, question
 import eyeline
 from eyeline.events import Done, SpanAttribution, Text, from_json
 
-LONG = 6000  # tokens: a generation that lasts until it is ended
-
 
 def events_of(chunks):
     return [
@@ -483,17 +481,26 @@ def test_a_question_survives_the_death_of_the_models_process(server):
     assert server.metric("eyeline_model_restarts_total") == restarts + 1
 
 
-def test_stopping_ends_what_runs_and_says_so(model_folder, tmp_path):
-    with running(model_folder, tmp_path, "--grace", "1") as server:
-        chunks = []
-        for chunk in server.stream(max_tokens=4096):
-            chunks.append(chunk)
-            if len(chunks) == 10:
-                server.process.send_signal(signal.SIGTERM)
+@pytest.mark.parametrize("grace", ["0", "1"])
+def test_stopping_ends_what_runs_and_what_waits_and_says_so(model_folder, tmp_path, grace):
+    with running(model_folder, tmp_path, "--grace", grace) as server:
+        running_one = server.stream(max_tokens=4096)
+        chunks = [next(running_one) for _ in range(10)]
+        waiting = server.open("POST", "/v1/chat/completions", {"messages": question()})
+        eventually(lambda: server.metric("eyeline_queue_length") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        chunks += running_one
         *_, error, done = events_of(chunks)
         assert "stopping" in error.message
         assert isinstance(done, Done)
         assert done.reason == "cancelled"
+        answer = waiting.getresponse()
+        refused = json.load(answer)["error"]
+        waiting.close()
+        assert answer.status == 503
+        for told in (chunks[-1]["error"], refused):  # streamed or not, an error and no finish_reason
+            assert (told["code"], told["message"]) == ("stopping", error.message)
+        assert not any(choice["finish_reason"] for chunk in chunks[:-1] for choice in chunk["choices"])
         assert server.process.wait(30) in (0, -signal.SIGTERM)
 
 

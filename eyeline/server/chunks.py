@@ -7,7 +7,11 @@ from typing import Any
 
 from eyeline.events import Done, Event, Text, from_json
 
-FINISH = {"eos": "stop", "stop": "stop", "length": "length", "cancelled": "stop", "error": "stop"}
+FINISH = {
+    "eos": "stop",
+    "stop": "stop",
+    "length": "length",
+}  # an answer that is not whole has no finish_reason
 
 
 @dataclass(frozen=True, slots=True)
