@@ -21,6 +21,7 @@ class Envelope:
     id: str
     created: int
     model: str
+    has_usage: bool = False  # each chunk has the field then, null but in the last
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         return {
@@ -29,6 +30,7 @@ class Envelope:
             "created": self.created,
             "model": self.model,
             "choices": choices,
+            **({"usage": None} if self.has_usage else {}),
             **more,
         }
 

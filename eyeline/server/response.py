@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -52,7 +53,7 @@ async def follow(
     asking: Asking, request_id: str, heartbeat: float, *, usage: bool, token_ids: bool
 ) -> AsyncIterator[bytes]:
     """A question's chunks, as they come."""
-    envelope = asking.envelope
+    envelope = replace(asking.envelope, has_usage=usage)
     yield comment("hello")  # the headers, at once
     async for line in asking.log.follow(heartbeat):
         if line:
