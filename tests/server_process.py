@@ -116,11 +116,15 @@ def eventually(condition, seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
-@contextlib.contextmanager
-def running(model: Path, data: Path, *options: str, key: str | None = None) -> Iterator[Server]:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def running(model: Path, data: Path, *options: str, key: str | None = None) -> Iterator[Server]:
+    port = free_port()
     data.mkdir(parents=True, exist_ok=True)
     log = data / "log.txt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"EYELINE_API_KEY": key} if key else {})}

@@ -1,6 +1,7 @@
 """The running server, as its clients see it."""
 # ruff: noqa: F811  (fixtures that are imported)
 
+import asyncio
 import json
 import os
 import signal
@@ -10,13 +11,16 @@ import time
 
 import openai
 import pytest
+import uvicorn
+from click.testing import CliRunner
 from conftest import picture
-from server_process import CONTEXT, data_url, eventually, model_folder, question, running, server  # noqa: F401
+from server_process import CONTEXT, data_url, eventually, free_port, model_folder, question, running, server  # noqa: F401
 
 import eyeline
+from eyeline.cli import main
+from eyeline.errors import EyelineError
 from eyeline.events import Done, SpanAttribution, Text, from_json
-
-LONG = 6000  # tokens: a generation that lasts until it is ended
+from eyeline.server.app import _Server, bind
 
 
 def events_of(chunks):
@@ -80,6 +84,7 @@ def test_openais_client_streams_text_events_and_usage(client):
     )
     assert len({chunk.id for chunk in chunks}) == 1
     assert chunks[-1].usage.completion_tokens == 24
+    assert [chunk.to_dict()["usage"] for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-2].choices[0].finish_reason == "length"
     kinds = [chunk.eyeline["event"] for chunk in chunks[:-2]]
     assert kinds[0] == "start"
@@ -138,10 +143,11 @@ def test_a_request_without_an_image_is_answered_and_says_that_nothing_is_attribu
     assert message["reasoning"] + message["content"]
 
 
-def test_the_same_seed_gives_the_same_answer_and_another_one_another(server):
+@pytest.mark.parametrize("seed", [5, -1, -(2**63), 2**63 - 1])  # all that OpenAI's clients may send
+def test_the_same_seed_gives_the_same_answer_and_another_one_another(server, seed):
     first, second, third = (
-        server.ask(temperature=1.5, seed=seed, return_token_ids=True).json["choices"][0]["token_ids"]
-        for seed in (5, 5, 6)
+        server.ask(temperature=1.5, seed=each, return_token_ids=True).json["choices"][0]["token_ids"]
+        for each in (seed, seed, 6)
     )
     assert first == second != third
 
@@ -170,7 +176,7 @@ REFUSED = {
     "too many tokens": ({"max_tokens": 4097}, 400, "invalid_value"),
     "two answers": ({"n": 2}, 400, "invalid_value"),
     "tools": ({"tools": [{"type": "function"}]}, 400, "invalid_value"),
-    "negative seed": ({"seed": -1}, 400, "invalid_value"),
+    "a seed of 65 bits": ({"seed": 2**64}, 400, "invalid_value"),
     "empty stop": ({"stop": ""}, 400, "invalid_value"),
     "text that is no image": ({"messages": question("?", "data:image/png;base64,aGVsbG8=")}, 400, "invalid_image"),
     "no base64": ({"messages": question("?", "data:image/png;base64,***")}, 400, "invalid_image"),
@@ -230,6 +236,62 @@ def test_bodies_must_be_json_and_methods_the_paths_own(server):
     answer = server.call("GET", "/v1/chat/completions")
     assert (answer.status, answer.json["error"]["code"]) == (405, "method_not_allowed")
     assert server.call("GET", "/nothing").json["error"]["code"] == "not_found"
+
+
+PARTS = {
+    "image_url": ({"type": "image_url", "image_url": IMAGE}, ".image_url", "not a text"),
+    "input_audio": ({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}, "", "not 'input_audio'"),
+    "file": ({"type": "file", "file": {"file_id": "x"}}, "", "not 'file'"),
+    "no type": ({"text": "?"}, "", "type text or image_url"),
+    "no text": ({"type": "text", "text": None}, ".text", "valid string"),
+    "no url": ({"type": "image_url", "image_url": {}}, ".image_url.url", "required"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_that_cannot_be_read_is_named(server, name):
+    part, place, why = PARTS[name]
+    messages = [*question(), {"role": "user", "content": [{"type": "text", "text": "?"}, part]}]
+    answer = server.ask(messages=messages)
+    error = answer.json["error"]
+    assert (answer.status, error["code"], error["param"]) == (
+        400,
+        "invalid_value",
+        f"messages.1.content.1{place}",
+    )
+    assert error["message"].startswith(f"messages.1.content.1{place}: ")
+    assert why in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/chat/completions", {"messages": question(), "eyeline": {"saved": True}}, "eyeline.saved"),
+        ("/v1/verify", {"run": "run-0", "span": 0, "region": [1]}, "region"),
+        ("/v1/ask-without", {"run": "run-0", "regions": [1], "temperature": 1}, "temperature"),
+    ],
+)
+def test_a_field_that_we_do_not_know_is_refused_where_the_request_is_ours_alone(server, path, fields, param):
+    answer = server.call("POST", path, fields)
+    error = answer.json["error"]
+    assert (answer.status, error["param"]) == (400, param)
+    assert "There is no such field; expected " in error["message"]
+
+
+def test_other_ways_of_asking_point_to_the_one_that_is_offered(server):
+    for path in ("/v1/responses", "/v1/responses/resp_1", "/v1/completions"):
+        for method, body in (("POST", {"model": "x", "input": "?"}), ("GET", None)):
+            answer = server.call(method, path, body)
+            assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
+            assert "POST /v1/chat/completions" in answer.json["error"]["message"]
+
+
+def test_head_is_answered_as_get_is_but_for_the_body(server):
+    for path in ("/", "/static/page.js", "/v1/models", "/healthz", "/nothing", "/v1/chat/completions"):
+        get, head = server.call("GET", path), server.call("HEAD", path)
+        assert (head.status, head.body) == (get.status, b"")
+        assert head.headers["content-length"] == str(len(get.body))
+        assert head.headers["content-type"] == get.headers["content-type"]
 
 
 @pytest.mark.parametrize(
@@ -483,17 +545,26 @@ def test_a_question_survives_the_death_of_the_models_process(server):
     assert server.metric("eyeline_model_restarts_total") == restarts + 1
 
 
-def test_stopping_ends_what_runs_and_says_so(model_folder, tmp_path):
-    with running(model_folder, tmp_path, "--grace", "1") as server:
-        chunks = []
-        for chunk in server.stream(max_tokens=4096):
-            chunks.append(chunk)
-            if len(chunks) == 10:
-                server.process.send_signal(signal.SIGTERM)
+@pytest.mark.parametrize("grace", ["0", "1"])
+def test_stopping_ends_what_runs_and_what_waits_and_says_so(model_folder, tmp_path, grace):
+    with running(model_folder, tmp_path, "--grace", grace) as server:
+        running_one = server.stream(max_tokens=4096)
+        chunks = [next(running_one) for _ in range(10)]
+        waiting = server.open("POST", "/v1/chat/completions", {"messages": question()})
+        eventually(lambda: server.metric("eyeline_queue_length") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        chunks += running_one
         *_, error, done = events_of(chunks)
         assert "stopping" in error.message
         assert isinstance(done, Done)
         assert done.reason == "cancelled"
+        answer = waiting.getresponse()
+        refused = json.load(answer)["error"]
+        waiting.close()
+        assert answer.status == 503
+        for told in (chunks[-1]["error"], refused):  # streamed or not, an error and no finish_reason
+            assert (told["code"], told["message"]) == ("stopping", error.message)
+        assert not any(choice["finish_reason"] for chunk in chunks[:-1] for choice in chunk["choices"])
         assert server.process.wait(30) in (0, -signal.SIGTERM)
 
 
@@ -510,13 +581,50 @@ def test_a_slow_reader_gets_everything_and_holds_nobody_up(server):
     assert rest.endswith(b"data: [DONE]\n\n")
 
 
-def test_it_is_refused_to_listen_for_others_without_a_key():
-    from eyeline.cli import main
-
-    assert _exit_of(main, "serve", "--host", "0.0.0.0") == 1
+# --- before the model is loaded
 
 
-def _exit_of(command, *words):
-    from click.testing import CliRunner
+def refuse(*words):
+    """Of a model that is not there either, and would be told of if it were looked for."""
+    result = CliRunner().invoke(main, ["serve", "--model", "./nowhere", *words])
+    assert result.exit_code == 1
+    return result.stderr
 
-    return CliRunner().invoke(command, list(words)).exit_code
+
+def test_it_is_refused_to_listen_for_others_without_a_key(tmp_path):
+    assert "--no-key" in refuse("--host", "0.0.0.0", "--data", str(tmp_path))
+
+
+def test_an_address_that_cannot_be_listened_on_is_told_before_the_model_is_loaded(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"Port {port} of 127.0.0.1 is taken" in refuse("--port", port, "--data", str(tmp_path))
+        assert f"Port {port} of localhost is taken" in refuse(
+            "--port", port, "--host", "localhost", "--data", str(tmp_path)
+        )
+    elsewhere = refuse("--host", "192.0.2.1", "--no-key", "--data", str(tmp_path))
+    assert "'192.0.2.1' is no address of this machine" in elsewhere
+    assert not list(tmp_path.iterdir())  # the runs of a server that may be using them are left alone
+
+
+def test_a_port_that_another_server_took_while_the_model_was_loaded_is_told():
+    (first,) = bind("127.0.0.1", 0)
+    port = first.getsockname()[1]
+    (second,) = bind("127.0.0.1", port)  # neither listens yet
+    first.listen()
+    config = uvicorn.Config(lifespan_only, port=port, log_level="error")
+    with first, second, pytest.raises(EyelineError, match=f"Port {port} of 127.0.0.1 is taken"):
+        asyncio.run(_Server(config, None, 0.0, print).serve([second]))
+
+
+async def lifespan_only(scope, receive, send):
+    for part in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{part}.complete"})
+
+
+def test_a_folder_that_cannot_hold_runs_is_told_before_the_model_is_loaded(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "Runs cannot be kept in" in refuse(
+        "--port", str(free_port()), "--data", str(tmp_path / "file" / "runs")
+    )

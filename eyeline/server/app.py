@@ -1,8 +1,10 @@
 """The application: one function a route, and `serve`, which runs it until it is told to stop."""
 
 import asyncio
+import errno
 import json
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -19,7 +21,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 import eyeline
-from eyeline.errors import DataError
+from eyeline.errors import DataError, EyelineError
 from eyeline.events import Start, from_json
 from eyeline.film import render_film
 from eyeline.report import render_report
@@ -36,6 +38,7 @@ from eyeline.server.safety import Bodies, Guard, Settings, check_binding
 from eyeline.server.store import Row, Store
 from eyeline.server.verification import check_regions, check_same_model, read_span, verify
 
+OTHER_WAYS = ("/v1/responses", "/v1/completions")  # of asking, in OpenAI's API
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 REPORT_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; sandbox allow-scripts"
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -68,10 +71,9 @@ def _body(kind: type) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def create_app(settings: Settings, engine: Engine) -> Guard:
-    """The ASGI application for an engine that has started; it closes the engine when it ends."""
+def create_app(settings: Settings, engine: Engine, store: Store) -> Guard:
+    """The ASGI application for an engine that has started; it closes engine and store when it ends."""
     metrics = Metrics()
-    store = Store(settings.data)
     bodies = Bodies(settings)
     line = Line(settings.queue)
     pages = _read_pages()
@@ -323,7 +325,10 @@ def create_app(settings: Settings, engine: Engine) -> Guard:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == 404:
-            return await refused(request, not_found("such path"))
+            asked_otherwise = request.url.path.startswith(OTHER_WAYS)
+            message = "Only chat completions are offered: send `messages` to POST /v1/chat/completions."
+            missing = RequestError(404, "not_found", message) if asked_otherwise else not_found("such path")
+            return await refused(request, missing)
         code = str(error.detail).lower().replace(" ", "_")
         message = f"{error.detail}: {request.method} is not what this path takes."
         refusal = RequestError(error.status_code, code, message, headers=dict(error.headers or {}))
@@ -377,24 +382,75 @@ def serve(
     estimator: str | Path | None = None,
     ready: Callable[[str], object] = lambda url: None,
 ) -> None:
-    """Loads the model and serves until SIGINT or SIGTERM. Raises `EyelineError` for what cannot work."""
+    """Loads the model and serves until SIGINT or SIGTERM.
+
+    Raises `EyelineError` for what cannot work, before the model is loaded where that can be known.
+    """
     check_binding(settings)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("eyeline.server").setLevel(logging.INFO)
-    engine = Engine(model, estimator)
-    engine.start()
-    app = create_app(settings, engine)
-    config = uvicorn.Config(
-        app,
-        settings.host,
-        settings.port,
-        access_log=False,  # ours has request ids, and no query strings
-        server_header=False,
-        log_level="warning",
-        timeout_graceful_shutdown=int(settings.grace) + 10,
-        h11_max_incomplete_event_size=64 * 1024,
-    )
-    _Server(config, app.state, settings.grace, ready).run()
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(each) for each in bind(settings.host, settings.port)]
+        store = Store(settings.data)
+        stack.callback(store.close)
+        engine = Engine(model, estimator)
+        engine.start()
+        app = create_app(settings, engine, store)
+        config = uvicorn.Config(
+            app,
+            settings.host,
+            settings.port,
+            access_log=False,  # ours has request ids, and no query strings
+            server_header=False,
+            log_level="warning",
+            timeout_graceful_shutdown=int(settings.grace) + 10,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+        _Server(config, app.state, settings.grace, ready).run(sockets)
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets on every address of a host, which do not listen yet. Raises `EyelineError` where they cannot be had."""
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for number, (family, kind, protocol, _, address) in enumerate(found, start=1):
+            try:
+                sockets.append(_bind_one(socket.socket(family, kind, protocol), address))
+            except OSError as error:
+                absent = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+                if not absent or (
+                    number == len(found) and not sockets
+                ):  # a host's ::1 may be absent, not all it has
+                    raise
+    except OSError as error:
+        for each in sockets:
+            each.close()
+        raise _cannot_listen(host, port, error) from error
+    return sockets
+
+
+def _bind_one(one: socket.socket, address: Any) -> socket.socket:
+    try:
+        if os.name == "posix":  # elsewhere it would share the port with whoever has it
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if one.family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        one.bind(address)
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> EyelineError:
+    if error.errno == errno.EADDRINUSE:
+        why = f"Port {port} of {host} is taken, perhaps by another server; end that one, or give another --port."
+    elif error.errno == errno.EACCES:
+        why = f"Port {port} may not be used by this user; give a --port from 1024 on."
+    else:
+        why = f"{host!r} is no address of this machine ({error.strerror}); give another --host."
+    return EyelineError(why)
 
 
 class _Server(uvicorn.Server):
@@ -408,7 +464,11 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another server began to listen while the model was loaded
+            await self.lifespan.shutdown()
+            raise _cannot_listen(self.config.host, self.config.port, error) from error
         if self.started:
             host = self.config.host
             self.ready(f"http://{f'[{host}]' if ':' in host else host}:{self.config.port}")

@@ -6,8 +6,9 @@ last one is gone the question is cancelled if it is still on, and its run is rem
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from eyeline.errors import DataError
@@ -35,11 +36,23 @@ from eyeline.server.store import Log, Row, Store
 
 ATTEMPTS = 3  # of a question that the model's process dies on
 STOPPED = "The server is stopping: generation was ended."
+DIFFERS = (
+    "The model's process died, and the question was asked again, but what came then is not what had been sent: "
+    "the answer ends here. Ask again."
+)
 CODES = {"ContextError": "context_length_exceeded", "ImageError": "invalid_image"}
 
 
+class ReplayError(Exception):
+    """What came again after the model's process died is not what had been sent."""
+
+
 class Asking:
-    """One question that waits, runs or has just ended."""
+    """One question that waits, runs or has just ended.
+
+    When the model's process dies, everything comes again: it is compared with what the log holds, numbers apart (no
+    two processes round alike), so that an answer, its spans and its ids are always those of one generation.
+    """
 
     def __init__(self, row: Row, log: Log, ticket: Ticket, job: int, prompt_tokens: int) -> None:
         self.row, self.log, self.ticket, self.job = row, log, ticket, job
@@ -48,45 +61,97 @@ class Asking:
         self.running = False
         self.over = asyncio.Event()
         self.failure: RequestError | None = None  # instead of a last event
-        self.token_ids: list[int] = []
+        self.token_ids: list[int] = []  # as many as are known
         self.done: Done | None = None
         self.stopped: str | None = None  # why it was cancelled, where its reader is to know
         self.cancelled = False
         self.task: asyncio.Task[None]
-        # what the log holds already
-        self.started, self.texts, self.spans, self.answer = False, 0, 0, ""
+        # what the log holds already, tokens up to `end`
+        self.started, self.end, self.answer, self.problem = False, 0, "", ""
 
     @property
     def envelope(self) -> Envelope:
         return Envelope(self.row.id, int(self.row.created), self.row.model)
 
+    def begin_attempt(self) -> None:
+        sent = self.log.read()
+        self._starts = deque(event for event in sent if isinstance(event, Start))
+        self._texts = deque(event for event in sent if isinstance(event, Text))
+        self._spans = {event.index: _words(event) for event in sent if isinstance(event, SpanAttribution)}
+        self._errors = {event.message for event in sent if isinstance(event, Error)}
+        self.token_ids = self.token_ids[: self.end]  # of those beyond nothing was sent
+        self.ids_come = 0
+
     def news(self, event: Event) -> bool:
-        """Whether an event is to be written: after a restart the same ones come again."""
+        """Whether an event is to be written. Raises `ReplayError` where another one was, in its place."""
         match event:
-            case Start():
-                return not self.started
-            case Text():
-                self._seen_texts += 1
-                return self._seen_texts > self.texts
-            case SpanAttribution():
-                return event.index >= self.spans
+            case Start() if self._starts:
+                _check(self._starts.popleft() == event)
+                return False
+            case Text() if self._texts:
+                _check(self._texts.popleft() == event)
+                return False
+            case SpanAttribution() if event.index in self._spans:
+                _check(self._spans[event.index] == _words(event))
+                return False
+            case SpanAttribution():  # an earlier one was lost, and an error said so
+                return event.index > max(self._spans, default=-1)
+            case Error():
+                return event.message not in self._errors
         return True
 
-    def begin_attempt(self) -> None:
-        self._seen_texts = 0
+    def take_ids(self, ids: Sequence[int]) -> None:
+        """The ids that follow those that have come in this attempt. Raises `ReplayError`."""
+        known = self.token_ids[self.ids_come : self.ids_come + len(ids)]
+        _check(known == list(ids[: len(known)]))
+        self.token_ids += ids[len(known) :]
+        self.ids_come += len(ids)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that was sent in earlier attempts has come again."""
+        return not self._texts and self.ids_come >= self.end
 
     def write(self, event: Event) -> None:
         match event:
             case Start():
                 self.started = True
             case Text():
-                self.texts += 1
+                self.end = max(self.end, event.end)
                 self.answer += event.text if event.channel == "answer" else ""
             case SpanAttribution():
-                self.spans = event.index + 1
+                self.end = max(self.end, event.end)
+            case Error():
+                self.problem = event.message
             case Done():
                 self.done = event
         self.log.write(event)
+
+    def whole(self) -> Done:
+        """The last event of an answer that came to its end. Raises a `RequestError` for any other, streamed or not."""
+        if self.failure is not None:
+            raise self.failure
+        if self.done is None or self.done.reason == "error":
+            raise refusal("error", self.problem)
+        if self.done.reason == "cancelled":
+            raise refusal("cancelled", self.stopped)
+        return self.done
+
+
+def refusal(reason: Reason, message: str | None) -> RequestError:
+    """What the client of a question is told that was cancelled or failed."""
+    if reason == "cancelled":
+        return RequestError(503, "stopping", message or "The question was cancelled.")
+    return RequestError(500, "internal", message or "Generation failed; ask again.")
+
+
+def _words(span: SpanAttribution) -> tuple[Any, ...]:
+    return span.channel, span.start, span.end, span.text, span.cut
+
+
+def _check(same: bool) -> None:
+    if not same:
+        raise ReplayError
 
 
 class Desk:
@@ -232,6 +297,8 @@ class Desk:
             self._end(asking, asking.stopped, "cancelled")
         except EngineRefusedError as error:
             self._end(asking, str(error), "error")
+        except ReplayError:
+            self._end(asking, DIFFERS, "error")
         except DataError as error:
             self._lose(asking, RequestError(500, "internal", str(error)))
         except Exception as error:
@@ -248,7 +315,7 @@ class Desk:
         question = asking.row.question
         asking.begin_attempt()
         done, told = None, False
-        async for message in self.engine.stream(
+        messages = self.engine.stream(
             "ask",
             job=asking.job,
             folder=str(self.store.folder_of(asking.row)),
@@ -256,36 +323,48 @@ class Desk:
             messages=question["messages"],
             options=question["options"],
             hidden=question["hidden"],
-        ):
-            if message.kind == "result":
-                asking.token_ids = message.values["token_ids"]
-                assert done is not None, "the last event of a stream"
-                self.store.finish(asking.row.id, done, asking.token_ids)
-                if asking.stopped:
-                    asking.write(Error(asking.stopped))
-                asking.write(done)
-                return
-            if asking.cancelled and not told:  # perhaps while the process was started again
-                told = True
-                await self.engine.cancel(asking.job)
-            event = from_json(message.line.decode())
-            if isinstance(event, Done):
-                done = event  # written when its ids are there
-                self.metrics.count(event)
-            elif asking.news(event):
-                asking.write(event)
-                self.metrics.count(event)
+        )
+        async with aclosing(messages):  # pyright: ignore
+            async for message in messages:
+                if message.kind == "result":
+                    assert done is not None, "the last event of a stream"
+                    self._finish(asking, done, message.values["token_ids"])
+                    return
+                if asking.cancelled and not told:  # perhaps while the process was started again
+                    told = True
+                    await self.engine.cancel(asking.job)
+                asking.take_ids(message.values["ids"])
+                event = from_json(message.line.decode())
+                if isinstance(event, Done):
+                    done = event  # written when its ids are there
+                elif asking.news(event):
+                    asking.write(event)
+                    self.metrics.count(event)
+
+    def _finish(self, asking: Asking, done: Done, token_ids: Sequence[int]) -> None:
+        """The last events of a question that the model ended itself."""
+        asking.take_ids(token_ids[asking.ids_come :])
+        self.metrics.count(done)
+        stopped = asking.stopped if done.reason == "cancelled" else None
+        if not asking.caught_up:
+            if done.reason not in ("cancelled", "error"):
+                raise ReplayError
+            return self._end(asking, stopped, done.reason)  # `done` tells of less than was sent
+        if stopped is not None:
+            asking.write(Error(stopped))
+        self.store.finish(asking.row.id, done, asking.token_ids)
+        asking.write(done)
 
     def _end(self, asking: Asking, message: str | None, reason: Reason) -> None:
         """The last events of a question that the model did not end itself."""
         if not asking.started:
-            status, code = (503, "stopping") if reason == "cancelled" else (500, "internal")
-            return self._lose(asking, RequestError(status, code, message or "The question was cancelled."))
+            return self._lose(asking, refusal(reason, message))
+        ids = asking.token_ids = asking.token_ids[: asking.end]
         try:
             if message is not None:
                 asking.write(Error(message))
-            done = Done(asking.answer.strip(), asking.prompt_tokens, len(asking.token_ids), 0.0, 0.0, reason)
-            self.store.finish(asking.row.id, done, asking.token_ids)
+            done = Done(asking.answer.strip(), asking.prompt_tokens, len(ids), 0.0, 0.0, reason)
+            self.store.finish(asking.row.id, done, ids)
             asking.write(done)
         except DataError as error:
             self._lose(asking, RequestError(500, "internal", str(error)))

@@ -7,7 +7,11 @@ from typing import Any
 
 from eyeline.events import Done, Event, Text, from_json
 
-FINISH = {"eos": "stop", "stop": "stop", "length": "length", "cancelled": "stop", "error": "stop"}
+FINISH = {
+    "eos": "stop",
+    "stop": "stop",
+    "length": "length",
+}  # an answer that is not whole has no finish_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,7 @@ class Envelope:
     id: str
     created: int
     model: str
+    has_usage: bool = False  # each chunk has the field then, null but in the last
 
     def chunk(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         return {
@@ -25,6 +30,7 @@ class Envelope:
             "created": self.created,
             "model": self.model,
             "choices": choices,
+            **({"usage": None} if self.has_usage else {}),
             **more,
         }
 

@@ -52,7 +52,10 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One answer to a job. `kind`: `event` (its line in `line`), `result`, `refused`, `failed` or `died`."""
+    """One answer to a job. `kind`: `event` (its line in `line`), `result`, `refused`, `failed` or `died`.
+
+    An event's `values` hold `ids`, the token ids that were generated since the event before.
+    """
 
     kind: str
     values: Mapping[str, Any]
@@ -317,8 +320,11 @@ class _Worker:
                 self.asking = events
                 if number in self.cancelled:
                     events.close()
+            told = 0
             for event in events:
-                self.say("event", to_json(event), job=number)
+                new = events.ids[told:]
+                told += len(new)
+                self.say("event", to_json(event), job=number, ids=new)
         return {"token_ids": events.ids}
 
     def do_ablate(

@@ -1,14 +1,17 @@
 """The bodies of requests: what OpenAI's clients send, checked as far as it can be without the model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from eyeline.server.request_error import RequestError
 from eyeline.server.safety import Settings
 
 LARGEST_SEED = 2**63 - 1
+SMALLEST_SEED = -(2**63)
+OTHER_PART = "other_part"
 Finite = Field(allow_inf_nan=False)
 
 
@@ -16,6 +19,17 @@ class Body(BaseModel):
     """Fields that we do not know are ignored: OpenAI's clients send some."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class OwnBody(BaseModel):
+    """What is not OpenAI's but ours: a field that we do not know is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _one_of(name: Callable[[Any], str], **more: str) -> Discriminator:
+    """Chooses among types by a tag in brackets, so that an error is that of the one that was meant."""
+    return Discriminator(lambda value: f"<{name(value)}>", **more)  # pyright: ignore
 
 
 class TextPart(Body):
@@ -31,20 +45,45 @@ class ImagePart(Body):
     type: Literal["image_url"]
     image_url: ImageUrl
 
+    @field_validator("image_url", mode="before")
+    @classmethod
+    def _is_an_object(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise PydanticCustomError(
+                "image_url", 'Expected an object, {"url": "data:image/png;base64,..."}, not a text'
+            )
+        return value
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+def _kind_of(part: Any) -> str:
+    return str(part.get("type", "")) if isinstance(part, dict) else getattr(part, "type", "")
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image_url>")],
+    _one_of(
+        _kind_of,
+        custom_error_type=OTHER_PART,
+        custom_error_message="Expected a part of type text or image_url",
+    ),
+]
+Several = TypeVar("Several")
+OneOrMore = Annotated[
+    Annotated[str, Tag("<text>")] | Annotated[list[Several], Tag("<list>")],
+    _one_of(lambda value: "list" if isinstance(value, list) else "text"),
+]
 
 
 class Turn(Body):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: OneOrMore[Part] | None = None
 
 
 class StreamOptions(Body):
     include_usage: bool = False
 
 
-class Extension(Body):
+class Extension(OwnBody):
     save: bool = False
     regions: Literal["native", "grid", "random"] = "native"
 
@@ -60,8 +99,8 @@ class ChatRequest(Body):
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: Annotated[float, Finite] | None = Field(None, ge=0, le=2)
     top_p: Annotated[float, Finite] | None = Field(None, gt=0, le=1)
-    stop: str | list[str] | None = None
-    seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
+    stop: OneOrMore[str] | None = None
+    seed: int | None = Field(None, ge=SMALLEST_SEED, le=LARGEST_SEED)
     return_token_ids: bool | None = False
     eyeline: Extension = Extension()
     n: Literal[1] | None = None
@@ -71,7 +110,7 @@ class ChatRequest(Body):
     response_format: dict[str, Any] | None = None
 
 
-class VerifyRequest(Body):
+class VerifyRequest(OwnBody):
     """`POST /v1/verify`"""
 
     run: str
@@ -79,7 +118,7 @@ class VerifyRequest(Body):
     regions: list[Annotated[int, Field(ge=0, le=2**31)]] | None = Field(None, min_length=1, max_length=4096)
 
 
-class AskWithoutRequest(Body):
+class AskWithoutRequest(OwnBody):
     """`POST /v1/ask-without`"""
 
     run: str
@@ -90,7 +129,7 @@ class AskWithoutRequest(Body):
     save: bool | None = None
 
 
-Some = TypeVar("Some", bound=Body)
+Some = TypeVar("Some", bound=BaseModel)
 
 
 def parse(kind: type[Some], body: bytes) -> Some:
@@ -101,11 +140,16 @@ def parse(kind: type[Some], body: bytes) -> Some:
         first = error.errors(include_url=False, include_context=False)[0]
         if first["type"] == "json_invalid":
             raise RequestError(400, "invalid_json", f"The body is not JSON: {first['msg']}.") from None
-        place = ".".join(
-            str(step) for step in first["loc"] if step not in ("str", "text", "image_url", "int")
-        )
+        steps = [str(step) for step in first["loc"]]
+        place = ".".join(step for step in steps if not step.startswith("<"))
+        problem = first["msg"]
+        if first["type"] == OTHER_PART and _kind_of(first["input"]):
+            problem += f", not {_kind_of(first['input'])[:100]!r}"
+        elif first["type"] == "extra_forbidden":
+            fields = (Extension if steps[0] == "eyeline" else kind).model_fields
+            problem = f"There is no such field; expected {', '.join(fields)}"
         raise RequestError(
-            400, "invalid_value", _sentence(place, first["msg"]), param=place[:200] or None
+            400, "invalid_value", _sentence(place, problem), param=place[:200] or None
         ) from None
 
 

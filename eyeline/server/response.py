@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -52,7 +53,7 @@ async def follow(
     asking: Asking, request_id: str, heartbeat: float, *, usage: bool, token_ids: bool
 ) -> AsyncIterator[bytes]:
     """A question's chunks, as they come."""
-    envelope = asking.envelope
+    envelope = replace(asking.envelope, has_usage=usage)
     yield comment("hello")  # the headers, at once
     async for line in asking.log.follow(heartbeat):
         if line:
@@ -60,10 +61,10 @@ async def follow(
         else:
             yield comment("" if asking.running else f"waiting, {asking.ticket.before} before you")
     await asking.over.wait()
-    done = asking.done
-    if asking.failure is not None or done is None or done.reason == "error":
-        failure = asking.failure or RequestError(500, "internal", "Generation failed; the events say why.")
-        yield sse(error_object(failure, request_id))
+    try:
+        done = asking.whole()
+    except RequestError as refusal:
+        yield sse(error_object(refusal, request_id))
         return
     yield sse(envelope.last(done, asking.token_ids if token_ids else None))
     if usage:
@@ -72,15 +73,10 @@ async def follow(
 
 
 async def gather(asking: Asking, *, token_ids: bool) -> dict[str, Any]:
-    """A question's completion, when it is over. Raises a `RequestError` where it failed."""
+    """A question's completion, when it is over. Raises a `RequestError` where it is not whole."""
     await asking.over.wait()
-    if asking.failure is not None or asking.done is None:
-        raise asking.failure or RequestError(500, "internal", "Generation failed.")
+    asking.whole()
     lines = [line.decode() async for line in asking.log.follow(0)]
-    if asking.done.reason == "error":
-        raise RequestError(500, "internal", "Generation failed; ask again.")
-    if asking.stopped is not None:
-        raise RequestError(503, "stopping", asking.stopped)
     return asking.envelope.completion(lines, asking.token_ids if token_ids else None)
 
 

@@ -116,6 +116,8 @@ class Guard:
             return
         request_id = f"req-{secrets.token_hex(8)}"
         scope.setdefault("state", {})["request_id"] = request_id
+        # HEAD is answered as GET is, and the HTTP server leaves the body out
+        asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         began, status = time.perf_counter(), 0
 
         async def answer(message: Message) -> None:
@@ -133,8 +135,8 @@ class Guard:
             await send(message)
 
         try:
-            self.check(Request(scope))
-            await self.app(scope, receive, answer)
+            self.check(Request(asked))
+            await self.app(asked, receive, answer)
         except RequestError as refusal:
             await refuse(refusal, request_id, answer)
         except ClientDisconnect:
@@ -146,7 +148,7 @@ class Guard:
             message = f"Something is wrong with the server; its log says more under {request_id}."
             await refuse(RequestError(500, "internal", message), request_id, answer)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(asked.get("route"), "path", "other")
             self.metrics.requests.labels(route, str(status)).inc()
             log.info(
                 "%s %s %s %d %.3f s",

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from eyeline.errors import DataError
-from eyeline.events import Done, Event
+from eyeline.events import Done, Event, from_json
 from eyeline.runs import EVENTS, RunWriter, save_run
 from eyeline.server.request_error import RequestError, not_found
 
@@ -79,6 +79,11 @@ class Log:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def read(self) -> list[Event]:
+        """The events written so far."""
+        with self.path.open("rb") as file:
+            return [from_json(line.decode()) for line in file]
 
     async def wait(self, seconds: float) -> None:
         """Until something is written, or the time is over."""
