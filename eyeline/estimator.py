@@ -65,7 +65,7 @@ class Compressed:
 
 
 def compress(features: Float[Tensor, "token region feature"], unit: Float[Tensor, " feature"]) -> Compressed:
-    """In such units, their sign times log(1 + |f|): what is many times as large as usual counts little more than what is large."""
+    """In such units, their sign times log(1 + |f|): what is many times as large as usual counts little more than that."""
 
     def log(values: Float[Tensor, "*any feature"]) -> Float[Tensor, "*any feature"]:
         return values.sign() * values.abs().log1p()
