@@ -302,6 +302,49 @@ def report(run, out) -> None:
 
 
 @main.command()
+@click.argument("run", type=PATH)
+@click.option("--span", type=click.IntRange(0), help="Number of the span to ask about.")
+@click.option(
+    "--words", help="Words to ask about, that stand in the text once; $.total: a JSON field of the answer."
+)
+@click.option(
+    "--characters",
+    type=_Joined(click.IntRange(0)),
+    help="Characters to ask about, START,END, of all text joined.",
+)
+@click.option(
+    "--regions",
+    type=_Joined(click.IntRange(0)),
+    default="",
+    help="Regions to hide together, joined by commas.",
+)
+@JSON
+def joint(run, span, words, characters, regions, as_json) -> None:
+    """Predict what hiding regions together would do to some words of a saved run; no model is needed."""
+    import json
+    from dataclasses import asdict
+
+    from eyeline.runs import read_run
+
+    targets = [target for target in (span, words, characters) if target is not None]
+    if len(targets) != 1:
+        raise EyelineError("Give one of --span, --words or --characters, to say what is asked about.")
+    found = read_run(run).joint(targets[0], regions or ())
+    if as_json:
+        return click.echo(json.dumps(asdict(found)))
+    names = ", ".join(map(str, found.regions)) or "none"
+    click.echo(
+        f"regions {names} hidden together: {found.fall:.2f} nats (each alone, added up: {found.parts:.2f})"
+    )
+    click.echo(f"everything hidden: {found.whole_image:.2f} nats, of which each region contributes:")
+    order = sorted(range(len(found.contributions)), key=lambda region: -found.contributions[region])
+    for region in order[:8]:
+        click.echo(
+            f"  region {region}: {found.contributions[region]:.2f} nats (alone {found.effects[region]:.2f})"
+        )
+
+
+@main.command()
 @click.option(
     "--family",
     "families",
@@ -626,6 +669,8 @@ def _follow(
         for event in stream:
             for take in takers:
                 take(event)
+        if saved is not None:
+            saved.keep(stream.games)
     if report is not None:
         write_report(Run(prompt, tuple(pictures), tuple(events)), report)
         click.echo(f"Report: {report}", err=True)

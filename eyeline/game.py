@@ -5,7 +5,7 @@ that is said of a text comes from it: effects are v of single regions, `whole` i
 values, evidence and breaks are greedy sets. No pass through the model is needed for any of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,11 +49,17 @@ class Game:
     def regions(self) -> int:
         return self.apart.shape[1]
 
+    def to(self, device: torch.device) -> "Game":
+        return self._each(lambda part: part.to(device))
+
     def of(self, start: int, end: int) -> "Game":
         """That of some of the tokens, [start, end)."""
+        return self._each(lambda part: part[start:end])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Game":
         parts = ("apart", "together", "rest", "outward", "log_odds")
         return replace(self, **{
-            name: part[start:end] for name in parts if (part := getattr(self, name)) is not None
+            name: change(part) for name in parts if (part := getattr(self, name)) is not None
         })  # fmt: skip
 
     def rounded(self) -> "Game":

@@ -1,7 +1,8 @@
 """Saved runs: a folder with the events of one stream, its images and its prompt.
 
 `events.jsonl` holds one event a line as `eyeline.events.to_json` writes it, `image-0.png`, `image-1.png`, ...
-the images, `run.json` the prompt. What is shown of a run is left to `report` and `terminal`.
+the images, `run.json` the prompt; `games.safetensors` what its spans' numbers come from (games.py). What is shown of a run is
+left to `report` and `terminal`.
 """
 
 import errno
@@ -10,7 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -21,7 +22,9 @@ from PIL import Image
 from eyeline.errors import DataError, ImageError
 from eyeline.events import Done, Event, SpanAttribution, Start, from_json, to_json
 from eyeline.files import cannot_write, decode_text, read_lines, read_text, write_files
+from eyeline.games import FILE, Games, Joint, read_games
 from eyeline.images import open_image
+from eyeline.targets import Target, tokens_of
 
 EVENTS, PROMPT = "events.jsonl", "run.json"
 
@@ -33,11 +36,23 @@ class Run:
     prompt: str
     images: tuple[Image.Image, ...]
     events: tuple[Event, ...]  # the first is a `Start`; without a `Done` the run was killed
+    folder: Path | None = field(default=None, compare=False)  # that it was read from
 
     @property
     def start(self) -> Start:
         assert isinstance(self.events[0], Start), "read_run refuses a run without its start"
         return self.events[0]
+
+    def joint(self, target: Target, regions: Sequence[int] = ()) -> Joint:
+        """What hiding some regions together would do to a span, some words or characters: see `Stream.joint`.
+
+        No model is needed. Raises `DataError`, for a run that keeps no numbers too, and `RegionError`.
+        """
+        if self.folder is None:
+            raise DataError(
+                "Only a saved run keeps the numbers to ask about; read one with eyeline.runs.read_run."
+            )
+        return read_games(self.folder).joint(tokens_of(target, self.events), regions)
 
     def __repr__(self) -> str:
         start = next((event for event in self.events if isinstance(event, Start)), None)
@@ -93,6 +108,7 @@ class RunWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_files(files)
+            (self.folder / FILE).unlink(missing_ok=True)
             for left in set(self.folder.glob("image-*.png")) - set(
                 files
             ):  # of an earlier run with more images
@@ -116,6 +132,10 @@ class RunWriter:
             with suppress(OSError):
                 self.events.truncate(position)
             raise cannot_write(self.folder, error) from error
+
+    def keep(self, games: Games) -> None:
+        """Writes what the spans' numbers come from, for whoever asks later; once, at the end. Raises `DataError`."""
+        games.save(self.folder)
 
     def __exit__(self, *_: object) -> None:
         if self.events is not None:
@@ -172,7 +192,7 @@ def read_run(folder: str | Path) -> Run:
         images = tuple(open_image(folder / f"image-{number}.png") for number in range(len(start.images)))
     except ImageError as error:
         raise DataError(f"The saved run {str(folder)!r} has lost an image: {error}") from error
-    return Run(prompt, images, tuple(events))
+    return Run(prompt, images, tuple(events), folder)
 
 
 def _refuse_other_folders(folder: Path) -> None:

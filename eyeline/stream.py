@@ -26,14 +26,16 @@ from eyeline.ablation import Method, fill_pixels, read_trace, tokens_filled
 from eyeline.attention import AttentionCapture
 from eyeline.errors import EyelineError, PromptError, RegionError
 from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
-from eyeline.events import Done, Error, Event, Grid, ImageInfo, Reason, Start, Text
+from eyeline.events import Done, Error, Event, Grid, ImageInfo, Reason, SpanAttribution, Start, Text
 from eyeline.fills import FILLS
+from eyeline.games import Games, Joint
 from eyeline.generation import LEFT_OUT, check_options, segmenter, stop_strings
 from eyeline.images import Picture, open_images
 from eyeline.model import Inputs, Model, Prompt, rope_deltas_kept
 from eyeline.reader import Reader
 from eyeline.regions import Regions, check_source, regions_for
 from eyeline.spans import Segmenter, Span
+from eyeline.targets import Target, tokens_of
 
 PENDING_BYTES = 64 * 2**20
 _changing = threading.Lock()  # guards what belongs to the process: torch's number of threads
@@ -162,6 +164,20 @@ class Stream(Iterator[Event]):
         """The token ids generated so far."""
         return list(self._state.ids)
 
+    @property
+    def games(self) -> Games:
+        """What is kept of the spans attributed so far."""
+        return self._state.games
+
+    def joint(self, target: Target, regions: Sequence[int] = ()) -> Joint:
+        """What hiding some regions together would do to a span, some words or a range of characters that are there already.
+
+        `target` is a span's index, words that stand in the text once, characters [start, end) of all text, or a JSON field of
+        the answer (`$.total`). No pass through the model is made. Raises `DataError` for a target that is none or is not
+        attributed yet, `RegionError` for a region that is none.
+        """
+        return self._state.games.joint(tokens_of(target, self._state.told), regions)
+
     def close(self) -> None:
         self._state.cancel()
 
@@ -197,6 +213,10 @@ class _State:
     started: bool = False  # `Start` is out; the worker's own
     waiting: int = 0  # jobs handed to the worker and not done yet; guarded by `progress`
     ids: list[int] = field(default_factory=list)
+    told: list[Text | SpanAttribution] = field(
+        default_factory=list
+    )  # texts and spans so far; the worker appends spans, the producer texts
+    games: Games = field(default_factory=Games)
     times: list[float] = field(default_factory=list)  # when each token was there
     begun: float = 0.0  # when decoding began, after the prompt had been read
     stalled_s: float = 0.0
@@ -210,6 +230,10 @@ class _State:
         with self.progress:
             self.waiting += 1
         self.work.put(job)
+
+    def tell(self, event: Text | SpanAttribution) -> None:
+        self.told.append(event)
+        self.events.put(event)
 
     def start(self, regions: tuple[Grid, ...]) -> None:
         """Puts the `Start` event, unless it is out already."""
@@ -330,7 +354,7 @@ def _hiding(state: _State) -> contextlib.AbstractContextManager[None]:
 
 def _pass_on(state: _State, capture: AttentionCapture | _NoCapture, event: Text | Span) -> None:
     if isinstance(event, Text):
-        state.events.put(event)
+        state.tell(event)
     else:
         state.hand_over(_Job(capture, event, capture.mark()))
 
@@ -471,9 +495,9 @@ def _work(state: _State) -> None:
                 elif reader is not None:
                     span = job.span
                     read = reader.read(span, state.ids[span.start : span.end])
-                    state.events.put(
-                        reader.event(span, read, time.perf_counter() - state.times[span.end - 1])
-                    )
+                    if read.game is not None:
+                        state.games.add(span.start, read.game)
+                    state.tell(reader.event(span, read, time.perf_counter() - state.times[span.end - 1]))
             except Exception as error:
                 state.start(())  # where the images could not be read
                 lost = "all attributions" if job.span is None else f"the attribution of span {job.span.index}"

@@ -83,7 +83,7 @@ class TerminalView:
         self._take(event)
         self._enter_channel(event.channel)
         self.latencies.append(event.latency_s)
-        words = describe(event.effects, self.places, self.start.unit)
+        words = describe(event, self.places, self.start.unit)
         if self.pictures:
             self._print(self._block(event, words))
         else:
@@ -142,7 +142,7 @@ class TerminalView:
     def _block(self, span: SpanAttribution, words: str) -> RenderableType:
         assert self.start is not None
         text = Line(_clean(span.text.strip("\n").rstrip()), _style(span.channel))
-        strong = max(map(abs, span.effects), default=0.0) >= FLOORS[self.start.unit]
+        strong = max(map(abs, span.shown), default=0.0) >= FLOORS[self.start.unit]
         caption = Line(_clean(words), "rgb(224,122,52)" if strong else "dim")
         pictures = Table.grid(padding=(0, 1, 0, 0))
         pictures.add_row(*self._pictures(span))
@@ -158,13 +158,13 @@ class TerminalView:
     def _pictures(self, span: SpanAttribution) -> list[Line]:
         assert self.start is not None
         heats = [np.array(heat) for heat in span.patches or ()] or [
-            np.array(span.effects)[np.array(grid)] for grid in self.start.regions
+            np.array(span.shown)[np.array(grid)] for grid in self.start.regions
         ]
         sizes = _sizes(self.start)
         grounds = [_ground(image, size) for image, size in zip(self.images, sizes, strict=False)]
         grounds += [np.zeros((rows, cols)) for cols, rows in sizes[len(grounds) :]]
         heats = [_resize(heat, size) for heat, size in zip(heats, sizes, strict=True)]
-        strongest = max(map(abs, span.effects), default=0.0)
+        strongest = max(map(abs, span.shown), default=0.0)
         # Full colour is the span's strongest patch; dimmer where its strongest region is under the floor.
         brightness = min(1.0, strongest / FLOORS[self.start.unit])
         scale = max(float(np.abs(heat).max()) for heat in heats) or 1.0
@@ -205,26 +205,43 @@ SHOW = {
 }
 ENDS = {"length": "stopped at the length limit", "cancelled": "cancelled", "error": "stopped by an error"}
 NOWHERE = "no region matters"
+LEAST = 0.05  # nats: places with less are not named
+ALONE = 0.1  # share of what everything hidden does, under which no region matters alone
 
 
-def describe(effects: Sequence[float], places: Sequence[str], unit: str) -> str:
-    """A span's strongest regions: "top left, 1.8 nats; centre, 0.6 nats", or "top left, 34 % of attention".
+def describe(span: SpanAttribution, places: Sequence[str], unit: str) -> str:
+    """What a span rests on: "top left, 1.8 nats; centre, 0.6 nats", or "top left, 34 % of attention".
 
-    Of several regions in one place the strongest stands for it: effects of regions do not add up. Regions
-    under a fifth of the strongest, or under 0.05 nats, are left out.
+    Contributions of regions in one place are added up; of effects, which do not add up, the strongest stands for its place.
+    Places under a fifth of the strongest, or under 0.05 nats, are left out. Where no region matters alone but several do
+    together, that is said first.
     """
-    strongest = max((abs(effect) for effect in effects), default=0.0)
-    named: dict[str, str] = {}
-    for region in sorted(range(len(effects)), key=lambda region: -abs(effects[region])):
-        effect = effects[region]
-        if len(named) == PLACES or abs(effect) < max(0.2 * strongest, 0.05 if unit == "nats" else 1e-9):
-            break
-        if unit == "attention":
-            amount = f"{100 * effect:.0f} %" + ("" if named else " of attention")
+    named: dict[str, float] = {}
+    for region in sorted(range(len(span.shown)), key=lambda region: -abs(span.shown[region])):
+        value, place = span.shown[region], places[region]
+        if span.contributions is not None:
+            named[place] = named.get(place, 0.0) + value
         else:
-            amount = f"{effect:.{1 if abs(effect) >= 0.095 else 2}f} nats"
-        named.setdefault(places[region], amount)
-    return "; ".join(f"{place}, {amount}" for place, amount in named.items()) or NOWHERE
+            named.setdefault(place, value)
+    strongest = max(map(abs, named.values()), default=0.0)
+    least = max(0.2 * strongest, 1e-9 if unit == "attention" else LEAST)
+    told = [(place, value) for place, value in named.items() if abs(value) >= least]
+    told = sorted(told, key=lambda each: -abs(each[1]))[:PLACES]
+    amounts = [f"{100 * value:.0f} %" if unit == "attention" else f"{_nats(value)} nats" for _, value in told]
+    if amounts and unit == "attention":
+        amounts[0] += " of attention"
+    words = "; ".join(f"{place}, {amount}" for (place, _), amount in zip(told, amounts, strict=True))
+    whole = span.whole_image or 0.0
+    if span.contributions is None or whole < FLOORS[unit]:
+        return words or NOWHERE
+    if not words or max(span.effects) < ALONE * whole:
+        together = f"{_nats(whole)} nats, from several regions together"
+        return f"{together}: {words}" if words else together
+    return words
+
+
+def _nats(value: float) -> str:
+    return f"{value:.{1 if abs(value) >= 0.095 else 2}f}"
 
 
 def colour_cells(

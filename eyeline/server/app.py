@@ -29,14 +29,22 @@ from eyeline.runs import EVENTS, read_run
 from eyeline.server import gallery
 from eyeline.server.asking import Asking, Desk
 from eyeline.server.engine import Engine
+from eyeline.server.joint import predict_joint
 from eyeline.server.line import Line
 from eyeline.server.metrics import Metrics
-from eyeline.server.question import AskWithoutRequest, ChatRequest, StreamOptions, VerifyRequest, parse
+from eyeline.server.question import (
+    AskWithoutRequest,
+    ChatRequest,
+    JointRequest,
+    StreamOptions,
+    VerifyRequest,
+    parse,
+)
 from eyeline.server.request_error import RequestError, error_object, not_found
 from eyeline.server.response import EventStream, as_sse, follow, gather, unless_gone
 from eyeline.server.safety import Bodies, Guard, Settings, check_binding
 from eyeline.server.store import Row, Store
-from eyeline.server.verification import check_regions, check_same_model, read_span, verify
+from eyeline.server.verification import check_regions, check_same_model, read_span, verify, verify_together
 
 OTHER_WAYS = ("/v1/responses", "/v1/completions")  # of asking, in OpenAI's API
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
@@ -150,8 +158,15 @@ def create_app(settings: Settings, engine: Engine, store: Store) -> Guard:
         leases = ExitStack()
         if (asking := desk.open.get(row.id)) is not None:
             leases.enter_context(desk.reading(asking, keeps=False))
-        events = verify(desk, row, start, span, asked.regions, client_of(request))
+        measure = verify_together if asked.together else verify
+        events = measure(desk, row, start, span, asked.regions, client_of(request))
         return EventStream(as_sse(events, settings.heartbeat), leases, metrics)
+
+    @app.post("/v1/joint", openapi_extra=_body(JointRequest))
+    async def joint(request: Request) -> dict[str, Any]:
+        async with bodies.read(request) as body:
+            asked = parse(JointRequest, body)
+        return await predict_joint(desk, desk.find(asked.run), asked.target, asked.regions)
 
     @app.post("/v1/ask-without", openapi_extra=_body(AskWithoutRequest))
     async def ask_without(request: Request) -> Response:
@@ -350,7 +365,9 @@ def create_app(settings: Settings, engine: Engine, store: Store) -> Guard:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = FastAPI.openapi(app)
-            kinds = [(kind, "validation") for kind in (ChatRequest, VerifyRequest, AskWithoutRequest)]
+            kinds = [
+                (kind, "validation") for kind in (ChatRequest, VerifyRequest, AskWithoutRequest, JointRequest)
+            ]
             _, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # pyright: ignore
             components = document.setdefault("components", {}).setdefault("schemas", {})
             components |= {**schemas["$defs"], "Error": ERROR_SCHEMA}

@@ -16,12 +16,12 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from eyeline.errors import EyelineError
+from eyeline.errors import DataError, EyelineError
 
 log = logging.getLogger("eyeline.server")
 MOST_RESTARTS = 5  # in a row, without any job done
@@ -263,7 +263,7 @@ class _Worker:
                 os._exit(0)  # the other side is gone
             if job["op"] == "cancel":
                 self.cancel(job["target"])
-            elif job["op"] == "check":
+            elif job["op"] in ("check", "joint"):
                 self.do(job)
             else:
                 self.jobs.put(job)
@@ -325,7 +325,16 @@ class _Worker:
                 new = events.ids[told:]
                 told += len(new)
                 self.say("event", to_json(event), job=number, ids=new)
+            events.games.save(Path(folder))
         return {"token_ids": events.ids}
+
+    def do_joint(self, number: int, of: int, target: Any, regions: Sequence[int]) -> dict[str, Any]:
+        """Of the question that is on, while it is."""
+        with self.changing:
+            events = self.asking if self.number == of else None
+        if events is None:
+            raise DataError("The question has just ended; ask about it again.")
+        return asdict(events.joint(tuple(target) if isinstance(target, list) else target, regions))
 
     def do_ablate(
         self,

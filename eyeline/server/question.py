@@ -116,6 +116,19 @@ class VerifyRequest(OwnBody):
     run: str
     span: int = Field(ge=0, le=2**31)
     regions: list[Annotated[int, Field(ge=0, le=2**31)]] | None = Field(None, min_length=1, max_length=4096)
+    together: bool = False  # one pass with all of them hidden, instead of one for each
+
+
+class JointRequest(OwnBody):
+    """`POST /v1/joint`"""
+
+    run: str
+    target: (
+        Annotated[int, Field(ge=0, le=2**31, strict=True)]
+        | Annotated[str, Field(min_length=1, max_length=4096)]
+        | tuple[Annotated[int, Field(ge=0, le=2**31)], Annotated[int, Field(ge=0, le=2**31)]]
+    )
+    regions: list[Annotated[int, Field(ge=0, le=2**31)]] = Field([], max_length=4096)
 
 
 class AskWithoutRequest(OwnBody):

@@ -1,11 +1,14 @@
-"""The real ablation of one span of a run, a few regions at a time, behind all questions."""
+"""The real ablation of one span of a run, a few regions at a time or together, behind all questions."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from scipy.stats import spearmanr
 
+from eyeline.errors import EyelineError
 from eyeline.events import SpanAttribution, Start, from_json
+from eyeline.games import read_games
 from eyeline.runs import EVENTS
 from eyeline.server.asking import Desk
 from eyeline.server.engine import EngineDiedError, EngineRefusedError
@@ -63,16 +66,13 @@ async def verify(
     async for _ in desk.finished(row.id):
         yield {"event": "waiting"}
     row = desk.store.get(row.id)
-    hidden = row.question["hidden"] or {"regions": [], "method": desk.engine.about.method}
-    already, method = list(hidden["regions"]), hidden["method"]
+    already, method = _hidden_already(desk, row)
     wanted = list(dict.fromkeys(range(len(span.effects)) if regions is None else regions))
     if regions is None:
         wanted.sort(key=lambda region: -abs(span.effects[region]))
     predicted: list[float] = []
     actual: list[float] = []
     try:
-        if span.end > len(row.token_ids):
-            raise EngineRefusedError("The run was cut short: the token ids of this span were not kept.", "")
         for first in range(0, len(wanted), AT_ONCE):
             some = wanted[first : first + AT_ONCE]
             subsets = [already, *([*already, region] for region in some)]
@@ -81,17 +81,7 @@ async def verify(
                 if not ticket.called.done():
                     yield {"event": "waiting"}
                 await ticket.turn()
-                found = await desk.engine.call(
-                    "ablate",
-                    folder=str(desk.store.folder_of(row)),
-                    images=row.images,
-                    messages=row.question["messages"],
-                    token_ids=list(row.token_ids[: span.end]),
-                    start=span.start,
-                    grids=start.regions,
-                    subsets=subsets,
-                    method=method,
-                )
+                found = await _ablate(desk, row, start, span, subsets, method)
             finally:
                 ticket.leave()
             base, *drops = found["drops"]
@@ -122,3 +112,63 @@ async def verify(
             "done": len(actual),
             "total": len(wanted),
         }
+
+
+async def verify_together(
+    desk: Desk, row: Row, start: Start, span: SpanAttribution, regions: Sequence[int] | None, client: str
+) -> AsyncIterator[dict[str, Any]]:
+    """The same with all the regions hidden in one pass, beside their predicted joint fall."""
+    async for _ in desk.finished(row.id):
+        yield {"event": "waiting"}
+    row = desk.store.get(row.id)
+    already, method = _hidden_already(desk, row)
+    wanted = list(dict.fromkeys(range(len(span.effects)) if regions is None else regions))
+    try:
+        told = await asyncio.to_thread(read_games, desk.store.folder_of(row))
+        predicted = told.joint([(span.start, span.end)], wanted)
+        ticket = desk.line.enter(client, patient=True)
+        try:
+            if not ticket.called.done():
+                yield {"event": "waiting"}
+            await ticket.turn()
+            found = await _ablate(desk, row, start, span, [already, [*already, *wanted]], method)
+        finally:
+            ticket.leave()
+    except (EngineRefusedError, RequestError, EyelineError) as error:
+        yield {"event": "error", "message": str(error)}
+    except EngineDiedError:
+        yield {"event": "error", "message": "The model's process died while it measured; verify again."}
+    else:
+        base, drop = found["drops"]
+        base = base if already else 0
+        yield {"event": "baseline", "log_prob": found["log_prob"] - base, "method": method, "total": 1}
+        yield {
+            "event": "together", "regions": wanted, "predicted": predicted.fall, "parts": predicted.parts,
+            "actual": drop - base, "done": 1, "total": 1,
+        }  # fmt: skip
+        yield {"event": "done", "rank_agreement": None, "done": 1, "total": 1}
+
+
+def _hidden_already(desk: Desk, row: Row) -> tuple[list[int], str]:
+    """The regions that a run was asked without, and the way of hiding."""
+    hidden = row.question["hidden"] or {"regions": [], "method": desk.engine.about.method}
+    return list(hidden["regions"]), hidden["method"]
+
+
+async def _ablate(
+    desk: Desk, row: Row, start: Start, span: SpanAttribution, subsets: Sequence[Sequence[int]], method: str
+) -> Any:
+    """What hiding each subset does to a span. Raises `EngineRefusedError` where its ids were not kept."""
+    if span.end > len(row.token_ids):
+        raise EngineRefusedError("The run was cut short: the token ids of this span were not kept.", "")
+    return await desk.engine.call(
+        "ablate",
+        folder=str(desk.store.folder_of(row)),
+        images=row.images,
+        messages=row.question["messages"],
+        token_ids=list(row.token_ids[: span.end]),
+        start=span.start,
+        grids=start.regions,
+        subsets=subsets,
+        method=method,
+    )
