@@ -38,7 +38,7 @@ class FitSettings:
 
     kinds: tuple[str, ...] = ("value", "odds")
     link: Link = "log-odds"
-    steps: int = 1600
+    steps: int = 800
     batch: int = 128  # spans
     rate: float = (
         2e-2  # of the scale that all weights have in common; a quarter of it for each, a tenth in the network
@@ -47,9 +47,9 @@ class FitSettings:
     dropped: float = 0.2  # share of the heads that the network does not see in a step
     tokens: float = 0.5  # share that single tokens have in what is maximised, beside spans; with the identity they have none
     ranks: float = (
-        0.3  # share that the correlation of ranks has in what is maximised; with the identity it has none
+        0.5  # share that the correlation of ranks has in what is maximised; with the identity it has none
     )
-    alone: float = 0.4  # share that regions by themselves have in it, beside random subsets; with the identity they have none
+    alone: float = 0.5  # share that regions by themselves have in it, beside random subsets; with the identity they have none
     across: float = 0.1  # share that the spans of a batch have in it, against each other; with the identity they have none
     heads: float = 1.0  # share of the heads that are kept, chosen first; the others get no weight
     seed: int = 0
