@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
-# Every method on test scenes: LDS, R2, drops, pointing, intervals, cost. Subsets are drawn with another seed, after fitting.
+# What events carry, joint predictions and rivals on test scenes: LDS, R2, drops, pointing, intervals, cost. By filled pixels, then by
+# attention knockout with its own estimator; contributions on some of the scenes. Subsets are drawn with another seed, after fitting.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 . runs/halves.sh
-evaluate_halves evaluated 125 scratch/paper-attention \
-  eyeline,random,raw-attention,rollout,tam,input-gradient,attn-lrp,cp-lrp,exhaustive,regression-32
+model=eyeline/models/qwen3-vl-mini
+evaluate_halves evaluated 50 "$model/estimator scratch/paper-attention" \
+  eyeline,random,raw-attention,input-gradient,attn-lrp,exhaustive,regression-32
 cp scratch/evaluated/table.csv results/faithfulness.csv
 cp scratch/evaluated/page.html results/faithfulness.html
 for figure in cost families effects; do cp scratch/evaluated/$figure.png results/faithfulness_$figure.png; done
+evaluate_halves evaluated-contributions 20 "$model/estimator" eyeline,exhaustive --ordered 32
+cp scratch/evaluated-contributions/table.csv results/contributions.csv
+evaluate_halves evaluated-attention 50 "$model/estimator-attention" eyeline,raw-attention,input-gradient,attn-lrp,exhaustive
+cp scratch/evaluated-attention/table.csv results/faithfulness_attention.csv

@@ -1,14 +1,16 @@
-# To be sourced: evaluate_halves RUN SCENES PAPER METHODS evaluates so many test scenes of each half, one process for each half,
-# with the shipped estimator and the paper's, into scratch/RUN; its table and page are of both halves.
+# To be sourced: evaluate_halves RUN SCENES ESTIMATORS METHODS [OPTIONS] evaluates so many test scenes of each half, one process for each
+# half, with the estimators in these folders, into scratch/RUN; its table and page are of both halves.
 evaluate_halves() {
-  local run=scratch/$1 scenes=$2 paper=$3 methods=$4 other
+  local run=scratch/$1 scenes=$2 methods=$4 other
+  local estimators=() estimator
+  for estimator in $3; do estimators+=(--estimator "$estimator"); done
+  shift 4
   evaluate() {
-    .venv/bin/eyeline evaluate --out "$run" --limit "$2" --data "$1" \
-      --estimator eyeline/models/qwen3-vl-mini/estimator --estimator "$paper" --methods "$methods"
+    .venv/bin/eyeline evaluate --out "$run" --limit "$2" --data "$1" "${estimators[@]}" --methods "$methods" "${@:3}"
   }
-  evaluate scratch/test-0 1  # opens the run
-  evaluate scratch/test-0 "$scenes" & other=$!
-  evaluate scratch/test-1 "$scenes"
+  evaluate scratch/test-0 1 "$@"  # opens the run
+  evaluate scratch/test-0 "$scenes" "$@" & other=$!
+  evaluate scratch/test-1 "$scenes" "$@"
   wait $other
-  evaluate scratch/test-1 "$scenes"  # the table of both halves
+  evaluate scratch/test-1 "$scenes" "$@"  # the table of both halves
 }

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
-.venv/bin/eyeline collect --data scratch/test-0 --method attention --out scratch/test-collected
+.venv/bin/eyeline collect --data scratch/test-0 --out scratch/test-collected
 learn() {
   .venv/bin/python -m eyeline.evaluation.learning --fit scratch/collected --test scratch/test-collected \
     --experiment "$1" --out scratch/learning-"$1".csv "${@:2}"

@@ -5,9 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 . runs/halves.sh
-.venv/bin/eyeline collect --data scratch/fit-0 --limit 400 --method attention --out scratch/collected-some
+.venv/bin/eyeline collect --data scratch/fit-0 --limit 400 --out scratch/collected-some
 .venv/bin/eyeline fit scratch/collected-some --kinds attention --link identity --name paper-attention --out scratch/paper-some
-evaluate_halves methods 10 scratch/paper-some \
+evaluate_halves methods 10 "eyeline/models/qwen3-vl-mini/estimator scratch/paper-some" \
   eyeline,random,raw-attention,rollout,tam,input-gradient,integrated-gradients,attn-lrp,cp-lrp,exhaustive,regression-32,regression-64,regression-256,regression-1024,ridge-256
 cp scratch/methods/table.csv results/methods.csv
 cp scratch/methods/cost.png results/methods_cost.png

@@ -44,7 +44,7 @@ class FitSettings:
         2e-2  # of the scale that all weights have in common; a quarter of it for each, a tenth in the network
     )
     hidden: int = 32  # units of the network; 0 for none, and with the identity there is none
-    dropped: float = 0.2  # share of the heads that the network does not see in a step
+    dropped: float = 0.3  # share of the heads that the network does not see in a step
     tokens: float = 0.5  # share that single tokens have in what is maximised, beside spans; with the identity they have none
     ranks: float = (
         0.5  # share that the correlation of ranks has in what is maximised; with the identity it has none
