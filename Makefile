@@ -1,12 +1,16 @@
-# Two commands for a new machine: `make demo` and `make test`. Both install into .venv, once.
+# Commands for a new machine: `make demo`, `make serve` and `make test`. They install into .venv, once.
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test check install install-dev chromium clean
+.PHONY: demo serve test check install install-dev chromium clean
 
 demo: install
 	$(BIN)/eyeline demo --out demo
+	@echo "To ask it yourself, on a page in the browser: make serve"
+
+serve: install
+	$(BIN)/eyeline serve --open
 
 test: install-dev chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
@@ -24,7 +28,7 @@ install-dev: .venv/installed-dev
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --editable ".[scenes]"
 	touch $@
 
 .venv/installed-dev: .venv/installed

@@ -5,7 +5,9 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
+import webbrowser
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from io import StringIO
@@ -616,16 +618,14 @@ def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings
 @click.option(
     "--grace", type=_Real(0), default=30, show_default=True, help="Seconds that questions have when it stops."
 )
+@click.option(
+    "--open", "opens", is_flag=True, help="Open the page in a browser, where this machine shows one."
+)
 def serve(
-    model_id, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, **options
+    model_id, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, opens, **options
 ) -> None:
     """Serve a page to watch the model on, and an API that OpenAI's clients speak."""
-    try:
-        from eyeline.server import app
-    except ModuleNotFoundError as error:
-        raise EyelineError(
-            f"The server needs {error.name}, which is not installed: pip install 'eyeline[server]'."
-        ) from error
+    from eyeline.server import app
     from eyeline.server.safety import Settings
 
     if api_key_file is not None:
@@ -633,8 +633,14 @@ def serve(
     settings = Settings(
         api_key=api_key or None, allow_no_key=no_key, allow_hosts=allow_host, remote_images=allow_remote_images, **options
     )  # fmt: skip
+
+    def ready(url: str) -> None:
+        click.echo(f"Serving {url}", err=True)
+        if opens:
+            _open_page(url)
+
     click.echo(f"Loading {model_id} ...", err=True)
-    app.serve(settings, model_id, estimator, ready=lambda url: click.echo(f"Serving {url}", err=True))
+    app.serve(settings, model_id, estimator, ready)
 
 
 def _follow(
@@ -734,6 +740,14 @@ def _progress(items: Iterable[Any], total: int) -> Iterator[Any]:
 
 def _one_or_each(regions: tuple[str, ...]) -> str | list[str]:
     return regions[0] if len(regions) == 1 else list(regions)
+
+
+def _open_page(url: str) -> None:
+    """In a browser that has a window or was named: one in the terminal would take it from us."""
+    if sys.platform in ("darwin", "win32") or any(
+        map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+    ):
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()  # it may wait for its end
 
 
 def _drop_stdout() -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pty
+import queue
 import re
 import shutil
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import webbrowser
 from pathlib import Path
 
 import click
@@ -37,6 +39,7 @@ from eyeline.files import write_files
 from eyeline.regions import SOURCES
 from eyeline.runs import read_run
 from eyeline.scenes import FAMILIES, MAX_SEED
+from eyeline.server import app as server_app
 from eyeline.training import heads
 from eyeline.training.collect import read_collected
 
@@ -263,6 +266,34 @@ def test_the_demo_writes_a_run_and_a_report(here):
     assert read_run("demo/run").prompt in Path("demo/report.html").read_text(encoding="utf-8")
     assert "math scene 8000001; right answer: " in result.stderr
     assert f"Report: {Path('demo/report.html')}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "opened"),
+    [
+        ((), {"DISPLAY": ":0"}, False),
+        (("--open",), {"DISPLAY": ":0"}, True),
+        (("--open",), {"WAYLAND_DISPLAY": "wayland-0"}, True),
+        (("--open",), {"BROWSER": "ours"}, True),
+        (("--open",), {}, sys.platform in ("darwin", "win32")),
+    ],
+)
+def test_serve_prints_its_url_and_opens_it_where_there_is_a_browser(
+    here, monkeypatch, words, environment, opened
+):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    pages = queue.SimpleQueue()
+    monkeypatch.setattr(webbrowser, "open", pages.put)
+    monkeypatch.setattr(
+        server_app, "serve", lambda settings, model, estimator, ready: ready("http://localhost:1")
+    )
+    result = CliRunner(env=environment).invoke(main, ["serve", *words])
+    assert result.exit_code == 0
+    assert "Serving http://localhost:1\n" in result.stderr
+    if opened:
+        assert pages.get(timeout=60) == "http://localhost:1"
+    assert pages.empty()
 
 
 def test_a_crash_of_generation_is_told_and_exits_1(here, monkeypatch):

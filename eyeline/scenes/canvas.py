@@ -8,9 +8,12 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from importlib.util import find_spec
 from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
+
+from eyeline.errors import EyelineError
 
 Box = tuple[int, int, int, int]
 Colour = tuple[int, int, int]
@@ -67,10 +70,21 @@ class Item:
     number: int | None = None  # for marks that stand for a value, such as the level of a thermometer
 
 
+def check_fonts() -> None:
+    """Raises `EyelineError` where a font is missing, whether a scene would use it or not: each can be drawn, or none."""
+    missing = [package for package, _ in FONTS if find_spec(package) is None]
+    if missing:
+        raise EyelineError(
+            f"Scenes are drawn with fonts that are not installed here ({', '.join(missing)}): "
+            "pip install 'eyeline[scenes]'."
+        )
+
+
 class Canvas:
     """An image in the making, and the list of what is on it."""
 
     def __init__(self, rng: Random, grids: tuple[tuple[int, int], ...] = GRIDS):
+        check_fonts()
         cols, rows = rng.choice(grids)
         self.rng = rng
         self.width, self.height = cols * CELL, rows * CELL

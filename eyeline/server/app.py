@@ -299,7 +299,7 @@ def create_app(settings: Settings, engine: Engine, store: Store) -> Guard:
     @app.get("/v1/gallery")
     async def list_scenes() -> dict[str, Any]:
         found = await asyncio.to_thread(gallery.scenes)
-        return {"scenes": list(found.values())}
+        return {"scenes": list(found.values()), "notice": gallery.notice()}
 
     @app.get("/v1/gallery/{scene}.png", response_class=Response)
     async def get_scene(scene: str) -> Response:

@@ -4,8 +4,10 @@ import functools
 import io
 from typing import Any
 
+from eyeline.errors import EyelineError
 from eyeline.examples import Example
 from eyeline.scenes import FAMILIES, sample
+from eyeline.scenes.canvas import check_fonts
 from eyeline.server.request_error import not_found
 
 FIRST_SEED = 7_000_123
@@ -23,6 +25,15 @@ def _examples() -> dict[str, Example]:
     return {example.id: example for example in drawn}
 
 
+def notice() -> str | None:
+    """Why there are no scenes, where there are none."""
+    try:
+        check_fonts()
+    except EyelineError as error:
+        return str(error)
+    return None
+
+
 def scenes() -> dict[str, dict[str, Any]]:
     """Each scene's entry in the list, by id."""
     return {
@@ -32,16 +43,20 @@ def scenes() -> dict[str, dict[str, Any]]:
             "prompt": example.prompt,
             "image": f"/v1/gallery/{name}.png",
         }
-        for name, example in _examples().items()
+        for name, example in _listed().items()
     }
+
+
+def _listed() -> dict[str, Example]:
+    return {} if notice() else _examples()
 
 
 @functools.lru_cache(maxsize=SCENES)
 def draw_png(scene: str) -> bytes:
     """Raises a `RequestError` for a scene that is not in the list."""
-    if scene not in _examples():
+    if scene not in _listed():
         raise not_found("such scene")
-    image: Any = _examples()[scene].image
+    image: Any = _listed()[scene].image
     png = io.BytesIO()
     image.save(png, "PNG", optimize=True)
     return png.getvalue()
