@@ -88,6 +88,8 @@ class AttentionCapture:
     `hidden` visual tokens are knocked out: no position after their image attends to them. `METHODS["attention"]`
     of ablation.py hides in the same way.
 
+    `seen` is called with the capture once `vision_features` are there, before the text model reads them.
+
     Of the layers only `layers` are kept, by default all; the others run as sdpa does and leave nothing behind. What has a
     layer dimension, here and in `Steps`, has these layers alone, first to last.
     """
@@ -100,6 +102,7 @@ class AttentionCapture:
         prompt_length: int | None = None,
         hidden: Bool[Tensor, " patch"] | None = None,
         layers: Sequence[int] | None = None,
+        seen: Callable[["AttentionCapture"], None] = lambda _: None,
     ) -> None:
         if len(inputs["input_ids"]) != 1:
             raise UnsupportedModelError(
@@ -113,6 +116,7 @@ class AttentionCapture:
         assert self.grids, "a prompt without images has nothing to attribute to"
         self.image_positions = torch.cat([grid.positions for grid in self.grids])  # of all images, in order
         self.vision_features: list[Tensor] | None = None  # of each image, (patch, dim), row by row
+        self._seen = seen
         self._last_image_position = int(self.image_positions[-1])
         blocks = model.adapter.layers(model.hf)
         self.layers = tuple(range(len(blocks)) if layers is None else sorted(set(layers)))
@@ -269,6 +273,7 @@ class AttentionCapture:
     def _keep_vision_features(self, _: nn.Module, args: tuple, output: Any) -> None:
         if threading.get_ident() == self._thread:
             self.vision_features = self.model.adapter.visual_features(output, self.grids)
+            self._seen(self)
 
     # --- for whoever attributes, in any thread
 

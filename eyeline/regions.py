@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from eyeline.images import MAX_PIXELS, decode
 
 FEWEST, MOST = 16, 128  # regions of one image (arXiv 2604.16587)
 FEWEST_ASKED = 2  # by a user who names a number; at most one a cell are made
+EXACT = 4096  # cells up to which each is clustered by itself
 MAX_COMPONENTS = 32  # principal components that regions are clustered in
 MAX_SHAPE_ERROR = 0.1  # a label map's proportions may differ this much from the image's
 DINOV3 = "facebook/dinov3-vitl16-pretrain-lvd1689m"  # the paper's
@@ -153,12 +155,30 @@ def segment(
     of the variance: K is where the share of it explained by K regions is furthest above K / patches. Up to there one
     more region explains more than one cell's share of the image, after it less; `bounds` hold in any case. Labels are
     in raster order of first appearance. Raises `RegionError` for features that are not finite.
+
+    Above EXACT cells square blocks of cells are clustered, as small ones as leave no more than EXACT of them: the time that
+    Ward's method takes is more than the text model takes to read so many. That depends on the size alone.
     """
     patches = rows * cols
+    if patches > EXACT:
+        side = next(side for side in count_from(2) if -(-rows // side) * -(-cols // side) <= EXACT)
+        return _by_blocks(features, rows, cols, side, count)
     if patches < 2 * FEWEST if count is None else patches <= count:
         return torch.arange(patches).view(rows, cols)
     children, heights = _ward(features, rows, cols)
     return _cut(children, patches, count or _knee(heights, *bounds(patches))).view(rows, cols)
+
+
+def _by_blocks(
+    features: Float[Tensor, "patch dim"], rows: int, cols: int, side: int, count: int | None
+) -> Int[Tensor, "{rows} {cols}"]:
+    """The regions of blocks of `side` x `side` cells, by the mean of their cells' directions; each cell has its block's."""
+    directions = torch.nn.functional.normalize(features.detach().float().cpu(), dim=1)
+    down, across = torch.arange(rows) // side, torch.arange(cols) // side
+    block = (down[:, None] * (int(across[-1]) + 1) + across).flatten()
+    sums = directions.new_zeros(int(block[-1]) + 1, directions.shape[1]).index_add_(0, block, directions)
+    labels = segment(sums / torch.bincount(block)[:, None], int(down[-1]) + 1, int(across[-1]) + 1, count)
+    return labels.flatten()[block].view(rows, cols)
 
 
 def _how_many(features: Float[Tensor, "patch dim"], rows: int, cols: int, count: int | None) -> int:

@@ -249,11 +249,15 @@ class _State:
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """A span to attribute, or, without one, the image to read; `mark` is a CUDA event to wait for."""
+    """A span to attribute, or, without one, the image to read; `mark` is a CUDA event to wait for.
+
+    `early`: the vision tower has seen the image, so that its regions can be found while the text model reads it.
+    """
 
     capture: "AttentionCapture | _NoCapture"
     span: Span | None
     mark: Any
+    early: bool = False
 
 
 class _NoCapture:
@@ -338,7 +342,10 @@ def _capture(state: _State) -> contextlib.AbstractContextManager[AttentionCaptur
     hidden = state.hidden
     knocked_out = None if hidden is None or hidden.method != "attention" else _cells(hidden)
     layers = None if state.estimator is None else state.estimator.layers(_count_layers(state.model))
-    return AttentionCapture(state.model, state.inputs, hidden=knocked_out, layers=layers)
+    return AttentionCapture(
+        state.model, state.inputs, hidden=knocked_out, layers=layers,
+        seen=lambda capture: state.hand_over(_Job(capture, None, capture.mark(), early=True)),
+    )  # fmt: skip
 
 
 def _count_layers(model: Model) -> int:
@@ -476,6 +483,7 @@ def _end(ids: Sequence[int], config: Any, length: int | None = None) -> Reason:
 
 def _work(state: _State) -> None:
     """Attributes spans as they come; what fails becomes an `Error` event, and the next span is tried."""
+    regions: Regions | None = None
     reader: Reader | None = None
     device = state.model.device
     side = torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext()
@@ -488,9 +496,11 @@ def _work(state: _State) -> None:
                     if job.span is None:
                         state.start(())
                         state.events.put(Error("There is no image: the answer comes without attribution."))
-                elif job.span is None:
-                    reader = _reader(state, job.capture)
-                    state.start(reader.regions.grids)
+                elif job.early:
+                    regions = _regions(state, job.capture)
+                    state.start(regions.grids)
+                elif job.span is None and regions is not None:
+                    reader = Reader(state.model, state.inputs, job.capture, regions, state.estimator)
                     reader.measure_leak(state.cancelled.is_set)
                 elif reader is not None:
                     span = job.span
@@ -510,14 +520,12 @@ def _work(state: _State) -> None:
                     state.progress.notify_all()
 
 
-def _reader(state: _State, capture: AttentionCapture) -> Reader:
-    assert capture.vision_features is not None, "the prompt has been read"
+def _regions(state: _State, capture: AttentionCapture) -> Regions:
+    assert capture.vision_features is not None, "the vision tower has seen the images"
     if state.hidden is None:
-        found = regions_for(state.pictures, capture.grids, capture.vision_features, state.regions)
-    else:
-        grids = tuple(map(torch.tensor, state.hidden.grids))
-        found = Regions(grids, 1 + max(int(grid.max()) for grid in grids))
-    return Reader(state.model, state.inputs, capture, found, state.estimator)
+        return regions_for(state.pictures, capture.grids, capture.vision_features, state.regions)
+    grids = tuple(map(torch.tensor, state.hidden.grids))
+    return Regions(grids, 1 + max(int(grid.max()) for grid in grids))
 
 
 def _start(state: _State, regions: tuple[Grid, ...]) -> Start:

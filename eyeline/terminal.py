@@ -205,6 +205,7 @@ SHOW = {
 }
 ENDS = {"length": "stopped at the length limit", "cancelled": "cancelled", "error": "stopped by an error"}
 NOWHERE = "no region matters"
+FOLLOWS = "follows from the text before it"  # what everything hidden does not change
 LEAST = 0.05  # nats: places with less are not named
 ALONE = 0.1  # share of what everything hidden does, under which no region matters alone
 
@@ -232,8 +233,10 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: str) -> str:
         amounts[0] += " of attention"
     words = "; ".join(f"{place}, {amount}" for (place, _), amount in zip(told, amounts, strict=True))
     whole = span.whole_image or 0.0
-    if span.contributions is None or whole < FLOORS[unit]:
+    if span.contributions is None:
         return words or NOWHERE
+    if whole < FLOORS[unit]:
+        return words or (FOLLOWS if whole < LEAST else f"hardly on the image: {_nats(whole)} nats without it")
     if not words or max(span.effects) < ALONE * whole:
         together = f"{_nats(whole)} nats, from several regions together"
         return f"{together}: {words}" if words else together
