@@ -10,8 +10,8 @@ collect() {  # RUN SCENES HIDING
   .venv/bin/eyeline collect --data scratch/fit-1 --hiding "$3" --out "$1" --limit "$2"
   wait $other
 }
-collect scratch/collected 400 pixels
+collect scratch/collected 377 pixels
 .venv/bin/eyeline fit scratch/collected --name eyeline-mini --out eyeline/models/qwen3-vl-mini/estimator
 .venv/bin/eyeline fit scratch/collected --kinds attention --link identity --name paper-attention --out scratch/paper-attention
-collect scratch/collected-attention 400 attention
+collect scratch/collected-attention 300 attention
 .venv/bin/eyeline fit scratch/collected-attention --name eyeline-mini-attention --out eyeline/models/qwen3-vl-mini/estimator-attention
