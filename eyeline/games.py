@@ -39,7 +39,7 @@ class Joint:
 class Games:
     """The games of spans, by the positions of their tokens in the generated ids."""
 
-    tokens: list[Int[Tensor, " token"]] = field(default_factory=list)
+    tokens: list[Int[Tensor, " _token"]] = field(default_factory=list)
     games: list[Game] = field(default_factory=list)
 
     def add(self, start: int, game: Game) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from json.decoder import scanstring
+from typing import Any
 
 from eyeline.errors import DataError
 from eyeline.events import Event, SpanAttribution, Text
@@ -18,7 +19,7 @@ Ranges = list[tuple[int, int]]  # of token positions, [start, end)
 STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|\[\"([^\"]+)\"\]")
 
 
-def tokens_of(target: Target, events: Iterable[Event]) -> Ranges:
+def tokens_of(target: Target | Any, events: Iterable[Event]) -> Ranges:
     """The tokens of a target among the events of a stream. Raises `DataError` for one that is none.
 
     Characters count in all texts joined, thinking and answer; words must stand there once, or be given as characters.
