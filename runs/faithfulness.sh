@@ -7,7 +7,7 @@ export OMP_NUM_THREADS=1
 . runs/halves.sh
 model=eyeline/models/qwen3-vl-mini
 evaluate_halves evaluated 50 "$model/estimator scratch/paper-attention" \
-  eyeline,random,raw-attention,input-gradient,attn-lrp,exhaustive,regression-32
+  eyeline,raw-attention,input-gradient,attn-lrp,exhaustive,regression-32
 cp scratch/evaluated/table.csv results/faithfulness.csv
 cp scratch/evaluated/page.html results/faithfulness.html
 for figure in cost families effects; do cp scratch/evaluated/$figure.png results/faithfulness_$figure.png; done

@@ -38,7 +38,7 @@ from eyeline.training.collect import (
 )
 
 Way = Baseline | Callable[..., Prediction]  # to attribute
-TOPS = (1, 2, 3, 5, 8, 13)  # regions hidden, or shown alone, highest first
+TOPS = (1, 3, 5)  # regions hidden, or shown alone, highest first
 
 
 @dataclass(frozen=True, slots=True)

@@ -318,7 +318,7 @@ def _save(collected: Collected, path: Path, digest: str = "") -> None:
 
 def save_example(tensors: Mapping[str, Tensor], rest: Mapping[str, Any], path: Path) -> None:
     """Writes one example of a run, whole or not at all. Raises `DataError` where the disk does not take it."""
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    whole = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     make_folder(path.parent)
     write_files({path: as_safetensors(whole, {"rest": json.dumps(rest)})}, alone=True)
 
