@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import CURVE, build_tiny, picture, tiny_model
+from conftest import SPREAD, build_tiny, picture, tiny_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
@@ -18,15 +18,17 @@ from eyeline.estimator import (
     Estimator,
     Network,
     check_model,
+    compress,
     digest,
     estimator_for,
-    fall,
     fingerprint,
+    interval,
     is_quantised,
     read_estimator,
     save_estimator,
 )
 from eyeline.features import KINDS
+from eyeline.game import fall
 from eyeline.model import load
 
 FEATURES = 3 * 4 * len(KINDS)  # of the tiny models
@@ -43,11 +45,11 @@ def silu(value):
 def estimator_of(model, **changes):
     rng = torch.Generator().manual_seed(0)
     weights = torch.randn(2, FEATURES, generator=rng)
-    card = {"model": model.name, "fingerprint": fingerprint(model), "ablation": "pixels", "coverage": 0.9}
+    card = {"model": model.name, "fingerprint": fingerprint(model), "hiding": "pixels", "coverage": 0.9}
     shapes = (FEATURES,), (3, FEATURES), (3, FEATURES), (2, 3), (2, 3)
     network = Network(*(torch.randn(*shape, generator=rng) for shape in shapes))
     return dataclasses.replace(
-        Estimator("mine", weights, CURVE, torch.tensor(0.5), KINDS, card=card, network=network), **changes
+        Estimator("mine", weights, SPREAD, 2 * SPREAD, KINDS, card=card, network=network), **changes
     )
 
 
@@ -102,14 +104,14 @@ def test_an_estimator_that_is_saved_and_read_is_the_same(saved):
     model, folder = saved
     before, after = estimator_of(model), read_estimator(folder)
     assert torch.equal(after.weights, before.weights)
-    assert torch.equal(after.whole, before.whole)
+    assert torch.equal(after.effect_spread, before.effect_spread)
     assert before.network is not None
     assert after.network is not None
     for name in OF_NETWORK:
         assert torch.equal(getattr(after.network, name), getattr(before.network, name))
     assert digest(after) == digest(before)
     assert digest(dataclasses.replace(after, network=None)) != digest(before)
-    assert torch.equal(after.curve, before.curve)
+    assert torch.equal(after.contribution_spread, before.contribution_spread)
     assert (after.id, after.kinds, after.link) == (before.id, before.kinds, before.link)
     assert before.card.items() <= after.card.items()
     assert sorted(path.name for path in folder.iterdir()) == ["card.json", "estimator.safetensors"]
@@ -119,24 +121,11 @@ def test_an_estimator_that_is_saved_and_read_is_the_same(saved):
     assert read_estimator(folder).network is None
 
 
-def test_effects_and_intervals_are_read_off_the_curve_between_its_knots_and_beyond_them():
-    estimator = estimator_of(tiny_model("qwen3_vl"))
-    drops = torch.tensor([-1.0, 0.0, 2.0, 1.0, 4.0, -3.0])
-    assert estimator.effects(drops).tolist() == [-0.5, 0.0, 3.0, 1.5, 6.0, -1.5]
-    assert estimator.intervals(drops)[:4].tolist() == [[-1.0, 0.0], [-0.25, 0.5], [1.0, 4.0], [0.375, 2.25]]
-    assert estimator.intervals(drops[4:]).tolist() == [[4.0, 7.0], [-2.0, -1.0]]  # as wide as at the ends
-
-
-def test_an_interval_holds_its_effect_however_far_beyond_the_curve_a_drop_lies():
-    curve = torch.tensor(
-        [[-1.0, -0.5, -0.9, 0.4], [0.0, 0.0, -0.1, 0.1], [1.0, 0.8, 0.7, 2.0], [2.0, 1.0, 0.9, 1.1]]
-    )
-    estimator = dataclasses.replace(estimator_of(tiny_model("qwen3_vl")), curve=curve)
-    effects, low, high = estimator.read(torch.linspace(-50, 50, 1001)).T
-    assert (low < effects).all()
-    assert (effects < high).all()
-    assert (effects.diff() > 0).all()
-    assert effects[[0, -1]].tolist() == pytest.approx([-25.0, 10.6])
+def test_intervals_lie_around_values_between_the_knots_of_a_spread_and_beyond_them_as_at_the_last():
+    spread = torch.tensor([[-1.0, -0.5, 0.5], [0.0, -0.25, 0.25], [2.0, -1.0, 3.0]])
+    values = torch.tensor([-1.0, 0.0, 2.0, 1.0, 4.0, -3.0])
+    ends = [[-1.5, -0.5], [-0.25, 0.25], [1.0, 5.0], [0.375, 2.625], [3.0, 7.0], [-3.5, -2.5]]
+    assert interval(values, spread).tolist() == ends
 
 
 def test_a_fall_of_log_odds_lowers_the_log_prob_by_what_it_leaves_of_it():
@@ -158,11 +147,11 @@ def test_tokens_that_the_model_is_sure_of_have_weights_of_their_own():
     torch.testing.assert_close(estimator.of_tokens(odds), torch.stack(expected))
     features = torch.randn(4, 3, FEATURES, generator=torch.Generator().manual_seed(2))
     scores = torch.stack([part @ weights for part, weights in zip(features, expected, strict=True)])
-    torch.testing.assert_close(estimator.scores(features, odds, torch.eye(3)), scores)
-    linear = dataclasses.replace(estimator, weights=doubted[None], link="identity")
-    torch.testing.assert_close(linear.scores(features, odds, torch.eye(3)), features @ doubted)
+    torch.testing.assert_close(estimator.game(features, odds).scores(torch.eye(3)), scores)
+    linear = dataclasses.replace(estimator, weights=doubted[None], link="identity").game(features, odds)
+    torch.testing.assert_close(linear.scores(torch.eye(3)), features @ doubted)
     two = torch.tensor([[1.0], [0.0], [1.0]])
-    torch.testing.assert_close(linear.scores(features, odds, two)[:, 0], features[:, [0, 2]].sum(1) @ doubted)
+    torch.testing.assert_close(linear.scores(two)[:, 0], features[:, [0, 2]].sum(1) @ doubted)
 
 
 def test_a_network_adds_what_it_sees_in_hidden_regions_and_the_image_and_nothing_for_empty_ones():
@@ -174,7 +163,9 @@ def test_a_network_adds_what_it_sees_in_hidden_regions_and_the_image_and_nothing
     odds = torch.tensor([-20.0, 40.0])  # doubted, sure
     hidden = [[0], [1], [2], [0, 1], [0, 1, 2, 3], [1, 3], []]
     subsets = torch.tensor([[float(region in each) for each in hidden] for region in range(4)])
-    added = network(features, odds, subsets)
+    linear = dataclasses.replace(estimator, network=None).game(features, odds).scores(subsets)
+    game = estimator.game(features, odds)
+    added = game.scores(subsets) - linear
 
     def unit_of(number, token, regions):
         """What one hidden unit says of regions that it sees as one."""
@@ -195,12 +186,12 @@ def test_a_network_adds_what_it_sees_in_hidden_regions_and_the_image_and_nothing
             assert float(added[token, subset]) == pytest.approx(
                 float(units @ network.outward[token]), rel=1e-4, abs=1e-3
             )
-    assert added[:, [2, 6]].tolist() == [[0, 0], [0, 0]]
+    assert game.scores(subsets)[:, [2, 6]].tolist() == [[0, 0], [0, 0]]
     assert not torch.allclose(added[:, 3], added[:, 0] + added[:, 1], atol=0.01)
     of_each = subsets.expand(2, -1, -1)  # as if each token had subsets of its own
-    torch.testing.assert_close(network(features, odds, of_each), added)
-    linear = dataclasses.replace(estimator, network=None).scores(features, odds, subsets)
-    torch.testing.assert_close(estimator.scores(features, odds, subsets), linear + added)
+    torch.testing.assert_close(game.scores(of_each), linear + added)
+    seen = compress(features, network.unit)
+    torch.testing.assert_close(estimator.game(features, odds, seen).scores(subsets), linear + added)
 
 
 def test_the_layers_of_an_estimator_are_those_with_any_weight_and_at_least_one():
@@ -237,23 +228,19 @@ def test_with_some_layers_an_estimator_scores_their_features_as_it_would_where_o
     alone = torch.zeros_like(features)
     alone[..., layers, :] = features[..., layers, :]
     torch.testing.assert_close(
-        some.scores(features[..., layers, :].flatten(2), odds, subsets),
-        whole.scores(alone.flatten(2), odds, subsets),
+        some.game(features[..., layers, :].flatten(2), odds).scores(subsets),
+        whole.game(alone.flatten(2), odds).scores(subsets),
     )
     assert some.weights.shape == (2, len(KINDS) * len(layers) * 4)
 
 
-def test_drops_of_a_span_are_the_falls_of_its_tokens_and_with_the_identity_its_scores():
-    scores, odds = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.5, 4.0]]), torch.tensor([0.0, 4.0, -2.0])
-    lengths = torch.tensor([1, 2])
-    estimator = estimator_of(tiny_model("qwen3_vl"))
-    falls = fall(scores, odds)
-    torch.testing.assert_close(
-        estimator.drops(scores, odds, lengths), torch.stack([falls[0], falls[1] + falls[2]])
-    )
-    linear = dataclasses.replace(estimator, link="identity")
-    assert linear.drops(scores, odds, lengths).tolist() == [[1.0, 2.0], [3.5, 3.0]]
-    assert linear.drops(scores[:, 1], odds, lengths).tolist() == [2.0, 3.0]
+def test_a_game_has_the_log_odds_of_its_tokens_and_with_the_identity_none():
+    estimator = estimator_of(tiny_model("qwen3_vl"), network=None)
+    features, odds = torch.randn(3, 2, FEATURES), torch.tensor([0.0, 4.0, -2.0])
+    game, subsets = estimator.game(features, odds), torch.eye(2)
+    torch.testing.assert_close(game.falls(subsets), fall(game.scores(subsets), odds))
+    linear = dataclasses.replace(estimator, link="identity").game(features, odds)
+    torch.testing.assert_close(linear.falls(subsets), linear.scores(subsets))
 
 
 def change(folder, **changes):
@@ -302,17 +289,18 @@ def truncate(path):
         lambda folder: drop(folder, "link"),
         lambda folder: change(folder, link="logit"),
         lambda folder: swap(folder, weights=None),
-        lambda folder: swap(folder, curve=None),
-        lambda folder: swap(folder, whole=torch.ones(2)),
+        lambda folder: swap(folder, effect_spread=None),
+        lambda folder: swap(folder, contribution_spread=torch.ones(2)),
         lambda folder: swap(folder, weights=torch.ones(FEATURES)),
         lambda folder: swap(folder, weights=torch.ones(1, FEATURES)),
         lambda folder: change(folder, link="identity"),
         lambda folder: swap(folder, **{"network.bias": None}),
         lambda folder: swap(folder, **{"network.context": torch.ones(2, FEATURES)}),
         lambda folder: swap(folder, **{"network.unit": torch.ones(FEATURES - 1)}),
-        lambda folder: swap(folder, curve=CURVE[:1]),
-        lambda folder: swap(folder, curve=CURVE[:, :3]),
-        lambda folder: swap(folder, curve=CURVE.flip(0)),
+        lambda folder: swap(folder, effect_spread=SPREAD[:1]),
+        lambda folder: swap(folder, effect_spread=SPREAD[:, :2]),
+        lambda folder: swap(folder, contribution_spread=SPREAD.flip(0)),
+        lambda folder: swap(folder, effect_spread=SPREAD[:, [0, 2, 1]]),
     ],
 )
 def test_a_broken_or_missing_folder_is_refused_with_one_sentence(saved, damage):
