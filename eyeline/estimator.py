@@ -257,7 +257,7 @@ def digest(estimator: Estimator) -> str:
 
 def _tensors(estimator: Estimator) -> dict[str, Tensor]:
     """All of an estimator's numbers by the names that they have in its file."""
-    tensors = {name: getattr(estimator, name).contiguous() for name in TENSORS}
+    tensors = {name: getattr(estimator, name).clone().contiguous() for name in TENSORS}  # files share nothing
     if estimator.network is not None:
         tensors |= {f"network.{name}": getattr(estimator.network, name).contiguous() for name in OF_NETWORK}
     return tensors
