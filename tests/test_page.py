@@ -6,12 +6,14 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from page_server import PageServer
 from PIL import Image, ImageSequence
 from test_runs import HOSTILE, make_run
 
+from eyeline.events import SpanAttribution
 from eyeline.runs import Run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
@@ -138,7 +140,7 @@ def test_pointing_at_spans_moves_the_heat_and_a_region_lights_up_its_spans(visit
         assert heat_at(page, 0, 0.01, 0.01) == [201, 44, 30]
         expect(page.locator(".strongest li").first).to_contain_text("top left of image 1")
         page.locator(".frame").first.click(position={"x": 10, "y": 10})
-        expect(page.locator(".selection")).to_contain_text("top left of image 1: 1 span rests on it")
+        expect(page.locator(".selection")).to_contain_text("1 top left of image 1: 1 span rests on it")
         rests = page.locator(".span").evaluate_all(
             "spans => spans.map(span => Number(span.style.getPropertyValue('--rest')))"
         )
@@ -147,6 +149,8 @@ def test_pointing_at_spans_moves_the_heat_and_a_region_lights_up_its_spans(visit
         page.get_by_role("button", name="Heat").click()
         expect(page.locator(".frame canvas").first).to_have_css("opacity", "0")
         page.get_by_role("button", name="Top 3").click()
+        expect(page.locator(".badge")).to_have_text(["1"])  # of the region that was clicked
+        page.get_by_role("button", name="Clear").click()
         expect(page.locator(".badge")).to_have_count(0)
 
 
@@ -158,9 +162,9 @@ def test_the_real_ablation_stands_beside_the_prediction(visit, tmp_path):
         page.keyboard.press("Home")
         page.get_by_role("button", name="Verify").click()
         expect(page.locator(".agreement")).to_contain_text(
-            "0.83 rank agreement of predicted and actual, 10 regions"
+            re.compile("rank agreement 0.83.*predicted and actual of 10 regions")
         )
-        expect(page.locator(".strongest li").first).to_contain_text("1.8 nats actual 0.9")
+        expect(page.locator(".strongest li").first).to_contain_text("1.80 actual 0.90")
         expect(page.locator(".still figcaption")).to_have_text(["Predicted", "Actual"] * 2)
 
 
@@ -561,3 +565,142 @@ def test_nothing_scrolls_sideways_at_any_width(visit, tmp_path, width):
         page.get_by_role("button", name="Hide it and ask again").click()
         expect(page.locator(".compare .verdict")).to_have_text("The answer changes.")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_on_a_telephone_the_text_stands_right_below_the_image_and_the_numbers_after_it(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server, viewport={"width": 390, "height": 844})
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        image, thinking, answer, legend, numbers = (
+            page.locator(name).first.bounding_box()
+            for name in (".images", ".thinking", ".answer", ".legend", ".about")
+        )
+        below = thinking["y"] - image["y"] - image["height"]
+        assert 0 <= below < 20
+        assert thinking["y"] < 844 / 2 < answer["y"] < legend["y"] < numbers["y"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (2560, 1440)])
+def test_image_verification_and_text_stand_beside_each_other_over_the_whole_width(
+    visit, tmp_path, width, height
+):
+    with PageServer(make_run()) as server:
+        page = visit(server, viewport={"width": width, "height": height})
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        verify = page.get_by_role("button", name="Verify")
+        dock = page.locator(".dock").bounding_box()["y"]
+        image, button, text = (
+            place.bounding_box() for place in (page.locator(".images"), verify, page.locator(".trace"))
+        )
+        assert image["x"] < 0.05 * width
+        assert image["x"] + image["width"] < button["x"] < button["x"] + button["width"] < text["x"]
+        assert image["y"] <= button["y"] < button["y"] + button["height"] < dock
+        assert text["x"] + text["width"] > 0.94 * width
+        verify.click()
+        expect(page.locator(".agreement")).to_contain_text("0.83")
+        measured = page.locator(".still").first.bounding_box()
+        assert measured["x"] > image["x"] + image["width"]
+
+
+def test_outlines_show_under_the_pointer_and_stay_where_they_are_asked_for(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        outlines = page.locator(".frame").first.locator(".outlines").last
+        page.locator("#view h1").hover()
+        expect(outlines).to_have_css("opacity", "0")
+        page.locator(".frame").first.hover()
+        expect(outlines).to_have_css("opacity", "1")
+        page.get_by_role("button", name="Regions", exact=True).click()
+        page.locator("#view h1").hover()
+        expect(outlines).to_have_css("opacity", "1")
+
+
+def test_every_region_has_a_number_that_is_the_same_on_the_image_and_in_every_list(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.keyboard.press("End")
+        page.locator("#view h1").hover()
+        expect(page.locator(".strongest .place em").first).to_have_text("10")
+        expect(page.locator(".badge")).to_have_text(["10"])  # alone above a tenth of the strongest
+        page.get_by_role("button", name="All numbers").click()
+        numbers = page.locator(".badge").all_inner_texts()
+        assert sorted(map(int, numbers)) == list(range(1, 11))
+        page.locator(".more").click()
+        rows = page.locator(".strongest .place").all_inner_texts()
+        assert len(set(rows)) == 10  # though several regions lie in one place
+        page.locator(".strongest button").first.click()
+        expect(page.locator(".selection")).to_contain_text("10 bottom right of image 2:")
+
+
+def test_small_numbers_have_one_form_and_none_is_a_negative_nothing(visit, tmp_path):
+    run = make_run()
+    small = (0.0004, -0.0004, 0.004, -0.06, 0.3, 1.234, 12.34, 123.4, 0.0, -0.0049)
+    events = [
+        replace(event, effects=small, interval=None, log_prob=-0.0001, whole_image=-0.001)
+        if isinstance(event, SpanAttribution) and event.index == 2
+        else event
+        for event in run.events
+    ]
+    with PageServer(Run(run.prompt, run.images, tuple(events))) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.keyboard.press("End")
+        page.locator(".more").click()
+        numbers = [text.strip() for text in page.locator(".strongest .number").all_inner_texts()]
+        assert numbers == ["123", "12.3", "1.23", "0.30", "−0.06", "0.00", "0.00", "0.00", "0.00", "0.00"]
+        expect(page.locator(".about .facts")).to_contain_text("log p 0.00")
+        expect(page.locator(".about .facts")).to_contain_text("whole image 0.00 nats")
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("in nats", "2.7 times less likely"),
+        ("log p −1.25", "0 is certain"),
+        ("rank agreement 0.83", "Spearman’s correlation"),
+        ("[90 % interval]", "9 times in 10"),
+    ],
+)
+def test_a_term_says_what_it_means_where_it_stands(visit, tmp_path, word, meaning):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        if word.startswith("rank"):
+            page.get_by_role("button", name="Verify").click()
+        term = page.get_by_role("button", name=word, exact=True)
+        note = page.get_by_role("tooltip").filter(has_text=meaning)
+        expect(note).to_be_hidden()
+        term.hover()
+        expect(note).to_be_visible()
+        page.locator("#view h1").hover()
+        expect(note).to_be_hidden()
+        term.focus()  # by keyboard, or a finger
+        expect(note).to_be_visible()
+        expect(term).to_have_accessible_description(re.compile(meaning))
+        page.keyboard.press("Escape")
+        expect(note).to_be_hidden()
+
+
+def test_a_run_that_ends_in_a_span_without_effect_shows_the_one_that_rests_most_on_the_image(visit, tmp_path):
+    run = make_run()
+    events = [
+        replace(event, effects=(0.001,) * 10, patches=None)
+        if isinstance(event, SpanAttribution) and event.index == 2
+        else event
+        for event in run.events
+    ]
+    with PageServer(Run(run.prompt, run.images, tuple(events))) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".end")).to_have_count(1)
+        expect(page.locator(".span").nth(1)).to_have_attribute("aria-current", "true")
+        page.keyboard.press("End")
+        expect(page.locator(".about h2")).to_contain_text("3 of 3 hardly rests on the image")
