@@ -15,7 +15,7 @@ from PIL.Image import Transpose
 
 from eyeline.errors import ImageError
 
-MAX_PIXELS = 100_000_000  # more is refused from the header, before anything is decoded
+MAX_PIXELS = 50_000_000  # more is refused from the header, before anything is decoded; the server's limit too
 MAX_ASPECT_RATIO = 200  # the image processors of Qwen and GLM refuse more
 # No EPS or WMF: Pillow hands those to other programs.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000")

@@ -1,6 +1,7 @@
 """A scripted server for the page: the API of docs/server.md over one run that is given, in no more than it takes.
 
-A stream stops before `gate` events until `go` is called, so that a test can look at the page in the middle.
+A stream stops before `gate` events until `go` is called, so that a test can look at the page in the middle. `cuts` says
+after how many events a path's connection is lost, once. Between `vanish` and `come_back` nothing listens at all.
 """
 
 import io
@@ -30,14 +31,23 @@ KINDS = {
 class PageServer:
     """Serves the page on a free port of the loopback: `with PageServer(run) as server: server.url`."""
 
-    def __init__(self, run: Run, *, key: str | None = None, gate: int | None = None):
-        self.run, self.key, self.gate = run, key, gate
+    def __init__(
+        self, run: Run, *, key: str | None = None, gate: int | None = None, cuts: dict[str, int] | None = None,
+        limits: dict[str, int] | None = None,
+    ):  # fmt: skip
+        self.run, self.key, self.gate, self.cuts = run, key, gate, cuts or {}
+        self.limits = {"images": 16, "pixels": 50_000_000, "body": 32 * 2**20} | (limits or {})
         self.saved: dict[str, Run] = {}
         self.asked: list[dict] = []  # bodies of questions, in order
+        self.kept: int | None = None  # how many events of the next question are saved; all of them
         self.left = threading.Event()  # a client went away in the middle of a stream
         self._go = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"server_of": self}))
+        self._listen(0)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _listen(self, port: int) -> None:
+        handler = type("Handler", (Handler,), {"server_of": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
 
     def go(self) -> None:
         self._go.set()
@@ -45,16 +55,26 @@ class PageServer:
     def wait(self) -> None:
         self._go.wait(30)
 
-    def __enter__(self) -> "PageServer":
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+    def vanish(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def come_back(self) -> None:
+        self._listen(self._server.server_port)
+        self._serve()
+
+    def _serve(self) -> None:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
+
+    def __enter__(self) -> "PageServer":
+        self._serve()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.go()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.vanish()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -71,7 +91,7 @@ class Handler(BaseHTTPRequestHandler):
             return None
         match parts:
             case ["v1", "models"]:
-                self._json({"data": [{"id": "scripted"}]})
+                self._json({"data": [{"id": "scripted", "eyeline": {"limits": server.limits}}]})
             case ["v1", "gallery"]:
                 self._json(
                     {
@@ -118,7 +138,8 @@ class Handler(BaseHTTPRequestHandler):
             server.asked.append(body)
             id = f"run-{len(server.saved)}"
             prompt = body["messages"][-1]["content"][-1]["text"]
-            server.saved[id] = Run(prompt, server.run.images, server.run.events)
+            kept, server.kept = server.kept, None
+            server.saved[id] = Run(prompt, server.run.images, server.run.events[:kept])
             self._stream(_chunks(id, server.run.events), server.gate)
         elif self.path == "/v1/ask-without":
             events = [_answers_seven(event) for event in server.run.events]
@@ -139,11 +160,14 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
+        cut = self.server_of.cuts.pop(self.path, None)
         try:
             self.wfile.write(b": waiting, 0 before you\n\n")
             for number, chunk in enumerate(chunks):
                 if number == gate:
                     self.server_of.wait()
+                if number == cut:
+                    return
                 self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
                 self.wfile.flush()
             self.wfile.write(b"data: [DONE]\n\n")

@@ -443,7 +443,7 @@ def make_bad_images() -> None:
         ("empty.png", "'empty.png' is empty"),
         ("folder.png", "'folder.png' is a folder"),
         ("missing.png", "There is no file 'missing.png'"),
-        ("bomb.png", "'bomb.png' is too large: at most 100 megapixels"),
+        ("bomb.png", "'bomb.png' is too large: at most 50 megapixels"),
     ],
 )
 def test_what_is_no_image_is_refused_before_the_model_is_loaded(here, image, expected, monkeypatch):

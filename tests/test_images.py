@@ -292,12 +292,12 @@ def test_the_given_image_is_not_changed():
         (encoded(picture(), "PNG")[:150], "is truncated or damaged"),
         (encoded(picture(), "JPEG")[:-100], "is truncated or damaged"),
         (png(0, 0), "is not an image, or its header is broken: .* at least one pixel"),
-        (png(60_000, 60_000, bytes(10_000)), "is too large: at most 100 megapixels"),
+        (png(60_000, 60_000, bytes(10_000)), "is too large: at most 50 megapixels"),
         (
-            png(10_500, 10_500, bytes(10_000)),
-            "is too large with 10,500 x 10,500 pixels: at most 100 mega",
+            png(7_100, 7_100, bytes(10_000)),
+            "is too large with 7,100 x 7,100 pixels: at most 50 mega",
         ),
-        (png(9_600, 9_600, bytes(10_000)), "is truncated"),
+        (png(7_000, 7_000, bytes(10_000)), "is truncated"),
     ],
     ids=["empty", "text", "EPS", "short PNG", "short JPEG", "0 x 0", "bomb", "over limit", "under limit"],
 )

@@ -1,15 +1,19 @@
 """The page in a real browser, against a scripted server: what somebody sees who asks, looks, checks and comes back."""
 
+import base64
+import io
 import json
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from page_server import PageServer
 from PIL import Image, ImageSequence
 from test_runs import HOSTILE, make_run
 
+from eyeline.events import SpanAttribution
 from eyeline.runs import Run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
@@ -136,7 +140,7 @@ def test_pointing_at_spans_moves_the_heat_and_a_region_lights_up_its_spans(visit
         assert heat_at(page, 0, 0.01, 0.01) == [201, 44, 30]
         expect(page.locator(".strongest li").first).to_contain_text("top left of image 1")
         page.locator(".frame").first.click(position={"x": 10, "y": 10})
-        expect(page.locator(".selection")).to_contain_text("top left of image 1: 1 span rests on it")
+        expect(page.locator(".selection")).to_contain_text("1 top left of image 1: 1 span rests on it")
         rests = page.locator(".span").evaluate_all(
             "spans => spans.map(span => Number(span.style.getPropertyValue('--rest')))"
         )
@@ -145,6 +149,8 @@ def test_pointing_at_spans_moves_the_heat_and_a_region_lights_up_its_spans(visit
         page.get_by_role("button", name="Heat").click()
         expect(page.locator(".frame canvas").first).to_have_css("opacity", "0")
         page.get_by_role("button", name="Top 3").click()
+        expect(page.locator(".badge")).to_have_text(["1"])  # of the region that was clicked
+        page.get_by_role("button", name="Clear").click()
         expect(page.locator(".badge")).to_have_count(0)
 
 
@@ -156,9 +162,9 @@ def test_the_real_ablation_stands_beside_the_prediction(visit, tmp_path):
         page.keyboard.press("Home")
         page.get_by_role("button", name="Verify").click()
         expect(page.locator(".agreement")).to_contain_text(
-            "0.83 rank agreement of predicted and actual, 10 regions"
+            re.compile("rank agreement 0.83.*predicted and actual of 10 regions")
         )
-        expect(page.locator(".strongest li").first).to_contain_text("1.8 nats actual 0.9")
+        expect(page.locator(".strongest li").first).to_contain_text("1.80 actual 0.90")
         expect(page.locator(".still figcaption")).to_have_text(["Predicted", "Actual"] * 2)
 
 
@@ -314,6 +320,198 @@ def test_the_key_is_asked_for_once_and_kept_for_the_session(visit, tmp_path):
         expect(page.locator("#key")).to_be_hidden()
 
 
+UNREACHABLE = "The server is not reachable; trying again"
+REFUSED = "ERR_CONNECTION_REFUSED"
+
+
+def test_while_the_server_is_gone_the_page_says_so_and_every_request_is_made_again(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server, expected=REFUSED)
+        expect(page.locator(".gallery button")).to_have_count(1)
+        banner = page.locator("#unreachable")
+
+        def through_an_outage(act, outcome) -> None:
+            expect(banner).to_have_text("")
+            server.vanish()
+            act()
+            expect(banner).to_have_text(UNREACHABLE)
+            server.come_back()
+            outcome()
+            expect(banner).to_have_text("")
+
+        through_an_outage(
+            lambda: page.locator(".gallery button").click(),
+            lambda: expect(page.locator("#question")).to_have_value("How far?"),
+        )
+        through_an_outage(
+            lambda: page.locator("#question").press("Enter"),
+            lambda: expect(page.locator(".answer .text")).to_have_text("It is 7."),
+        )
+        through_an_outage(
+            page.get_by_role("button", name="Verify").click,
+            lambda: expect(page.locator(".agreement")).to_contain_text("10 regions"),
+        )
+        page.locator(".strongest button").first.click()
+        through_an_outage(
+            page.get_by_role("button", name="Hide it and ask again").click,
+            lambda: expect(page.locator(".compare .verdict")).to_have_text("The answer changes."),
+        )
+        through_an_outage(
+            page.get_by_role("button", name="Runs").click,
+            lambda: expect(page.locator("#run-list li")).to_have_count(1),
+        )
+        page.get_by_role("button", name="Delete the run").click()
+        through_an_outage(
+            page.get_by_role("button", name="Delete the run").click,
+            lambda: expect(page.locator("#run-list li")).to_have_count(0),
+        )
+        assert len(server.asked) == 1
+
+
+def test_a_request_that_waits_for_the_server_can_be_given_up(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server, expected=REFUSED)
+        expect(page.locator(".gallery button")).to_have_count(1)
+        server.vanish()
+        ask(page, tmp_path)
+        expect(page.locator("#unreachable")).to_have_text(UNREACHABLE)
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator(".end")).to_have_text("Stopped.")
+        expect(page.locator("#unreachable")).to_have_text("")
+        server.come_back()
+        page.get_by_role("button", name="Ask about it again").click()
+        expect(page.locator("#question")).to_have_value("How far is it?")  # it was not answered
+        expect(page.locator(".thumbs img")).to_have_count(2)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("cut", [0, MIDDLE])
+def test_a_stream_that_breaks_off_goes_on_where_it_was_and_shows_nothing_twice(visit, tmp_path, cut):
+    cuts = {"/v1/chat/completions": cut, "/v1/verify": 4, "/v1/ask-without": MIDDLE}
+    with PageServer(make_run(), cuts=cuts) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .text")).to_have_text("It is 7.")
+        expect(page.locator(".thinking .text")).to_have_text(
+            "The bar at the\nleft shows 3.14 km. In the other picture it is 7."
+        )
+        expect(page.locator(".span")).to_have_count(3)
+        expect(page.locator(".side .problem")).to_be_empty()
+        assert len(server.asked) == (2 if cut == 0 else 1)  # asked anew only where nothing had come
+        page.get_by_role("button", name="Verify").click()
+        expect(page.locator(".agreement")).to_contain_text("10 regions")
+        page.locator(".strongest button").first.click()
+        page.get_by_role("button", name="Hide it and ask again").click()
+        expect(page.locator(".compare .verdict")).to_have_text("The answer changes.")
+        expect(page.locator(".compare dd")).to_have_text(["It is 7.", "It is 9."])
+
+
+def test_a_question_that_the_server_lost_is_said_to_be_cut_short_and_can_be_asked_again(visit, tmp_path):
+    run = make_run()
+    with PageServer(run, cuts={"/v1/chat/completions": MIDDLE}) as server:
+        server.kept = MIDDLE + 1
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".end")).to_contain_text("This run was cut short")
+        expect(page.locator(".span")).to_have_count(1)
+        page.get_by_role("button", name="Ask about it again").click()
+        page.locator("#question").press("Enter")
+        expect(page.locator(".answer .text")).to_have_text("It is 7.")
+
+
+def test_a_link_to_no_run_is_explained_and_leaves_the_page_usable(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        for link in ("/?run=run-gone", "/?run=../../etc/passwd", "/?run=%00%ff<b>"):
+            page = visit(server, link, expected="404")
+            expect(page.locator("#bad-link")).to_contain_text("it was deleted, or the link is not whole")
+            assert page.url == server.url + "/"
+        ask(page, tmp_path)
+        expect(page.locator(".answer .text")).to_have_text("It is 7.")
+        page.get_by_role("button", name="New question").click()
+        expect(page.locator("#bad-link")).to_be_hidden()
+
+
+def sent_images(server) -> list[Image.Image]:
+    parts = server.asked[-1]["messages"][0]["content"]
+    urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
+    return [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in urls]
+
+
+def test_images_above_the_servers_limit_are_made_smaller_in_the_browser(visit, tmp_path):
+    gradient = Image.linear_gradient("L")
+    names = [str(tmp_path / name) for name in ("tall.png", "small.png")]
+    gradient.resize((300, 600)).save(names[0])
+    gradient.resize((100, 100)).save(names[1])
+    with PageServer(make_run(), limits={"pixels": 60_000}) as server:
+        page = visit(server)
+        page.locator("#files").set_input_files(names)
+        expect(page.locator("#sizes")).to_contain_text("Sent smaller: image 1 as 158 × 316 pixels.")
+        page.locator("#question").fill("What is it?")
+        page.locator("#question").press("Enter")
+        expect(page.locator(".answer .span")).to_have_count(1)
+        large, small = sent_images(server)
+        assert large.size == (158, 316)
+        assert abs(large.convert("L").getpixel((80, 158)) - 128) < 4  # the whole of it, not a part
+        assert (small.size, small.format) == ((100, 100), "PNG")
+
+
+def test_images_that_are_too_heavy_for_a_request_are_sent_lighter(visit, tmp_path):
+    names = [str(tmp_path / name) for name in ("noise.png", "flat.png")]
+    Image.effect_noise((400, 300), 100).save(names[0])
+    Image.new("RGB", (400, 300), "red").save(names[1])
+    with PageServer(make_run(), limits={"body": 2**16 + 40_000}) as server:
+        page = visit(server)
+        page.locator("#files").set_input_files(names)
+        page.locator("#question").fill("What is it?")
+        page.locator("#question").press("Enter")
+        expect(page.locator(".answer .span")).to_have_count(1)
+        noise, flat = sent_images(server)
+        assert (noise.format, flat.format) == ("JPEG", "PNG")
+        assert noise.width / noise.height == pytest.approx(4 / 3, abs=0.02)
+        assert len(json.dumps(server.asked[-1])) < 2**16 + 40_000
+
+
+def test_an_image_that_is_transparent_and_no_format_of_the_servers_is_sent_as_it_looks(visit, tmp_path):
+    image = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    image.paste((200, 0, 0, 255), (0, 0, 32, 64))
+    image.save(tmp_path / "half.avif", quality=100)
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        page.locator("#files").set_input_files([str(tmp_path / "half.avif"), *image_files(tmp_path)[:1]])
+        page.locator("#question").fill("What is it?")
+        page.locator("#question").press("Enter")
+        expect(page.locator(".answer .span")).to_have_count(1)
+        half = sent_images(server)[0].convert("RGB")
+        assert min(half.getpixel((48, 32))) > 250
+        assert half.getpixel((16, 32))[0] > 190 > 20 > half.getpixel((16, 32))[1]
+
+
+def test_more_images_than_the_server_takes_are_refused_before_they_are_sent(visit, tmp_path):
+    with PageServer(make_run(), limits={"images": 1}) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".side .problem")).to_have_text(
+            "The server takes 1 image at most; ask about fewer."
+        )
+    assert server.asked == []
+
+
+def test_a_reopened_run_can_be_asked_about_again(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page = visit(server, "/?run=run-0")
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.get_by_role("button", name="Ask about it again").click()
+        expect(page.locator(".thumbs img")).to_have_count(2)
+        page.locator("#question").fill("And now?")
+        page.locator("#question").press("Enter")
+        expect(page.get_by_role("heading", name="And now?")).to_be_visible()
+        expect(page.locator(".answer .span")).to_have_count(1)
+        assert [image.size for image in sent_images(server)] == [(192, 128), (128, 128)]
+
+
 def test_a_file_that_is_no_image_and_an_empty_question_are_explained(visit, tmp_path):
     (tmp_path / "notes.png").write_text("not an image")
     with PageServer(make_run()) as server:
@@ -367,3 +565,142 @@ def test_nothing_scrolls_sideways_at_any_width(visit, tmp_path, width):
         page.get_by_role("button", name="Hide it and ask again").click()
         expect(page.locator(".compare .verdict")).to_have_text("The answer changes.")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_on_a_telephone_the_text_stands_right_below_the_image_and_the_numbers_after_it(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server, viewport={"width": 390, "height": 844})
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        image, thinking, answer, legend, numbers = (
+            page.locator(name).first.bounding_box()
+            for name in (".images", ".thinking", ".answer", ".legend", ".about")
+        )
+        below = thinking["y"] - image["y"] - image["height"]
+        assert 0 <= below < 20
+        assert thinking["y"] < 844 / 2 < answer["y"] < legend["y"] < numbers["y"]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (2560, 1440)])
+def test_image_verification_and_text_stand_beside_each_other_over_the_whole_width(
+    visit, tmp_path, width, height
+):
+    with PageServer(make_run()) as server:
+        page = visit(server, viewport={"width": width, "height": height})
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        verify = page.get_by_role("button", name="Verify")
+        dock = page.locator(".dock").bounding_box()["y"]
+        image, button, text = (
+            place.bounding_box() for place in (page.locator(".images"), verify, page.locator(".trace"))
+        )
+        assert image["x"] < 0.05 * width
+        assert image["x"] + image["width"] < button["x"] < button["x"] + button["width"] < text["x"]
+        assert image["y"] <= button["y"] < button["y"] + button["height"] < dock
+        assert text["x"] + text["width"] > 0.94 * width
+        verify.click()
+        expect(page.locator(".agreement")).to_contain_text("0.83")
+        measured = page.locator(".still").first.bounding_box()
+        assert measured["x"] > image["x"] + image["width"]
+
+
+def test_outlines_show_under_the_pointer_and_stay_where_they_are_asked_for(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        outlines = page.locator(".frame").first.locator(".outlines").last
+        page.locator("#view h1").hover()
+        expect(outlines).to_have_css("opacity", "0")
+        page.locator(".frame").first.hover()
+        expect(outlines).to_have_css("opacity", "1")
+        page.get_by_role("button", name="Regions", exact=True).click()
+        page.locator("#view h1").hover()
+        expect(outlines).to_have_css("opacity", "1")
+
+
+def test_every_region_has_a_number_that_is_the_same_on_the_image_and_in_every_list(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.keyboard.press("End")
+        page.locator("#view h1").hover()
+        expect(page.locator(".strongest .place em").first).to_have_text("10")
+        expect(page.locator(".badge")).to_have_text(["10"])  # alone above a tenth of the strongest
+        page.get_by_role("button", name="All numbers").click()
+        numbers = page.locator(".badge").all_inner_texts()
+        assert sorted(map(int, numbers)) == list(range(1, 11))
+        page.locator(".more").click()
+        rows = page.locator(".strongest .place").all_inner_texts()
+        assert len(set(rows)) == 10  # though several regions lie in one place
+        page.locator(".strongest button").first.click()
+        expect(page.locator(".selection")).to_contain_text("10 bottom right of image 2:")
+
+
+def test_small_numbers_have_one_form_and_none_is_a_negative_nothing(visit, tmp_path):
+    run = make_run()
+    small = (0.0004, -0.0004, 0.004, -0.06, 0.3, 1.234, 12.34, 123.4, 0.0, -0.0049)
+    events = [
+        replace(event, effects=small, interval=None, log_prob=-0.0001, whole_image=-0.001)
+        if isinstance(event, SpanAttribution) and event.index == 2
+        else event
+        for event in run.events
+    ]
+    with PageServer(Run(run.prompt, run.images, tuple(events))) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.keyboard.press("End")
+        page.locator(".more").click()
+        numbers = [text.strip() for text in page.locator(".strongest .number").all_inner_texts()]
+        assert numbers == ["123", "12.3", "1.23", "0.30", "−0.06", "0.00", "0.00", "0.00", "0.00", "0.00"]
+        expect(page.locator(".about .facts")).to_contain_text("log p 0.00")
+        expect(page.locator(".about .facts")).to_contain_text("whole image 0.00 nats")
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("in nats", "2.7 times less likely"),
+        ("log p −1.25", "0 is certain"),
+        ("rank agreement 0.83", "Spearman’s correlation"),
+        ("[90 % interval]", "9 times in 10"),
+    ],
+)
+def test_a_term_says_what_it_means_where_it_stands(visit, tmp_path, word, meaning):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        if word.startswith("rank"):
+            page.get_by_role("button", name="Verify").click()
+        term = page.get_by_role("button", name=word, exact=True)
+        note = page.get_by_role("tooltip").filter(has_text=meaning)
+        expect(note).to_be_hidden()
+        term.hover()
+        expect(note).to_be_visible()
+        page.locator("#view h1").hover()
+        expect(note).to_be_hidden()
+        term.focus()  # by keyboard, or a finger
+        expect(note).to_be_visible()
+        expect(term).to_have_accessible_description(re.compile(meaning))
+        page.keyboard.press("Escape")
+        expect(note).to_be_hidden()
+
+
+def test_a_run_that_ends_in_a_span_without_effect_shows_the_one_that_rests_most_on_the_image(visit, tmp_path):
+    run = make_run()
+    events = [
+        replace(event, effects=(0.001,) * 10, patches=None)
+        if isinstance(event, SpanAttribution) and event.index == 2
+        else event
+        for event in run.events
+    ]
+    with PageServer(Run(run.prompt, run.images, tuple(events))) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".end")).to_have_count(1)
+        expect(page.locator(".span").nth(1)).to_have_attribute("aria-current", "true")
+        page.keyboard.press("End")
+        expect(page.locator(".about h2")).to_contain_text("3 of 3 hardly rests on the image")

@@ -175,8 +175,8 @@ def test_the_heat_of_the_span_is_drawn_where_its_region_is(show, patches):
     assert strongest == [201, 44, 30]  # region 9, the strongest, has the end of the ramp
     assert against[2] > against[0] + 40  # region 4 speaks against it: blue
     assert min(none) > 250  # white, multiplied into the image: untouched
-    assert words[0] == "1bottom right of image 22.4 nats [2.0, 2.9]"
-    assert words[1] == "2bottom of image 1−0.8 nats [−1.2, −0.3]"
+    assert words[0] == "10bottom right of image 22.40 [2.00, 2.90]"
+    assert words[1] == "5bottom of image 1−0.80 [−1.20, −0.30]"
 
 
 @pytest.mark.browser
@@ -189,7 +189,7 @@ def test_pointing_at_a_region_marks_the_spans_that_rest_on_it(show):
         return [rests, all(".chosen")[0].getAttribute("d").length > 0, all(".tip")[0].textContent];""",
     )
     assert rests[0] == pytest.approx([1, 0.01 / 1.8, 0.01 / 1.8])
-    assert rests[1:] == [True, "top left of image 1: 0.01 nats here, most in span 1 (1.8)"]
+    assert rests[1:] == [True, "1 top left of image 1: 0.01 nats here, most in span 1 (1.80)"]
 
 
 @pytest.mark.browser

@@ -213,12 +213,19 @@ def test_bad_input_is_refused_with_a_sentence_and_the_right_status(server, case,
 def test_an_image_bomb_is_refused_from_its_header(server):
     from PIL import Image
 
-    for size in ((6000, 6000), (20_000, 20_000)):
+    for size in ((7100, 7100), (20_000, 20_000)):
         answer = server.ask(messages=question("?", data_url(Image.new("1", size))))
         assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_image")
     many = [data_url(Image.new("1", (4900, 4900)))] * 3
     answer = server.ask(messages=question("?", *many))
-    assert "all images together" in answer.json["error"]["message"]
+    assert "50 megapixels at most, all images together" in answer.json["error"]["message"]
+
+
+def test_the_server_states_the_limits_that_it_keeps_and_the_librarys_limit_is_its_own(server):
+    from eyeline.images import MAX_PIXELS
+
+    limits = server.call("GET", "/v1/models").json["data"][0]["eyeline"]["limits"]
+    assert limits == {"images": 16, "pixels": MAX_PIXELS, "body": 32 * 2**20}
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(server):

@@ -283,6 +283,11 @@ def create_app(settings: Settings, engine: Engine, store: Store) -> Guard:
                 "context": about.context,
                 "max_tokens": settings.max_tokens,
                 "method": about.method,
+                "limits": {
+                    "images": settings.max_images,
+                    "pixels": settings.max_pixels,
+                    "body": settings.max_body,
+                },
             },
         }
 

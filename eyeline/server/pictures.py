@@ -29,11 +29,11 @@ CARRIERS = tuple(map(ipaddress.ip_network, ("2002::/16", "2001::/32", "64:ff9b::
 
 def read_pictures(urls: Sequence[str], settings: Settings) -> list[PIL.Image.Image]:
     """Upright RGB images. Blocks: called in a thread. Raises a `RequestError` that names the image."""
-    pictures, left = [], settings.max_all_pixels
+    pictures, left = [], settings.max_pixels
     for number, url in enumerate(urls):
         try:
             content = fetch(url, settings) if url[:4].lower() == "http" else read_data_url(url)
-            picture = decode(content, min(settings.max_pixels, left))
+            picture = decode(content, settings.max_pixels, left)
         except ImageError as error:
             raise RequestError(
                 400, "invalid_image", f"Image {number + 1} of {len(urls)}: {error}", param="messages"
@@ -55,8 +55,8 @@ def read_data_url(url: str) -> bytes:
         raise ImageError("its data is not base64; encode the bytes of the file.") from None
 
 
-def decode(content: bytes, max_pixels: int) -> PIL.Image.Image:
-    """The size is read from the header before anything is decoded."""
+def decode(content: bytes, max_pixels: int, left: int) -> PIL.Image.Image:
+    """The size is read from the header before anything is decoded; `left` is what earlier images leave of `max_pixels`."""
     PIL.Image.init()
     formats = [known for known in FORMATS if known in PIL.Image.OPEN]
     with warnings.catch_warnings():
@@ -67,10 +67,10 @@ def decode(content: bytes, max_pixels: int) -> PIL.Image.Image:
             raise ImageError("it is far too large; make it smaller.") from None
         except Exception:
             raise ImageError(f"its data is not an image; expected one of {', '.join(formats)}.") from None
-        if image.width * image.height > max_pixels:
+        if image.width * image.height > left:
             raise ImageError(
                 f"it has {image.width:,} x {image.height:,} pixels; expected {max_pixels / 1e6:.0f} "
-                "megapixels at most, 50 in all images together; make it smaller."
+                "megapixels at most, all images together; make it smaller."
             )
         try:
             return open_image(image)

@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from eyeline.errors import EyelineError
+from eyeline.images import MAX_PIXELS
 from eyeline.server.metrics import Metrics
 from eyeline.server.request_error import RequestError, error_object
 
@@ -59,8 +60,7 @@ class Settings:
     grace: float = 30
     max_body: int = 32 * 2**20
     max_images: int = 16
-    max_pixels: int = 25_000_000  # of one image
-    max_all_pixels: int = 50_000_000
+    max_pixels: int = MAX_PIXELS  # of all images of a request together
     max_messages: int = 256
     max_streams: int = 256
     body_seconds: float = 60

@@ -1,21 +1,25 @@
 // What the shown span rests on: its strongest regions with their intervals, and beside them, once asked for, what
 // hiding each region for real does.
 
-import {button, make, set} from "./dom.js";
+import {button, make, set, term} from "./dom.js";
 import {still} from "./pictures.js";
-import {largest, ranked} from "./run.js";
-import {amount, duration, plain, several, signed} from "./words.js";
+import {intervals, isFaint, largest, ranked, values} from "./run.js";
+import {MEANINGS, amount, duration, plain, several, signed} from "./words.js";
 
 const FEW = 5;
+const SMALL = .05; // nats; an order of effects that are all smaller says little
 
 /** `on.over(region or null)`, `on.pick(region)`; `on.verify(span)` and `on.stop()` where ablation can be asked for. */
 export function createAbout(on) {
-  const element = make("section", "about"), title = make("h2"), measure = make("span");
+  const element = make("section", "about"), title = make("h2"), noun = term("Span", MEANINGS.span), count = make("span"), measure = make("p", "measure");
   const list = make("ol", "strongest"), more = button("", "more", () => { all = !all; redraw(); });
-  const facts = make("p", "facts"), evidence = make("div", "evidence");
+  const facts = make("p", "facts"), evidence = make("div", "evidence"), stills = make("div", "stills");
   const verify = button("", "action", () => (state?.running ? on.stop() : on.verify(span)));
+  const bar = set(make("progress"), {"aria-label": "Regions hidden so far"}), words = make("p", "agreement");
   element.setAttribute("aria-label", "What the span rests on");
-  element.append(make("div", "heading", title, measure), list, more, facts, evidence);
+  title.append(noun, count);
+  evidence.append(verify, bar, words);
+  element.append(make("div", "heading", title, measure), evidence, list, more, facts, stills);
   let run = null, span = null, state = null, all = false;
 
   function show(newRun, newSpan, chosen) {
@@ -26,52 +30,64 @@ export function createAbout(on) {
   }
 
   function redraw() {
+    noun.hidden = !span;
+    evidence.hidden = !span || !on.verify;
     if (!span) {
-      title.textContent = run?.over ? "No span was attributed in this run." : "Waiting for the first span";
-      measure.textContent = "";
-      for (const part of [list, facts, evidence]) part.replaceChildren();
+      count.textContent = run?.over ? "No span was attributed in this run." : "Waiting for the first span";
+      for (const part of [list, stills]) part.replaceChildren();
+      for (const part of [measure, facts]) fill(part, []);
       more.hidden = true;
       return;
     }
-    title.textContent = `Span ${span.number + 1} of ${run.spans.length} ${run.unit === "attention" ? "attends to" : "rests on"}`;
-    measure.textContent = run.unit === "attention" ? "attention, not effect" : `effect${span.interval ? " [interval]" : ""}`;
+    const attention = run.unit === "attention";
+    count.textContent = ` ${span.number + 1} of ${run.spans.length} ${attention ? "attends to" : isFaint(span, run) ? "hardly rests on the image:" : "rests on"}`;
+    fill(measure, attention ? [["attention, not effect", MEANINGS.attention]]
+      : [["effect", MEANINGS.effect], ["in nats", MEANINGS.nats], state?.actual.size ? ["actual", MEANINGS.actual] : intervals(span) && ["[90 % interval]", MEANINGS.interval]]);
     const order = ranked(span), shown = all ? order : order.slice(0, FEW);
     const actual = k => state?.actual.get(k);
-    const bounds = shown.flatMap(k => [span.effects[k], actual(k) ?? 0, ...(span.interval?.[k] ?? [])]);
+    const bounds = shown.flatMap(k => [values(span)[k], actual(k) ?? 0, ...(intervals(span)?.[k] ?? [])]);
     const low = Math.min(0, ...bounds), high = Math.max(run.floor, ...bounds), at = x => (x - low) / (high - low) * 100;
-    list.replaceChildren(...shown.map((k, i) => row(k, i, at, actual(k))));
+    list.replaceChildren(...shown.map(k => row(k, at, actual(k))));
     more.hidden = order.length <= FEW;
     more.textContent = all ? "Fewer" : `All ${order.length} regions`;
     set(more, {"aria-expanded": String(all)});
-    facts.replaceChildren(...[
-      span.whole_image !== null && `whole image ${signed(span.whole_image)} nats`,
-      `log p ${signed(span.log_prob)}`,
-      `tokens ${span.start}–${span.end - 1}`,
-      `attributed in ${duration(span.latency_s)}`,
-      `spread over ${plain(span.spread)} regions`,
-      span.cut && "cut at the longest span length",
-    ].filter(Boolean).map(fact => make("span", "", fact)));
+    fill(facts, [
+      span.whole_image !== null && [`whole image ${signed(span.whole_image)} nats`, MEANINGS.whole],
+      [`log p ${signed(span.log_prob)}`, MEANINGS.log],
+      [`spread over ${plain(span.spread)} regions`, MEANINGS.spread],
+      [`tokens ${span.start}–${span.end - 1}`],
+      [`attributed in ${duration(span.latency_s)}`, MEANINGS.latency],
+      span.cut && ["cut at the longest span length"],
+    ]);
     showEvidence();
   }
 
-  function row(k, i, at, actual) {
-    const effect = span.effects[k], ends = span.interval?.[k], plot = make("span", "plot");
+  /** Words, each with its meaning; left alone where nothing changes, so that a meaning that is being read stays. */
+  function fill(part, lines) {
+    const told = lines.filter(Boolean), stamp = told.map(([word]) => word).join("|");
+    if (part.stamp === stamp) return;
+    part.stamp = stamp;
+    part.replaceChildren(...told.map(([word, meaning]) => meaning ? term(word, meaning) : make("span", "", word)));
+  }
+
+  function row(k, at, actual) {
+    const value = values(span)[k], ends = intervals(span)?.[k], plot = make("span", "plot");
     const part = (name, from, to) => {
       const piece = make("i", name);
       piece.style.left = `${at(from)}%`;
       if (to !== undefined) piece.style.right = `${100 - at(to)}%`;
       plot.append(piece);
     };
-    part(effect < 0 ? "bar negative" : "bar", Math.min(0, effect), Math.max(0, effect));
-    if (actual !== undefined) part("actual", Math.min(0, actual), Math.max(0, actual));
+    part(value < 0 ? "bar negative" : "bar", Math.min(0, value), Math.max(0, value));
+    if (actual !== undefined && Number(plain(actual))) part("actual", Math.min(0, actual), Math.max(0, actual));
     part("zero", 0);
     if (ends) part("interval", ...ends);
     set(plot, {"aria-hidden": "true"});
-    const number = make("span", "number", run.unit === "attention" ? amount(effect, run.unit) : `${signed(effect)} nats `);
+    const number = make("span", "number", `${amount(value, run.unit)} `);
     if (ends && actual === undefined) number.append(make("small", "", `[${signed(ends[0])}, ${signed(ends[1])}]`));
     if (actual !== undefined) number.append(make("b", "", `actual ${signed(actual)}`));
     const choose = button("", "", () => on.pick(k));
-    choose.append(make("span", "place", i < 3 ? make("em", "", String(i + 1)) : "", run.regions[k]), plot, number);
+    choose.append(make("span", "place", make("em", "", String(k + 1)), run.places[k]), plot, number);
     choose.dataset.region = k;
     choose.addEventListener("pointerenter", () => on.over(k));
     choose.addEventListener("pointerleave", () => on.over(null));
@@ -81,31 +97,36 @@ export function createAbout(on) {
   }
 
   function showEvidence() {
-    if (!on.verify) return evidence.replaceChildren();
-    verify.textContent = state?.running ? "Stop" : state ? "Verify again" : "Verify: hide each region for real";
+    verify.textContent = state?.running ? "Stop" : state ? "Verify again" : "Verify";
     verify.disabled = !run.id;
-    if (!state) return evidence.replaceChildren(verify);
-    const bar = set(make("progress"), {max: state.total || 1, value: state.actual.size, "aria-label": "Regions hidden so far"});
-    const words = make("p", "agreement");
-    if (state.message) words.append(make("b", "failed", state.message));
-    else if (state.waiting) words.append("Waiting until no question is being answered …");
+    bar.hidden = !state?.running;
+    set(bar, {max: state?.total || 1, value: state?.actual.size ?? 0});
+    if (!state) fill(words, [["hides each region for real"]]);
+    else if (state.message) fill(words, [[state.message]]);
+    else if (state.waiting) fill(words, [["Waiting until no question is being answered …"]]);
     else {
-      const agreement = state.agreement ?? null;
-      words.append(make("b", "", agreement === null ? "…" : agreement.toFixed(2)), " rank agreement of predicted and actual, ",
-        state.running ? `${state.actual.size} of ${several(state.total || run.regions.length, "region")}` : several(state.actual.size, "region"));
+      const measured = [...state.actual], small = !state.running && measured.length > 0 && run.unit !== "attention" &&
+        measured.every(([k, x]) => Math.max(Math.abs(x), Math.abs(span.effects[k])) < SMALL);
+      const number = state.agreement === null ? "…" : signed(state.agreement);
+      fill(words, [[`rank agreement ${number}`, MEANINGS.agreement],
+        [state.running ? `${measured.length} of ${several(state.total || run.regions.length, "region")}` : `predicted and actual of ${several(measured.length, "region")}`],
+        small && [`(none reaches ${plain(SMALL)} nats: their order says little)`]]);
     }
-    const pictures = make("div", "stills");
-    if (state.actual.size) {
-      const measured = [...state.actual.keys()], strongest = best(k => span.effects[k]);
-      function best(value) { return largest(measured.map(value)) || 1; }
-      const actual = run.regions.map((_, k) => state.actual.get(k) ?? 0), predicted = run.regions.map((_, k) => state.actual.has(k) ? span.effects[k] : 0);
-      const both = run.unit === "attention" ? [strongest, best(k => state.actual.get(k))] : Array(2).fill(Math.max(run.floor, strongest, best(k => state.actual.get(k))));
-      run.images.forEach((image, i) => {
-        const labels = run.start.regions[i];
-        pictures.append(still(image, labels, predicted, both[0], run.unit === "attention" ? "Attention" : "Predicted"), still(image, labels, actual, both[1], "Actual"));
-      });
-    }
-    evidence.replaceChildren(verify, ...(state.running ? [bar] : []), words, pictures);
+    words.classList.toggle("failed", Boolean(state?.message));
+    showStills();
+  }
+
+  /** What was predicted and what hiding each region did, beside each other, in one scale. */
+  function showStills() {
+    const measured = [...state?.actual.keys() ?? []], attention = run.unit === "attention";
+    const most = value => largest(measured.map(value)) || 1;
+    if (!measured.length) return stills.replaceChildren();
+    const hidden = k => state.actual.get(k), alone = k => span.effects[k], ofAll = value => run.regions.map((_, k) => state.actual.has(k) ? value(k) : 0);
+    const scales = attention ? [most(alone), most(hidden)] : Array(2).fill(Math.max(run.floor, most(alone), most(hidden)));
+    stills.replaceChildren(...run.images.flatMap((image, i) => {
+      const labels = run.start.regions[i];
+      return [still(image, labels, ofAll(alone), scales[0], attention ? "Attention" : "Predicted"), still(image, labels, ofAll(hidden), scales[1], "Actual")];
+    }));
   }
 
   function mark(chosen) {

@@ -39,6 +39,15 @@ export function toggle(label, on, act) {
   return set(element, {"aria-pressed": String(on)});
 }
 
+/** A word that says what it means, under the pointer, with the focus and to those who hear the page. */
+export function term(word, meaning) {
+  const note = set(make("span", "meaning", meaning), {role: "tooltip", id: `meaning-${terms += 1}`});
+  const element = set(button(word, "", () => element.focus()), {"aria-describedby": note.id}); // not every browser focuses what is clicked
+  element.addEventListener("keydown", event => { if (event.key === "Escape") element.blur(); });
+  return make("span", "term", element, note);
+}
+let terms = 0;
+
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /** A canvas as sharp as the screen, its context scaled to CSS pixels. */

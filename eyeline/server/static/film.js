@@ -1,7 +1,7 @@
 // The strip at the foot: visual reliance over time, and the gaze as a film that can be scrubbed and replayed.
 
-import {button, make, set} from "./dom.js";
-import {amount} from "./words.js";
+import {button, make, set, term} from "./dom.js";
+import {MEANINGS, amount} from "./words.js";
 
 const TOKEN_MS = 45; // of a replayed span, for each of its tokens
 const SHORTEST_MS = 450, LONGEST_MS = 2200;
@@ -56,11 +56,18 @@ export function createFilm(on) {
   }
   function update(run, number, words) {
     shown = number;
-    label.textContent = run.unit === "attention" ? "Strongest region’s share" : "Reliance on the image";
+    name(run.unit);
     now.textContent = words;
     const span = run.spans[number];
     set(strip, {"aria-valuemax": String(run.spans.length || 1), "aria-valuenow": String(number + 1),
       "aria-valuetext": span ? `Span ${number + 1} of ${run.spans.length}, ${amount(span.visual, run.unit)}: ${span.text.trim()}` : "no span yet"});
+  }
+
+  let named = null;
+  function name(unit) {
+    if (named === unit) return;
+    named = unit;
+    label.replaceChildren(unit === "attention" ? term("Strongest region’s share", MEANINGS.strongest) : term("Reliance on the image", MEANINGS.reliance));
   }
 
   const under = event => spans.findIndex(span => event.clientX <= span.bar.getBoundingClientRect().right);

@@ -1,25 +1,30 @@
 // The whole trace at a glance, spans from left to right: reliance on the image, how concentrated it is, and each
 // region's part of it.
 
-import {make, set, sharpen} from "./dom.js";
-import {sum} from "./run.js";
-import {amount, plain, several} from "./words.js";
+import {make, set, sharpen, term} from "./dom.js";
+import {sum, values} from "./run.js";
+import {MEANINGS, plain, several, withUnit} from "./words.js";
 
-const MOST_HEIGHT = 320; // CSS pixels of the matrix
-const WIDEST = 72; // CSS pixels of a column
+// in rem
+const MOST_HEIGHT = 20; // of the matrix
+const ROW = 1.1; // of a row of it, where there is room
+const NAME = .85; // of a row's name
+const WIDEST = 4.5; // of a column
+const PAIRED = 24; // spans whose charts have room beside each other
 
 /** `on.over(span or null, region or null, event)` and `on.pick(span, region)` hear of the pointer. */
 export function createGlance(on) {
   const element = make("section", "glance"), charts = {}, words = make("p", "facts");
   const heading = make("h2", "", "The whole trace at a glance");
   element.append(heading);
-  for (const [name, label] of [["reliance", "Reliance on the image"], ["spread", "Regions it is spread over"], ["matrix", "Each region’s part"]]) {
-    const row = make("div", `chart ${name}`), names = make("div", "names"), canvas = make("canvas"), title = make("h3", "", label);
+  for (const [name, label, meaning] of [["reliance", "Reliance on the image", MEANINGS.reliance],
+    ["spread", "Regions it is spread over", MEANINGS.spread], ["matrix", "Each region’s part", MEANINGS.part]]) {
+    const row = make("div", `chart ${name}`), names = make("div", "names"), canvas = make("canvas"), title = make("h3", "", term(label, meaning));
     const range = make("span", "range");
     set(canvas, {role: "img"});
     row.append(make("div", "label", title, range), names, canvas);
     element.append(row);
-    charts[name] = {canvas, names, range, title};
+    charts[name] = {canvas, names, range, label};
   }
   element.append(words);
   let geometry = null, order = [], totals = [], stamp = "", drawn = null;
@@ -28,18 +33,21 @@ export function createGlance(on) {
   function update(run, shown, chosen) {
     element.hidden = !run.spans.length;
     if (!run.spans.length) return;
-    const rowHeight = Math.max(3, Math.min(18, MOST_HEIGHT / run.regions.length));
+    element.classList.toggle("paired", run.spans.length <= PAIRED);
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const rowHeight = Math.max(3, Math.min(ROW, MOST_HEIGHT / run.regions.length) * rem);
     charts.matrix.canvas.style.height = `${rowHeight * run.regions.length}px`;
     const style = getComputedStyle(element);
     const [up, down, soft, cell, ink] = ["--up", "--down", "--soft", "--cell", "--ink"].map(name => style.getPropertyValue(name));
-    const width = charts.matrix.canvas.getBoundingClientRect().width, column = Math.min(WIDEST, width / run.spans.length);
-    const gap = column > 6 ? 1 : 0;
+    const {width} = charts.matrix.canvas.getBoundingClientRect();
+    if (!width) return; // it is not on the page now
+    const column = Math.min(WIDEST * rem, width / run.spans.length), gap = column > 6 ? 1 : 0;
     geometry = {column, rowHeight};
     const dim = i => i === shown ? 1 : .5;
 
     const reliance = sharpen(charts.reliance.canvas);
     bars(reliance, run.spans.map(span => Math.max(0, span.visual) / run.mostVisual));
-    charts.reliance.range.textContent = `up to ${amount(run.mostVisual, run.unit)}${run.unit === "attention" ? "" : " nats"}`;
+    charts.reliance.range.textContent = `up to ${withUnit(run.mostVisual, run.unit)}`;
     function bars({context, height}, values) {
       context.fillStyle = up;
       values.forEach((value, i) => {
@@ -63,8 +71,8 @@ export function createGlance(on) {
     lines.context.fill();
 
     const {context} = sharpen(charts.matrix.canvas);
-    const now = [run.spans.length, width, devicePixelRatio, cell].join();
-    if (drawn !== run || stamp !== now) drawCells(run, column, rowHeight, gap, {up, down, cell});
+    const now = [run.spans.length, width, rowHeight, devicePixelRatio, cell].join();
+    if (drawn !== run || stamp !== now) drawCells(run, column, rowHeight, gap, rem, {up, down, cell});
     [drawn, stamp] = [run, now];
     context.drawImage(cells, 0, 0, width, rowHeight * order.length);
     context.strokeStyle = ink;
@@ -74,15 +82,15 @@ export function createGlance(on) {
 
   }
 
-  function drawCells(run, column, rowHeight, gap, {up, down, cell}) {
-    totals = run.regions.map((_, k) => sum(run.spans.map(span => Math.max(0, span.effects[k]))));
+  function drawCells(run, column, rowHeight, gap, rem, {up, down, cell}) {
+    totals = run.regions.map((_, k) => sum(run.spans.map(span => Math.max(0, values(span)[k]))));
     order = run.regions.map((_, k) => k).sort((a, b) => totals[b] - totals[a]);
     Object.assign(cells, {width: charts.matrix.canvas.width, height: charts.matrix.canvas.height});
     const context = cells.getContext("2d"), top = Math.max(run.floor, ...run.restsOn), tall = rowHeight - (rowHeight > 5 ? 1 : 0);
     const dense = cells.height / (rowHeight * order.length);
     context.setTransform(dense, 0, 0, dense, 0, 0);
     order.forEach((k, row) => run.spans.forEach((span, i) => {
-      const value = span.effects[k] / top;
+      const value = values(span)[k] / top;
       context.globalAlpha = 1;
       context.fillStyle = cell;
       context.fillRect(i * column, row * rowHeight, column - gap, tall);
@@ -90,7 +98,7 @@ export function createGlance(on) {
       context.fillStyle = value < 0 ? down : up;
       context.fillRect(i * column, row * rowHeight, column - gap, tall);
     }));
-    const every = Math.max(1, Math.ceil(13 / rowHeight));
+    const every = Math.max(1, Math.ceil(NAME * rem / rowHeight));
     charts.matrix.names.replaceChildren(...order.filter((_, row) => row % every === 0).map(k => make("span", "", run.regions[k])));
     charts.matrix.names.style.setProperty("--row", `${rowHeight * every}px`);
     describe(run);
@@ -98,12 +106,11 @@ export function createGlance(on) {
 
   function describe(run) {
     const [best] = order, spans = run.spans, visual = spans.reduce((a, b) => b.visual > a.visual ? b : a);
-    const unit = run.unit === "attention" ? "" : " nats";
     const middle = spans.map(span => span.spread).sort((a, b) => a - b)[Math.floor(spans.length / 2)];
-    words.textContent = `${several(spans.length, "span")}. The most visual is span ${visual.number + 1} with ${amount(visual.visual, run.unit)}${unit}; ` +
-      `the region with most in all is ${run.regions[best]} (${amount(run.unit === "attention" ? totals[best] / spans.length : totals[best], run.unit)}${run.unit === "attention" ? " on average" : unit}); ` +
-      `half of the spans spread over ${plain(middle)} regions or fewer.`;
-    for (const {canvas, title} of Object.values(charts)) set(canvas, {"aria-label": `${title.textContent}. ${words.textContent}`});
+    const most = run.unit === "attention" ? `${withUnit(totals[best] / spans.length, run.unit)} on average` : withUnit(totals[best], run.unit);
+    words.textContent = `${several(spans.length, "span")}. The most visual is span ${visual.number + 1} with ${withUnit(visual.visual, run.unit)}; ` +
+      `the region with most in all is ${run.regions[best]} (${most}); half of the spans spread over ${plain(middle)} regions or fewer.`;
+    for (const {canvas, label} of Object.values(charts)) set(canvas, {"aria-label": `${label}. ${words.textContent}`});
   }
 
   const at = (event, canvas) => {

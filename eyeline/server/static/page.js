@@ -1,23 +1,24 @@
 // The page: asking, and opening what was asked before. What a run shows is left to the view.
 
-import {createClient} from "./client.js";
+import {LostError, createClient, pause} from "./client.js";
 import {button, draw, make, set} from "./dom.js";
+import {encode, fittingSizes, readImage} from "./images.js";
 import {createView} from "./view.js";
+import {several} from "./words.js";
 
-const LARGEST_BYTES = 4_000_000; // of an image file that is sent as it is
-const LONGEST_SIDE = 2048; // pixels of one that is made smaller here
 const POLL_MS = 700; // of a run that somebody else is asking
-const SENT_AS_THEY_ARE = ["image/png", "image/jpeg", "image/webp", "image/gif"];
+const CUT = "This run was cut short: the connection to the server was lost while the model was writing.";
 
 const byId = id => document.getElementById(id);
-const client = createClient(askKey);
+const client = createClient(askKey, reachable => { byId("unreachable").textContent = reachable ? "" : "The server is not reachable; trying again"; });
 const root = byId("view"), problem = byId("problem");
-let images = []; // of the question that is being written: data URLs
+let images = []; // of the question that is being written
 let reading = Promise.resolve(); // of the files chosen so far
-let generation = null, runs = {next: null, query: ""};
+let generation = null, opening = null, ours = false; // what fills the view; what will; whether it was asked here
+let listing = null, next = null;
 
 const stop = button("Stop", "pill stop", () => generation?.abort());
-const again = button("Ask about it again", "pill", () => compose(view.run.images.map(image => image.url), ""));
+const again = button("Ask about it again", "pill", () => compose(view.run.images.map(image => image.blob), view.run.done ? "" : view.run.prompt));
 const link = button("Copy link", "", copyLink);
 const downloads = make("details", "downloads", make("summary", "pill", "Download"), make("div", "",
   button("Report, one HTML file", "", () => download("report.html")),
@@ -37,36 +38,36 @@ async function readFiles(files) {
     try {
       images.push(await readImage(file));
     } catch {
-      problem.textContent = `“${file.name}” is not an image that this browser can read; use a PNG or a JPEG file.`;
+      problem.textContent = `“${file.name ?? "The image"}” is not an image that this browser can read; use a PNG or a JPEG file.`;
     }
   }
   showImages();
   if (images.length) byId("question").focus();
 }
 
-async function readImage(file) {
-  const picture = await createImageBitmap(file), shrink = Math.min(1, LONGEST_SIDE / Math.max(picture.width, picture.height));
-  if (file.size <= LARGEST_BYTES && SENT_AS_THEY_ARE.includes(file.type)) return readUrl(file);
-  const canvas = Object.assign(make("canvas"), {width: Math.round(picture.width * shrink), height: Math.round(picture.height * shrink)});
-  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
-  return canvas.toDataURL("image/jpeg", .92);
-}
-
-const readUrl = blob => new Promise((resolve, reject) => {
-  const reader = new FileReader();
-  reader.onload = () => resolve(reader.result);
-  reader.onerror = () => reject(reader.error);
-  reader.readAsDataURL(blob);
-});
-
 function showImages() {
-  byId("thumbs").replaceChildren(...images.map((url, i) => {
+  byId("thumbs").replaceChildren(...images.map(({url}, i) => {
     const name = `image ${i + 1} of the question`, picture = Object.assign(make("img"), {src: url, alt: name});
     const remove = button("×", "", () => { images.splice(i, 1); showImages(); byId("files").focus(); });
     return make("li", "", picture, set(remove, {"aria-label": `Remove ${name}`}));
   }));
   byId("drop").classList.toggle("filled", images.length > 0);
   byId("add-label").textContent = images.length ? "Add an image" : "Drop, paste or choose an image";
+  describeSizes().catch(() => {});
+}
+
+/** Says which images are made smaller before they are sent. */
+async function describeSizes() {
+  const {limits} = await served(), sizes = fittingSizes(images, limits);
+  const lines = images.flatMap(({width}, i) => sizes[i].width < width ? [`image ${i + 1} as ${sizes[i].width} × ${sizes[i].height} pixels`] : []);
+  byId("sizes").textContent = lines.length ? `Sent smaller: ${lines.join(", ")}. The model’s server takes ${limits.pixels / 1e6} megapixels in all.` : "";
+}
+
+/** What the server says of its model and of what it takes. */
+function served() {
+  served.answer ??= client.json("/v1/models").then(({data}) => ({name: data[0].id, ...data[0].eyeline}));
+  served.answer.catch(() => { served.answer = null; });
+  return served.answer;
 }
 
 async function ask() {
@@ -78,34 +79,65 @@ async function ask() {
     return;
   }
   const number = id => byId(id).value === "" ? undefined : Number(byId(id).value);
-  const content = [...images.map(url => ({type: "image_url", image_url: {url}})), {type: "text", text: prompt}];
-  const body = {messages: [{role: "user", content}], stream: true, temperature: number("temperature"), max_tokens: number("max-tokens"),
-    seed: number("seed"), eyeline: {save: true}};
-  open({prompt, images: images.map(url => ({url})), isLive: true});
-  await follow(client.events("/v1/chat/completions", {body, signal: begin()}, place => { failure.textContent = place.startsWith("waiting") ? `${place.replace("waiting", "Waiting")} …` : ""; }));
+  const options = {temperature: number("temperature"), max_tokens: number("max-tokens"), seed: number("seed")};
+  const mine = begin(), given = [...images];
+  ours = true;
+  open({prompt, images: given.map(image => ({...image})), isLive: true});
+  await fill(mine, async () => {
+    const {limits} = await served();
+    if (given.length > limits.images) throw new Error(`The server takes ${several(limits.images, "image")} at most; ask about fewer.`);
+    const urls = await encode(given, limits);
+    const content = [...urls.map(url => ({type: "image_url", image_url: {url}})), {type: "text", text: prompt}];
+    await follow(mine, {messages: [{role: "user", content}], stream: true, ...options, eyeline: {save: true}});
+  });
 }
 
-function begin() {
-  generation?.abort();
-  generation = new AbortController();
-  stop.hidden = false;
-  return generation.signal;
+/** What is filling the view now; whatever did before ends. */
+function begin(controller = new AbortController()) {
+  for (const other of [generation, opening]) if (other !== controller) other?.abort();
+  [generation, opening, ours] = [controller, null, false];
+  return controller;
 }
 
-/** Gives the events of a stream to the view, and says how it ended. */
-async function follow(stream) {
-  const mine = generation;
-  let why = "This run was cut short: the connection ended.";
+/** Takes the events of a question as they come; those that a lost connection kept back come from the saved run. */
+async function follow(mine, body) {
+  let taken = 0;
+  const showPlace = place => { failure.textContent = place.startsWith("waiting") ? `${place.replace("waiting", "Waiting")} …` : ""; };
   try {
-    for await (const chunk of stream) {
+    for await (const chunk of client.events("/v1/chat/completions", {body, signal: mine.signal}, {onComment: showPlace, again: () => !view.run.id})) {
       if (mine !== generation) return;
       if (chunk.id && !view.run.id) name(chunk.id);
       if (chunk.error) throw new Error(chunk.error.message);
-      if (chunk.eyeline) { view.take(chunk.eyeline); failure.textContent = ""; }
+      if (chunk.eyeline) { view.take(chunk.eyeline); taken += 1; failure.textContent = ""; }
     }
   } catch (error) {
+    if (!(error instanceof LostError)) throw error;
+    await catchUp(view.run.id, taken, mine.signal);
+    if (!view.run.done) throw new Error(CUT);
+  }
+}
+
+/** Gives the view what a saved run has beyond `taken` events, until it is over. */
+async function catchUp(id, taken, signal, run = null) {
+  for (;;) {
+    run ??= await client.json(`/v1/runs/${encodeURIComponent(id)}`, {signal});
+    signal.throwIfAborted();
+    for (const event of run.events.slice(taken)) view.take(event);
+    taken = run.events.length;
+    if (!run.running) return;
+    await pause(POLL_MS, signal);
+    run = null;
+  }
+}
+
+/** Runs `work`, which gives the view its events, and says how it ended. */
+async function fill(mine, work) {
+  let why;
+  try {
+    await work();
+  } catch (error) {
     why = error.name === "AbortError" ? "Stopped." : error.message;
-    if (error.name !== "AbortError") failure.textContent = error.message;
+    if (mine === generation && error.name !== "AbortError") failure.textContent = why;
   }
   if (mine !== generation) return;
   generation = null;
@@ -133,30 +165,33 @@ function open(options) {
 
 function showState() {
   const live = generation !== null;
-  stop.hidden = !live;
+  stop.hidden = !(live && ours);
   again.hidden = live;
   downloads.hidden = live || !view.run.id;
   downloads.open = false;
 }
 
-/** Back to asking, with `urls` as images. */
-function compose(urls, prompt) {
+/** Back to asking, with `blobs` as images. */
+function compose(blobs, prompt) {
   generation?.abort();
-  generation = null;
-  images = [...urls];
+  opening?.abort();
+  generation = opening = null;
+  images = [];
   showImages();
   root.hidden = byId("new-question").hidden = true;
   byId("welcome").hidden = false;
   byId("question").value = prompt;
-  problem.textContent = "";
+  problem.textContent = byId("bad-link").textContent = "";
   document.title = "Eyeline";
   history.replaceState(null, "", "/");
   byId("question").focus();
+  if (blobs.length) addFiles(blobs);
 }
 
 // Evidence
 async function verify(run, span, onEvent, signal) {
-  for await (const event of client.events("/v1/verify", {body: {run: run.id, span: span.index, regions: null}, signal})) onEvent(event);
+  const body = {run: run.id, span: span.index, regions: null};
+  for await (const event of client.events("/v1/verify", {body, signal}, {again: () => true})) onEvent(event);
 }
 
 /** Asks again with regions hidden; the answers stand side by side in `place`. */
@@ -170,9 +205,11 @@ async function askWithout(run, regions, place) {
   const section = make("section", "compare", title, pictures, verdict, answers, folder, end);
   place.prepend(section);
   section.scrollIntoView({block: "nearest"});
+  const startOver = () => { now.textContent = thinking.textContent = ""; return true; };
   let finished = false;
   try {
-    for await (const chunk of client.events("/v1/ask-without", {body: {run: run.id, regions, stream: true}, signal: abort.signal})) {
+    const body = {run: run.id, regions, stream: true};
+    for await (const chunk of client.events("/v1/ask-without", {body, signal: abort.signal}, {again: startOver})) {
       if (chunk.error) throw new Error(chunk.error.message);
       const event = chunk.eyeline;
       if (event?.event === "text") {
@@ -201,46 +238,44 @@ function hide(image, labels, regions) {
 
 // Runs
 async function openRun(id) {
+  opening?.abort();
+  const mine = opening = new AbortController(), {signal} = mine;
   try {
-    let run = await client.json(`/v1/runs/${encodeURIComponent(id)}`), taken = 0;
-    const urls = await Promise.all(run.images.map(pictureUrl));
-    generation?.abort();
-    generation = null;
-    open({prompt: run.prompt, images: urls.map(url => ({url})), isLive: Boolean(run.running), id});
+    const run = await client.json(`/v1/runs/${encodeURIComponent(id)}`, {signal});
+    const blobs = await Promise.all(run.images.map(path => client.blob(path, {signal})));
+    signal.throwIfAborted();
+    begin(mine);
+    open({prompt: run.prompt, images: blobs.map(blob => ({blob, url: URL.createObjectURL(blob)})), isLive: Boolean(run.running), id});
     history.replaceState(null, "", `/?run=${encodeURIComponent(id)}`);
-    for (;;) {
-      for (const event of run.events.slice(taken)) view.take(event);
-      taken = run.events.length;
-      if (!run.running) break;
-      await new Promise(resolve => setTimeout(resolve, POLL_MS)); // asked elsewhere, and still being answered
-      if (view.run.id !== id || root.hidden) return;
-      run = await client.json(`/v1/runs/${encodeURIComponent(id)}`);
-    }
-    view.finish();
-    showState();
+    await fill(mine, () => catchUp(id, 0, signal, run));
   } catch (error) {
-    if (root.hidden) problem.textContent = error.message; else failure.textContent = error.message;
+    if (error.name === "AbortError") return;
+    const words = error.status === 404 ? `There is no run “${id.slice(0, 60)}” here: it was deleted, or the link is not whole. “Runs” lists what is kept.` : error.message;
+    if (!root.hidden) { failure.textContent = words; return; }
+    byId("bad-link").textContent = words;
+    history.replaceState(null, "", "/");
   }
 }
 
 const pictureUrl = async path => URL.createObjectURL(await client.blob(path));
 
 async function listRuns(more = false) {
-  const query = byId("search").value.trim(), before = more ? runs.next : null;
-  runs.query = query;
-  const filter = new URLSearchParams({query, limit: "20", ...(before ? {before} : {})});
+  listing?.abort(); // a later search has begun
+  const {signal} = listing = new AbortController(), query = byId("search").value.trim();
+  const filter = new URLSearchParams({query, limit: "20", ...(more && next ? {before: next} : {})});
   try {
-    const page = await client.json(`/v1/runs?${filter}`);
-    if (runs.query !== query) return; // a later search has begun
-    runs.next = page.next;
+    const page = await client.json(`/v1/runs?${filter}`, {signal});
+    signal.throwIfAborted();
+    next = page.next;
     if (!more) byId("run-list").replaceChildren();
     byId("run-list").append(...page.runs.map(listItem));
     byId("no-runs").textContent = query ? "No run matches." : "No run was saved yet.";
   } catch (error) {
+    if (error.name === "AbortError") return;
     byId("no-runs").textContent = error.message;
   }
   byId("no-runs").hidden = byId("run-list").childElementCount > 0;
-  byId("older").hidden = !runs.next;
+  byId("older").hidden = !next;
 }
 
 function listItem(run) {
@@ -253,10 +288,12 @@ function listItem(run) {
     if (remove.textContent === "Delete") { remove.textContent = "Sure?"; return; }
     try {
       await client.json(`/v1/runs/${encodeURIComponent(run.id)}`, {method: "DELETE"});
-      item.remove();
-      byId("no-runs").hidden = byId("run-list").childElementCount > 0;
-      byId("search").focus();
-    } catch (error) { remove.textContent = error.message; }
+    } catch (error) {
+      if (error.status !== 404) { remove.textContent = error.message; return; } // 404: it is gone already
+    }
+    item.remove();
+    byId("no-runs").hidden = byId("run-list").childElementCount > 0;
+    byId("search").focus();
   }), {"aria-label": `Delete the run “${run.prompt.slice(0, 60)}”`});
   remove.addEventListener("blur", () => { remove.textContent = "Delete"; });
   const item = make("li", "", choose, remove);
@@ -289,7 +326,7 @@ async function showGallery() {
   try {
     const {scenes} = await client.json("/v1/gallery");
     byId("gallery").replaceChildren(...scenes.map(scene => {
-      const picture = Object.assign(make("img"), {alt: `Drawn scene: ${scene.family}`}), choose = button("", "", async () => compose([await readUrl(await client.blob(scene.image))], scene.prompt));
+      const picture = Object.assign(make("img"), {alt: `Drawn scene: ${scene.family}`}), choose = button("", "", async () => compose([await client.blob(scene.image)], scene.prompt));
       pictureUrl(scene.image).then(url => { picture.src = url; }, () => {});
       choose.append(make("span", "thumb", picture), make("small", "", scene.prompt));
       return make("li", "", choose);
@@ -301,8 +338,7 @@ async function showGallery() {
 }
 
 async function showModel() {
-  const {data} = await client.json("/v1/models");
-  byId("model").textContent = data.map(model => model.id).join(", ");
+  byId("model").textContent = (await served()).name;
 }
 
 function askKey(message) {
@@ -340,6 +376,7 @@ addEventListener("drop", event => {
 byId("new-question").addEventListener("click", () => compose([], ""));
 byId("open-runs").addEventListener("click", () => { byId("search").value = ""; byId("runs").showModal(); listRuns(); });
 byId("close-runs").addEventListener("click", () => byId("runs").close());
+byId("runs").addEventListener("close", () => listing?.abort());
 byId("older").addEventListener("click", () => listRuns(true));
 byId("search").addEventListener("input", () => listRuns());
 byId("key-cancel").addEventListener("click", () => byId("key").close("cancel"));

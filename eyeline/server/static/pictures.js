@@ -8,11 +8,12 @@ const TABLES = {light: table(LIGHT), dark: table(DARK)};
 
 /** `on.over(region, event, figure)`, `on.leave()` and `on.pick(region, event, figure)` hear of the pointer. */
 export function createPictures(on) {
-  const element = make("div", "images");
-  let frames = [], frameRequest = 0, startedAt = 0, fine = true;
+  const element = make("div", "images bare"); // outlines only under the pointer
+  let frames = [], frameRequest = 0, startedAt = 0, fine = true, numbered = "";
 
   function show(images) {
     cancelAnimationFrame(frameRequest);
+    numbered = "";
     frames = images.map((image, i) => newFrame(image, i, images.length));
     element.replaceChildren(...frames.map(frame => frame.figure));
     fit();
@@ -104,14 +105,18 @@ export function createPictures(on) {
     }
   }
 
-  /** Numbers on the strongest regions: 1, 2, 3. */
-  function rank(regions) {
+  /** The numbers of some regions on the image: `strong` ones stand out from `others`. */
+  function number(strong, others) {
+    const key = [...strong, "", ...others].join();
+    if (key === numbered) return;
+    numbered = key;
+    const all = [...strong.map(k => [k, "badge"]), ...others.filter(k => !strong.includes(k)).map(k => [k, "badge faint"])];
     for (const {labels, badges} of frames) {
       if (!labels) continue;
-      badges.replaceChildren(...regions.flatMap((region, i) => {
+      badges.replaceChildren(...all.flatMap(([region, kind]) => {
         const place = corner(labels, region);
         if (!place) return [];
-        const badge = make("span", "badge", String(i + 1));
+        const badge = make("span", kind, String(region + 1));
         badge.style.left = `${place.x * 100}%`;
         badge.style.top = `${place.y * 100}%`;
         return [badge];
@@ -119,7 +124,7 @@ export function createPictures(on) {
     }
   }
 
-  return {element, show, place, move, outline, rank, toggleOutlines: on => element.classList.toggle("bare", !on)};
+  return {element, show, place, move, outline, number, toggleOutlines: on => element.classList.toggle("bare", !on)};
 }
 
 /** Heat between the centres of cells is bilinear; without patches each region is one flat colour. */

@@ -1,6 +1,10 @@
 // One run as its events come in, and what is derived from each span: how visual it is, and how concentrated.
 
-import {nameRegions} from "./words.js";
+import {placeRegions} from "./words.js";
+
+/** The number of each region that the heat, the lists and the charts show for a span, and its interval or null. */
+export const values = span => span.effects;
+export const intervals = span => span.interval;
 
 // The strongest effect of a span that gets the full colour is at least this: spans that hardly look stay pale.
 export const FLOORS = {nats: .5, attention: .1};
@@ -12,7 +16,7 @@ export const largest = values => values.reduce((a, b) => Math.max(a, Math.abs(b)
 /** `images`: for each its `url`, and `dark` where it is known. */
 export function newRun(prompt, images) {
   return {
-    prompt, images, start: null, unit: "nats", floor: FLOORS.nats, regions: [], spans: [], done: null, answer: "",
+    prompt, images, start: null, unit: "nats", floor: FLOORS.nats, places: [], regions: [], spans: [], done: null, answer: "",
     mostVisual: FLOORS.nats, commonScale: FLOORS.nats, restsOn: [], negative: false, hasPatches: false,
   };
 }
@@ -23,7 +27,8 @@ export function take(run, event) {
     run.start = event;
     run.unit = event.unit;
     run.floor = FLOORS[event.unit];
-    run.regions = nameRegions(event.regions);
+    run.places = placeRegions(event.regions);
+    run.regions = run.places.map((place, k) => `${k + 1} ${place}`); // many lie in one place: the number tells them apart
     run.mostVisual = event.unit === "attention" ? 0 : run.floor;
     run.commonScale = run.floor;
     run.restsOn = run.regions.map(() => run.floor);
@@ -33,16 +38,17 @@ export function take(run, event) {
     run.done = event;
   } else if (event.event === "span" && run.start) {
     const span = {...event, number: run.spans.length};
-    span.heat = span.patches ?? run.start.regions.map(labels => labels.map(row => row.map(k => span.effects[k])));
-    span.visual = run.unit === "attention" ? Math.max(0, ...span.effects) : sum(span.effects.filter(x => x > 0));
+    const shown = values(span);
+    span.heat = span.patches ?? run.start.regions.map(labels => labels.map(row => row.map(k => shown[k])));
+    span.visual = run.unit === "attention" ? Math.max(0, ...shown) : sum(shown.filter(x => x > 0));
     const flat = largest(span.heat.flat(2));
-    span.scale = flat * Math.max(1, run.floor / (largest(span.effects) || 1)) || run.floor;
-    span.spread = spread(span.effects);
+    span.scale = flat * Math.max(1, run.floor / (largest(shown) || 1)) || run.floor;
+    span.spread = spread(shown);
     run.commonScale = run.spans.length ? Math.max(run.commonScale, span.scale) : span.scale;
     run.mostVisual = Math.max(run.mostVisual, span.visual);
-    run.negative ||= span.effects.some(x => x < 0);
+    run.negative ||= shown.some(x => x < 0);
     run.hasPatches ||= Boolean(span.patches);
-    span.effects.forEach((x, k) => { run.restsOn[k] = Math.max(run.restsOn[k], x); });
+    shown.forEach((x, k) => { run.restsOn[k] = Math.max(run.restsOn[k], x); });
     run.spans.push(span);
     return span;
   }
@@ -55,5 +61,8 @@ function spread(effects) {
   return total > 0 ? Math.exp(-sum(parts.map(x => x / total * Math.log(x / total)))) : 0;
 }
 
-/** Regions of a span from the strongest effect, of whatever sign. */
-export const ranked = span => span.effects.map((_, k) => k).sort((a, b) => Math.abs(span.effects[b]) - Math.abs(span.effects[a]));
+/** Regions of a span from the strongest value, of whatever sign. */
+export const ranked = span => values(span).map((_, k) => k).sort((a, b) => Math.abs(values(span)[b]) - Math.abs(values(span)[a]));
+
+/** Whether no region matters much to a span; of shares of attention nothing is known. */
+export const isFaint = (span, run) => run.unit !== "attention" && largest(values(span)) < run.floor;

@@ -3,13 +3,13 @@
 
 import {createAbout} from "./about.js";
 import {DARK, LIGHT, css} from "./colour.js";
-import {button, make, set, toggle} from "./dom.js";
+import {button, make, set, term, toggle} from "./dom.js";
 import {createFilm} from "./film.js";
 import {createGlance} from "./glance.js";
 import {createPictures} from "./pictures.js";
-import {TRAIN, largest, newRun, ranked, take} from "./run.js";
+import {TRAIN, isFaint, largest, newRun, ranked, take, values} from "./run.js";
 import {createTrace, describe, drawGlyph} from "./trace.js";
-import {amount, plain, several, signed, withUnit} from "./words.js";
+import {MEANINGS, amount, percent, plain, several, signed, withUnit} from "./words.js";
 
 const TOP = 3; // regions that get a number on the image
 const ENDS = {length: "stopped at the length limit", cancelled: "stopped", error: "stopped by an error"};
@@ -19,8 +19,8 @@ const ENDS = {length: "stopped at the length limit", cancelled: "stopped", error
  * an ablation, `head` holds elements beside the question. A run is opened with `open`, its events given to `take`.
  */
 export function createView(root, actions = {}) {
-  let run = newRun("", []), shown = -1, hovered = null, pinned = false, live = false, oneScale = false, numbers = true;
-  let region = null, chosen = new Set(), frameRequest = 0, dirty = new Set(), stopVerify = null;
+  let run = newRun("", []), shown = -1, hovered = null, pinned = false, live = false, oneScale = false, top = true, all = false;
+  let order = [], region = null, chosen = new Set(), frameRequest = 0, dirty = new Set(), stopVerify = null;
 
   const status = set(make("p", "unseen"), {role: "status"});
   const facts = make("p", "brand"), question = make("h1"), notice = make("div", "notice"), side = make("div", "side");
@@ -31,7 +31,7 @@ export function createView(root, actions = {}) {
     leave: () => { point(null); tip.remove(); },
     pick: (k, event, figure) => { choose(k, event.shiftKey || event.ctrlKey || event.metaKey); showTip(k, event, figure); },
   });
-  const tip = make("div", "tip"), legend = set(make("div", "legend"), {role: "img"});
+  const tip = make("div", "tip"), legend = make("div", "legend");
   const selection = make("div", "selection");
   const about = createAbout({over: point, pick: k => choose(k), verify: actions.verify && verify, stop: () => stopVerify?.abort()});
   const trace = createTrace({over: hover, leave: () => hover(null), pick: number => pick(number, !(pinned && shown === number))});
@@ -47,11 +47,12 @@ export function createView(root, actions = {}) {
   const extras = make("div", "extras");
   const toggles = make("div", "toggles",
     toggle("Heat", true, on => root.classList.toggle("heat-on", on)),
-    toggle("Regions", true, pictures.toggleOutlines),
-    toggle("Top 3", true, on => { numbers = on; changed("span"); }),
+    set(toggle("Regions", false, pictures.toggleOutlines), {title: "Outlines of all regions, also without the pointer on the image"}),
+    toggle("Top 3", true, on => { top = on; changed("span"); }),
+    set(toggle("All numbers", false, on => { all = on; changed("span"); }), {title: "The number of every region"}),
     set(toggle("Same scale", false, on => { oneScale = on; changed("span"); }), {title: "One colour scale for all spans"}));
   set(toggles, {role: "group", "aria-label": "On the image"});
-  const look = make("div", "look", make("div", "pictures", pictures.element, make("div", "tools", legend, toggles), selection), about.element);
+  const look = make("div", "look", make("div", "pictures", pictures.element, selection, make("div", "tools", legend, toggles)), about.element);
   const body = make("div", "columns", look, make("div", "reading", trace.element, extras));
   root.classList.add("view", "heat-on");
   root.replaceChildren(make("div", "inside", head, notice, body, glance.element), film.element, status);
@@ -77,6 +78,8 @@ export function createView(root, actions = {}) {
     tell(live ? "reading the image …" : "");
     pictures.show(images);
     legend.replaceChildren();
+    legend.stamp = "";
+    order = [];
     root.classList.toggle("live", live);
     film.offerNewest(false);
     changed("span");
@@ -125,7 +128,8 @@ export function createView(root, actions = {}) {
     }
     live = false;
     root.classList.remove("live");
-    if (shown < 0 && run.spans.length) shown = run.spans.reduce((best, span) => span.visual > best.visual ? span : best).number;
+    const last = run.spans[shown];
+    if (run.spans.length && (!last || (!pinned && isFaint(last, run)))) shown = run.spans.reduce((best, span) => span.visual > best.visual ? span : best).number;
     changed("span");
     settle();
   }
@@ -174,24 +178,33 @@ export function createView(root, actions = {}) {
     if (!run.start) return;
     const scale = span ? oneScale ? run.commonScale : span.scale : run.floor;
     pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale, !run.spans.length || run.hasPatches);
-    const order = span ? ranked(span).filter(k => Math.abs(span.effects[k]) >= .1 * largest(span.effects)) : [];
-    pictures.rank(numbers ? order.slice(0, TOP) : []);
+    order = span ? ranked(span).filter(k => Math.abs(values(span)[k]) >= .1 * largest(values(span))) : [];
+    showNumbers();
     if (span) showLegend(scale, span);
-    film.update(run, number, order.slice(0, 2).map(k => `${run.regions[k]}, ${amount(span.effects[k], run.unit)}${run.unit === "attention" ? "" : " nats"}`).join(" · "));
+    film.update(run, number, order.slice(0, 2).map(k => `${run.regions[k]}, ${withUnit(values(span)[k], run.unit)}`).join(" · "));
+  }
+
+  function showNumbers() {
+    pictures.number(top ? order.slice(0, TOP) : [], all ? run.regions.map((_, k) => k) : [...marked()]);
   }
 
   function showLegend(scale, span) {
-    const low = run.negative ? -1 : 0, attention = run.unit === "attention";
+    const low = run.negative ? -1 : 0, attention = run.unit === "attention", each = span.patches ? "patch" : "region";
     const kinds = [LIGHT, DARK].filter((_, dark) => run.images.some(image => Boolean(image.dark) === Boolean(dark)));
+    const many = span.patches && scale < .1 ? 100 : 1; // patches whose number is legible
+    const end = attention ? percent(scale) : plain(many * scale), per = many > 1 ? "100 patches" : each;
+    const stamp = [run.negative, run.unit, end, per, ...kinds.map(kind => kind === DARK)].join();
+    if (legend.stamp === stamp) return;
+    legend.stamp = stamp;
     const ramps = kinds.map(kind => {
       const bar = make("i");
       bar.style.background = `linear-gradient(to right, ${Array.from({length: 17}, (_, i) => css(low + (1 - low) * i / 16, kind))})`;
       return bar;
     });
-    const per = `${attention ? "share of attention" : "nats"} per ${span.patches ? "patch" : "region"}`;
-    const ends = attention ? ["0", `${plain(scale * 100)} %`] : [run.negative ? signed(-scale) : "0", `+${plain(scale)}`];
-    legend.replaceChildren(...ramps, make("div", "ticks", make("span", "", ends[0]), make("span", "", (run.negative ? "0 · " : "") + per), make("span", "", ends[1])));
-    set(legend, {"aria-label": `Colours run from ${ends[0]} to ${ends[1]} ${per}`});
+    const ends = [run.negative ? `−${end}` : "0", attention ? end : `+${end}`], unit = attention ? ["share of attention", MEANINGS.attention] : ["nats", MEANINGS.nats];
+    const bars = set(make("div", "", ...ramps), {role: "img", "aria-label": `Colours run from ${ends[0]} to ${ends[1]}`});
+    legend.replaceChildren(bars, make("div", "ticks", make("span", "", ends[0]),
+      make("span", "", run.negative ? "0 · " : "", term(...unit), ` per ${attention ? each : per}`), make("span", "", ends[1])));
   }
 
   // Regions
@@ -213,9 +226,10 @@ export function createView(root, actions = {}) {
     const set = marked();
     root.classList.toggle("resting", set.size > 0);
     pictures.outline(set);
+    showNumbers();
     about.mark(chosen);
     for (const span of run.spans) {
-      const rest = [...set].map(k => Math.max(0, span.effects[k]));
+      const rest = [...set].map(k => Math.max(0, values(span)[k]));
       const most = Math.max(0, ...[...set].map((k, i) => rest[i] / run.restsOn[k]));
       span.element.style.setProperty("--rest", most);
       span.bar.style.setProperty("--part", `${Math.min(100, rest.reduce((a, b) => a + b, 0) / run.mostVisual * 100)}%`);
@@ -223,7 +237,7 @@ export function createView(root, actions = {}) {
   }
   function showSelection() {
     if (!chosen.size) return selection.replaceChildren();
-    const list = [...chosen], rests = run.spans.filter(span => list.some(k => span.effects[k] >= .25 * run.restsOn[k])).length;
+    const list = [...chosen], rests = run.spans.filter(span => list.some(k => values(span)[k] >= .25 * run.restsOn[k])).length;
     const words = `${list.map(k => run.regions[k]).join(", ")}: ${several(rests, "span")} ${rests === 1 ? "rests" : "rest"} on ${list.length > 1 ? "them" : "it"}`;
     const without = button(`Hide ${list.length > 1 ? "them" : "it"} and ask again`, "action", () => actions.askWithout(run, list, extras));
     without.disabled = !run.id || live;
@@ -232,9 +246,9 @@ export function createView(root, actions = {}) {
   }
   function showTip(k, event, figure) {
     if (k === null || !run.spans.length) return tip.remove();
-    const span = run.spans[hovered ?? shown], best = run.spans.reduce((a, b) => b.effects[k] > a.effects[k] ? b : a);
-    tip.replaceChildren(make("b", "", run.regions[k]), span ? `: ${withUnit(span.effects[k], run.unit)} here, ` : ": ",
-      `most in span ${best.number + 1} (${amount(best.effects[k], run.unit)})`);
+    const span = run.spans[hovered ?? shown], best = run.spans.reduce((a, b) => values(b)[k] > values(a)[k] ? b : a);
+    tip.replaceChildren(make("b", "", run.regions[k]), span ? `: ${withUnit(values(span)[k], run.unit)} here, ` : ": ",
+      `most in span ${best.number + 1} (${amount(values(best)[k], run.unit)})`);
     figure.append(tip);
     const box = figure.getBoundingClientRect();
     tip.style.left = `${Math.max(0, Math.min(event.clientX - box.left + 14, box.width - tip.offsetWidth))}px`;
@@ -306,7 +320,7 @@ export function createView(root, actions = {}) {
       if (error.name !== "AbortError") state.message = error.message;
     }
     state.running = false;
-    status.textContent = state.message || `Verified ${several(state.actual.size, "region")}; rank agreement ${state.agreement?.toFixed(2) ?? "unknown"}`;
+    status.textContent = state.message || `Verified ${several(state.actual.size, "region")}; rank agreement ${state.agreement === null ? "unknown" : signed(state.agreement)}`;
     changed("span");
   }
 

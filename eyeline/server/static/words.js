@@ -1,17 +1,39 @@
-// Numbers and places in words.
+// Numbers and places in words, and what the words mean. Every number of the page gets its form here.
 
+/** Two decimals under 10, one under 100, none above. */
 export const plain = x => {
   const size = Math.abs(x);
-  return size.toFixed(size >= 99.95 ? 0 : size >= .095 ? 1 : size >= .0095 || !size ? 2 : 3);
+  return size.toFixed(size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2);
 };
+/** What rounds to nothing has no sign. */
 export const signed = x => (x < 0 && Number(plain(x)) ? "−" : "") + plain(x);
-export const amount = (x, unit) => unit === "attention" ? `${Math.round(x * 100)} %` : signed(x);
-export const withUnit = (x, unit) => unit === "attention" ? `${amount(x, unit)} of attention` : `${signed(x)} nats`;
+export const percent = x => `${plain(100 * x)} %`;
+export const amount = (x, unit) => unit === "attention" ? percent(x) : signed(x);
+export const withUnit = (x, unit) => unit === "attention" ? `${percent(x)} of attention` : `${signed(x)} nats`;
 export const duration = s => s < 1 ? `${Math.max(1, Math.round(s * 1000))} ms` : `${plain(s)} s`;
 export const several = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
+/** What a word on the page means, said where it stands. */
+export const MEANINGS = {
+  span: "A sentence of the text, or a line of code.",
+  effect: "By how much the log of the text’s probability falls with that region alone hidden, as predicted from the model’s attention while it wrote. " +
+    "Above 0 the region supports the text, below 0 it speaks against it.",
+  attention: "The region’s share of the attention to the image while the text was written. It does not say what the text rests on.",
+  nats: "The unit of effects, the natural logarithm of a probability: a fall by 1 nat makes the text 2.7 times less likely, by 0.1 nats a tenth.",
+  interval: "Holds the measured effect 9 times in 10.",
+  whole: "The effect of hiding the whole image at once. Effects of single regions need not add up to it.",
+  log: "The natural logarithm of the probability that the model gave to this text: 0 is certain, −1 is 37 %, −2.3 is 10 %.",
+  latency: "The time from the span’s last token to its numbers.",
+  spread: "Over how many regions of equal weight the effect would be as widely spread; 1 is one region alone.",
+  reliance: "The effects of all regions that support a span, added up.",
+  strongest: "The share of attention of a span’s strongest region.",
+  part: "Each region’s number in each span: orange supports the text, blue speaks against it.",
+  agreement: "Whether the prediction orders regions as hiding each of them for real does (Spearman’s correlation): 1 is the same order, 0 has nothing to do with it, −1 is the reverse.",
+  actual: "Measured: the fall of the log of the text’s probability with that region hidden from the model.",
+};
+
 /** Where each region lies: "top left", or "top left of image 2" if there are several. */
-export function nameRegions(grids) {
+export function placeRegions(grids) {
   const names = [];
   grids.forEach((labels, i) => {
     for (const region of new Set(labels.flat()))
