@@ -3,8 +3,8 @@
 import {placeRegions} from "./words.js";
 
 /** The number of each region that the heat, the lists and the charts show for a span, and its interval or null. */
-export const values = span => span.effects;
-export const intervals = span => span.interval;
+export const values = span => span.contributions ?? span.effects;
+export const intervals = span => span.contributions ? span.contribution_interval : span.interval;
 
 // The strongest effect of a span that gets the full colour is at least this: spans that hardly look stay pale.
 export const FLOORS = {nats: .5, attention: .1};
@@ -40,7 +40,7 @@ export function take(run, event) {
     const span = {...event, number: run.spans.length};
     const shown = values(span);
     span.heat = span.patches ?? run.start.regions.map(labels => labels.map(row => row.map(k => shown[k])));
-    span.visual = run.unit === "attention" ? Math.max(0, ...shown) : sum(shown.filter(x => x > 0));
+    span.visual = run.unit === "attention" ? Math.max(0, ...shown) : Math.max(0, span.whole_image ?? sum(shown.filter(x => x > 0)));
     const flat = largest(span.heat.flat(2));
     span.scale = flat * Math.max(1, run.floor / (largest(shown) || 1)) || run.floor;
     span.spread = spread(shown);
