@@ -3,7 +3,7 @@
 
 import {button, make, set, term} from "./dom.js";
 import {still} from "./pictures.js";
-import {intervals, isFaint, largest, ranked, values} from "./run.js";
+import {intervals, largest, ranked, resting, values} from "./run.js";
 import {MEANINGS, amount, duration, plain, several, signed} from "./words.js";
 
 const FEW = 5;
@@ -40,9 +40,10 @@ export function createAbout(on) {
       return;
     }
     const attention = run.unit === "attention";
-    count.textContent = ` ${span.number + 1} of ${run.spans.length} ${attention ? "attends to" : isFaint(span, run) ? "hardly rests on the image:" : "rests on"}`;
+    count.textContent = ` ${span.number + 1} of ${run.spans.length} ${resting(span, run)}`;
     fill(measure, attention ? [["attention, not effect", MEANINGS.attention]]
-      : [["effect", MEANINGS.effect], ["in nats", MEANINGS.nats], state?.actual.size ? ["actual", MEANINGS.actual] : intervals(span) && ["[90 % interval]", MEANINGS.interval]]);
+      : [span.contributions ? ["contribution", MEANINGS.contribution] : ["effect", MEANINGS.effect], ["in nats", MEANINGS.nats],
+        ...state?.actual.size ? [["predicted alone", MEANINGS.effect], ["actual", MEANINGS.actual]] : [intervals(span) && ["[90 % interval]", MEANINGS.interval]]]);
     const order = ranked(span), shown = all ? order : order.slice(0, FEW);
     const actual = k => state?.actual.get(k);
     const bounds = shown.flatMap(k => [values(span)[k], actual(k) ?? 0, ...(intervals(span)?.[k] ?? [])]);
@@ -85,7 +86,7 @@ export function createAbout(on) {
     set(plot, {"aria-hidden": "true"});
     const number = make("span", "number", `${amount(value, run.unit)} `);
     if (ends && actual === undefined) number.append(make("small", "", `[${signed(ends[0])}, ${signed(ends[1])}]`));
-    if (actual !== undefined) number.append(make("b", "", `actual ${signed(actual)}`));
+    if (actual !== undefined) number.append(make("b", "", `${span.contributions ? `alone ${signed(span.effects[k])}, ` : ""}actual ${signed(actual)}`));
     const choose = button("", "", () => on.pick(k));
     choose.append(make("span", "place", make("em", "", String(k + 1)), run.places[k]), plot, number);
     choose.dataset.region = k;

@@ -64,5 +64,13 @@ function spread(effects) {
 /** Regions of a span from the strongest value, of whatever sign. */
 export const ranked = span => values(span).map((_, k) => k).sort((a, b) => Math.abs(values(span)[b]) - Math.abs(values(span)[a]));
 
-/** Whether no region matters much to a span; of shares of attention nothing is known. */
-export const isFaint = (span, run) => run.unit !== "attention" && largest(values(span)) < run.floor;
+const NOTHING = .05, ALONE = .1; // nats; a share of what hiding the whole image does
+
+/** How a span rests on the image, in words before its regions. */
+export function resting(span, run) {
+  if (run.unit === "attention") return "attends to";
+  const whole = span.whole_image ?? span.visual;
+  if (whole < NOTHING) return "follows from the text before it";
+  if (whole < run.floor) return "hardly rests on the image:";
+  return span.contributions && largest(span.effects) < ALONE * whole ? "rests on several regions together:" : "rests on";
+}

@@ -7,7 +7,7 @@ import {button, make, set, term, toggle} from "./dom.js";
 import {createFilm} from "./film.js";
 import {createGlance} from "./glance.js";
 import {createPictures} from "./pictures.js";
-import {TRAIN, isFaint, largest, newRun, ranked, take, values} from "./run.js";
+import {TRAIN, largest, newRun, ranked, take, values} from "./run.js";
 import {createTrace, describe, drawGlyph} from "./trace.js";
 import {MEANINGS, amount, percent, plain, several, signed, withUnit} from "./words.js";
 
@@ -129,7 +129,7 @@ export function createView(root, actions = {}) {
     live = false;
     root.classList.remove("live");
     const last = run.spans[shown];
-    if (run.spans.length && (!last || (!pinned && isFaint(last, run)))) shown = run.spans.reduce((best, span) => span.visual > best.visual ? span : best).number;
+    if (run.spans.length && (!last || !pinned)) shown = run.spans.reduce((best, span) => span.visual > best.visual ? span : best).number;
     changed("span");
     settle();
   }

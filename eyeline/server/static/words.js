@@ -16,16 +16,18 @@ export const several = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 /** What a word on the page means, said where it stands. */
 export const MEANINGS = {
   span: "A sentence of the text, or a line of code.",
+  contribution: "What hiding the region costs the text, as the log of its probability, on average beside other regions that are hidden too; predicted from the model’s " +
+    "attention while it wrote. Contributions of all regions add up to what hiding the whole image costs. Above 0 the region supports the text, below 0 it speaks against it.",
   effect: "By how much the log of the text’s probability falls with that region alone hidden, as predicted from the model’s attention while it wrote. " +
     "Above 0 the region supports the text, below 0 it speaks against it.",
   attention: "The region’s share of the attention to the image while the text was written. It does not say what the text rests on.",
-  nats: "The unit of effects, the natural logarithm of a probability: a fall by 1 nat makes the text 2.7 times less likely, by 0.1 nats a tenth.",
-  interval: "Holds the measured effect 9 times in 10.",
-  whole: "The effect of hiding the whole image at once. Effects of single regions need not add up to it.",
+  nats: "The unit of all these numbers, the natural logarithm of a probability: a fall by 1 nat makes the text 2.7 times less likely, by 0.1 nats a tenth.",
+  interval: "Holds the measured value 9 times in 10.",
+  whole: "What hiding the whole image at once costs the text. The regions’ contributions add up to it.",
   log: "The natural logarithm of the probability that the model gave to this text: 0 is certain, −1 is 37 %, −2.3 is 10 %.",
   latency: "The time from the span’s last token to its numbers.",
   spread: "Over how many regions of equal weight the effect would be as widely spread; 1 is one region alone.",
-  reliance: "The effects of all regions that support a span, added up.",
+  reliance: "What hiding the whole image costs a span.",
   strongest: "The share of attention of a span’s strongest region.",
   part: "Each region’s number in each span: orange supports the text, blue speaks against it.",
   agreement: "Whether the prediction orders regions as hiding each of them for real does (Spearman’s correlation): 1 is the same order, 0 has nothing to do with it, −1 is the reverse.",
