@@ -25,8 +25,9 @@ from eyeline.evaluation.evaluate import (
     read_evaluated,
 )
 from eyeline.evaluation.metrics import joint, lds, top_regions, varies
-from eyeline.evaluation.page import write_results
-from eyeline.evaluation.table import table
+from eyeline.evaluation.page import by_family, faithfulness_against_cost, write_results
+from eyeline.evaluation.results import in_figure, svg
+from eyeline.evaluation.table import Row, table
 from eyeline.examples import Example
 from eyeline.features import KINDS
 from eyeline.generation import write
@@ -345,3 +346,36 @@ def test_without_a_large_effect_its_coverage_is_left_out(lively, run):
         assert ("coverage_over_half_a_nat" in found) == there
         assert all(row.value == row.value for row in found.values())  # no NaN
         assert found["coverage"].count == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "families", "costs"),
+    [
+        (["a"], ["math"], [5.0]),
+        (["a", "b"], ["math"], [5.0, 5.0]),
+        (["a", "b"], ["math"], [0.0, 1e-12]),
+        (["eyeline (模型 $x_$)", "eyeline (a$b)"], ["العربية", "of\ntwo lines"], [1.0, 700.0]),
+        (["eyeline (" + "x" * 200 + ")"], ["y" * 200], [3.0]),
+        ([f"method {number}" for number in range(14)], ["math"], [3.0] * 14),
+    ],
+    ids=["one method", "equal costs", "no costs", "names in other letters", "long names", "many methods"],
+)
+def test_figures_of_any_names_and_costs_are_drawn_without_a_warning(names, families, costs):
+    """Warnings are errors here."""
+    rows = [
+        Row(method, metric, at, family, value, None, None, 1)
+        for method, cost in zip(names, costs, strict=True)
+        for family in (*families, "mean")
+        for metric, at, value in (("lds", "0.5", 0.5), ("top_drop", "5", 1.0), ("ms_per_token", "", cost))
+    ]
+    means = {(row.method, row.metric, row.at): row for row in rows if row.family == "mean"}
+    for figure in (faithfulness_against_cost(means, names), by_family(rows, names)):
+        assert svg(figure).startswith("<svg")
+        drawn = [axes.get_window_extent().width for axes in figure.axes]
+        assert min(drawn) > 40  # pixels at 100 dots an inch: names leave room for what they name
+
+
+def test_a_name_in_a_figure_is_short_and_no_formula():
+    assert in_figure("raw-attention") == "raw-attention"
+    assert in_figure("a$b$\n 模") == r"a\$b\$ ?"
+    assert len(in_figure("x" * 99)) == 28

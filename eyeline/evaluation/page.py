@@ -13,7 +13,16 @@ from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.evaluate import ALONE_ROW, Chosen, Evaluated, read_evaluated
-from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, svg, write_csv, write_png
+from eyeline.evaluation.results import (
+    OURS,
+    PLAIN,
+    error_bars,
+    in_figure,
+    new_figure,
+    svg,
+    write_csv,
+    write_png,
+)
 from eyeline.evaluation.table import Row, table
 from eyeline.files import write_files
 from eyeline.model import Model
@@ -48,6 +57,7 @@ WAYS: dict[Method, str] = {
 
 
 BAND_POINTS = 400  # of an interval's outline
+LEAST_MS = 1e-3  # a token: costs below are drawn there
 Means = Mapping[tuple[str, str, str], Row]  # by method, metric and what it is at
 
 
@@ -120,13 +130,15 @@ def faithfulness_against_cost(means: Means, methods: Sequence[str]) -> Any:
     axes.set(xscale="log", xlabel="milliseconds a token", ylabel="LDS", ylim=(-0.1, 1.0))
     room = min(0.062, 0.85 / len(methods))  # between names, which stand beside the axes in the order of LDS
     above = 0.25 * room * len(methods)  # its point, a name at most: crowded names reach as far below
+    costs = {method: max(means[method, "ms_per_token", ""].value, LEAST_MS) for method in methods}
+    axes.set_xlim(min(costs.values()) / 2, max(costs.values()) * 2)  # however alike they are
     beside = 1.0
     for method in sorted(methods, key=lambda method: -means[method, "lds", "0.5"].value):
-        score, cost = means[method, "lds", "0.5"], means[method, "ms_per_token", ""]
-        axes.errorbar(cost.value, score.value, yerr=_bar(score), fmt="o", color=_colour(method), capsize=2)
+        score, cost = means[method, "lds", "0.5"], costs[method]
+        axes.errorbar(cost, score.value, yerr=_bar(score), fmt="o", color=_colour(method), capsize=2)
         beside = min(beside - room, score.value + above)
         axes.annotate(
-            method, (cost.value, score.value), xytext=(1.04, beside), textcoords=("axes fraction", "data"),
+            in_figure(method), (cost, score.value), xytext=(1.04, beside), textcoords=("axes fraction", "data"),
             va="center", fontsize=8, color=_colour(method), annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": _colour(method), "linewidth": 0.4, "shrinkB": 4, "relpos": (0, 0.5)},
         )  # fmt: skip
@@ -138,6 +150,7 @@ def faithfulness_against_cost(means: Means, methods: Sequence[str]) -> Any:
 def by_family(rows: Sequence[Row], methods: Sequence[str]) -> Any:
     """LDS and top-5 drop of every method in every family and in their mean, with intervals; methods by their LDS."""
     families = [*_families(rows), "mean"]
+    names = [in_figure(method) for method in methods]
     shown = (("lds", "0.5", "LDS"), ("top_drop", "5", "top-5 drop, nats"))
     figure = new_figure(1.9 + 1.5 * len(families), 1.4 + 0.4 * len(methods))
     grid = figure.subplots(len(shown), len(families), sharex="row", sharey=True, squeeze=False)
@@ -149,10 +162,10 @@ def by_family(rows: Sequence[Row], methods: Sequence[str]) -> Any:
                         row.value, methods.index(row.method), xerr=_bar(row), fmt="o", markersize=3.5,
                         color=_colour(row.method), capsize=1.5,
                     )  # fmt: skip
-            axes.set_title(family if metric == "lds" else "", fontsize=9)
+            axes.set_title(in_figure(family) if metric == "lds" else "", fontsize=9)
             axes.grid(alpha=0.3)
             axes.tick_params(labelsize=8)
-        line[0].set_yticks(range(len(methods)), methods)
+        line[0].set_yticks(range(len(methods)), names)
         line[0].set_ylim(len(methods) - 0.4, -0.6)
         line[len(families) // 2].set_xlabel(label, fontsize=9)
     return figure
@@ -183,7 +196,7 @@ def predicted_against_actual(images: Sequence[Evaluated], estimators: Mapping[st
         axes.set_xscale("symlog", linthresh=0.1)
         axes.set_yscale("symlog", linthresh=0.1)
         r2 = metrics.r2_nats(effects.values, actual[effects.indices])
-        axes.set_title(name if r2 is None else f"{name}: R2 {r2:.2f}", fontsize=9)
+        axes.set_title(in_figure(name) if r2 is None else f"{in_figure(name)}: R2 {r2:.2f}", fontsize=9)
         axes.set_xlabel("estimated effect, nats")
         axes.grid(alpha=0.3)
     line[0].set_ylabel("measured effect, nats")

@@ -15,6 +15,7 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.files import check_room, write_files
 
 OURS, PLAIN, QUIET = "#b3402a", "#3b5b7a", "#77736c"  # colours of Eyeline, of rivals, of what both stand on
+LONGEST_NAME = 28  # characters of a name in a figure
 
 
 @contextmanager
@@ -56,6 +57,15 @@ def new_figure(width: float, height: float) -> Any:
     except ImportError as error:
         raise EyelineError("Figures need matplotlib: pip install 'eyeline[evaluate]'.") from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def in_figure(name: str) -> str:
+    """What a figure writes for a name of the user's: short, on one line, no formula, only characters that its font has."""
+    from matplotlib.font_manager import findfont, get_font
+
+    known = get_font(findfont("sans")).get_charmap()
+    name = "".join(letter if ord(letter) in known else "?" for letter in " ".join(name.split()))
+    return (name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…").replace("$", r"\$")
 
 
 def error_bars(values: Iterable[tuple[float, float | None, float | None]]) -> list[list[float]]:
