@@ -9,17 +9,17 @@ import {MEANINGS, amount, duration, plain, several, signed} from "./words.js";
 const FEW = 5;
 const SMALL = .05; // nats; an order of effects that are all smaller says little
 
-/** `on.over(region or null)`, `on.pick(region)`; `on.verify(span)` and `on.stop()` where ablation can be asked for. */
+/** `on.over(region or null)`, `on.pick(region)`, `on.choose(regions)`; `on.verify(span)` and `on.stop()` where ablation can be asked for. */
 export function createAbout(on) {
   const element = make("section", "about"), title = make("h2"), noun = term("Span", MEANINGS.span), count = make("span"), measure = make("p", "measure");
   const list = make("ol", "strongest"), more = button("", "more", () => { all = !all; redraw(); });
-  const facts = make("p", "facts"), evidence = make("div", "evidence"), stills = make("div", "stills");
+  const sets = make("div", "sets"), facts = make("p", "facts"), evidence = make("div", "evidence"), stills = make("div", "stills");
   const verify = button("", "action", () => (state?.running ? on.stop() : on.verify(span)));
   const bar = set(make("progress"), {"aria-label": "Regions hidden so far"}), words = make("p", "agreement");
   element.setAttribute("aria-label", "What the span rests on");
   title.append(noun, count);
   evidence.append(verify, bar, words);
-  element.append(make("div", "heading", title, measure), evidence, list, more, facts, stills);
+  element.append(make("div", "heading", title, measure), evidence, list, more, sets, facts, stills);
   let run = null, span = null, state = null, all = false;
 
   function show(newRun, newSpan, chosen) {
@@ -30,17 +30,17 @@ export function createAbout(on) {
   }
 
   function redraw() {
-    noun.hidden = !span;
-    evidence.hidden = !span || !on.verify;
+    noun.hidden = !span || span.words;
+    evidence.hidden = !span || !on.verify || span.words;
     if (!span) {
       count.textContent = run?.over ? "No span was attributed in this run." : "Waiting for the first span";
-      for (const part of [list, stills]) part.replaceChildren();
+      for (const part of [list, sets, stills]) part.replaceChildren();
       for (const part of [measure, facts]) fill(part, []);
       more.hidden = true;
       return;
     }
     const attention = run.unit === "attention";
-    count.textContent = ` ${span.number + 1} of ${run.spans.length} ${resting(span, run)}`;
+    count.textContent = `${span.words ? `“${span.text}”` : ` ${span.number + 1} of ${run.spans.length}`} ${resting(span, run)}`;
     fill(measure, attention ? [["attention, not effect", MEANINGS.attention]]
       : [span.contributions ? ["contribution", MEANINGS.contribution] : ["effect", MEANINGS.effect], ["in nats", MEANINGS.nats],
         ...state?.actual.size ? [["predicted alone", MEANINGS.effect], ["actual", MEANINGS.actual]] : [intervals(span) && ["[90 % interval]", MEANINGS.interval]]]);
@@ -52,15 +52,27 @@ export function createAbout(on) {
     more.hidden = order.length <= FEW;
     more.textContent = all ? "Fewer" : `All ${order.length} regions`;
     set(more, {"aria-expanded": String(all)});
+    showSets();
     fill(facts, [
       span.whole_image !== null && [`whole image ${signed(span.whole_image)} nats`, MEANINGS.whole],
-      [`log p ${signed(span.log_prob)}`, MEANINGS.log],
+      !span.words && [`log p ${signed(span.log_prob)}`, MEANINGS.log],
       [`spread over ${plain(span.spread)} regions`, MEANINGS.spread],
-      [`tokens ${span.start}–${span.end - 1}`],
-      [`attributed in ${duration(span.latency_s)}`, MEANINGS.latency],
+      !span.words && [`tokens ${span.start}–${span.end - 1}`],
+      !span.words && [`attributed in ${duration(span.latency_s)}`, MEANINGS.latency],
       span.cut && ["cut at the longest span length"],
     ]);
     showEvidence();
+  }
+
+  /** Sets of regions to light up: those that are enough for the text, and those without which it breaks. */
+  function showSets() {
+    const {whole_image: whole, evidence: enough, breaks} = span, strong = whole !== null && whole >= run.floor;
+    const breaking = breaks?.slice(0, 1 + breaks.findIndex(([, fall]) => fall >= whole / 2)) ?? [];
+    const choices = [[enough, "Enough for it", MEANINGS.enough], [breaking, "Breaks it", MEANINGS.breaks]];
+    sets.replaceChildren(...choices.filter(([list]) => strong && list?.length).map(([list, name, meaning]) => {
+      const choose = button(`${name}: ${several(list.length, "region")}`, "pill", () => on.choose(list.map(([k]) => k)));
+      return set(choose, {title: meaning});
+    }));
   }
 
   /** Words, each with its meaning; left alone where nothing changes, so that a meaning that is being read stays. */

@@ -25,7 +25,7 @@ const downloads = make("details", "downloads", make("summary", "pill", "Download
   button("Events, JSON lines", "", () => download("events.jsonl")),
   button("Gaze, animated GIF", "", () => download("gaze.gif")), link));
 const failure = set(make("p", "problem"), {role: "alert"});
-const view = createView(root, {verify, askWithout, head: [stop, again, downloads, failure]});
+const view = createView(root, {verify, verifyTogether, joint, askWithout, head: [stop, again, downloads, failure]});
 
 // Asking
 function addFiles(files) {
@@ -192,6 +192,21 @@ function compose(blobs, prompt) {
 async function verify(run, span, onEvent, signal) {
   const body = {run: run.id, span: span.index, regions: null};
   for await (const event of client.events("/v1/verify", {body, signal}, {again: () => true})) onEvent(event);
+}
+
+/** What hiding regions together would do to a span or a range of characters; at once. */
+function joint(run, target, regions) {
+  return client.json("/v1/joint", {body: {run: run.id, target, regions}});
+}
+
+/** Measures it for a span; `tell` hears the fall. Resolves to what went wrong, if anything did. */
+async function verifyTogether(run, span, regions, tell) {
+  const body = {run: run.id, span: span.index, regions, together: true};
+  for await (const event of client.events("/v1/verify", {body}, {again: () => true})) {
+    if (event.event === "together") tell(event.actual);
+    if (event.event === "error") return event.message;
+  }
+  return "";
 }
 
 /** Asks again with regions hidden; the answers stand side by side in `place`. */

@@ -17,7 +17,7 @@ export const largest = values => values.reduce((a, b) => Math.max(a, Math.abs(b)
 export function newRun(prompt, images) {
   return {
     prompt, images, start: null, unit: "nats", floor: FLOORS.nats, places: [], regions: [], spans: [], done: null, answer: "",
-    mostVisual: FLOORS.nats, commonScale: FLOORS.nats, restsOn: [], negative: false, hasPatches: false,
+    text: "", words: null, mostVisual: FLOORS.nats, commonScale: FLOORS.nats, restsOn: [], negative: false, hasPatches: false,
   };
 }
 
@@ -33,17 +33,14 @@ export function take(run, event) {
     run.commonScale = run.floor;
     run.restsOn = run.regions.map(() => run.floor);
   } else if (event.event === "text") {
+    run.text += event.text;
     if (event.channel === "answer") run.answer += event.text;
   } else if (event.event === "done") {
     run.done = event;
   } else if (event.event === "span" && run.start) {
-    const span = {...event, number: run.spans.length};
+    const last = run.spans.at(-1), span = derive(run, {...event, number: run.spans.length});
     const shown = values(span);
-    span.heat = span.patches ?? run.start.regions.map(labels => labels.map(row => row.map(k => shown[k])));
-    span.visual = run.unit === "attention" ? Math.max(0, ...shown) : Math.max(0, span.whole_image ?? sum(shown.filter(x => x > 0)));
-    const flat = largest(span.heat.flat(2));
-    span.scale = flat * Math.max(1, run.floor / (largest(shown) || 1)) || run.floor;
-    span.spread = spread(shown);
+    span.at = Math.max(0, run.text.indexOf(event.text, last ? last.at + last.text.length : 0)); // in characters of all text
     run.commonScale = run.spans.length ? Math.max(run.commonScale, span.scale) : span.scale;
     run.mostVisual = Math.max(run.mostVisual, span.visual);
     run.negative ||= shown.some(x => x < 0);
@@ -53,6 +50,16 @@ export function take(run, event) {
     return span;
   }
   return null;
+}
+
+/** A span with what is drawn of it: its heat, how visual it is, its scale and how widely it is spread. */
+export function derive(run, span) {
+  const shown = values(span);
+  span.heat = span.patches ?? run.start.regions.map(labels => labels.map(row => row.map(k => shown[k])));
+  span.visual = run.unit === "attention" ? Math.max(0, ...shown) : Math.max(0, span.whole_image ?? sum(shown.filter(x => x > 0)));
+  span.scale = largest(span.heat.flat(2)) * Math.max(1, run.floor / (largest(shown) || 1)) || run.floor;
+  span.spread = spread(shown);
+  return span;
 }
 
 /** Over how many regions an effect is spread: e to the entropy of its supporting parts; 0 where there is none. */

@@ -7,7 +7,7 @@ import {withUnit} from "./words.js";
 const GLYPH = 7; // cells along the longer side of a span's small picture
 const HEADINGS = {thinking: "Thinking", answer: "Answer"};
 
-/** `on.over(number)`, `on.leave()` and `on.pick(number)` hear of the pointer on a span. */
+/** `on.over(number)`, `on.leave()` and `on.pick(number)` hear of the pointer on a span; `on.words(text, characters, number)` of a selection. */
 export function createTrace(on) {
   const element = make("div", "trace");
   let channels = {}, current = null;
@@ -49,7 +49,7 @@ export function createTrace(on) {
     const body = string.trim(), lead = string.length - string.trimStart().length, glyph = make("canvas", "glyph");
     const shown = make("span", "span", glyph, body);
     shown.id = `span-${span.number}`;
-    shown.dataset.index = span.number;
+    Object.assign(shown.dataset, {index: span.number, at: span.at + span.text.length - span.text.trimStart().length});
     shown.tabIndex = -1;
     set(glyph, {"aria-hidden": "true"});
     set(shown, {role: "button", "aria-pressed": "false"});
@@ -79,7 +79,20 @@ export function createTrace(on) {
     if (span && event.pointerType === "mouse") on.over(Number(span.dataset.index));
   });
   element.addEventListener("pointerleave", () => on.leave());
-  element.addEventListener("click", event => { if (spanAt(event)) on.pick(Number(spanAt(event).dataset.index)); });
+  element.addEventListener("click", event => { if (spanAt(event) && getSelection().isCollapsed) on.pick(Number(spanAt(event).dataset.index)); });
+  element.addEventListener("pointerup", () => {
+    const selected = getSelection();
+    if (!on.words || selected.isCollapsed) return;
+    const {startContainer, startOffset, endContainer, endOffset} = selected.getRangeAt(0);
+    const from = place(startContainer, startOffset), to = place(endContainer, endOffset);
+    if (from && to && to.at > from.at) on.words(selected.toString().trim(), [from.at, to.at], from.number);
+  });
+
+  /** Where in all text a place in a span is; null outside of spans. */
+  function place(node, offset) {
+    const shown = node.nodeType === Node.TEXT_NODE && element.contains(node) ? node.parentElement.closest(".span") : null;
+    return shown && {number: Number(shown.dataset.index), at: Number(shown.dataset.at) + offset};
+  }
 
   return {element, clear, write, addSpan, lose, end, open: name => { if (channels[name]) channels[name].folder.open = true; }};
 }

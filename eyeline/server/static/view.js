@@ -7,7 +7,7 @@ import {button, make, set, term, toggle} from "./dom.js";
 import {createFilm} from "./film.js";
 import {createGlance} from "./glance.js";
 import {createPictures} from "./pictures.js";
-import {TRAIN, largest, newRun, ranked, take, values} from "./run.js";
+import {TRAIN, derive, largest, newRun, ranked, take, values} from "./run.js";
 import {createTrace, describe, drawGlyph} from "./trace.js";
 import {MEANINGS, amount, percent, plain, several, signed, withUnit} from "./words.js";
 
@@ -32,9 +32,9 @@ export function createView(root, actions = {}) {
     pick: (k, event, figure) => { choose(k, event.shiftKey || event.ctrlKey || event.metaKey); showTip(k, event, figure); },
   });
   const tip = make("div", "tip"), legend = make("div", "legend");
-  const selection = make("div", "selection");
-  const about = createAbout({over: point, pick: k => choose(k), verify: actions.verify && verify, stop: () => stopVerify?.abort()});
-  const trace = createTrace({over: hover, leave: () => hover(null), pick: number => pick(number, !(pinned && shown === number))});
+  const selection = make("div", "selection"), together = set(make("p", "together"), {"aria-live": "polite"});
+  const about = createAbout({over: point, pick: k => choose(k), choose: chooseAll, verify: actions.verify && verify, stop: () => stopVerify?.abort()});
+  const trace = createTrace({over: hover, words: actions.joint && showWords, leave: () => hover(null), pick: number => pick(number, !(pinned && shown === number))});
   const glance = createGlance({
     over: (number, k, event) => { hover(run.spans[number] ? number : null); point(k); if (k === null) tip.remove(); else showTip(k, event, glance.element); },
     pick: (number, k) => { if (run.spans[number]) pick(number, true); if (k !== null) choose(k); },
@@ -67,6 +67,7 @@ export function createView(root, actions = {}) {
     [shown, hovered, pinned, region, live] = [-1, null, false, null, isLive];
     chosen = new Set();
     dirty = new Set();
+    selection.replaceChildren();
     trace.clear();
     film.clear();
     extras.replaceChildren();
@@ -162,7 +163,7 @@ export function createView(root, actions = {}) {
   }
 
   function showSpan() {
-    const number = hovered ?? shown, span = run.spans[number];
+    const number = hovered ?? shown, span = run.words ?? run.spans[number];
     for (const other of run.spans) {
       const on = other.number === number;
       other.element.classList.toggle("on", on);
@@ -177,7 +178,7 @@ export function createView(root, actions = {}) {
     glance.update(run, number, marked());
     if (!run.start) return;
     const scale = span ? oneScale ? run.commonScale : span.scale : run.floor;
-    pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale, !run.spans.length || run.hasPatches);
+    pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale, !run.spans.length || (run.hasPatches && !run.words));
     order = span ? ranked(span).filter(k => Math.abs(values(span)[k]) >= .1 * largest(values(span))) : [];
     showNumbers();
     if (span) showLegend(scale, span);
@@ -222,6 +223,11 @@ export function createView(root, actions = {}) {
     showSelection();
     showRegions();
   }
+  function chooseAll(list) {
+    chosen = new Set(list);
+    showSelection();
+    showRegions();
+  }
   function showRegions() {
     const set = marked();
     root.classList.toggle("resting", set.size > 0);
@@ -241,8 +247,48 @@ export function createView(root, actions = {}) {
     const words = `${list.map(k => run.regions[k]).join(", ")}: ${several(rests, "span")} ${rests === 1 ? "rests" : "rest"} on ${list.length > 1 ? "them" : "it"}`;
     const without = button(`Hide ${list.length > 1 ? "them" : "it"} and ask again`, "action", () => actions.askWithout(run, list, extras));
     without.disabled = !run.id || live;
-    selection.replaceChildren(make("p", "", words), ...(actions.askWithout ? [without] : []), button("Clear", "pill", () => { chosen = new Set(); showSelection(); showRegions(); }));
+    selection.replaceChildren(make("p", "", words), together, ...(actions.askWithout ? [without] : []), button("Clear", "pill", () => { chosen = new Set(); showSelection(); showRegions(); }));
     status.textContent = words;
+    showTogether();
+  }
+
+  /** What hiding the chosen regions together does to the shown span: predicted at once, and measured where asked for. */
+  async function showTogether() {
+    const of = run, span = run.spans[shown], list = [...chosen], key = `${of.id} ${shown} ${list}`;
+    if (together.stamp === key) return;
+    together.stamp = key;
+    together.replaceChildren();
+    if (!actions.joint || list.length < 2 || !span?.contributions || !of.id) return;
+    const isOld = () => together.stamp !== key;
+    try {
+      const found = await actions.joint(of, span.index, list);
+      if (isOld()) return;
+      const words = make("span", "", ` span ${span.number + 1} would lose ${withUnit(found.fall, of.unit)}; each alone, added up: ${signed(found.parts)}`), actual = make("b");
+      const check = button("Verify together", "pill", async () => {
+        check.disabled = true;
+        const message = await actions.verifyTogether(of, span, list, x => { actual.textContent = ` actual ${withUnit(x, of.unit)}`; });
+        if (!isOld() && message) actual.textContent = ` ${message}`;
+        check.disabled = false;
+      });
+      together.replaceChildren(term("Hidden together", MEANINGS.joint), words, actual, check);
+    } catch (error) {
+      if (!isOld()) together.textContent = error.message;
+    }
+  }
+
+  /** Words that were selected in the trace are shown as a span is, until another one is; `characters` count over all text. */
+  async function showWords(text, characters, number) {
+    const of = run;
+    if (!of.id || !of.spans[number]?.contributions) return;
+    try {
+      const found = await actions.joint(of, characters, []);
+      if (of !== run) return;
+      run.words = derive(run, {...run.spans[number], ...found, text, interval: null, contribution_interval: null, patches: null, words: true});
+      status.textContent = `Showing what “${text}” rests on`;
+    } catch (error) {
+      status.textContent = error.message;
+    }
+    changed("span");
   }
   function showTip(k, event, figure) {
     if (k === null || !run.spans.length) return tip.remove();
@@ -258,7 +304,7 @@ export function createView(root, actions = {}) {
   // Spans
   function hover(number) {
     if (pinned && number !== null && !live) return;
-    if (film.playing || hovered === number) return;
+    if (film.playing || hovered === number || run.words) return;
     hovered = pinned ? null : number;
     if (number !== null && !live && !pinned) { shown = number; hovered = null; }
     changed("span");
@@ -267,8 +313,9 @@ export function createView(root, actions = {}) {
   function pick(number, pin, scroll = "") {
     if (!run.spans.length) return;
     shown = Math.max(0, Math.min(run.spans.length - 1, number));
-    hovered = null;
+    hovered = run.words = null;
     pinned = pin;
+    showTogether();
     changed("span");
     settle();
     const {element} = run.spans[shown];
