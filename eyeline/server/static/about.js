@@ -9,7 +9,7 @@ import {MEANINGS, amount, duration, plain, several, signed} from "./words.js";
 const FEW = 5;
 const SMALL = .05; // nats; an order of effects that are all smaller says little
 
-/** `on.over(region or null)`, `on.pick(region)`, `on.choose(regions)`; `on.verify(span)` and `on.stop()` where ablation can be asked for. */
+/** `on.over(region or null)`, `on.pick(region, beside others)`, `on.choose(regions)`; `on.verify(span)` and `on.stop()` where ablation can be asked for. */
 export function createAbout(on) {
   const element = make("section", "about"), title = make("h2"), noun = term("Span", MEANINGS.span), count = make("span"), measure = make("p", "measure");
   const list = make("ol", "strongest"), more = button("", "more", () => { all = !all; redraw(); });
@@ -99,7 +99,7 @@ export function createAbout(on) {
     const number = make("span", "number", `${amount(value, run.unit)} `);
     if (ends && actual === undefined) number.append(make("small", "", `[${signed(ends[0])}, ${signed(ends[1])}]`));
     if (actual !== undefined) number.append(make("b", "", `${span.contributions ? `alone ${signed(span.effects[k])}, ` : ""}actual ${signed(actual)}`));
-    const choose = button("", "", () => on.pick(k));
+    const choose = button("", "", event => on.pick(k, event.shiftKey || event.ctrlKey || event.metaKey));
     choose.append(make("span", "place", make("em", "", String(k + 1)), run.places[k]), plot, number);
     choose.dataset.region = k;
     choose.addEventListener("pointerenter", () => on.over(k));

@@ -33,7 +33,7 @@ export function createView(root, actions = {}) {
   });
   const tip = make("div", "tip"), legend = make("div", "legend");
   const selection = make("div", "selection"), together = set(make("p", "together"), {"aria-live": "polite"});
-  const about = createAbout({over: point, pick: k => choose(k), choose: chooseAll, verify: actions.verify && verify, stop: () => stopVerify?.abort()});
+  const about = createAbout({over: point, pick: choose, choose: chooseAll, verify: actions.verify && verify, stop: () => stopVerify?.abort()});
   const trace = createTrace({over: hover, words: actions.joint && showWords, leave: () => hover(null), pick: number => pick(number, !(pinned && shown === number))});
   const glance = createGlance({
     over: (number, k, event) => { hover(run.spans[number] ? number : null); point(k); if (k === null) tip.remove(); else showTip(k, event, glance.element); },
