@@ -144,9 +144,9 @@ class Estimator:
     id: str
     weights: Float[Tensor, "set feature"]  # score for each unit of a feature
     effect_spread: Float[
-        Tensor, "knot 3"
+        Tensor, "effect_knot 3"
     ]  # predicted value, increasing; low and high end of its interval from there, nats
-    contribution_spread: Float[Tensor, "knot 3"]
+    contribution_spread: Float[Tensor, "contribution_knot 3"]
     kinds: tuple[str, ...] = KINDS
     link: Link = "log-odds"
     card: Mapping[str, Any] = field(default_factory=dict)

@@ -24,8 +24,11 @@ settings.register_profile("eyeline", deadline=None, derandomize=bool(os.environ.
 settings.load_profile("eyeline")
 
 FAMILIES = ("qwen3_vl", "glm4v", "qwen2_5_vl")
-# of an estimator: predicted value, and from there low and high
-SPREAD = torch.tensor([[-1.0, -0.5, 0.25], [0.0, -0.25, 0.5], [2.0, -1.0, 1.5]])
+# of an estimator: a predicted value, and how far below and above it its interval ends; of effects and of contributions
+SPREADS = (
+    torch.tensor([[-1.0, -0.5, 0.5], [0.0, -0.25, 0.5], [2.0, -2.0, 1.0]]),
+    torch.tensor([[0.0, -0.125, 0.25], [1.0, -0.5, 0.75]]),
+)
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|begin_of_image|>", "<|image|>",

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import CURVE, picture, tiny_model
+from conftest import SPREADS, picture, tiny_model
 
 from eyeline import features
 from eyeline import stream as streaming
@@ -25,14 +25,14 @@ EXAMPLE = Example("bars-0", picture(), "How many?", "11", "math", "bars", TRACE)
 METHODS = ("generate", "stream", "eyeline", "exhaustive", "attn-lrp", "regression-32")
 
 
-def fake_estimator(model, hide="pixels"):
+def fake_estimator(model, hiding="pixels"):
     weights = torch.randn(2, 3 * 4 * len(KINDS), generator=torch.Generator().manual_seed(1))
-    card = {"model": model.name, "fingerprint": fingerprint(model), "ablation": hide, "coverage": 0.9}
-    return Estimator("mine", weights, CURVE, torch.tensor(0.5), KINDS, card=card)
+    card = {"model": model.name, "fingerprint": fingerprint(model), "hiding": hiding, "coverage": 0.9}
+    return Estimator("mine", weights, *SPREADS, KINDS, card=card)
 
 
-def case(model, tokens=60, hide="pixels", positions=10**6):
-    return cost.make_case(model, EXAMPLE, tokens, fake_estimator(model), hide, positions)
+def case(model, tokens=60, hiding="pixels", positions=10**6):
+    return cost.make_case(model, EXAMPLE, tokens, fake_estimator(model), hiding, positions)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_command_writes_every_method_at_every_length_and_a_figure(tmp_path, 
     assert len(rows) == 2 * len(METHODS)
     by_name = {(row["method"], row["tokens"]): row for row in rows}
     assert by_name["exhaustive", "60"]["regions"] == "6"
-    assert by_name["exhaustive", "60"]["hide"] == "attention"
+    assert by_name["exhaustive", "60"]["hiding"] == "attention"
     assert by_name["attn-lrp", "60"]["spans"] == str(len(case(model).spans))
     assert float(by_name["eyeline", "24"]["over_eyeline"]) == 1
     for row in rows:
@@ -82,12 +82,12 @@ def test_the_command_writes_every_method_at_every_length_and_a_figure(tmp_path, 
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.parametrize("hide", ["pixels", "attention"])
-def test_rows_at_their_best_measure_what_the_baseline_does(tiny, hide):
-    mine = case(tiny, hide=hide)
+@pytest.mark.parametrize("hiding", ["pixels", "attention"])
+def test_rows_at_their_best_measure_what_the_baseline_does(tiny, hiding):
+    mine = case(tiny, hiding=hiding)
     alone = torch.eye(mine.regions.count, dtype=torch.bool)
     _, drops = cost._time_hiding(tiny, mine, alone)
-    theirs = baseline("exhaustive", hide)(tiny, mine.inputs, mine.ids, mine.spans, mine.regions)
+    theirs = baseline("exhaustive", hiding)(tiny, mine.inputs, mine.ids, mine.spans, mine.regions)
     torch.testing.assert_close(drops, theirs, rtol=1e-3, atol=1e-4)
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import SPREAD, build_tiny, picture, tiny_model
+from conftest import SPREADS, build_tiny, picture, tiny_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
@@ -49,7 +49,7 @@ def estimator_of(model, **changes):
     shapes = (FEATURES,), (3, FEATURES), (3, FEATURES), (2, 3), (2, 3)
     network = Network(*(torch.randn(*shape, generator=rng) for shape in shapes))
     return dataclasses.replace(
-        Estimator("mine", weights, SPREAD, 2 * SPREAD, KINDS, card=card, network=network), **changes
+        Estimator("mine", weights, *SPREADS, KINDS, card=card, network=network), **changes
     )
 
 
@@ -297,10 +297,10 @@ def truncate(path):
         lambda folder: swap(folder, **{"network.bias": None}),
         lambda folder: swap(folder, **{"network.context": torch.ones(2, FEATURES)}),
         lambda folder: swap(folder, **{"network.unit": torch.ones(FEATURES - 1)}),
-        lambda folder: swap(folder, effect_spread=SPREAD[:1]),
-        lambda folder: swap(folder, effect_spread=SPREAD[:, :2]),
-        lambda folder: swap(folder, contribution_spread=SPREAD.flip(0)),
-        lambda folder: swap(folder, effect_spread=SPREAD[:, [0, 2, 1]]),
+        lambda folder: swap(folder, effect_spread=SPREADS[0][:1]),
+        lambda folder: swap(folder, effect_spread=SPREADS[0][:, :2]),
+        lambda folder: swap(folder, contribution_spread=SPREADS[0].flip(0)),
+        lambda folder: swap(folder, effect_spread=SPREADS[0][:, [0, 2, 1]]),
     ],
 )
 def test_a_broken_or_missing_folder_is_refused_with_one_sentence(saved, damage):

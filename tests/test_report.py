@@ -257,7 +257,7 @@ def test_the_page_names_regions_as_the_terminal_does(show):
         effects = tuple(
             float(labels.max() + 1 - k) for k in range(labels.max() + 1)
         )  # in the order of labels
-        span = SpanAttribution(0, "thinking", 0, 1, "a", effects, None, None, None, -1.0, False, 0.1)
+        span = SpanAttribution(0, "thinking", 0, 1, "a", effects, *[None] * 6, None, -1.0, False, 0.1)
         run = Run("", (Image.new("RGB", (60, 60)),), (start, Text("thinking", "a", 0, 1), span))
         names = show(
             run,

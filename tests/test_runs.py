@@ -1,14 +1,32 @@
 import errno
+import json
 import os
 from io import FileIO
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
-from eyeline.errors import DataError
-from eyeline.events import Done, Error, Event, Grid, ImageInfo, SpanAttribution, Start, Text, Unit, to_json
+from eyeline.errors import DataError, RegionError
+from eyeline.events import (
+    SCHEMA,
+    Done,
+    Error,
+    Event,
+    Grid,
+    ImageInfo,
+    Notice,
+    SpanAttribution,
+    Start,
+    Text,
+    Unit,
+    from_json,
+    to_json,
+)
 from eyeline.files import write_files
+from eyeline.game import Game
+from eyeline.games import Games
 from eyeline.runs import Run, read_run, save_run
 
 HOSTILE = '<script>document.title="taken"</script><img src=x onerror=alert(1)></script><!-- & \u2028 "é"'
@@ -21,6 +39,7 @@ def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extr
     the second span's attribution fails; `extra` ends the thinking.
     """
     infos = (ImageInfo(192, 128, 4, 6), ImageInfo(128, 128, 4, 4))
+    hiding, level = ("pixels", "fitted") if unit == "nats" else (None, "none")
     grids: tuple[Grid, ...] = (
         tuple(tuple(row // 2 * 3 + col // 2 for col in range(6)) for row in range(4)),
         tuple(tuple(6 + row // 2 * 2 + col // 2 for col in range(4)) for row in range(4)),
@@ -31,7 +50,7 @@ def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extr
         ("answer", "It is 7.", {9: 0.9}),
     ]
     estimator = "mini-1" if unit == "nats" else None
-    events: list[Event] = [Start("0.1.0", "qwen3-vl-mini", estimator, unit, infos, grids)]
+    events: list[Event] = [Start("0.1.0", "qwen3-vl-mini", estimator, unit, infos, grids, hiding, level)]
     token = 0
     for index, (channel, text, strong) in enumerate(sentences):
         first = token
@@ -44,13 +63,19 @@ def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extr
             effects = [effect / sum(effects) for effect in effects]
         heat = tuple(tuple(tuple(effects[label] / 4 for label in row) for row in grid) for grid in grids)
         interval = tuple((effect - 0.4, effect + 0.5) for effect in effects) if unit == "nats" else None
+        contributions = tuple(effects) if unit == "nats" else None  # a game that adds up
+        order = sorted(range(10), key=lambda region: -effects[region])
+        sums = tuple(
+            (region, sum(effects[each] for each in order[: n + 1])) for n, region in enumerate(order)
+        )
+        evidence, breaks = (sums[:2], sums[:5]) if unit == "nats" else (None, None)
         if lost and index == 1:
             events.append(Error("Span 1 has no attribution: the worker ran out of memory."))
             continue
         whole_image = 3.5 if unit == "nats" else None
         span = SpanAttribution(
-            index, channel, first, token, text, tuple(effects), interval, heat if patches else None,
-            whole_image, -1.25, False, 0.02 * (index + 1),
+            index, channel, first, token, text, tuple(effects), interval, contributions, interval, evidence, breaks,
+            heat if patches else None, whole_image, -1.25, False, 0.02 * (index + 1),
         )  # fmt: skip
         events.append(span)
     events.append(Done("It is 7.", 90, token + 1, 31.4, 0.0, "eos"))
@@ -237,3 +262,105 @@ def test_a_run_shows_itself_in_five_lines_whatever_it_holds():
             "  answer: none yet",
         ]
     assert "in attention without an estimator" in repr(make_run("attention"))
+
+
+# --- schemas of events
+
+NEW = {
+    "start": ("hiding", "level", "notices", "schema"),
+    "span": ("contributions", "contribution_interval", "evidence", "breaks"),
+}
+
+
+def as_first_schema(event: Event) -> str:
+    """The line that the first version wrote of an event, without what it did not have."""
+    values = json.loads(to_json(event))
+    return json.dumps(
+        {name: value for name, value in values.items() if name not in NEW.get(values["event"], ())}
+    )
+
+
+@pytest.mark.parametrize("unit", ["nats", "attention"])
+def test_a_run_of_the_first_schema_is_read_with_effects_of_attention_knockout_and_no_contributions(
+    tmp_path, unit
+):
+    run = make_run(unit)
+    folder = save(run, tmp_path / "run")
+    lines = "".join(as_first_schema(event) + "\n" for event in run.events)
+    (folder / "events.jsonl").write_text(lines, encoding="utf-8")
+    start, *events = read_run(folder).events
+    assert isinstance(start, Start)
+    known = ("attention", "fitted") if unit == "nats" else (None, "none")
+    assert (start.schema, start.hiding, start.level, start.notices) == (1, *known, ())
+    for ours, theirs in zip(events, run.events[1:], strict=True):
+        if not isinstance(ours, SpanAttribution):
+            assert ours == theirs
+            continue
+        assert all(getattr(ours, name) is None for name in NEW["span"])
+        assert (ours.effects, ours.interval, ours.patches) == (
+            theirs.effects,
+            theirs.interval,
+            theirs.patches,
+        )
+        assert ours.shown == ours.effects
+    assert all(from_json(to_json(event)) == event for event in (start, *events)), (
+        "also when it is written again"
+    )
+
+
+def test_events_of_this_schema_come_back_as_they_were():
+    run = make_run(extra=HOSTILE)
+    notice = Notice("quantised", "its calibration is not verified")
+    start = Start(
+        "1", "m", None, "relative", run.start.images, run.start.regions, "blur", "calibrated", (notice,)
+    )
+    for event in (start, *run.events):
+        assert from_json(to_json(event)) == event
+    assert json.loads(to_json(start))["schema"] == SCHEMA == 2
+
+
+@pytest.mark.parametrize("schema", [0, 3, "2", None, 2.5])
+def test_a_schema_that_is_not_known_is_refused(schema):
+    line = json.dumps(json.loads(to_json(make_run().start)) | {"schema": schema})
+    with pytest.raises(DataError, match="Not an Eyeline event"):
+        from_json(line)
+
+
+# --- what is kept for whoever asks later
+
+
+def kept(run: Run) -> Games:
+    """Games of a run's spans, of ten regions, without units that see regions together."""
+    games, rng = Games(), torch.Generator().manual_seed(0)
+    for span in run.events:
+        if isinstance(span, SpanAttribution):
+            tokens = span.end - span.start
+            none = torch.zeros(tokens, 0)
+            games.add(
+                span.start,
+                Game(torch.randn(tokens, 10, generator=rng), torch.zeros(tokens, 0, 10), none, none, None),
+            )
+    return games
+
+
+def test_a_run_that_is_read_again_answers_as_its_games_did(tmp_path):
+    run = make_run()
+    games = kept(run)
+    with save_run(tmp_path / "run", run.images, run.prompt) as writer:
+        for event in run.events:
+            writer.write(event)
+        writer.keep(games)
+    read = read_run(tmp_path / "run")
+    spans = [event for event in run.events if isinstance(event, SpanAttribution)]
+    assert read.joint(1, [9, 4]) == games.joint([(spans[1].start, spans[1].end)], [9, 4])
+    assert read.joint("3.14") != read.joint(0), "words are fewer tokens than their span"
+    with pytest.raises(RegionError, match="There is no region 10"):
+        read.joint(0, [10])
+    with pytest.raises(DataError, match="There is no span 3"):
+        read.joint(3)
+    again = make_run("attention")
+    save(again, tmp_path / "run")
+    with pytest.raises(DataError, match="keeps no numbers to ask about"):
+        read_run(tmp_path / "run").joint(0)
+    with pytest.raises(DataError, match="Only a saved run keeps the numbers"):
+        run.joint(0)

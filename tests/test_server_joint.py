@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from conftest import SPREAD, picture
+from conftest import SPREADS, picture
 from server_process import Server, eventually, model_folder, question, running  # noqa: F401
 
 import eyeline
@@ -25,7 +25,7 @@ def server(model_folder, tmp_path_factory):
     heads = model.adapter.text_config(model.hf).num_attention_heads * len(model.adapter.layers(model.hf))
     weights = torch.randn(2, heads * len(KINDS), generator=torch.Generator().manual_seed(0))
     card = {"model": model.name, "fingerprint": fingerprint(model), "hiding": "pixels", "coverage": 0.9}
-    save_estimator(Estimator("mine", weights, SPREAD, SPREAD, card=card), folder / "estimator")
+    save_estimator(Estimator("mine", weights, *SPREADS, card=card), folder / "estimator")
     with running(folder, tmp_path_factory.mktemp("joint-data")) as server:
         yield server
 

@@ -9,16 +9,25 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from conftest import CURVE, FAMILIES, build_tiny, picture, tiny_model
+from conftest import FAMILIES, SPREADS, build_tiny, picture, tiny_model
 from test_features import PICTURES, slow_features
 
+import eyeline.features
+import eyeline.reader
 import eyeline.stream
-from eyeline.errors import EstimatorError, EyelineError, ImageError, PromptError, RegionError
+from eyeline.errors import DataError, EstimatorError, EyelineError, ImageError, PromptError, RegionError
 from eyeline.estimator import SETS, Estimator, Network, fingerprint
+from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.events import Done, Error, SpanAttribution, Start, Text, from_json, to_json
 from eyeline.features import KINDS
+from eyeline.game import ENOUGH, Game, orders
+from eyeline.leak import leak_map
+from eyeline.reader import Reader, plain
+from eyeline.regions import Regions
+from eyeline.spans import Span
 
 QUESTION = "How many?"
 TOKENS = 60
@@ -70,12 +79,18 @@ def flat(values):
     return [number for value in values for number in flat(value)] if isinstance(values, tuple) else [values]
 
 
+NUMBERS = (
+    "effects", "interval", "contributions", "contribution_interval", "evidence", "breaks", "patches", "whole_image",
+    "log_prob",
+)  # fmt: skip
+
+
 def assert_same_spans(ours, theirs, tolerance=2e-4):
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
         for name in ("index", "channel", "start", "end", "text", "cut"):
             assert getattr(one, name) == getattr(other, name)
-        for name in ("effects", "interval", "patches", "whole_image", "log_prob"):
+        for name in NUMBERS:
             assert (getattr(one, name) is None) == (getattr(other, name) is None)
             if getattr(one, name) is not None:
                 assert flat(getattr(one, name)) == pytest.approx(flat(getattr(other, name)), abs=tolerance)
@@ -91,7 +106,7 @@ def random_estimator(model, kinds=KINDS, link="log-odds", **card):
         shapes = (features,), (5, features), (5, features), (2, 5), (2, 5)
         network = Network(*(torch.randn(*shape, generator=rng) for shape in shapes))
         network = dataclasses.replace(network, unit=network.unit.abs())
-    return Estimator("random", weights, CURVE, torch.tensor(0.5), kinds, link, card, network)
+    return Estimator("random", weights, *SPREADS, kinds, link, card, network)
 
 
 @contextlib.contextmanager
@@ -220,94 +235,165 @@ def test_two_streams_at_once_give_what_each_gives_alone(tiny):
 # --- the numbers
 
 
-def lowered(log_prob, score, link):
-    """The fall of a log-prob whose odds fall by a factor e^score."""
+def lowered(log_prob, scores, link):
+    """The falls of a log-prob whose odds fall by factors e^score."""
     if link == "identity":
-        return score
-    odds = math.exp(log_prob) / (1 - math.exp(log_prob)) * math.exp(-score)
-    return log_prob - math.log(odds / (1 + odds))
+        return scores
+    odds = math.exp(log_prob) / (1 - math.exp(log_prob)) * (-scores).exp()
+    return log_prob - (odds / (1 + odds)).log()
 
 
-def added(network, features, labels, sure):
-    """What a network adds to each visual token's score, and to that of everything, from one token's features (feature, patch)."""
+def silu(values):
+    return values / (1 + (-values).exp())
 
-    def logged(values):
-        return [math.copysign(math.log(1 + abs(value)), value) for value in values.tolist()]
 
-    def silu(value):
-        return value / (1 + math.exp(-value))
+def score_of(estimator, features, log_prob):
+    """What a set of hidden regions (subset, region) takes off one token's log-odds, by its features (feature, region)."""
+    sure = 1 / (1 + math.exp((5 - log_prob + math.log(1 - math.exp(log_prob))) / 1.5))
 
     def mixed(pair):
-        return ((1 - sure) * pair[0] + sure * pair[1]).tolist()
+        return (1 - sure) * pair[0].double() + sure * pair[1].double()
 
-    context = network.context @ torch.tensor(logged(features.sum(1) * network.unit))
-    context = (context + torch.tensor(mixed(network.bias))).tolist()
-    outward, apart = mixed(network.outward), (len(network.bias[0]) + 1) // 2
-    shares, whole, inward = [0.0] * len(labels), 0.0, torch.zeros(len(context))
-    for region in set(labels):
-        own = [patch for patch, label in enumerate(labels) if label == region]
-        inside = network.inward @ torch.tensor(logged(features[:, own].sum(1) * network.unit))
-        inward += inside
-        units = [
-            weight * (silu(one + other) - silu(other))
-            for weight, one, other in zip(outward, inside.tolist(), context, strict=True)
-        ]
-        whole += sum(units[:apart])  # the others see all that is hidden as one
-        sizes = [float((features[:, patch].abs() * network.unit).sum()) for patch in own]
-        for patch, size in zip(own, sizes, strict=True):
-            shares[patch] = sum(units) * size / sum(sizes)
-    together = zip(outward[apart:], inward.tolist()[apart:], context[apart:], strict=True)
-    return shares, whole + sum(weight * (silu(one + other) - silu(other)) for weight, one, other in together)
+    if estimator.link == "identity":
+        return lambda hidden: hidden @ (estimator.weights[0].double() @ features)
+    network, linear = estimator.network, mixed(estimator.weights) @ features
+
+    def logged(values):
+        return values.sign() * (1 + values.abs()).log()
+
+    unit = network.unit.double()
+    own = network.inward.double() @ logged(features * unit[:, None])  # (unit, region)
+    rest = network.context.double() @ logged(features.sum(1) * unit) + mixed(network.bias)
+    outward, apart = mixed(network.outward), (len(rest) + 1) // 2
+
+    def score(hidden):
+        found = hidden @ linear
+        for unit in range(
+            len(rest)
+        ):  # the first half sees regions one by one, the others all that is hidden as one
+            if unit < apart:
+                added = hidden @ (silu(own[unit] + rest[unit]) - silu(rest[unit]))
+            else:
+                added = silu(hidden @ own[unit] + rest[unit]) - silu(rest[unit])
+            found = found + outward[unit] * added
+        return found
+
+    return score
 
 
-def expected_spans(model, images, ids, estimator, spans, labels):
-    """Effects, intervals, patches, whole effects and log-probs of spans from the slow definition."""
+def interval_of(values, spread):
+    """Ends of an interval, linear between the knots of a spread and level beyond."""
+    ends = [np.interp(values, spread[:, 0], spread[:, column]) for column in (1, 2)]
+    return [(value + low, value + high) for value, low, high in zip(values, *ends, strict=True)]
+
+
+def greedily(value, regions, showing):
+    """Region after region, each the one with which most is lost, or kept where they are shown, and what is then."""
+    chosen, everything = [], set(range(regions))
+    while len(chosen) < regions:
+        left = sorted(everything - set(chosen))
+        sets = [{*chosen, region} for region in left]
+        if showing:
+            whole, *hidden = value([everything, *(everything - some for some in sets)])
+            after = [whole - each for each in hidden]
+        else:
+            after = value(sets)
+        best = max(range(len(left)), key=after.__getitem__)
+        chosen.append(left[best])
+        yield left[best], after[best]
+
+
+def expected_spans(model, images, ids, estimator, spans, labels, shares):
+    """The numbers of spans from the slow definition; `shares` (region, patch) is the part of each region in each visual token."""
     slow, log_probs = slow_features(model.adapter.family, images, QUESTION, torch.tensor(ids))
     regions = max(labels) + 1
     for span in spans:
         columns = slow[:, :, :, span.start : span.end]  # (kind, layer, head, token, patch)
-        effects, interval, whole = [0.0] * regions, None, None
+        found = {"log_prob": float(log_probs[span.start : span.end].sum())}
         if estimator is None:
             heat = columns[0].sum((0, 1, 2))
             heat = heat / heat.sum()
-            for patch, label in enumerate(labels):
-                effects[label] += float(heat[patch])
-        else:
-            chosen = torch.cat([columns[KINDS.index(kind)].flatten(0, 1) for kind in estimator.kinds])
-            drops, heat, whole = torch.zeros(regions), torch.zeros(len(labels)), 0.0
-            for token, log_prob in enumerate(log_probs[span.start : span.end].tolist()):
-                weights = estimator.weights[0]
-                if estimator.link == "log-odds":
-                    odds = log_prob - math.log(1 - math.exp(log_prob))
-                    sure = 1 / (1 + math.exp((5 - odds) / 1.5))
-                    weights = (1 - sure) * weights + sure * estimator.weights[1]
-                cells = [float(weights @ chosen[:, token, patch]) for patch in range(len(labels))]
-                everything = sum(cells)
-                if estimator.network is not None:
-                    more, of_all = added(estimator.network, chosen[:, token], labels, sure)
-                    cells = [one + other for one, other in zip(cells, more, strict=True)]
-                    everything += of_all
-                whole += float(estimator.whole) * lowered(log_prob, everything, estimator.link)
-                for region in range(regions):
-                    own = [patch for patch, label in enumerate(labels) if label == region]
-                    score = sum(cells[patch] for patch in own)
-                    drop = lowered(log_prob, score, estimator.link)
-                    drops[region] += drop
-                    for patch in own:
-                        heat[patch] += cells[patch] * drop / score
-            effects, interval = estimator.effects(drops).tolist(), estimator.intervals(drops).tolist()
-            heat = heat * torch.tensor([effects[label] / float(drops[label]) for label in labels])
-        yield effects, interval, heat.tolist(), whole, float(log_probs[span.start : span.end].sum())
+            found["effects"] = [
+                sum(float(heat[patch]) for patch, label in enumerate(labels) if label == region)
+                for region in range(regions)
+            ]
+            yield found | {"patches": heat.tolist()}
+            continue
+        chosen = torch.cat([columns[KINDS.index(kind)].flatten(0, 1) for kind in estimator.kinds]).double()
+        written = log_probs[span.start : span.end].tolist()
+        scores = [
+            score_of(estimator, chosen[:, token] @ shares.T.double(), log_prob)
+            for token, log_prob in enumerate(written)
+        ]
+
+        def falls(sets, scores=scores, written=written):
+            hidden = torch.tensor([[float(region in some) for region in range(regions)] for some in sets])
+            return torch.stack([
+                lowered(log_prob, score(hidden.double()), estimator.link)
+                for score, log_prob in zip(scores, written, strict=True)
+            ])  # fmt: skip
+
+        def value(sets, falls=falls):
+            return falls(sets).sum(0).tolist()
+
+        everything = set(range(regions))
+        effects, (whole,) = value([{region} for region in range(regions)]), value([everything])
+        contributions, ways = [0.0] * regions, [*orders(regions).tolist(), *orders(regions).flip(1).tolist()]
+        for order in ways:
+            after = value([set(order[:place]) for place in range(regions + 1)])
+            for place, region in enumerate(order):
+                contributions[region] += (after[place + 1] - after[place]) / len(ways)
+        heat = torch.zeros(len(labels))
+        for token, (log_prob, fall) in enumerate(
+            zip(written, falls([everything])[:, 0].tolist(), strict=True)
+        ):
+            odds = log_prob - math.log(1 - math.exp(log_prob))
+            weights = estimator.of_tokens(torch.tensor([odds]))[0].double()
+            heat += max(fall, 0.0) * (weights @ chosen[:, token]).float()
+        cells = heat.clamp(min=0).tolist()
+        patches = []
+        for cell, label in zip(cells, labels, strict=True):
+            own = [other for other, of in zip(cells, labels, strict=True) if of == label]
+            patches.append(contributions[label] * (cell / sum(own) if sum(own) > 0 else 1 / len(own)))
+        shown = list(greedily(value, regions, showing=True)) if whole > 0 else []
+        enough = next((n for n, (_, kept) in enumerate(shown, start=1) if kept >= ENOUGH * whole), len(shown))
+        yield found | {
+            "effects": effects,
+            "interval": interval_of(effects, estimator.effect_spread),
+            "contributions": contributions,
+            "contribution_interval": interval_of(contributions, estimator.contribution_spread),
+            "evidence": shown[:enough],
+            "breaks": list(greedily(value, regions, showing=False))[:5],
+            "patches": patches,
+            "whole_image": whole,
+        }
+
+
+def numbers(values):
+    """All numbers in a value, one after the other."""
+    if isinstance(values, list | tuple):
+        return [number for value in values for number in numbers(value)]
+    return [values]
+
+
+def labels_of(start):
+    return Regions(tuple(map(torch.tensor, start.regions)), 1 + max(flat(start.regions)))
 
 
 @pytest.mark.parametrize(
-    ("kinds", "link"),
-    [(None, None), (("attention",), "identity"), (KINDS, "log-odds"), (("odds", "value"), "log-odds")],
+    ("kinds", "link", "hiding"),
+    [
+        (None, None, None),
+        (("attention",), "identity", "attention"),
+        (KINDS, "log-odds", "attention"),
+        (("odds", "value"), "log-odds", "pixels"),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("teacher_forced", [False, True], ids=["stream", "attribute"])
-def test_attributions_equal_their_slow_definition(tiny, kinds, link, teacher_forced):
-    estimator = None if kinds is None else random_estimator(tiny, kinds, link)
+def test_attributions_equal_their_slow_definition(tiny, kinds, link, hiding, teacher_forced, monkeypatch):
+    estimator = None if kinds is None else random_estimator(tiny, kinds, link, hiding=hiding)
+    monkeypatch.setattr(Game, "rounded", lambda game: game)  # to half precision, as games are kept
     images = [picture(128, 96, seed=2), PICTURES[1]]
     options = sampled(tiny, seed=4, tokens=24)
     stream = tiny.stream(images, QUESTION, **options, estimator=estimator)
@@ -319,20 +405,120 @@ def test_attributions_equal_their_slow_definition(tiny, kinds, link, teacher_for
     assert isinstance(start, Start)
     assert not only(Error, events)
     assert (start.unit, start.estimator) == (("attention", None) if kinds is None else ("nats", "random"))
+    assert (start.hiding, start.level) == ((None, "none") if kinds is None else (hiding, "fitted"))
     labels = flat(start.regions)
     assert len(set(labels)) == max(labels) + 1 > 6
     assert len(spans) > 2
-    slow = expected_spans(tiny, images, ids, estimator, spans, labels)
-    for span, (effects, interval, heat, whole, log_prob) in zip(spans, slow, strict=True):
-        assert list(span.effects) == pytest.approx(effects, rel=5e-3, abs=2e-4)
-        assert flat(span.patches) == pytest.approx(heat, rel=5e-3, abs=2e-4)
-        assert span.whole_image == (None if whole is None else pytest.approx(whole, rel=5e-3, abs=2e-3))
-        assert span.log_prob == pytest.approx(log_prob, rel=1e-3, abs=1e-3)
-        assert max(effects) - min(effects) > 1e-3
-        if estimator is None:
-            assert span.interval is None
-        else:
-            assert flat(span.interval) == pytest.approx(flat(tuple(map(tuple, interval))), rel=5e-3, abs=2e-4)
+    shares = torch.nn.functional.one_hot(torch.tensor(labels)).T.float()
+    if hiding == "pixels":
+        own, shares = shares, leak_map(tiny, tiny.inputs(images, QUESTION), labels_of(start))
+        assert (shares - own).abs().max() > 0.05
+    slow = expected_spans(tiny, images, ids, estimator, spans, labels, shares)
+    for span, expected in zip(spans, slow, strict=True):
+        for name in NUMBERS:
+            if name in expected:
+                found = numbers(getattr(span, name))
+                assert found == pytest.approx(numbers(expected[name]), rel=5e-3, abs=5e-4), name
+            else:
+                assert getattr(span, name) is None
+        assert max(span.effects) - min(span.effects) > 1e-3
+
+
+def test_an_event_carries_what_evaluation_scores_to_the_last_digit(tiny):
+    images, estimator = [picture(128, 96, seed=2), PICTURES[1]], random_estimator(tiny)
+    with threads_set_to(1):  # as many as the worker has: sums come in the same order
+        stream = tiny.stream(images, QUESTION, **sampled(tiny, tokens=40), estimator=estimator)
+        list(stream)
+        start, *events = tiny.attribute(images, QUESTION, ids_of(stream), estimator=estimator)
+        spans = [
+            Span(event.index, event.channel, event.start, event.end, event.text, event.cut)
+            for event in only(SpanAttribution, events)
+        ]
+        inputs, ids = tiny.inputs(images, QUESTION), torch.tensor(ids_of(stream))
+        scored = estimated(estimator)(tiny, inputs, ids, spans, labels_of(start))
+        everything = scored.together(torch.ones(1, len(scored.shown[0]), dtype=torch.bool))[:, 0]
+    assert len(spans) > 3
+    for at, event in enumerate(only(SpanAttribution, events)):
+        assert event.shown == plain(scored.shown[at])
+        assert event.contribution_interval == plain(scored.shown_intervals[at])
+        assert event.effects == plain(scored.effects[at])
+        assert event.interval == plain(scored.intervals[at])
+        assert event.whole_image == plain(everything[at])
+
+
+def test_start_and_text_come_before_the_leak_map_and_the_spans_that_closed_meanwhile_in_order_after(
+    tiny, monkeypatch
+):
+    estimator, options = random_estimator(tiny), sampled(tiny)
+    expected = only(SpanAttribution, list(tiny.stream(PICTURES[0], QUESTION, **options, estimator=estimator)))
+    go, real = threading.Event(), eyeline.reader.leak_map
+
+    def late(*args):
+        assert go.wait(60)
+        return real(*args)
+
+    monkeypatch.setattr(eyeline.reader, "leak_map", late)
+    stream = tiny.stream(PICTURES[0], QUESTION, **options, estimator=estimator)
+    first = next(stream)
+    assert isinstance(first, Start)
+    assert len(first.regions[0]) > 1
+    stream._threads[1].join(60)
+    assert len(ids_of(stream)) == TOKENS, "all is written while the leak map is measured"
+    before = [next(stream) for _ in range(stream._state.events.qsize())]
+    assert {type(event) for event in before} == {Text}
+    go.set()
+    spans = only(SpanAttribution, list(stream))
+    assert [span.index for span in spans] == list(range(len(spans)))
+    assert len(spans) > 4
+    assert_same_spans(spans, expected)
+
+
+def test_a_stream_that_is_closed_stops_measuring_the_leak_map(tiny, monkeypatch):
+    reached, asked, real = threading.Event(), [], eyeline.reader.leak_map
+
+    def closed_meanwhile(model, inputs, regions, hiding, stopped):
+        reached.set()
+        while not stopped():
+            time.sleep(0.01)
+        asked.append(stopped())
+        return real(model, inputs, regions, hiding, stopped)
+
+    monkeypatch.setattr(eyeline.reader, "leak_map", closed_meanwhile)
+    stream = tiny.stream(PICTURES[0], QUESTION, temperature=0, estimator=random_estimator(tiny))
+    next(stream)
+    assert reached.wait(60)
+    stream.close()
+    assert list(stream)[-1].reason == "cancelled"
+    assert asked == [True]
+
+
+def test_hiding_by_attention_needs_no_leak_map(monkeypatch):
+    model = tiny_model("qwen3_vl")
+    monkeypatch.setattr(eyeline.reader, "leak_map", lambda *_: pytest.fail("measured"))
+    estimator = random_estimator(model, hiding="attention")
+    for events in (
+        list(model.stream(PICTURES[0], QUESTION, **sampled(model), estimator=estimator)),
+        list(model.stream(PICTURES[0], QUESTION, **sampled(model))),
+    ):
+        assert only(SpanAttribution, events)
+        assert not only(Error, events)
+
+
+def test_whoever_asks_a_stream_about_a_span_gets_the_numbers_of_its_event(tiny):
+    stream = tiny.stream(PICTURES[0], QUESTION, **sampled(tiny), estimator=random_estimator(tiny))
+    spans = only(SpanAttribution, list(stream))
+    assert len(spans) > 3
+    for span in spans:
+        regions = [region for region, _ in span.breaks[:2]]
+        found = stream.joint(span.index, regions)
+        assert found.fall == pytest.approx(span.breaks[len(regions) - 1][1], rel=1e-4, abs=1e-5)
+        assert found.whole_image == pytest.approx(span.whole_image, rel=1e-4, abs=1e-5)
+        assert found.contributions == pytest.approx(span.contributions, rel=1e-3, abs=1e-4)
+        assert found.parts == pytest.approx(sum(span.effects[region] for region in regions), abs=1e-4)
+    with pytest.raises(RegionError, match="There is no region 99"):
+        stream.joint(0, [99])
+    with pytest.raises(DataError, match="There is no span 99"):
+        stream.joint(99)
 
 
 def of_some_layers(estimator, layers):
@@ -406,7 +592,7 @@ def test_an_estimator_without_any_weight_predicts_no_effect(tiny, link, captured
     assert all(flat(span.effects) == pytest.approx([0.0] * len(span.effects), abs=1e-5) for span in spans)
 
 
-def test_patches_sum_to_the_effects_of_each_region_and_shares_to_one(tiny):
+def test_patches_sum_to_the_shown_number_of_each_region_and_shares_to_one(tiny):
     image = picture(256, 160, seed=4)  # more than 32 visual tokens in some family: regions of several cells
     for estimator in (None, random_estimator(tiny)):
         events = list(tiny.stream(image, QUESTION, **sampled(tiny), estimator=estimator))
@@ -416,7 +602,7 @@ def test_patches_sum_to_the_effects_of_each_region_and_shares_to_one(tiny):
             sums = [0.0] * len(span.effects)
             for label, value in zip(labels, flat(span.patches), strict=True):
                 sums[label] += value
-            assert sums == pytest.approx(list(span.effects), abs=1e-5)
+            assert sums == pytest.approx(list(span.shown), abs=1e-5)
             if estimator is None:
                 assert min(span.effects) >= 0
                 assert sum(span.effects) == pytest.approx(1, abs=1e-5)
@@ -614,7 +800,7 @@ def test_a_script_may_end_in_the_middle_of_a_stream():
 
 def test_a_crash_in_the_worker_is_an_error_and_generation_goes_on_with_the_same_ids(tiny, monkeypatch):
     expected = without_times(list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))))
-    calls, real = [], eyeline.stream.feature.token_scores
+    calls, real = [], eyeline.features.token_features
 
     def crash(*args):
         calls.append(1)
@@ -622,7 +808,7 @@ def test_a_crash_in_the_worker_is_an_error_and_generation_goes_on_with_the_same_
             raise RuntimeError("out of memory\nand more")
         return real(*args)
 
-    monkeypatch.setattr(eyeline.stream.feature, "token_scores", crash)
+    monkeypatch.setattr(eyeline.features, "token_features", crash)
     stream = tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))
     spans, rest = without_times(list(stream))
     errors = only(Error, rest)
@@ -684,15 +870,16 @@ def test_a_crash_of_the_worker_itself_still_ends_with_done(monkeypatch):
 
 def test_too_much_pending_makes_decoding_wait_and_changes_nothing_else(tiny, monkeypatch):
     expected = without_times(list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))))
-    real = eyeline.stream._Reader.attribute
-    waiting = []
+    work, read = eyeline.stream._work, Reader.read
+    states, waiting = [], []
 
-    def slow(self, span):
+    def slow(*args):
         time.sleep(0.03)
-        waiting.append(self.state.waiting)
-        return real(self, span)
+        waiting.append(states[-1].waiting)
+        return read(*args)
 
-    monkeypatch.setattr(eyeline.stream._Reader, "attribute", slow)
+    monkeypatch.setattr(eyeline.stream, "_work", lambda state: states.append(state) or work(state))
+    monkeypatch.setattr(Reader, "read", slow)
     events = list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny), pending_bytes=1))
     spans, rest = without_times(events)
     assert rest == expected[1]
@@ -706,13 +893,13 @@ def test_too_much_pending_makes_decoding_wait_and_changes_nothing_else(tiny, mon
 
 def test_close_wakes_a_stream_that_waits_for_the_worker(monkeypatch):
     model, go = tiny_model("qwen3_vl"), threading.Event()
-    real = eyeline.stream._Reader.attribute
+    read = Reader.read
 
-    def stuck(self, span):
+    def stuck(*args):
         go.wait(20)
-        return real(self, span)
+        return read(*args)
 
-    monkeypatch.setattr(eyeline.stream._Reader, "attribute", stuck)
+    monkeypatch.setattr(Reader, "read", stuck)
     stream = model.stream(PICTURES[0], QUESTION, **sampled(model), pending_bytes=1)
     while not only(Text, [next(stream)]):
         pass
@@ -734,13 +921,13 @@ def test_a_slow_reader_loses_nothing(tiny):
 
 
 def test_latency_counts_from_the_last_token_of_a_span_to_its_attribution(monkeypatch):
-    model, real = tiny_model("qwen3_vl"), eyeline.stream._Reader.attribute
+    model, read = tiny_model("qwen3_vl"), Reader.read
 
-    def slow(self, span):
+    def slow(*args):
         time.sleep(0.05)
-        return real(self, span)
+        return read(*args)
 
-    monkeypatch.setattr(eyeline.stream._Reader, "attribute", slow)
+    monkeypatch.setattr(Reader, "read", slow)
     begun = time.perf_counter()
     events = list(model.stream(PICTURES[0], QUESTION, **sampled(model, tokens=20)))
     total = time.perf_counter() - begun
@@ -753,11 +940,11 @@ def test_latency_counts_from_the_last_token_of_a_span_to_its_attribution(monkeyp
 
 def test_threads_of_torch_are_the_same_for_the_caller_and_for_later_threads(monkeypatch):
     model, seen = tiny_model("qwen3_vl"), {}
-    real = eyeline.stream._Reader.attribute
+    read = Reader.read
 
-    def look(self, span):
+    def look(*args):
         seen["worker"] = torch.get_num_threads()
-        return real(self, span)
+        return read(*args)
 
     def in_new_thread(name):
         thread = threading.Thread(target=lambda: seen.update({name: torch.get_num_threads()}))
@@ -768,7 +955,7 @@ def test_threads_of_torch_are_the_same_for_the_caller_and_for_later_threads(monk
         seen["decoding"] = torch.get_num_threads()
         in_new_thread("started meanwhile")
 
-    monkeypatch.setattr(eyeline.stream._Reader, "attribute", look)
+    monkeypatch.setattr(Reader, "read", look)
     with threads_set_to(3):
         options = sampled(model) | {"logits_processor": [Processor(5, while_decoding)]}
         streams = [model.stream(PICTURES[0], QUESTION, **options) for _ in range(3)]

@@ -9,7 +9,7 @@ from test_runs import make_run
 
 from eyeline.events import Done, SpanAttribution, Text
 from eyeline.runs import Run
-from eyeline.terminal import DOWN, NOWHERE, UP, TerminalView, colour_cells, describe, half_blocks
+from eyeline.terminal import DOWN, FOLLOWS, NOWHERE, UP, TerminalView, colour_cells, describe, half_blocks
 
 CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -120,10 +120,10 @@ def test_a_span_that_hardly_looks_gets_a_dim_picture():
     view = TerminalView(terminal())
     view.show(run.start)
     heat = tuple(tuple((0.01,) * image.cols for _ in range(image.rows)) for image in run.start.images)
-    span = SpanAttribution(0, "answer", 0, 1, "x", (0.04,) * 10, None, heat, None, 0.0, False, 0.0)
+    span = SpanAttribution(0, "answer", 0, 1, "x", (0.04,) * 10, *[None] * 5, heat, None, 0.0, False, 0.0)
     brightest = max(max(colour) for picture in view._pictures(span) for colour in uppers(picture))
     assert 0 < brightest < 60
-    view._pictures(SpanAttribution(0, "answer", 0, 1, "x", (0.0,) * 10, None, None, None, 0.0, False, 0.0))
+    view._pictures(SpanAttribution(0, "answer", 0, 1, "x", (0.0,) * 10, *[None] * 6, None, 0.0, False, 0.0))
 
 
 @pytest.mark.parametrize("width", [24, 40, 56, 80, 200])
@@ -210,16 +210,56 @@ def test_attention_is_never_called_an_effect(unit):
     assert ("nats" in output) == (unit == "nats")
 
 
-def test_regions_are_told_in_order_of_strength_one_for_each_place():
-    places = ("top left", "top left", "centre", "right", "bottom")
-    assert describe((0.9, 1.8, -0.6, 0.1, 0.0), places, "nats") == "top left, 1.8 nats; centre, -0.6 nats"
-    assert describe((0.06, 0.0, 0.0, 0.0, 0.0), places, "nats") == "top left, 0.06 nats"
-    assert describe((0.01, 0.0, 0.0, 0.0, 0.0), places, "nats") == NOWHERE
-    assert (
-        describe((0.34, 0.2, 0.26, 0.1, 0.1), places, "attention")
-        == "top left, 34 % of attention; centre, 26 %; right, 10 %"
+PLACES = ("top left", "top left", "centre", "right", "bottom")
+
+
+def span_of(effects, contributions=None, whole=None) -> SpanAttribution:
+    return SpanAttribution(
+        0, "thinking", 0, 1, "x", effects, None, contributions, None, None, None, None, whole, 0.0, False, 0.0
     )
-    assert describe((), (), "nats") == NOWHERE
+
+
+def test_shares_and_effects_are_told_in_order_of_strength_one_for_each_place():
+    for effects, unit, words in (
+        (
+            (0.9, 1.8, -0.6, 0.1, 0.0),
+            "nats",
+            "top left, 1.8 nats; centre, -0.6 nats",
+        ),  # of an earlier version
+        ((0.06, 0.0, 0.0, 0.0, 0.0), "nats", "top left, 0.06 nats"),
+        ((0.01, 0.0, 0.0, 0.0, 0.0), "nats", NOWHERE),
+        ((0.34, 0.2, 0.26, 0.1, 0.1), "attention", "top left, 34 % of attention; centre, 26 %; right, 10 %"),
+    ):
+        assert describe(span_of(effects), PLACES, unit) == words
+    assert describe(span_of(()), (), "nats") == NOWHERE
+
+
+def test_contributions_of_regions_in_one_place_are_added_up():
+    parts = (0.9, 1.8, -0.6, 0.1, 0.0)
+    assert describe(span_of(parts, parts, 2.2), PLACES, "nats") == "top left, 2.7 nats; centre, -0.6 nats"
+    cancel = (1.0, -1.0, 2.0, 0.0, 0.0)
+    assert describe(span_of(cancel, cancel, 2.0), PLACES, "nats") == "centre, 2.0 nats"
+
+
+def test_what_several_regions_do_together_is_said_first_where_none_matters_alone():
+    alone, parts = (0.2, 0.2, 0.1, 0.0, 0.0), (4.0, 3.0, 4.5, 0.1, 0.0)
+    assert describe(span_of(alone, parts, 11.6), PLACES, "nats") == (
+        "11.6 nats, from several regions together: top left, 7.0 nats; centre, 4.5 nats"
+    )
+    none = (0.0,) * 5
+    assert describe(span_of(none, (0.04, -0.04, 0.04, 0.04, 0.04), 0.9), PLACES, "nats") == (
+        "0.9 nats, from several regions together"
+    )
+    matters = (1.2, 0.2, 0.1, 0.0, 0.0)  # one alone does a tenth of all
+    assert describe(span_of(matters, parts, 11.6), PLACES, "nats") == "top left, 7.0 nats; centre, 4.5 nats"
+
+
+def test_what_loses_nothing_without_the_image_follows_from_the_text_before_it():
+    none = (0.0,) * 5
+    assert describe(span_of(none, none, 0.01), PLACES, "nats") == FOLLOWS
+    assert describe(span_of(none, none, -0.3), PLACES, "nats") == FOLLOWS
+    little = describe(span_of(none, (0.02,) * 5, 0.09), PLACES, "nats")
+    assert little == "hardly on the image: 0.09 nats without it"
 
 
 def test_unfinished_text_of_the_answer_does_not_overtake_the_thinking():
