@@ -36,8 +36,9 @@ def test_regions_chosen_together_have_a_joint_fall_predicted_and_measured(server
     page.locator(".strongest button").nth(0).click()
     page.locator(".strongest button").nth(1).click(modifiers=["Control"])
     together = page.locator(".together")
+    expect(together).to_contain_text("Hidden together")
     expect(together).to_contain_text(
-        re.compile(r"Hidden together span 1 would lose −?[\d.]+ nats; each alone, added up")
+        re.compile(r"span 1 would lose −?[\d.]+ nats; each alone, added up: −?[\d.]+")
     )
     page.get_by_role("button", name="Verify together").click()
     expect(together).to_contain_text(re.compile(r"actual −?[\d.]+ nats"))
