@@ -26,7 +26,7 @@ from eyeline.training.collect import (
     regions_of,
 )
 
-SETTINGS = Settings(method="pixels", rates=(0.5, 0.25), subsets=4, max_new_tokens=16)
+SETTINGS = Settings(rates=(0.5, 0.25), subsets=4, max_new_tokens=16, ordered=2, ordered_share=0.0)
 
 
 def examples(count=3):
@@ -167,7 +167,7 @@ def test_a_model_whose_numbers_are_not_finite_is_refused_in_a_sentence(tmp_path)
 def test_subsets_depend_only_on_the_seed_and_the_example():
     subsets, rates = draw_subsets(9, SETTINGS, "scene-1")
     torch.manual_seed(5)
-    again, _ = draw_subsets(9, dataclasses.replace(SETTINGS, method="attention", max_spans=3), "scene-1")
+    again, _ = draw_subsets(9, dataclasses.replace(SETTINGS, hiding="attention", max_spans=3), "scene-1")
     assert torch.equal(subsets, again)
     others = [draw_subsets(9, SETTINGS, "scene-2")[0]]
     others.append(draw_subsets(9, dataclasses.replace(SETTINGS, seed=1), "scene-1")[0])
