@@ -8,8 +8,21 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
-from eyeline.ablation import CACHED_TOO, METHODS, ablate, fill_pixels, hidden_patches, leak, tokens_filled
+from eyeline.ablation import (
+    CACHED_TOO,
+    METHODS,
+    ablate,
+    fill_pixels,
+    hidden_patches,
+    leak,
+    measured_contributions,
+    prefixes,
+    tokens_filled,
+)
 from eyeline.errors import UnsupportedModelError
+from eyeline.fills import FILLS
+from eyeline.game import orders
+from eyeline.teacher_forcing import prompt_alone, see
 
 EXACT = {"rtol": 0, "atol": 5e-5}  # nats; float32 rounding over three layers
 
@@ -217,8 +230,8 @@ def test_what_is_cached_of_a_long_prompt_bounds_the_rows_of_a_batch(tiny, questi
     rows = []
     real = METHODS["attention"]
 
-    def watched(model, trace):
-        forward, length = real(model, trace)
+    def watched(model, trace, watch):
+        forward, length = real(model, trace, watch)
         return lambda hidden: rows.append(len(hidden)) or forward(hidden), length
 
     monkeypatch.setitem(METHODS, "attention", watched)
@@ -429,3 +442,76 @@ def test_leak_is_the_share_of_the_pixels_effect_that_knockout_misses():
     assert leak(pixels, torch.zeros(3)) == pytest.approx(1)
     assert leak(pixels, pixels / 4) == pytest.approx(0.75)
     assert leak(torch.zeros(3), pixels) == 0
+
+
+def test_prefixes_are_the_sets_that_arise_along_each_order_and_along_its_reverse():
+    along = torch.tensor([[2, 0, 3, 1], [0, 1, 2, 3]])
+    expected = []
+    for order in along.tolist():
+        for way in (order, order[::-1]):
+            expected += [[region in way[:step] for region in range(4)] for step in range(1, 4)]
+    assert prefixes(along).tolist() == expected
+
+
+def test_measured_contributions_are_the_mean_shares_of_each_order_and_its_reverse():
+    rng, along = torch.Generator().manual_seed(3), orders(5, count=3, seed=1)
+    falls = {subset: torch.randn(2, generator=rng) for subset in itertools.product((False, True), repeat=5)}
+    falls[(False,) * 5] = torch.zeros(2)
+    drops = torch.stack([falls[tuple(subset)] for subset in prefixes(along).tolist()])
+    found = measured_contributions(drops, falls[(True,) * 5], along)
+    expected = torch.zeros(3, 5, 2)
+    for number, order in enumerate(along.tolist()):
+        for way in (order, order[::-1]):
+            for step, region in enumerate(way):
+                before, after = (tuple(each in way[:at] for each in range(5)) for at in (step, step + 1))
+                expected[number, region] += (falls[after] - falls[before]) / 2
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.sum(1), falls[(True,) * 5].expand(3, 2))
+
+
+def test_measured_contributions_over_all_orders_are_shapley_values():
+    """By Shapley's own formula: the mean over sizes of sets, then over sets, of what a region adds to them."""
+    rng, regions = torch.Generator().manual_seed(4), 4
+    falls = {
+        subset: float(torch.randn((), generator=rng))
+        for subset in itertools.product((False, True), repeat=regions)
+    }
+    falls[(False,) * regions] = 0.0
+    along = torch.tensor(list(itertools.permutations(range(regions))))
+    drops = torch.tensor([[falls[tuple(subset)]] for subset in prefixes(along).tolist()])
+    whole = torch.tensor([falls[(True,) * regions]])
+    found = measured_contributions(drops, whole, along).mean(0)[:, 0]
+    for region in range(regions):
+        of_sizes = [[] for _ in range(regions)]
+        for subset, fall in falls.items():
+            if not subset[region]:
+                more = tuple(hidden or at == region for at, hidden in enumerate(subset))
+                of_sizes[sum(subset)].append(falls[more] - fall)
+        expected = sum(sum(each) / len(each) for each in of_sizes) / regions
+        assert float(found[region]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_who_watches_is_shown_what_the_tower_makes_of_every_batch_the_unablated_image_first(tiny, method):
+    inputs, trace_ids = tiny.inputs(picture(seed=1), "How many?"), trace_of(tiny)
+    hidden, shown = random_subsets(5, 6), []
+    expected = ablate(tiny, inputs, trace_ids, hidden, method)
+    result = ablate(tiny, inputs, trace_ids, hidden, method, 3 * 150, watch=shown.append)
+    torch.testing.assert_close(result.drops, expected.drops, **EXACT)
+    if method not in FILLS:
+        assert shown == []
+        return
+    assert len(shown) > 1
+    assert sum(len(each.features) - 1 for each in shown) == 5
+    with torch.inference_mode():
+        prompt, ablated = prompt_alone(tiny, inputs), iter(hidden)
+        for vision in shown:
+            rows = [None, *itertools.islice(ablated, len(vision.features) - 1)]
+            for at, row in enumerate(rows):
+                pixels = inputs if row is None else fill_pixels(tiny, inputs, row, method)
+                alone = see(tiny, prompt, pixels["pixel_values"][None])
+                layers = zip(
+                    (vision.features, *vision.deepstack), (alone.features, *alone.deepstack), strict=True
+                )
+                for together, one in layers:
+                    torch.testing.assert_close(together[at], one[0], rtol=1e-3, atol=1e-4)

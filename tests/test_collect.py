@@ -8,25 +8,29 @@ import pytest
 import torch
 from conftest import build_tiny, picture, tiny_model
 from test_features import slow_features
+from test_leak import slow_map
 
 import eyeline.training.collect
 from eyeline.ablation import ablate
 from eyeline.errors import DataError, ImageError
 from eyeline.examples import Example
+from eyeline.game import orders
 from eyeline.generation import write
 from eyeline.training.collect import (
     ALONE,
     WHOLE,
     Settings,
+    _seed,
     collect,
     collect_one,
     draw_subsets,
+    place,
     read_collected,
     read_run,
     regions_of,
 )
 
-SETTINGS = Settings(method="pixels", rates=(0.5, 0.25), subsets=4, max_new_tokens=16)
+SETTINGS = Settings(rates=(0.5, 0.25), subsets=4, max_new_tokens=16, ordered=2, ordered_share=0.0)
 
 
 def examples(count=3):
@@ -58,10 +62,12 @@ def lively():
     return make
 
 
-def test_features_and_drops_equal_a_literal_rerun(tiny, lively):
+@pytest.mark.parametrize("hiding", ["pixels", "attention"])
+def test_features_and_drops_equal_a_literal_rerun(tiny, lively, hiding):
+    """Where pixels are filled, features are gathered by what the tower alone moves; otherwise from regions' own tokens."""
     model = lively(tiny.adapter.family)
     example = examples(2)[1]
-    one = collect_one(model, example, SETTINGS)
+    one = collect_one(model, example, dataclasses.replace(SETTINGS, hiding=hiding))
     inputs = model.inputs(example.image, example.prompt)
     ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=16)[0, inputs["input_ids"].shape[1] :]
     spans, regions = one.spans, max(map(max, one.labels[0])) + 1
@@ -69,21 +75,16 @@ def test_features_and_drops_equal_a_literal_rerun(tiny, lively):
     assert [spans[0]["start"], spans[-1]["end"]] == [0, len(ids)]
     slow, _ = slow_features(tiny.adapter.family, [example.image], example.prompt, ids)
     labels = [label for row in one.labels[0] for label in row]
-    for span in spans:
-        for region in range(regions):
-            patches = [at for at, label in enumerate(labels) if label == region]
-            expected = (
-                slow[:, :, :, span["start"] : span["end"]][..., patches]
-                .sum(-1)
-                .permute(3, 0, 1, 2)
-                .flatten(1)
-            )
-            ours = one.features[span["start"] : span["end"], region].float()  # all spans are kept
-            torch.testing.assert_close(ours, expected, rtol=4e-3, atol=2e-5)
+    own = torch.tensor([[label == region for label in labels] for region in range(regions)]).float()
+    if hiding == "pixels":
+        moved = slow_map(model, inputs, [{region} for region in range(regions)], torch.tensor(labels))
+        own = moved / moved.sum(0)
+    expected = torch.einsum("flhtp,kp->tkflh", slow, own).flatten(2)
+    torch.testing.assert_close(one.features.float(), expected, rtol=4e-3, atol=2e-5)  # all spans are kept
     assert one.drops.shape == (len(spans), 8 + regions + 1)
     for at, subset in enumerate(one.subsets):
         hidden = torch.tensor([[bool(subset[label]) for label in labels]])
-        drops = ablate(model, inputs, ids, hidden, "pixels").drops[0]
+        drops = ablate(model, inputs, ids, hidden, hiding).drops[0]
         for number, span in enumerate(spans):
             expected = drops[span["start"] : span["end"]].sum()
             torch.testing.assert_close(one.drops[number, at], expected, rtol=1e-3, atol=1e-4)
@@ -91,6 +92,34 @@ def test_features_and_drops_equal_a_literal_rerun(tiny, lively):
     starts = [0, *one.lengths.cumsum(0).tolist()]
     of_spans = [one.token_drops[a:b].sum(0) for a, b in itertools.pairwise(starts)]
     torch.testing.assert_close(one.drops, torch.stack(of_spans))
+
+
+def test_contributions_are_measured_along_orders_of_the_example_on_a_share_of_the_images(lively):
+    model, example = lively("qwen3_vl"), examples(1)[0]
+    where = place(example.id)
+    plain = collect_one(model, example, dataclasses.replace(SETTINGS, ordered_share=where))
+    assert plain.token_contributions is None
+    assert plain.contributions is None
+    one = collect_one(model, example, dataclasses.replace(SETTINGS, ordered_share=where + 1e-9))
+    assert torch.equal(one.subsets, plain.subsets), "the same beside them"
+    torch.testing.assert_close(one.token_drops, plain.token_drops, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(one.features, plain.features)
+    inputs, regions = model.inputs(example.image, example.prompt), one.subsets.shape[1]
+    ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=16)[0, inputs["input_ids"].shape[1] :]
+    labels = torch.tensor(one.labels[0]).flatten()
+
+    def fall(hidden):
+        if not hidden:
+            return torch.zeros(len(ids))
+        return ablate(model, inputs, ids, torch.isin(labels, torch.tensor(hidden))[None]).drops[0]
+
+    along = orders(regions, 2, seed=_seed(f"order {SETTINGS.seed} {example.id}")).tolist()
+    expected = torch.zeros(len(ids), regions)
+    for order in [*along, *(each[::-1] for each in along)]:
+        for step, region in enumerate(order):
+            expected[:, region] += (fall(order[: step + 1]) - fall(order[:step])) / 4
+    torch.testing.assert_close(one.token_contributions, expected, rtol=1e-3, atol=2e-4)
+    torch.testing.assert_close(one.contributions.sum(1), one.drops[:, -1], rtol=1e-3, atol=1e-3)
 
 
 def test_a_trace_with_more_spans_than_allowed_keeps_some_spread_evenly(lively):
@@ -167,7 +196,7 @@ def test_a_model_whose_numbers_are_not_finite_is_refused_in_a_sentence(tmp_path)
 def test_subsets_depend_only_on_the_seed_and_the_example():
     subsets, rates = draw_subsets(9, SETTINGS, "scene-1")
     torch.manual_seed(5)
-    again, _ = draw_subsets(9, dataclasses.replace(SETTINGS, method="attention", max_spans=3), "scene-1")
+    again, _ = draw_subsets(9, dataclasses.replace(SETTINGS, hiding="attention", max_spans=3), "scene-1")
     assert torch.equal(subsets, again)
     others = [draw_subsets(9, SETTINGS, "scene-2")[0]]
     others.append(draw_subsets(9, dataclasses.replace(SETTINGS, seed=1), "scene-1")[0])
@@ -187,16 +216,19 @@ def test_subsets_hide_each_region_at_their_rate():
 
 
 def test_what_is_collected_can_be_read_again(tmp_path):
-    model = tiny_model("qwen3_vl")
-    assert list(collect(model, examples(2), tmp_path / "run", SETTINGS)) == ["scene-0", "scene-1"]
+    model, first = tiny_model("qwen3_vl"), min(place("scene-0"), place("scene-1"))
+    settings = dataclasses.replace(SETTINGS, ordered_share=first + 1e-9)
+    assert list(collect(model, examples(2), tmp_path / "run", settings)) == ["scene-0", "scene-1"]
     assert read_run(tmp_path / "run")["settings"]["rates"] == [0.5, 0.25]
     for one, example in zip(read_collected(tmp_path / "run"), examples(2), strict=True):
-        fresh = collect_one(model, example, SETTINGS)
+        fresh = collect_one(model, example, settings)
+        assert (one.token_contributions is None) == (place(one.id) > first)
         assert (one.id, one.family, one.answer) == (example.id, "math", fresh.answer)
         assert one.spans == fresh.spans
         assert list(map(list, one.labels)) == list(map(list, fresh.labels))
-        for name in ("features", "log_odds", "subsets", "rates", "token_drops"):
-            assert torch.equal(getattr(one, name), getattr(fresh, name))
+        for name in ("features", "log_odds", "subsets", "rates", "token_drops", "token_contributions"):
+            ours, theirs = getattr(one, name), getattr(fresh, name)
+            assert ours is theirs is None or torch.equal(ours, theirs)
 
 
 def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, monkeypatch):

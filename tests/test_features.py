@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import FAMILIES, build_tiny, picture, tiny_model
+from torch.nn import functional
 
 from eyeline import features
 from eyeline.ablation import read_trace
@@ -83,9 +84,10 @@ def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=P
         written = features.read_written(model, steps.hidden, log_probs, trace_ids[start:end])
         patches = image.keys.shape[2]
         every = torch.arange(patches)
-        return features.token_features(model, capture, image, steps, written, every, patches, kinds).permute(
-            2, 0, 1
-        )
+        gather = features.gathering(every, patches)
+        seen = features.token_features(model, capture, image, steps, written, gather, kinds)
+        assert seen.cells is None, "there are no weights"
+        return seen.regions.permute(2, 0, 1)
 
 
 def test_every_feature_equals_its_slow_definition_by_loops_and_autograd(tiny):
@@ -177,14 +179,15 @@ def test_features_of_captured_layers_are_those_of_these_layers_among_all(tiny, l
         assert not torch.allclose(some, every[:, : len(layers)].flatten(0, 2), rtol=0.1)  # not just the first
 
 
-def test_scores_sizes_and_regions_are_those_of_the_features_however_many_layers_are_read_at_once(
-    tiny, monkeypatch
+@pytest.mark.parametrize("shared", [False, True])
+def test_regions_and_cells_are_those_of_the_features_however_many_layers_are_read_at_once(
+    tiny, shared, monkeypatch
 ):
+    """Of regions the sums over their own tokens, or of shares in all; of each visual token by the weights of each token."""
     trace_ids, kinds = trace_of(tiny), ("odds", "value")
     weights = torch.randn(4, 24, generator=torch.Generator().manual_seed(1))
-    unit = torch.rand(24, generator=torch.Generator().manual_seed(2))
     every = fast_features(tiny, trace_ids, 2, 6, kinds)
-    expected = torch.einsum("tf,ftp->tp", weights, every)
+    cells = torch.einsum("tf,ftp->tp", weights, every)
     inputs = tiny.inputs(list(PICTURES), QUESTION)
     for at_once in (features.WEIGHTS_AT_ONCE, 1):
         monkeypatch.setattr(features, "WEIGHTS_AT_ONCE", at_once)
@@ -193,17 +196,16 @@ def test_scores_sizes_and_regions_are_those_of_the_features_however_many_layers_
             image, steps = features.read_image(tiny, capture), capture.take(2, 6)
             log_probs = features.token_log_probs(tiny, steps)
             written = features.read_written(tiny, steps.hidden, log_probs, trace_ids[2:6])
-            labels = torch.arange(image.keys.shape[2]) % 3
-            seen = features.token_scores(
-                tiny, capture, image, steps, written, labels, 3, weights, unit, kinds
-            )
-        torch.testing.assert_close(seen.scores, expected, rtol=1e-3, atol=1e-5)
-        torch.testing.assert_close(
-            seen.sizes, torch.einsum("f,ftp->tp", unit, every.abs()), rtol=1e-3, atol=1e-5
-        )
-        torch.testing.assert_close(
-            seen.regions, features.pool(every, labels, 3).permute(1, 2, 0), rtol=1e-3, atol=1e-5
-        )
+            patches = image.keys.shape[2]
+            labels = torch.arange(patches) % 3
+            shares = functional.one_hot(labels, 3).T.float()
+            if shared:
+                shares = torch.rand(3, patches, generator=torch.Generator().manual_seed(2))
+            gather = features.gathering(labels, 3, shares if shared else None)
+            seen = features.token_features(tiny, capture, image, steps, written, gather, kinds, weights)
+        torch.testing.assert_close(seen.cells, cells, rtol=1e-3, atol=1e-5)
+        expected = torch.einsum("kp,ftp->tkf", shares, every)
+        torch.testing.assert_close(seen.regions, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_spans_are_read_one_after_the_other(tiny):
@@ -215,7 +217,7 @@ def test_spans_are_read_one_after_the_other(tiny):
     spans = [Span(0, "thinking", 4, 7, "b", False), Span(1, "thinking", 0, 2, "a", False)]
     with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
         read_trace(tiny, inputs, trace_ids)
-        read = features.captured_features(tiny, capture, trace_ids, spans, labels, 3)
+        read = features.captured_features(tiny, capture, trace_ids, spans, features.gathering(labels, 3))
         log_probs = features.token_log_probs(tiny, capture.take(0, 7))
     whole = fast_features(tiny, trace_ids, 0, 7).permute(1, 0, 2)
     expected = features.pool(whole, labels, 3).permute(0, 2, 1)

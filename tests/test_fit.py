@@ -6,13 +6,28 @@ import torch
 from scipy.stats import pearsonr, spearmanr
 
 from eyeline.errors import DataError
-from eyeline.estimator import SETS, Estimator, Network, sum_spans
+from eyeline.estimator import SETS, Estimator, Network, interval, sum_spans
 from eyeline.features import KINDS
+from eyeline.game import contributions, fall, orders
 from eyeline.training.collect import ALONE, WHOLE, Collected, Settings, draw_subsets
-from eyeline.training.fit import COVERAGE, FEWEST_IMAGES, _conformal_quantile, fit, predict_alone
+from eyeline.training.fit import (
+    COVERAGE,
+    FEWEST_IMAGES,
+    _conformal_quantile,
+    _times,
+    contribution_pairs,
+    contribution_spread,
+    effect_pairs,
+    fit,
+    game_of,
+    r2_nats,
+    scale,
+)
 from eyeline.training.weights import (
+    FEWEST_COVER,
     LEAST_OF_TOKEN,
     MIN_SPREAD,
+    UNKNOWN,
     FitSettings,
     _agreement,
     choose,
@@ -29,7 +44,7 @@ RUN = {
     "version": "0",
     "model": "synthetic",
     "fingerprint": "f",
-    "settings": {"kinds": list(KINDS), "method": "pixels", "regions": "native"},
+    "settings": {"kinds": list(KINDS), "hiding": "pixels", "regions": "native"},
 }
 FAST = FitSettings(KINDS, "identity", steps=400, rate=8e-2)
 ODDS = dataclasses.replace(FAST, link="log-odds", hidden=0, ranks=0.0)
@@ -61,14 +76,14 @@ def synthetic(count, *, link="identity", noise=0.0, grows=0.0, spans=4, seed=0, 
         features = features.half()
         log_odds = torch.randn(tokens, generator=rng) * 2 + 2
         truth = (WEIGHTS / scales).expand(SETS[link], -1)
-        told = Estimator("", truth, torch.zeros(2, 4), torch.ones(()), KINDS, link)
-        falls = told.falls(told.scores(features.float(), log_odds, subsets.float().T), log_odds)
+        told = Estimator("", truth, UNKNOWN, UNKNOWN, KINDS, link)
+        falls = told.game(features.float(), log_odds).falls(subsets.float().T)
         labels = ((list(range(regions)),),)
         ends = lengths.cumsum(0).tolist()
         spoken = tuple(
             {"start": end - length, "end": end} for end, length in zip(ends, lengths.tolist(), strict=True)
         )
-        one = Collected(name, "math", "3", spoken, features, log_odds, subsets, rates, falls, labels)
+        one = Collected(name, "math", "3", spoken, features, log_odds, subsets, rates, falls, None, labels)
         drops = one.drops
         set_drops(
             one, rates < 2, drops + torch.randn(drops.shape, generator=rng) * (noise + grows * drops.abs())
@@ -79,13 +94,8 @@ def synthetic(count, *, link="identity", noise=0.0, grows=0.0, spans=4, seed=0, 
 
 def singles(images, estimator):
     """Predicted effects, intervals and actual effects of single regions, and the image of each."""
-    drops, actual, image = [], [], []
-    for number, one in enumerate(images):
-        drops.append(predict_alone(one, estimator).flatten())
-        actual.append(one.drops[:, one.rates == ALONE].flatten())
-        image.append(torch.full((actual[-1].numel(),), number))
-    drops = torch.cat(drops)
-    return estimator.effects(drops), estimator.intervals(drops), torch.cat(actual), torch.cat(image)
+    effects, actual, image = effect_pairs(images, estimator)
+    return effects, interval(effects, estimator.effect_spread), actual, image
 
 
 def by_image(values, image):
@@ -129,8 +139,7 @@ def test_a_network_learns_what_no_linear_map_can_say_and_leaves_out_dead_feature
         features = one.features.float() / torch.logspace(-3, 1, FEATURES)
         trusted = (features[..., 1].sum(1, keepdim=True) > 0).float()
         scores = trusted * features[..., 8] + (1 - trusted) * features[..., 9]
-        told = Estimator("", torch.zeros(2, FEATURES), torch.zeros(2, 4), torch.ones(()), KINDS)
-        one.token_drops[:] = told.falls(scores @ one.subsets.float().T, one.log_odds)
+        one.token_drops[:] = fall(scores @ one.subsets.float().T, one.log_odds)
     learned, held = training_data(images[:120], KINDS), training_data(images[120:], KINDS)
     network, losses = learn_weights(learned, dataclasses.replace(NETWORK, dropped=0.0))
     linear, _ = learn_weights(learned, dataclasses.replace(NETWORK, hidden=0))
@@ -228,7 +237,7 @@ def test_predictions_are_those_of_the_estimator_image_by_image():
     weights = torch.randn(2, 8, generator=rng) / truth[4:].norm()
     shapes = (3, 8), (3, 8), (2, 3), (2, 3)
     network = Network(truth[4:].roll(4).abs(), *(torch.randn(*shape, generator=rng) for shape in shapes))
-    linear = Estimator("", weights, torch.zeros(2, 4), torch.ones(()), ("odds", "value"))
+    linear = Estimator("", weights, UNKNOWN, UNKNOWN, ("odds", "value"))
     estimator = dataclasses.replace(linear, network=network)
     spans = torch.arange(len(together.lengths))
     predicted = together.predict(estimator, spans)
@@ -243,10 +252,8 @@ def test_predictions_are_those_of_the_estimator_image_by_image():
         missing = most - one.subsets.shape[1]
         parts = [one.subsets[one.rates > 0], one.subsets[one.rates == ALONE], one.subsets[one.rates == WHOLE]]
         parts.insert(2, torch.zeros(missing, one.subsets.shape[1]))
-        scores = estimator.scores(
-            choose(one.features, ("odds", "value")).float(), one.log_odds, torch.cat(parts).float().T
-        )
-        drops = estimator.drops(scores, one.log_odds, one.lengths)
+        game = estimator.game(choose(one.features, ("odds", "value")).float(), one.log_odds)
+        drops = sum_spans(game.falls(torch.cat(parts).float().T), one.lengths)
         told.append(drops[one.drops[:, one.rates > 0].std(1) > MIN_SPREAD])
     assert len({one.subsets.shape[1] for one in images}) > 1
     expected = torch.cat(told)
@@ -262,43 +269,112 @@ def test_the_scale_is_right_under_noise():
     assert float((predicted @ actual) / (predicted @ predicted)) == pytest.approx(1, abs=0.06)
 
 
-def test_effects_that_grow_faster_than_drops_are_followed_by_the_curve():
-    """Joint effects are linear; single ones are what is left of them above a threshold, as of evidence that stands twice."""
+def of_several_sizes(count, together, *, apart=1.0, seed=0, prefix="image"):
+    """Images whose tokens' scores are those of a known network, of which what hidden regions do together is `together` times.
 
-    def threshold(images):
-        for one in images:
-            alone = one.rates == ALONE
-            set_drops(one, alone, torch.nn.functional.relu(one.drops[:, alone] - 1) * 2)
-        return images
-
-    images, _ = synthetic(120)
-    estimator, _ = fit(threshold(images), RUN, FAST, "mine")
-    new = threshold(synthetic(40, seed=9, prefix="new")[0])
-    effects, _, actual, _ = singles(new, estimator)
-    drops = torch.cat([predict_alone(one, estimator).flatten() for one in new])
-
-    def explained(predicted):
-        return 1 - float((predicted - actual).square().sum() / (actual - actual.mean()).square().sum())
-
-    assert explained(effects) > 0.95 > explained(drops)
-    assert estimator.effects(torch.zeros(1)).abs() < 1e-5
-    order = drops.argsort()
-    assert (effects[order].diff() >= 0).all()
-    low, high = estimator.intervals(drops).T
-    assert (low < effects).all()
-    assert (effects < high).all()
+    What regions do apart is `apart` times that, and all are of the link log-odds.
+    """
+    rng = torch.Generator().manual_seed(7)
+    units = torch.logspace(3, -1, FEATURES)
+    inward, context = torch.randn(2, 4, FEATURES, generator=rng)
+    network = Network(units, inward, context, torch.zeros(2, 4), torch.randn(2, 4, generator=rng))
+    weights = (0.3 * WEIGHTS * units).expand(2, -1)
+    estimator = Estimator("", weights, UNKNOWN, UNKNOWN, KINDS, network=network)
+    images, _ = synthetic(count, link="log-odds", seed=seed, prefix=prefix)
+    factors = torch.tensor([[apart, apart], [together, together]])
+    for one in images:
+        game = _times(estimator, factors).game(one.features.float(), one.log_odds)
+        one.token_drops[:] = game.falls(one.subsets.float().T)
+    return estimator, images
 
 
-def test_the_effect_of_hiding_everything_has_a_scale_of_its_own():
-    images, _ = synthetic(60)
+def test_factors_for_what_regions_do_apart_and_together_are_found_again_for_subsets_of_every_size():
+    estimator, images = of_several_sizes(30, together=0.4, apart=2.5)
+    scaled = scale(images, estimator)
+    new = of_several_sizes(10, together=0.4, apart=2.5, seed=9, prefix="new")[1]
+    for rate in images[0].rates.unique().tolist():
+        predicted, actual = [], []
+        for one in new:
+            at = one.rates == rate
+            falls = game_of(one, scaled).falls(one.subsets[at].float().T)
+            predicted.append(sum_spans(falls, one.lengths).flatten())
+            actual.append(one.drops[:, at].flatten())
+        predicted, actual = torch.cat(predicted), torch.cat(actual)
+        assert float((predicted @ actual) / (predicted @ predicted)) == pytest.approx(1, abs=0.02)
+        assert r2_nats(predicted, actual) > 0.99
+
+
+def measured(images, estimator, *, noise=0.0):
+    """With contributions measured, those of an estimator's games, off by noise that grows with them."""
+    rng = torch.Generator().manual_seed(5)
+    for one in images:
+        along, game = orders(one.subsets.shape[1]), game_of(one, estimator)
+        of_tokens = torch.stack(
+            [contributions(game.of(at, at + 1), along) for at in range(len(one.log_odds))]
+        )
+        off = torch.randn(of_tokens.shape, generator=rng) * noise * (0.02 + of_tokens.abs())
+        yield dataclasses.replace(one, token_contributions=of_tokens + off)
+
+
+def test_intervals_of_contributions_cover_nine_in_ten_measured_ones_of_new_images():
+    images, truth = synthetic(120, link="log-odds")
+    estimator = Estimator("", truth.expand(2, -1), UNKNOWN, UNKNOWN, KINDS)
+    predicted, actual, _ = contribution_pairs(list(measured(images[:3], estimator)), estimator)
+    torch.testing.assert_close(predicted, actual, rtol=1e-4, atol=1e-4)
+    some = [*measured(images[:100], estimator, noise=0.5), *images[100:]]  # not on all
+    spread = contribution_spread(some, estimator, UNKNOWN)
+    new = list(measured(synthetic(120, link="log-odds", seed=9, prefix="new")[0], estimator, noise=0.5))
+    predicted, actual, image = contribution_pairs(new, estimator)
+    low, high = interval(predicted, spread).T
+    assert by_image((low <= actual) & (actual <= high), image) == pytest.approx(COVERAGE, abs=0.04)
+
+
+def test_contributions_measured_on_too_few_images_have_the_intervals_of_effects():
+    images, truth = synthetic(FEWEST_COVER, link="log-odds")
+    estimator = Estimator("", truth.expand(2, -1), UNKNOWN, UNKNOWN, KINDS)
+    shape = torch.tensor([[-1.0, -0.3, 0.2], [2.0, -0.5, 0.7]])
+    few = [*measured(images[: FEWEST_COVER - 1], estimator, noise=0.5), images[-1]]
+    assert torch.equal(contribution_spread(few, estimator, shape), shape)
+    widened = contribution_spread(list(measured(images, estimator, noise=5.0)), estimator, shape)
+    share = (widened[:, 1:] / shape[:, 1:]).flatten()
+    assert (share > 1).all(), "in the effects' shape, as wide as it takes"
+
+
+def test_every_size_of_subsets_weighs_the_same_in_the_scale():
+    """Of one set of weights, whose factor is what least squares over the sizes' own spreads says."""
+    images, truth = synthetic(30)
     for one in images:
         one.token_drops[:, one.rates == WHOLE] *= 0.6  # less than the sum of all regions
+    (factor,) = (
+        scale(images, linear := Estimator("", truth[None], UNKNOWN, UNKNOWN, KINDS, "identity")).weights
+        / truth
+    ).unique()[:1]
+    above, below = 0.0, 0.0
+    for rate in images[0].rates.unique().tolist():
+        pairs = [
+            (
+                sum_spans(game_of(one, linear).falls(one.subsets.float().T), one.lengths)[:, at],
+                one.drops[:, at],
+            )
+            for one in images
+            for at in [one.rates == rate]
+        ]
+        predicted, actual = (
+            torch.cat([each.flatten() for each in part]) for part in zip(*pairs, strict=True)
+        )
+        size = (actual - actual.mean()).square().sum()
+        above, below = above + predicted @ actual / size, below + predicted @ predicted / size
+    assert 0.6 < float(factor) < 0.99
+    assert float(factor) == pytest.approx(float(above / below), rel=1e-3)
+
+
+def test_the_scale_is_learned_on_images_of_its_own():
+    images, _ = synthetic(60)
     estimator, _ = fit(images, RUN, FAST, "mine")
-    assert float(estimator.whole) == pytest.approx(0.6, abs=0.02)
     for one in split(images)["fit"]:  # weights are fitted to these, so their sizes tell nothing
-        one.token_drops[:, one.rates == WHOLE] *= 5
+        one.token_drops[:] *= 5
     again, _ = fit(images, RUN, FAST, "mine")
-    assert float(again.whole) == pytest.approx(0.6, abs=0.02)
+    torch.testing.assert_close(again.weights, estimator.weights, rtol=1e-3, atol=1e-6)
 
 
 def test_intervals_cover_nine_in_ten_effects_of_new_images_and_scaled_ones_are_narrower():
@@ -356,9 +432,9 @@ def test_images_are_split_by_their_ids_alone_and_enough_are_left_to_calibrate():
         name: [one.id for one in part] for name, part in again.items()
     }
     assert sorted(one.id for part in parts.values() for one in part) == sorted(one.id for one in images)
-    assert {name: len(part) for name, part in parts.items()} == {"curve": 13, "cover": 10, "fit": 57}
+    assert {name: len(part) for name, part in parts.items()} == {"scale": 13, "cover": 10, "fit": 57}
     assert {name: len(part) for name, part in split(images[:FEWEST_IMAGES]).items()} == {
-        "curve": 4, "cover": 9, "fit": 11,
+        "scale": 4, "cover": 9, "fit": 11,
     }  # fmt: skip
 
 
@@ -376,9 +452,9 @@ def test_too_few_images_or_none_that_depends_on_the_image_are_refused():
 
 def test_weights_that_predict_the_opposite_in_other_images_are_refused():
     images, _ = synthetic(40)
-    curve = {one.id for one in split(images)["curve"]}
+    turning = {one.id for one in split(images)["scale"]}
     turned = [
-        dataclasses.replace(one, token_drops=-one.token_drops) if one.id in curve else one for one in images
+        dataclasses.replace(one, token_drops=-one.token_drops) if one.id in turning else one for one in images
     ]
     with pytest.raises(DataError, match="do not predict"):
         fit(turned, RUN, FAST, "mine")
@@ -403,8 +479,8 @@ def test_fitting_again_gives_the_same_numbers_whatever_the_order_of_the_images()
     assert first.network is not None
     assert second.network is not None
     assert torch.equal(first.network.outward, second.network.outward)
-    assert torch.equal(first.whole, second.whole)
-    assert torch.equal(first.curve, second.curve)
+    assert torch.equal(first.effect_spread, second.effect_spread)
+    assert torch.equal(first.contribution_spread, second.contribution_spread)
     assert first.card == second.card
 
 
@@ -440,7 +516,7 @@ def test_the_card_of_the_papers_link_tells_what_it_leaves_of_the_settings():
 def test_the_card_says_what_the_numbers_mean():
     images, _ = synthetic(80)
     estimator, _ = fit(images, RUN, dataclasses.replace(ODDS, steps=30), "mine")
-    assert estimator.card["ablation"] == "pixels"
+    assert estimator.card["hiding"] == "pixels"
     assert estimator.card["fingerprint"] == "f"
-    assert estimator.card["images"] == {"curve": 13, "cover": 10, "fit": 57}
+    assert estimator.card["images"] == {"scale": 13, "cover": 10, "fit": 57}
     assert estimator.card["coverage"] == COVERAGE

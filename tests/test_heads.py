@@ -64,10 +64,11 @@ def test_a_network_of_some_columns_predicts_what_it_would_of_a_collection_of_the
     one = images[0]
     features = one.features.float()
     subsets = one.subsets.float().T
-    expected = alone.scores(features[..., columns], one.log_odds, subsets)
-    torch.testing.assert_close(found.scores(features, one.log_odds, subsets), expected)
+    expected = alone.game(features[..., columns], one.log_odds).scores(subsets)
+    torch.testing.assert_close(found.game(features, one.log_odds).scores(subsets), expected)
     assert alone.network is not None
-    assert alone.network(features[..., columns], one.log_odds, subsets).abs().max() > 1e-3
+    linear = dataclasses.replace(alone, network=None).game(features[..., columns], one.log_odds)
+    assert (expected - linear.scores(subsets)).abs().max() > 1e-3
 
 
 def test_the_two_heads_that_matter_are_kept():

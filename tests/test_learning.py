@@ -18,14 +18,14 @@ from eyeline.evaluation.learning import draw, read_both, score, share
 from eyeline.features import KINDS
 from eyeline.training.collect import Collected, Settings, _save, draw_subsets
 from eyeline.training.heads import learn
-from eyeline.training.weights import FitSettings, training_data
+from eyeline.training.weights import UNKNOWN, FitSettings, training_data
 
 LAYERS, HEADS = 3, 6  # two heads a layer
 FEATURES = HEADS * len(KINDS)
 FAST = FitSettings(KINDS, "identity", steps=40, batch=32, rate=0.4)
 RUN = {
     "version": "0", "model": "synthetic", "fingerprint": "f",
-    "settings": {"method": "attention", "regions": "native", "kinds": list(KINDS)},
+    "settings": {"hiding": "attention", "regions": "native", "kinds": list(KINDS)},
 }  # fmt: skip
 
 
@@ -52,13 +52,13 @@ def synthetic(truth, count=24, *, noise=0.0, prefix="fit", seed=0, spans=3):
             of_one = tuple({"start": at, "end": at + 1} for at in range(spans))
             odds = torch.zeros(spans)
             images.append(
-                Collected(name, family, "3", of_one, features, odds, subsets, rates, drops, (([0],),))
+                Collected(name, family, "3", of_one, features, odds, subsets, rates, drops, None, (([0],),))
             )
     return images
 
 
 def linear(weights, link="identity"):
-    return Estimator("", weights, torch.zeros(2, 4), torch.ones(()), KINDS, link)
+    return Estimator("", weights, UNKNOWN, UNKNOWN, KINDS, link)
 
 
 PLAIN = weights_of(attention={0: 1.0, 3: 0.5}, value={2: -1.0}, odds={5: 0.7})
@@ -293,7 +293,7 @@ def test_the_command_writes_a_table_and_figures_the_same_each_time(collections, 
     ("about", "message"),
     [
         ({"fingerprint": "other"}, "different models;"),
-        ({"settings": {**RUN["settings"], "method": "pixels"}}, "different ways of hiding;"),
+        ({"settings": {**RUN["settings"], "hiding": "pixels"}}, "different ways of hiding;"),
         (
             {"settings": {**RUN["settings"], "regions": "grid", "kinds": ["value"]}},
             "different regions and features;",
@@ -313,7 +313,7 @@ def test_collections_that_cannot_be_compared_are_refused_in_a_sentence(collectio
 def test_collections_of_other_features_than_this_versions_are_refused(collections):
     for place in collections:  # as they were written when there were fewer
         (place / "run.json").write_text(
-            json.dumps({**RUN, "settings": {"method": "attention", "regions": "native"}})
+            json.dumps({**RUN, "settings": {"hiding": "attention", "regions": "native"}})
         )
     with pytest.raises(DataError, match=f"fit holds other features than {', '.join(KINDS)};"):
         read_both(*collections)
