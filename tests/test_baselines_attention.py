@@ -5,18 +5,20 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import CURVE, FAMILIES, build_tiny, picture
+from conftest import FAMILIES, SPREADS, build_tiny, picture
 from test_ablation import extended, trace_of
 
 import eyeline.evaluation.baselines.attention
 import eyeline.evaluation.baselines.estimator as estimators
 from eyeline.attention import AttentionCapture
-from eyeline.estimator import SETS, Estimator
+from eyeline.estimator import SETS, Estimator, sum_spans
 from eyeline.evaluation.baselines.attention import attention_rollout, each_layers_attention, raw_attention
-from eyeline.evaluation.baselines.estimator import estimated, order_of, read_spans
+from eyeline.evaluation.baselines.estimator import Prediction, estimated, read_spans
 from eyeline.examples import Example
-from eyeline.features import KINDS, Read
+from eyeline.features import KINDS
+from eyeline.game import Game
 from eyeline.generation import Written
+from eyeline.reader import ReadSpan
 from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.training.collect import Settings, collect_one
@@ -165,13 +167,15 @@ def collected(model, monkeypatch, spans):
     ids = trace_of(model).tolist()
     monkeypatch.setattr("eyeline.training.collect.write", lambda *_: [Written(ids, spans, "")])
     return ids, collect_one(
-        model, Example("one", PICTURES[1], QUESTION, "3", "math", "bars"), Settings(subsets=2)
+        model,
+        Example("one", PICTURES[1], QUESTION, "3", "math", "bars"),
+        Settings(hiding="attention", subsets=2),
     )
 
 
 def estimator_of(features, kinds, link):
     weights = 30 * torch.randn(SETS[link], features.shape[-1], generator=torch.Generator().manual_seed(3))
-    return Estimator("random", weights, CURVE, torch.ones(()), kinds, link)
+    return Estimator("random", weights, *SPREADS, kinds, link, {"hiding": "attention"})
 
 
 @pytest.mark.parametrize(
@@ -191,18 +195,17 @@ def test_an_estimator_predicts_from_the_collected_features(tiny, monkeypatch, ki
     features = torch.cat([parts[kind] for kind in kinds], dim=-1)
     estimator = estimator_of(features, kinds, link)
     found = estimated(estimator)(*given)
-    singly, randomly = torch.eye(one.features.shape[1]), one.subsets.float().T
-    alone = estimator.drops(estimator.scores(features, read.log_odds, singly), read.log_odds, one.lengths)
+    game = estimator.game(features, read.log_odds)
+    alone = sum_spans(game.falls(torch.eye(one.features.shape[1])), one.lengths)
     torch.testing.assert_close(found.effects, alone, rtol=1e-3, atol=1e-4)
     assert alone.std(dim=1).min() > 1e-3
-    scores = estimator.scores(features, read.log_odds, randomly)
-    together = estimator.drops(scores, read.log_odds, one.lengths)
+    together = sum_spans(game.falls(one.subsets.float().T), one.lengths)
     torch.testing.assert_close(found.together(one.subsets), together, rtol=1e-3, atol=1e-4)
     added = alone @ one.subsets.float().T
     assert torch.allclose(together, added, rtol=1e-3, atol=1e-3) == (link == "identity")
     if link == "identity":  # sums come in the order of their parts
-        for shown in (False, True):
-            assert torch.equal(found.order(shown).argsort(1), alone.argsort(1))
+        for showing in (False, True):
+            assert torch.equal(found.order(showing=showing).argsort(1), alone.argsort(1))
 
 
 def test_layers_without_any_weight_are_not_captured(tiny, monkeypatch):
@@ -225,8 +228,7 @@ def test_layers_without_any_weight_are_not_captured(tiny, monkeypatch):
     assert captured == [tuple(range(1, count))]
     lengths = torch.tensor([span.end - span.start for span in given[3]])
     singly = torch.eye(given[4].count)
-    scores = sparse.scores(read.features, read.log_odds, singly)
-    expected = sparse.drops(scores, read.log_odds, lengths)
+    expected = sum_spans(sparse.game(read.features, read.log_odds).falls(singly), lengths)
     torch.testing.assert_close(found.effects, expected, rtol=1e-3, atol=1e-4)
     assert expected.std(dim=1).min() > 1e-3
 
@@ -234,28 +236,31 @@ def test_layers_without_any_weight_are_not_captured(tiny, monkeypatch):
 @pytest.mark.parametrize("showing", [False, True])
 def test_each_region_does_most_to_the_predicted_drop_after_those_before_it(showing):
     """Of the first token the model is so sure that regions must be hidden together to change that."""
-    features = torch.tensor([[[7.0], [0.0], [2.0]], [[0.0], [1.5], [3.0]], [[1.0], [-1.0], [2.0]]])
-    read, lengths = Read(features, torch.tensor([6.0, -9.0, 0.0])), torch.tensor([2, 1])
-    estimator = Estimator("", torch.ones(2, 1), CURVE, torch.ones(()), ("value",), "log-odds")
-    order = order_of(estimator, read, lengths, 3, showing=showing)
-
-    def drop(span, hidden):
-        scores = estimator.scores(features, read.log_odds, hidden[:, None])
-        return float(estimator.drops(scores, read.log_odds, lengths)[span])
+    apart = torch.tensor([[7.0, 0.0, 2.0], [0.0, 1.5, 3.0], [1.0, -1.0, 2.0]])
+    game = Game(
+        apart, torch.zeros(3, 0, 3), torch.zeros(3, 0), torch.zeros(3, 0), torch.tensor([6.0, -9.0, 0.0])
+    )
+    spans = [
+        ReadSpan(None, game.of(*of), torch.zeros(3), torch.zeros(6), torch.zeros(()))
+        for of in ((0, 2), (2, 3))
+    ]
+    order = Prediction(spans).order(showing=showing)
 
     for span, row in enumerate(order):
+        falls = spans[span].game
         done = torch.zeros(3)
         assert sorted(row.tolist()) == [1, 2, 3]
         for region in row.argsort(descending=True):
             after = {}
             for other in (done == 0).nonzero()[:, 0].tolist():
                 chosen = done + torch.eye(3)[other]
-                after[other] = -drop(span, 1 - chosen) if showing else drop(span, chosen)
+                after[other] = (
+                    -float(falls(1 - chosen[:, None])) if showing else float(falls(chosen[:, None]))
+                )
             assert max(after, key=lambda each: after[each]) == region
             done[region] = 1
     assert order[0].tolist() == ([1, 2, 3] if showing else [2, 1, 3])
-    alone = estimator.drops(estimator.scores(features, read.log_odds, torch.eye(3)), read.log_odds, lengths)
-    assert alone[0].argsort(descending=True).tolist() == [2, 1, 0]
+    assert spans[0].game.alone().argsort(descending=True).tolist() == [2, 1, 0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

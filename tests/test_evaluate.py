@@ -7,11 +7,12 @@ import re
 
 import pytest
 import torch
-from conftest import CURVE, build_tiny, picture
+from conftest import SPREADS, build_tiny, picture
 from PIL import Image
 
 import eyeline.evaluation.evaluate
 from eyeline.ablation import ablate
+from eyeline.attribution import Attribution
 from eyeline.errors import DataError, EstimatorError
 from eyeline.estimator import Estimator, fingerprint, save_estimator
 from eyeline.evaluation.baselines import NAMES
@@ -30,12 +31,14 @@ from eyeline.evaluation.results import in_figure, svg
 from eyeline.evaluation.table import Row, table
 from eyeline.examples import Example
 from eyeline.features import KINDS
+from eyeline.game import Game, orders
 from eyeline.generation import write
+from eyeline.reader import ReadSpan
 from eyeline.spans import Span
 from eyeline.training.collect import ALONE, WHOLE
 
 METHODS = ("random", "raw-attention", "exhaustive")
-SETTINGS = Settings(METHODS, method="pixels", rates=(0.5, 0.25), subsets=6, max_new_tokens=16)
+SETTINGS = Settings(METHODS, hiding="pixels", rates=(0.5, 0.25), subsets=6, max_new_tokens=16)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +60,8 @@ def examples(count=2):
 
 def fake_estimator(model, name="mine"):
     weights = torch.randn(2, 3 * 4 * len(KINDS), generator=torch.Generator().manual_seed(1))
-    card = {"model": model.name, "fingerprint": fingerprint(model), "ablation": "attention", "coverage": 0.9}
-    return Estimator(name, weights, CURVE, torch.tensor(0.5), KINDS, card=card)
+    card = {"model": model.name, "fingerprint": fingerprint(model), "hiding": "attention", "coverage": 0.9}
+    return Estimator(name, weights, *SPREADS, KINDS, card=card)
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +148,14 @@ def test_estimators_that_would_be_left_out_or_mixed_up_are_refused(lively, tmp_p
     mine = fake_estimator(lively)
     save_estimator(mine, tmp_path / "one")
     save_estimator(mine, tmp_path / "same")
-    other = dataclasses.replace(mine, id="other", card={**mine.card, "ablation": "blur"})
+    other = dataclasses.replace(mine, id="other", card={**mine.card, "hiding": "blur"})
     save_estimator(other, tmp_path / "other")
     with pytest.raises(DataError, match="add it, or leave --estimator out"):
         choose_methods(lively, ["random"], [tmp_path / "one"])
     with pytest.raises(DataError, match="have the same id"):
         choose_methods(lively, ["eyeline"], [tmp_path / "one", tmp_path / "same"])
     both = [tmp_path / "one", tmp_path / "other"]
-    with pytest.raises(DataError, match="choose one as --hide"):
+    with pytest.raises(DataError, match="choose one as --hiding"):
         choose_methods(lively, ["eyeline"], both)
     assert len(choose_methods(lively, ["eyeline"], both, "attention").estimators) == 2
 
@@ -161,19 +164,30 @@ def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_pat
     save_estimator(fake_estimator(lively), tmp_path / "estimator")
     chosen = choose_methods(lively, ["all"], [tmp_path / "estimator"])
     assert set(chosen.methods) == {"eyeline (mine)", *NAMES}
-    assert chosen.hide == "attention"
-    settings = dataclasses.replace(SETTINGS, methods=tuple(chosen.methods), method=chosen.hide)
+    assert chosen.hiding == "attention"
+    settings = dataclasses.replace(SETTINGS, methods=tuple(chosen.methods), hiding=chosen.hiding, ordered=2)
     out = tmp_path / "run"
     list(evaluate(lively, examples(), chosen.methods, out, settings, chosen.cards))
     write_results(lively, chosen, out)
     with (out / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
     names = {row["method"] for row in rows}
-    assert names == {"all", "eyeline (mine)", *NAMES}
-    assert {row["metric"] for row in rows if row["method"] == "eyeline (mine)"} >= {
-        "lds", "r2_span", "agreement", "top_drop", "deletion", "insertion", "r2_nats", "r2_nats_whole", "coverage",
-        "ms_per_token", "forward_passes", "backward_passes", "vision_passes", "extra_memory_mib",
+    ours = ["eyeline (mine)", "eyeline (mine), alone", "eyeline (mine), joint"]
+    assert names == {"all", *ours, *NAMES}
+    found = {name: {(row["metric"], row["at"]) for row in rows if row["method"] == name} for name in ours}
+    for each in found.values():
+        assert {metric for metric, _ in each} >= {
+            "lds", "r2_span", "agreement", "empty_heat", "false_heat_nats", "top_drop", "deletion", "insertion",
+            "contribution_correlation", "contribution_lds", "r2_nats", "slope", "ms_per_token", "forward_passes",
+            "backward_passes", "vision_passes", "extra_memory_mib",
+        }  # fmt: skip
+    shown, alone, together = found.values()
+    assert {at for metric, at in shown if metric in ("r2_nats", "slope", "coverage")} == {"contributions"}
+    assert {at for metric, at in alone if metric in ("r2_nats", "slope", "coverage")} == {"alone"}
+    assert {at for metric, at in together if metric in ("r2_nats", "slope", "coverage")} == {
+        "0.5", "0.25", "alone", "whole",
     }  # fmt: skip
+    assert "contribution_standard_error_nats" in {row["metric"] for row in rows if row["method"] == "all"}
     page = (out / "page.html").read_text()
     assert all(name in page for name in NAMES)
     columns = ("time per token, ms", "forward passes", "backward passes", "extra memory, MiB")
@@ -206,7 +220,7 @@ def test_a_trace_of_one_token_of_a_white_image_makes_a_table_of_finite_numbers(l
         for number in (row.value, row.low, row.high)
         if number is not None
     )
-    assert not [row for row in rows if row.metric.startswith("r2_nats_whole")]
+    assert not [row for row in rows if (row.metric, row.at) == ("r2_nats", "whole")]
     with pytest.raises(DataError, match=r"table.csv is written, but no page"):
         write_results(lively, chosen, tmp_path / "run")
     assert "nan" not in (tmp_path / "run" / "table.csv").read_text()
@@ -234,25 +248,69 @@ def test_the_largest_region_has_a_rate_of_its_own(run):
     assert not [row for row in table([one], {}) if row.metric == "pointing_of_largest"]
 
 
-def test_an_estimator_is_scored_by_what_it_predicts_of_regions_hidden_together(lively, tmp_path):
+def test_an_estimator_is_scored_by_its_heat_by_single_effects_and_by_joint_falls(lively, tmp_path):
     estimator = fake_estimator(lively)
     save_estimator(dataclasses.replace(estimator, weights=20 * estimator.weights), tmp_path / "estimator")
     chosen = choose_methods(lively, ["eyeline"], [tmp_path / "estimator"], "pixels")
     list(evaluate(lively, examples(1), chosen.methods, tmp_path / "run", SETTINGS))
     (one,) = read_evaluated(tmp_path / "run")
-    effects, predicted = one.effects["eyeline (mine)"], one.predicted["eyeline (mine)"]
-    torch.testing.assert_close(predicted[:, one.rates == ALONE], effects)
+    shown, alone, together = "eyeline (mine)", "eyeline (mine), alone", "eyeline (mine), joint"
+    assert set(one.effects) == set(one.predicted) == {shown, alone, together}
+    for name in (shown, alone):
+        torch.testing.assert_close(one.predicted[name], joint(one.effects[name], one.subsets))
+    assert torch.equal(one.effects[together], one.effects[shown])
+    torch.testing.assert_close(one.predicted[together][:, one.rates == ALONE], one.effects[alone])
+    whole = one.predicted[together][:, one.rates == WHOLE][:, 0]
+    torch.testing.assert_close(one.effects[shown].sum(1), whole, rtol=1e-4, atol=1e-4)
+    assert set(one.intervals) == {shown, alone}
+    assert one.costs[shown] == one.costs[alone] == one.costs[together]
     half = one.rates == 0.5
     kept = varies(one.drops[:, half])
-    of_spans = lds(predicted[kept][:, half], one.drops[kept][:, half])
-    of_sums = lds(joint(effects, one.subsets)[kept][:, half], one.drops[kept][:, half])
-    assert abs(float(of_spans.mean() - of_sums.mean())) > 0.01
-    rows = {(row.metric, row.at, row.family): row for row in table([one], chosen.estimators)}
-    assert rows["lds", "0.5", "mean"].value == pytest.approx(float(of_spans.mean()))
-    ((name, estimator),) = chosen.estimators.items()
-    told, whole = (each[:, one.rates == WHOLE][:, 0] for each in (one.predicted[name], one.drops))
-    left = (whole - told * estimator.whole).square().sum() / (whole - whole.mean()).square().sum()
-    assert rows["r2_nats_whole", "", "all"].value == pytest.approx(1 - float(left), abs=1e-4)
+    rows = {(row.method, row.metric, row.at, row.family): row for row in table([one], chosen.estimators)}
+    scores = {}
+    for name in (shown, alone, together):
+        of_spans = lds(one.predicted[name][kept][:, half], one.drops[kept][:, half])
+        scores[name] = rows[name, "lds", "0.5", "mean"].value
+        assert scores[name] == pytest.approx(float(of_spans.mean()))
+    assert abs(scores[together] - scores[alone]) > 0.01
+    for at, rate in (("0.5", 0.5), ("alone", ALONE), ("whole", WHOLE)):
+        drawn = torch.isclose(one.rates, torch.tensor(rate))
+        told, drops = one.predicted[together][:, drawn], one.drops[:, drawn]
+        left = (drops - told).square().sum() / (drops - drops.mean()).square().sum()
+        assert rows[together, "r2_nats", at, "all"].value == pytest.approx(
+            1 - float(left), rel=1e-3, abs=1e-4
+        )
+        slope = float((told * drops).sum() / told.square().sum())
+        assert rows[together, "slope", at, "all"].value == pytest.approx(slope, rel=1e-3, abs=1e-4)
+
+
+def test_contributions_are_measured_along_orders_of_hiding_and_their_reverse(lively, tmp_path):
+    chosen = choose_methods(lively, ["exhaustive"], (), "pixels")
+    settings = dataclasses.replace(SETTINGS, ordered=2)
+    list(evaluate(lively, examples(1), chosen.methods, tmp_path / "run", settings))
+    (one,) = read_evaluated(tmp_path / "run")
+    example = examples(1)[0]
+    inputs = lively.inputs(example.image, example.prompt)
+    (written,) = write(lively, inputs, 16)
+    spans, regions = written.spans, one.subsets.shape[1]
+
+    def falls(regions_hidden):
+        hidden = torch.isin(torch.arange(regions), torch.tensor(regions_hidden, dtype=torch.long))
+        drops = ablate(lively, inputs, torch.tensor(written.ids), hidden[None], "pixels").drops[0]
+        return torch.stack([drops[span.start : span.end].sum() for span in spans])
+
+    pairs = []
+    for order in orders(regions, 2, settings.seed).tolist():
+        shares = torch.zeros(len(spans), regions)
+        for way in (order, order[::-1]):
+            for place, region in enumerate(way):
+                shares[:, region] += (falls(way[: place + 1]) - falls(way[:place])) / 2
+        pairs.append(shares)
+    torch.testing.assert_close(one.contributions, (pairs[0] + pairs[1]) / 2, rtol=1e-3, atol=2e-4)
+    error = (pairs[0] - pairs[1]).abs() / 2  # of a mean of two
+    torch.testing.assert_close(one.contribution_errors, error, rtol=1e-3, atol=2e-4)
+    whole = one.drops[:, one.rates == WHOLE][:, 0]
+    torch.testing.assert_close(one.contributions.sum(1), whole, rtol=1e-3, atol=1e-3)
 
 
 def test_regions_are_hidden_in_one_order_and_shown_in_another(lively, tmp_path):
@@ -263,18 +321,27 @@ def test_regions_are_hidden_in_one_order_and_shown_in_another(lively, tmp_path):
     def sums(order):
         return lambda model, inputs, trace, spans, regions: order.expand(len(spans), -1)
 
+    class Both(Prediction):
+        def order(self, *, showing):
+            return (second if showing else first).expand(len(self.spans), -1)
+
     def both(model, inputs, trace, spans, regions):
-        effects = first.expand(len(spans), -1)
-        together = lambda subsets: effects @ subsets.float().T  # noqa: E731
-        return Prediction(
-            effects, together, lambda shown: second.expand(len(spans), -1) if shown else effects
-        )
+        nothing = torch.zeros(6, 2)
+        said = Attribution(first, nothing, second, nothing, [], [], torch.zeros(()))
+        none = torch.zeros(1, 0)
+        game = Game(first[None], torch.zeros(1, 0, 6), none, none, None)
+        return Both([ReadSpan(said, game, said.shown, torch.zeros(6), torch.zeros(())) for _ in spans])
 
     methods = {"first": sums(first), "second": sums(second), "both": both}
     list(evaluate(lively, examples(1), methods, tmp_path / "run", SETTINGS))
     (one,) = read_evaluated(tmp_path / "run")
-    assert torch.equal(one.hidden["both"], one.hidden["first"])
-    assert torch.equal(one.shown["both"], one.shown["second"])
+    for row, hidden, shown in (
+        ("both, joint", "first", "second"),
+        ("both, alone", "first", "first"),
+        ("both", "second", "second"),
+    ):
+        assert torch.equal(one.hidden[row], one.hidden[hidden])
+        assert torch.equal(one.shown[row], one.shown[shown])
     assert not torch.equal(one.hidden["first"], one.hidden["second"])
     assert not torch.equal(one.shown["first"], one.shown["second"])
 
@@ -337,11 +404,17 @@ def test_what_agreement_leaves_out_is_told_by_family(run):
 
 
 def test_without_a_large_effect_its_coverage_is_left_out(lively, run):
-    estimators = {"random": fake_estimator(lively)}
     one = read_evaluated(run)[0]
+    name = "random, alone"
+    ends = one.effects["random"][..., None] + torch.tensor([-1.0, 1.0])
+    by_method = {
+        kind: {name: getattr(one, kind)["random"]}
+        for kind in ("effects", "predicted", "hidden", "shown", "costs")
+    }
+    one = dataclasses.replace(one, intervals={name: ends}, **by_method)
     largest = float(one.drops[:, one.rates == ALONE].abs().max())
     for factor, there in ((0.49 / largest, False), (0.51 / largest, True)):
-        rows = table([dataclasses.replace(one, drops=factor * one.drops)], estimators)
+        rows = table([dataclasses.replace(one, drops=factor * one.drops)], {"random": fake_estimator(lively)})
         found = {row.metric: row for row in rows if row.family == "all"}
         assert ("coverage_over_half_a_nat" in found) == there
         assert all(row.value == row.value for row in found.values())  # no NaN
@@ -379,3 +452,27 @@ def test_a_name_in_a_figure_is_short_and_no_formula():
     assert in_figure("raw-attention") == "raw-attention"
     assert in_figure("a$b$\n 模") == r"a\$b\$ ?"
     assert len(in_figure("x" * 99)) == 28
+
+
+def test_heat_is_empty_of_thinking_spans_that_rest_on_the_image_and_false_of_those_that_do_not(run):
+    one = read_evaluated(run)[0]
+    halves = one.rates == 0.5
+    drops = torch.zeros(3, len(one.rates))
+    drops[:2, halves] = torch.tensor([[2.0] + [0.0] * 5, [4.0] + [0.0] * 5])
+    shown = torch.zeros(3, one.subsets.shape[1])
+    shown[:, 1] = torch.tensor(
+        [0.19, 0.41, -0.3]
+    )  # under a tenth of 2 nats, over a tenth of 4, and where nothing falls
+    spans = tuple({"channel": "thinking"} for _ in range(3))
+    tops = torch.zeros(3, len(TOPS))
+    images = [
+        dataclasses.replace(
+            one, spans=of, drops=drops, effects={"random": shown}, predicted={"random": joint(shown, one.subsets)},
+            hidden={"random": tops}, shown={"random": tops}, evidence=(),
+        )
+        for of in (spans, ({"channel": "answer"}, *spans[1:]))
+    ]  # fmt: skip
+    for image, empty in zip(images, (0.5, 0.0), strict=True):
+        rows = {(row.metric, row.family): row.value for row in table([image], {}) if row.method == "random"}
+        assert rows["empty_heat", "mean"] == empty
+        assert rows["false_heat_nats", "mean"] == pytest.approx(0.3)

@@ -68,6 +68,22 @@ def test_r2_in_nats_is_one_for_the_truth_nothing_for_the_mean_and_negative_beyon
     assert metrics.calibrated_r2_nats(alone * 0.01, alone) == pytest.approx(1)
 
 
+def test_the_slope_is_how_much_measured_falls_grow_with_predicted_ones():
+    predicted = torch.tensor([0.0, 1.0, 2.0, -3.0])
+    assert metrics.slope(predicted, 1.3 * predicted) == pytest.approx(1.3)
+    assert metrics.slope(predicted, torch.tensor([9.0, 1.0, 2.0, -3.0])) == pytest.approx(1), (
+        "a line through 0"
+    )
+    assert metrics.slope(torch.zeros(4), predicted) == 0
+
+
+def test_heat_is_empty_under_a_tenth_of_the_largest_measured_fall():
+    shown = torch.tensor([[0.19, -5.0], [0.21, 0.0], [0.0, 0.0]])
+    drops = torch.tensor([[2.0, -9.0, 1.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert metrics.empty_heat(shown, drops).tolist() == [True, False, False]
+    assert metrics.false_heat(shown).tolist() == pytest.approx([5.0, 0.21, 0.0])
+
+
 @pytest.mark.parametrize("alone", [[], [2.0], [0.0, 0.0, 0.0], [1.0, 1.0 + 1e-7, 1.0]])
 def test_effects_that_do_not_differ_have_no_r2_in_nats(alone):
     alone = torch.tensor(alone)
