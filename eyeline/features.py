@@ -81,7 +81,7 @@ def _writing(model: Model) -> _Writing:
         return known
     grams, packed_go_back = [], True
     for layer, block in enumerate(model.adapter.layers(model.hf)):
-        output = _output(model, layer, head.weight.dtype)
+        output = output_of(model, layer, head.weight.dtype)
         weight = output.weight.float() * (1.0 if output.gain is None else output.gain.float()[:, None])
         dim: Any = model.adapter.self_attention(block).head_dim
         written = weight.T.unflatten(0, (-1, dim))  # (head, dim, width)
@@ -303,7 +303,7 @@ def _project(
     gradient = gradient if gain is None else gradient * gain
     if _is_packed(projection) and _writing(model).packed_go_back:
         return _back_through(projection, gradient.to(dtype)).to(dtype)
-    weight = _output(model, layer, dtype).weight
+    weight = output_of(model, layer, dtype).weight
     return (gradient.to(weight.dtype) @ weight).to(dtype)
 
 
@@ -331,7 +331,7 @@ def _goes_back(projection: nn.Module, weight: Float[Tensor, "width inner"]) -> b
 
 
 @dataclass(frozen=True, slots=True)
-class _Output:
+class Output:
     """How the attention of a layer writes to the residual stream: gain * (weight @ heads)."""
 
     weight: Float[Tensor, "width inner"]
@@ -352,11 +352,11 @@ def _is_packed(projection: nn.Module) -> bool:
     return weight.dtype not in (torch.float32, torch.bfloat16, torch.float16)
 
 
-def _output(model: Model, layer: int, dtype: torch.dtype) -> _Output:
+def output_of(model: Model, layer: int, dtype: torch.dtype) -> Output:
     """A packed weight is read off what it does to the unit vectors: a product of width x inner x inner."""
     projection, gain = _projection(model, layer)
     weight: Any = projection.weight
     if _is_packed(projection):
         size: Any = projection.in_features
         weight = projection(torch.eye(size, dtype=dtype, device=weight.device)).T
-    return _Output(weight, gain)
+    return Output(weight, gain)

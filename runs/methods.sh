@@ -8,6 +8,6 @@ export OMP_NUM_THREADS=1
 .venv/bin/eyeline collect --data scratch/fit-0 --limit 400 --out scratch/collected-some
 .venv/bin/eyeline fit scratch/collected-some --kinds attention --link identity --name paper-attention --out scratch/paper-some
 evaluate_halves methods 10 "eyeline/models/qwen3-vl-mini/estimator scratch/paper-some" \
-  eyeline,random,raw-attention,rollout,tam,input-gradient,integrated-gradients,attn-lrp,cp-lrp,exhaustive,regression-32,regression-64,regression-256,regression-1024,ridge-256
+  eyeline,random,centre,raw-attention,raw-attention-mean,rollout,rollout-mean,tam,tam-mean,ifr,ifr-mean,input-gradient,input-gradient-mean,integrated-gradients,attn-lrp,attn-lrp-mean,cp-lrp,exhaustive,regression-32,regression-64,regression-256,regression-1024,ridge-256
 cp scratch/methods/table.csv results/methods.csv
 cp scratch/methods/cost.png results/methods_cost.png

@@ -51,6 +51,9 @@ def hooks(model: Model):
         ("raw-attention", 1, 0, 1),
         ("rollout", 1, 0, 1),
         ("tam", 1, 0, 1),
+        ("tam-mean", 1, 0, 1),
+        ("ifr", 1, 0, 1),
+        ("centre", 0, 0, 0),
         ("exhaustive", 7, 0, 7),  # the unablated row among them
         ("regression-32", 33, 0, 33),
         ("input-gradient", 1, 2, 1),

@@ -12,6 +12,7 @@ from eyeline.ablation import Method
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
+from eyeline.evaluation.baselines import MEAN
 from eyeline.evaluation.evaluate import ALONE_ROW, Chosen, Evaluated, read_evaluated
 from eyeline.evaluation.results import (
     OURS,
@@ -77,7 +78,8 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
             "model sees its images, and evaluate more of them."
         )
     scored = {method for method, metric, _ in means if metric == "lds"}
-    methods = sorted(scored, key=lambda method: -means[method, "lds", "0.5"].value)
+    methods = better_readings(sorted(scored, key=lambda method: -means[method, "lds", "0.5"].value))
+    rows = [row for row in rows if row.method in ("all", *methods)]
     figures = {
         "cost": faithfulness_against_cost(means, methods),
         "families": by_family(rows, methods),
@@ -91,6 +93,14 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
     }  # fmt: skip
     page = render(rows, means, methods, about, {name: svg(figure) for name, figure in figures.items()})
     write_files({out / "page.html": page.encode()})
+
+
+def better_readings(methods: Sequence[str]) -> list[str]:
+    """Of each rival with two readings, sum and mean over a region, the one that comes first; the others as they are."""
+    kept: dict[str, str] = {}
+    for method in methods:
+        kept.setdefault(method.removesuffix(MEAN), method)
+    return list(kept.values())
 
 
 def render(

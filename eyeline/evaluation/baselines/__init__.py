@@ -1,20 +1,23 @@
 """The rivals, all behind one signature: what does each region of the image contribute to each span of a given trace?
 
 Every rival is one function of a file here; `baseline` finds it by name. Effects are in the rival's own unit: only their
-order and ratios count.
+order and ratios count. Rivals that give visual tokens values and sum them over a region have a second reading, the mean.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from eyeline.ablation import Method
 from eyeline.errors import DataError
 from eyeline.evaluation.baselines.attention import attention_rollout, raw_attention
+from eyeline.evaluation.baselines.centre import centre_prior
 from eyeline.evaluation.baselines.gradient import input_gradient, integrated_gradients
 from eyeline.evaluation.baselines.hiding import exhaustive, random_effects, regression
+from eyeline.evaluation.baselines.ifr import information_flow
 from eyeline.evaluation.baselines.lrp import attn_lrp, cp_lrp
 from eyeline.evaluation.baselines.tam import token_activation_map
 from eyeline.model import Inputs, Model
@@ -25,6 +28,24 @@ from eyeline.spans import Span
 Baseline = Callable[
     [Model, Inputs, Int[Tensor, " token"], Sequence[Span], Regions], Float[Tensor, "span region"]
 ]
+
+
+def mean_over_regions(rival: Baseline) -> Baseline:
+    """The rival's other reading: the mean over a region's visual tokens in place of their sum; 0 for a region without any."""
+
+    def effects(
+        model: Model,
+        inputs: Inputs,
+        trace_ids: Int[Tensor, " token"],
+        spans: Sequence[Span],
+        regions: Regions,
+    ) -> Float[Tensor, "span region"]:
+        sums = rival(model, inputs, trace_ids, spans, regions)
+        return sums / torch.bincount(regions.of_patch, minlength=regions.count).clamp(min=1).to(sums)
+
+    return effects
+
+
 BASELINES: dict[str, Baseline] = {
     "random": random_effects,
     "raw-attention": raw_attention,
@@ -34,7 +55,12 @@ BASELINES: dict[str, Baseline] = {
     "attn-lrp": attn_lrp,
     "cp-lrp": cp_lrp,
     "tam": token_activation_map,
+    "ifr": information_flow,
+    "centre": centre_prior,
 }
+MEAN = "-mean"  # ends the name of a reading
+READ_TWICE = ("tam", "rollout", "raw-attention", "input-gradient", "attn-lrp", "ifr")
+BASELINES |= {name + MEAN: mean_over_regions(BASELINES[name]) for name in READ_TWICE}
 # Those that hide regions, by the way of hiding
 HIDING: dict[str, Callable[[Method], Baseline]] = {
     "exhaustive": lambda method: partial(exhaustive, method=method),
