@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import webbrowser
 from pathlib import Path
 
@@ -351,18 +350,28 @@ def data(tmp_path_factory) -> Path:
 COLLECT = ("--subsets", 6, "--rates", "0.5,0.25", "--max-new-tokens", 24)
 
 
+# as a process is killed from outside: in the middle of writing an example
+KILLED_AT_THE_THIRD = (
+    "import os, signal; real, written = os.fsync, []\n"
+    "def fsync(file):\n"
+    "    name = os.readlink(f'/proc/self/fd/{file}')\n"
+    "    written.append(name) if name.endswith('.safetensors.part') else None\n"
+    "    os.kill(os.getpid(), signal.SIGKILL) if len(written) == 3 else real(file)\n"
+    "os.fsync = fsync\n"
+)
+
+
 @pytest.fixture(scope="session")
 def killed(folders, data, tmp_path_factory) -> Path:
     """A collection whose process was killed in the middle."""
     out = tmp_path_factory.mktemp("collections") / "killed"
     words = ["collect", "--model", folders / "model", "--data", data, "--out", out, *COLLECT]
-    with process(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
-        while not list(out.glob("examples/*.safetensors")):
-            assert child.poll() is None, child.stderr.read()
-            time.sleep(0.002)
-        child.kill()
-        assert child.wait() == -signal.SIGKILL
-    assert 0 < len(list(out.glob("examples/*.safetensors"))) < IMAGES
+    with process(
+        *words, before=KILLED_AT_THE_THIRD, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as child:
+        complaints = child.stderr.read()
+        assert child.wait() == -signal.SIGKILL, complaints
+    assert len(list(out.glob("examples/*.safetensors"))) == 2
     return out
 
 
@@ -796,9 +805,9 @@ def test_escape_codes_only_go_where_they_are_wanted(here, data, monkeypatch, env
 
 
 @contextlib.contextmanager
-def process(*words: object, **options):
-    """`eyeline` as a shell starts it: Ctrl-C reaches it, whatever this process does with it."""
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+def process(*words: object, before: str = "", **options):
+    """`eyeline` as a shell starts it, after some code: Ctrl-C reaches it, whatever this process does with it."""
+    code = before + "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     code += "from eyeline.cli import main; main(prog_name='eyeline')"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(

