@@ -6,12 +6,12 @@ cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 . runs/halves.sh
 model=eyeline/models/qwen3-vl-mini
-evaluate_halves evaluated 50 "$model/estimator scratch/paper-attention" \
+evaluate_halves evaluated 35 "$model/estimator scratch/paper-attention" \
   eyeline,raw-attention,input-gradient,attn-lrp,exhaustive,regression-32
 cp scratch/evaluated/table.csv results/faithfulness.csv
 cp scratch/evaluated/page.html results/faithfulness.html
 for figure in cost families effects; do cp scratch/evaluated/$figure.png results/faithfulness_$figure.png; done
-evaluate_halves evaluated-contributions 20 "$model/estimator" eyeline,exhaustive --ordered 32
+evaluate_halves evaluated-contributions 10 "$model/estimator" eyeline,exhaustive --ordered 32
 cp scratch/evaluated-contributions/table.csv results/contributions.csv
 evaluate_halves evaluated-attention 50 "$model/estimator-attention" eyeline,raw-attention,input-gradient,attn-lrp,exhaustive
 cp scratch/evaluated-attention/table.csv results/faithfulness_attention.csv

@@ -502,8 +502,7 @@ def test_a_stream_that_is_closed_stops_measuring_the_leak_map(tiny, monkeypatch)
 
     def closed_meanwhile(model, inputs, regions, hiding, stopped):
         reached.set()
-        while not stopped():
-            time.sleep(0.01)
+        eventually(stopped)
         asked.append(stopped())
         return real(model, inputs, regions, hiding, stopped)
 
