@@ -305,20 +305,23 @@ def report(run, out) -> None:
 
 @main.command()
 @click.argument("run", type=PATH)
-@click.option("--span", type=click.IntRange(0), help="Number of the span to ask about.")
+@click.option("--span", type=click.IntRange(0), show_default="none", help="Number of the span to ask about.")
 @click.option(
-    "--words", help="Words to ask about, that stand in the text once; $.total: a JSON field of the answer."
+    "--words",
+    show_default="none",
+    help="Words to ask about, that stand in the text once; $.total: a JSON field of the answer.",
 )
 @click.option(
     "--characters",
     type=_Joined(click.IntRange(0)),
+    show_default="none",
     help="Characters to ask about, START,END, of all text joined.",
 )
 @click.option(
     "--regions",
     type=_Joined(click.IntRange(0)),
-    default="",
-    help="Regions to hide together, joined by commas.",
+    show_default="none",
+    help="Numbers of regions to hide together, joined by commas.",
 )
 @JSON
 def joint(run, span, words, characters, regions, as_json) -> None:

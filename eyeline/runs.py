@@ -43,7 +43,7 @@ class Run:
         assert isinstance(self.events[0], Start), "read_run refuses a run without its start"
         return self.events[0]
 
-    def joint(self, target: Target, regions: Sequence[int] = ()) -> Joint:
+    def joint(self, target: Target | Any, regions: Sequence[int] = ()) -> Joint:
         """What hiding some regions together would do to a span, some words or characters: see `Stream.joint`.
 
         No model is needed. Raises `DataError`, for a run that keeps no numbers too, and `RegionError`.

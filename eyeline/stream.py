@@ -169,7 +169,7 @@ class Stream(Iterator[Event]):
         """What is kept of the spans attributed so far."""
         return self._state.games
 
-    def joint(self, target: Target, regions: Sequence[int] = ()) -> Joint:
+    def joint(self, target: Target | Any, regions: Sequence[int] = ()) -> Joint:
         """What hiding some regions together would do to a span, some words or a range of characters that are there already.
 
         `target` is a span's index, words that stand in the text once, characters [start, end) of all text, or a JSON field of

@@ -41,15 +41,16 @@ def test_passes_count_their_matrices_and_their_attention(family):
 def test_attribution_counts_what_features_multiply():
     model = on_meta(tiny_config("qwen3_vl"))
     (image, few), (larger, many) = (
-        attributing(model, Setting(patches=patches, span=6)) for patches in (100, 300)
+        attributing(model, Setting(patches=patches, regions=8, span=6)) for patches in (100, 300)
     )
     config = model.adapter.text_config(model.hf)
     heads = config.num_hidden_layers * config.num_attention_heads
     products = 2 * 2 * 6 * heads * config.head_dim  # of a patch: scores, and contributions
-    sums = 2 * 2 * 2 * 6 * heads  # of a patch: two features, weighted, and their sizes
-    assert many - few == pytest.approx(200 * (products + sums))
+    gathered = 2 * 2 * 6 * heads * 8  # of a patch: two features, shared among regions
+    sums = 2 * 2 * 6 * heads  # and weighted, for the heat
+    assert many - few == pytest.approx(200 * (products + gathered + sums))
     assert larger - image == pytest.approx(2 * 200 * heads * config.head_dim**2)
-    assert attributing(model, Setting(patches=100, span=12))[1] == pytest.approx(2 * few)
+    assert attributing(model, Setting(patches=100, regions=8, span=12))[1] == pytest.approx(2 * few)
 
 
 def test_methods_that_run_the_model_again_count_its_passes():
