@@ -1,0 +1,59 @@
+"""The README's table is what a command has written into results/."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+METHODS = {
+    "raw attention": "raw-attention",
+    "AttnLRP": "attn-lrp",
+    "gradient times input": "input-gradient",
+    "regression on 32 hidden sets (ContextCite)": "regression-32",
+    "the paper's linear estimator, with our leak map": "eyeline (paper-attention)",
+    "Eyeline, what the heat shows": "eyeline (eyeline-mini)",
+    "Eyeline, joint falls": "eyeline (eyeline-mini), joint",
+    "exhaustive ablation, one region at a time": "exhaustive",
+}
+
+
+def lines() -> list[str]:
+    return (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_readme_can_be_read_in_a_minute():
+    assert len(lines()) <= 120
+
+
+@pytest.mark.parametrize(("name", "method"), METHODS.items())
+def test_a_row_of_the_readme_is_what_was_measured(name, method):
+    with (ROOT / "results" / "faithfulness.csv").open(encoding="utf-8") as file:
+        found = {
+            (row["metric"], row["at"]): row
+            for row in csv.DictReader(file)
+            if row["method"] == method and row["family"] == "mean"
+        }
+    (line,) = [line for line in lines() if line.replace("*", "").startswith(f"| {name} |")]
+    lds, r2, drop, pointing, passes = (cell.strip() for cell in line.replace("*", "").split("|")[2:-1])
+    row = found["lds", "0.5"]
+    assert lds == "{:.2f} [{:.2f}, {:.2f}]".format(*(float(row[end]) for end in ("value", "low", "high")))
+    for cell, key, digits in (
+        (r2, ("r2_span", "0.5"), 2),
+        (drop, ("top_drop", "5"), 1),
+        (pointing, ("pointing", ""), 2),
+    ):
+        assert cell == f"{float(found[key]['value']):.{digits}f}"
+    backward, forward = (float(found[f"{way}_passes", ""]["value"]) for way in ("backward", "forward"))
+    expected = f"{backward:.1f} back" if backward else "0" if forward == 1 else f"{forward:.0f}"
+    assert passes == expected
+
+
+def test_every_file_that_the_readme_names_is_there():
+    text = "\n".join(lines())
+    named = {path.partition("#")[0] for path in re.findall(r"\]\(([^)]+)\)", text) if "://" not in path}
+    assert named
+    assert all((ROOT / path).exists() for path in named), sorted(
+        path for path in named if not (ROOT / path).exists()
+    )
