@@ -235,8 +235,8 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: str) -> str:
     whole = span.whole_image or 0.0
     if span.contributions is None:
         return words or NOWHERE
-    if whole < FLOORS[unit]:
-        return words or (FOLLOWS if whole < LEAST else f"hardly on the image: {_nats(whole)} nats without it")
+    if whole < FLOORS[unit] and strongest < FLOORS[unit]:
+        return FOLLOWS if whole < LEAST else f"hardly rests on the image: {_nats(whole)} nats without it"
     if not words or max(span.effects) < ALONE * whole:
         together = f"{_nats(whole)} nats, from several regions together"
         return f"{together}: {words}" if words else together

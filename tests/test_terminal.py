@@ -259,7 +259,7 @@ def test_what_loses_nothing_without_the_image_follows_from_the_text_before_it():
     assert describe(span_of(none, none, 0.01), PLACES, "nats") == FOLLOWS
     assert describe(span_of(none, none, -0.3), PLACES, "nats") == FOLLOWS
     little = describe(span_of(none, (0.02,) * 5, 0.09), PLACES, "nats")
-    assert little == "hardly on the image: 0.09 nats without it"
+    assert little == "hardly rests on the image: 0.09 nats without it"
 
 
 def test_unfinished_text_of_the_answer_does_not_overtake_the_thinking():
