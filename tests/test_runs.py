@@ -72,7 +72,7 @@ def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extr
         if lost and index == 1:
             events.append(Error("Span 1 has no attribution: the worker ran out of memory."))
             continue
-        whole_image = 3.5 if unit == "nats" else None
+        whole_image = sum(effects) if unit == "nats" else None
         span = SpanAttribution(
             index, channel, first, token, text, tuple(effects), interval, contributions, interval, evidence, breaks,
             heat if patches else None, whole_image, -1.25, False, 0.02 * (index + 1),
