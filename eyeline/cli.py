@@ -536,7 +536,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Antithetic pairs of orders by which contributions are measured: twice so many passes for each region.",
+    help="Number of orders, and their reverses, by which contributions are measured: twice so many passes for each region.",
 )
 @LENGTH
 @click.option(

@@ -105,9 +105,10 @@ def split_groups(
         )  # (region, patch)
         own = here[:, None] == grid.flatten()
         of_group = groups[here].cpu()
-        inside = (of_group[:, None] == of_group) @ own.long() > 0
+        alike = (of_group[:, None] == of_group).float()
+        inside = alike @ own.float() > 0
         weight = torch.where(inside, own.float(), near)
-        together = (of_group[:, None] == of_group).float() @ weight
+        together = alike @ weight
         parts[here, first : first + grid.numel()] = (weight / together.clamp(min=NOTHING)).to(parts)
         first += grid.numel()
     return parts * moved[groups]

@@ -241,7 +241,7 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, monk
         pass
 
     # while measuring the second example
-    def kill(*_):
+    def kill(*_, **__):
         raise Killed
 
     killed = tmp_path / "killed"

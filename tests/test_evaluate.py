@@ -177,7 +177,7 @@ def test_all_methods_with_an_estimator_end_in_a_table_and_a_page(lively, tmp_pat
     found = {name: {(row["metric"], row["at"]) for row in rows if row["method"] == name} for name in ours}
     for each in found.values():
         assert {metric for metric, _ in each} >= {
-            "lds", "r2_span", "agreement", "empty_heat", "false_heat_nats", "top_drop", "deletion", "insertion",
+            "lds", "r2_span", "agreement", "empty_heat", "top_drop", "deletion", "insertion",
             "contribution_correlation", "contribution_lds", "r2_nats", "slope", "ms_per_token", "forward_passes",
             "backward_passes", "vision_passes", "extra_memory_mib",
         }  # fmt: skip

@@ -119,7 +119,7 @@ def test_known_weights_are_recovered_with_their_size_in_nats():
 def test_weights_behind_the_odds_of_tokens_are_recovered_and_predict_regions_hidden_together():
     images, truth = synthetic(60, link="log-odds")
     estimator, report = fit(images, RUN, ODDS, "mine")
-    assert report["losses"][-1] < -0.995
+    assert report["losses"][-1] < -0.99
     spread = torch.cat([one.features.float().flatten(0, 1) for one in images]).std(0)
     torch.testing.assert_close(
         estimator.weights * spread, (truth * spread).expand(2, -1), rtol=0.15, atol=0.08
@@ -168,9 +168,9 @@ def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by
     images, _ = synthetic(5, link="log-odds")
     images[4].token_drops[1] *= 1e-3  # the first of two tokens of a span
     learned = training_data(images, KINDS)
-    spans = torch.tensor([-1, -3, 0]) % len(
+    spans = torch.tensor([-1, -2, 0]) % len(
         learned.lengths
-    )  # of the last image, which has no span left out, and the first
+    )  # the last image's two, and the first image's first
     tokens = learned.tokens(spans)
     of_last = learned.token_drops[tokens[2:4], : learned.random]
     assert torch.equal(of_last, images[4].token_drops[1:3][:, images[4].rates > 0])

@@ -55,7 +55,7 @@ def test_the_regions_shown_are_the_given_ones_and_knocked_out_cells_get_no_atten
 
 
 def test_knockout_reaches_layers_that_an_estimator_does_not_need(tiny, image):
-    sparse = of_some_layers(random_estimator(tiny), [1])
+    sparse = of_some_layers(random_estimator(tiny, hiding="attention"), [1])
     hidden = Hidden(GRID, (1,), "attention")
     stream = tiny.stream(image, "How many?", hidden=hidden, estimator=sparse, **GREEDY)
     events = list(stream)

@@ -155,7 +155,20 @@ def test_spans_are_reached_with_every_arrow_key_and_the_mouse(show):
         all(".span")[1].click(); point(all(".span")[0], "pointerover"); seen.push(on());
         return seen;""",
     )
-    assert moves == [0, 0, 1, 2, 2, 1, 0, 0, 2, 2, 0, 1]  # first the most visual span: 1.89 nats without the image
+    assert moves == [
+        0,
+        0,
+        1,
+        2,
+        2,
+        1,
+        0,
+        0,
+        2,
+        2,
+        0,
+        1,
+    ]  # first the most visual span: 1.89 nats without the image
 
 
 @pytest.mark.browser

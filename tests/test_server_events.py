@@ -17,8 +17,10 @@ counts = st.integers(0, 2**31)
 some = st.lists(numbers, min_size=2, max_size=2).map(tuple)
 starts = st.tuples(words, words, st.none() | words, st.sampled_from(["nats", "attention"]))
 texts = st.tuples(channels, words, counts, counts)
+steps = st.none() | st.lists(st.tuples(counts, numbers), max_size=3).map(tuple)
 spans = st.tuples(
     counts, channels, counts, counts, words, some, st.none() | st.tuples(some, some),
+    st.none() | some, st.none() | st.tuples(some, some), steps, steps,
     st.none() | st.tuples(st.tuples(some)), st.none() | numbers, numbers, st.booleans(), numbers,
 )  # fmt: skip
 dones = st.tuples(words, counts, counts, numbers, numbers, st.sampled_from(list(FINISH)))

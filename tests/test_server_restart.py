@@ -21,7 +21,7 @@ START = Start("0", "scripted", None, "attention", (ImageInfo(4, 2, 1, 2),), (((0
 IDS = [10, 11, 12, 13, 14, 15]
 TEXTS = [Text("answer", f" w{number}", number, number + 1) for number in range(6)]
 SPANS = [
-    SpanAttribution(n, "answer", 2 * n, 2 * n + 2, f" w{2 * n} w{2 * n + 1}", (0.1, 0.2), None, None, None, -1.0, False, 0.1)
+    SpanAttribution(n, "answer", 2 * n, 2 * n + 2, f" w{2 * n} w{2 * n + 1}", (0.1, 0.2), *[None] * 7, -1.0, False, 0.1)
     for n in range(3)
 ]  # fmt: skip
 EVENTS = [START, TEXTS[0], TEXTS[1], TEXTS[2], SPANS[0], TEXTS[3], TEXTS[4], SPANS[1], TEXTS[5], SPANS[2]]

@@ -31,7 +31,9 @@ def invoke(tmp_path, *more):
 def test_every_source_is_scored_by_every_predictor_on_its_own_regions(tmp_path, monkeypatch):
     model = tiny_model("qwen3_vl")
     monkeypatch.setattr(sources, "load", lambda name: model)
-    monkeypatch.setattr(sources, "Settings", lambda **of: SETTINGS(**of, max_new_tokens=8, subsets=4))
+    monkeypatch.setattr(
+        sources, "Settings", lambda **of: SETTINGS(**{**of, "max_new_tokens": 8, "subsets": 4})
+    )
     monkeypatch.setattr(sources, "FitSettings", lambda: FitSettings(steps=5))
     monkeypatch.setattr("eyeline.evaluation.metrics.MIN_SPREAD", 0.0)
     monkeypatch.setattr("eyeline.training.weights.MIN_SPREAD", -1.0)
@@ -80,7 +82,9 @@ def test_unknown_sources_and_too_few_examples_are_told_before_the_work(tmp_path,
 
 def test_a_folder_that_holds_more_gives_only_what_is_asked_for(tmp_path, monkeypatch):
     model = tiny_model("qwen3_vl")
-    monkeypatch.setattr(sources, "Settings", lambda **of: SETTINGS(**of, max_new_tokens=8, subsets=4))
+    monkeypatch.setattr(
+        sources, "Settings", lambda **of: SETTINGS(**{**of, "max_new_tokens": 8, "subsets": 4})
+    )
     some = [sample("math", at) for at in range(3)]
     sources.gather(model, some, "native", tmp_path / "run")
     assert [one.id for one in sources.gather(model, some[1:2], "native", tmp_path / "run")] == [some[1].id]

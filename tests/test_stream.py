@@ -639,7 +639,9 @@ def test_attributing_the_ids_of_a_stream_gives_its_events(tiny):
     (our_spans, our_rest), (their_spans, their_rest) = without_times(streamed), without_times(attributed)
     assert our_rest == their_rest
     assert len(our_spans) > 4
-    assert_same_spans(our_spans, their_spans, tolerance=2e-3)  # units see half precision, which may round apart
+    assert_same_spans(
+        our_spans, their_spans, tolerance=2e-3
+    )  # units see half precision, which may round apart
     assert attributed[-1].stalled_s == 0
 
 

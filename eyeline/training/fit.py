@@ -73,7 +73,7 @@ def fit(
 
 def contribution_spread(
     images: Sequence[Collected], estimator: Estimator, shape: Float[Tensor, "knot 3"]
-) -> Float[Tensor, "knot 3"]:
+) -> Float[Tensor, "other_knot 3"]:
     """That of contributions, of the images on which they were measured; where those are few, in the shape of the effects'."""
     some = [one for one in images if one.contributions is not None]
     if len(some) >= 2 * FEWEST_COVER:
