@@ -93,7 +93,7 @@ def test_questions_packed_together_cost_what_they_cost_alone_as_a_client_asks_th
     for scene, asked_in in zip(scenes, (manner, MANNERS[0]), strict=True):
         pixels = build_image_processor()(images=[scene.image], return_tensors="pt")
         cells = int(pixels["image_grid_thw"].prod()) // 4
-        for question in scene.questions[:questions]:
+        for question in asked(scene, questions, asked_in):
             turn = [{"type": "image"}, {"type": "text", "text": question.prompt}]
             messages = [{"role": "user", "content": turn[::-1] if asked_in.text_first else turn}]
             if asked_in.system:
@@ -380,3 +380,5 @@ def test_only_the_first_question_is_told_at_length():
     )
     assert asked(scene, 3) == (scene.questions[0], *scene.plain[1:3])
     assert asked(scene, 0) == ()
+    assert asked(scene, 3, Manner(text_first=True)) == asked(scene, 2)
+    assert asked(scene, 1, Manner(text_first=True)) == asked(scene, 1)

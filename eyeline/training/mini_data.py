@@ -80,6 +80,7 @@ class Manner:
     text_first: bool = False
 
 
+PLAIN = Manner()
 HELPFUL = "You are a helpful assistant."
 ROLES = (
     "You are a careful assistant.", "You are an assistant that reads pictures.", "You look at images and answer questions.",
@@ -196,8 +197,13 @@ def ask(question: Question, tokenizer) -> list[int]:
     return tokenizer.encode(question.prompt + REPLIES, add_special_tokens=False)
 
 
-def asked(scene: Scene, questions: int) -> tuple[Question, ...]:
-    """The scene's first questions; only the first of them may ask to be told at length."""
+def asked(scene: Scene, questions: int, manner: Manner = PLAIN) -> tuple[Question, ...]:
+    """The scene's first questions; only the first of them may ask to be told at length.
+
+    One less with the text first, where each has the image for itself: attention costs the square of the sequence's length.
+    """
+    if manner.text_first and questions > 1:
+        questions -= 1
     return (*scene.questions[:1], *scene.plain[1:])[:questions]
 
 
@@ -236,7 +242,7 @@ class _Sequence:
 Packed = tuple[list[int], np.ndarray, list[int], list[float]]  # ids, positions (3, token), segments, weights
 
 
-def pack(scene: Scene, tokenizer, questions: int, manner: Manner = Manner()) -> Packed:
+def pack(scene: Scene, tokenizer, questions: int, manner: Manner = PLAIN) -> Packed:
     """Token ids, positions (3, token), segments and weights of one image with its first questions.
 
     What stands before the image must not depend on the question that others attend to: with the text first, each question has
@@ -247,7 +253,7 @@ def pack(scene: Scene, tokenizer, questions: int, manner: Manner = Manner()) -> 
     shared = sequence.say(f"{system}<|im_start|>user\n", 0, 0)
     if not manner.text_first:
         shared = sequence.show(shared, 0)
-    for number, question in enumerate(asked(scene, questions), start=1):
+    for number, question in enumerate(asked(scene, questions, manner), start=1):
         at = sequence.say(question.prompt, shared, number)
         if manner.text_first:
             at = sequence.show(at, number)
@@ -264,7 +270,7 @@ def collate(
     practice: Practice | None = None,
     manners: Sequence[Manner] = (),
 ) -> Batch:
-    manners = manners or [Manner()] * len(scenes)
+    manners = manners or [PLAIN] * len(scenes)
     packed = [
         pack(scene, tokenizer, questions, manner) for scene, manner in zip(scenes, manners, strict=True)
     ]
@@ -288,7 +294,7 @@ def collate(
         positions=positions,
         segments=segments,
         copies=[
-            len(asked(scene, questions)) if manner.text_first else 1
+            len(asked(scene, questions, manner)) if manner.text_first else 1
             for scene, manner in zip(scenes, manners, strict=True)
         ],
         weights=weights,
@@ -443,7 +449,7 @@ def soup(seed: int) -> Scene:
 
 def _length(scene: Scene, questions: int, manner: Manner) -> float:
     """About how many tokens the scene's sequence has."""
-    told = asked(scene, questions)
+    told = asked(scene, questions, manner)
     said = sum(len(each.prompt) + len(each.trace) + len(each.answer) for each in told)
     copies = len(told) if manner.text_first else 1
     return copies * scene.canvas.width * scene.canvas.height / CELL**2 + said / 3.5
@@ -488,7 +494,7 @@ class Batches:
         return replace(scene, questions=questions, plain=questions)
 
     def manner(self, number: int) -> Manner:
-        return some_manner(Random(f"manner {number}")) if self.manners else Manner()
+        return some_manner(Random(f"manner {number}")) if self.manners else PLAIN
 
     def exercises(self, number: int) -> Practice | None:
         """Practice to go with the batch that begins with scene `number`: as many drills as conversations."""
