@@ -371,22 +371,33 @@ def joint(run, span, words, characters, regions, as_json) -> None:
     help="As somebody's photograph: small, askew, noisy, among other things; and with longer traces.",
 )
 @click.option(
+    "--long",
+    "is_long",
+    is_flag=True,
+    help="Other scenes, which hold more, are asked about in several parts and told in hundreds of tokens.",
+)
+@click.option(
     "--pairs",
     is_flag=True,
     help="With each scene its counterfactual, where one thing that differs changes the answer.",
 )
 @click.option("--out", type=PATH, required=True, callback=_with_room, help="Data folder to write.")
-def scenes(families, seeds, wild, pairs, out) -> None:
+def scenes(families, seeds, wild, is_long, pairs, out) -> None:
     """Draw scenes with questions, answers and evidence, as a data folder."""
     from eyeline.examples import write_examples
     from eyeline.scenes import counterfactual, sample
 
+    if pairs and is_long:
+        raise EyelineError("Long scenes have no counterfactuals: give --long or --pairs, not both.")
     families = families or FAMILIES
     numbers = _progress(((family, seed) for seed in seeds for family in families), len(seeds) * len(families))
     drawn = (
         one
         for of in numbers
-        for one in (sample(*of, wild=wild), counterfactual(*of, wild=wild) if pairs else None)
+        for one in (
+            sample(*of, wild=wild, is_long=is_long),
+            counterfactual(*of, wild=wild) if pairs else None,
+        )
     )
     count = write_examples((each for each in drawn if each is not None), out)
     click.echo(f"{count} examples in {out}", err=True)

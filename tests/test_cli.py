@@ -662,6 +662,7 @@ def test_a_bad_trace_is_told_in_one_sentence(here, trace, expected):
         (("scenes", "--out", "data", "--seeds", "8999999:9000001"), "0 <= A < B <= 9000000"),
         (("scenes", "--out", "a.png/data", "--seeds", "0:1"), "Not a directory"),
         (("scenes",), "Missing option '--out'"),
+        (("scenes", "--out", "data", "--long", "--pairs"), "Long scenes have no counterfactuals"),
         (("fit", "missing", "--out", "e"), "missing is no collection"),
         (("fit", "missing", "--out", "e", "--kinds", "smell"), "'smell' is not one of"),
         (("fit", "missing", "--out", "e", "--kinds", ""), "'' is not one of"),

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import re
 import tempfile
 from collections import Counter
@@ -36,6 +37,7 @@ from eyeline.training.mini_data import (
     HEADS,
     LOOKUPS,
     Batches,
+    Manner,
     asked,
     collate,
     conversation,
@@ -45,6 +47,7 @@ from eyeline.training.mini_data import (
     recite,
     rehearse,
     reply,
+    some_manner,
     soup,
     stack,
     weigh,
@@ -67,37 +70,106 @@ def test_patches_are_those_of_the_image_processor(family):
     torch.testing.assert_close(ours, processed["pixel_values"], atol=1e-6, rtol=0)
 
 
-def test_questions_packed_together_cost_what_they_cost_alone():
-    scene = draw("document", 3)
-    batch = collate([scene], tokenizer(), 3)
+MANNERS = [
+    Manner(),
+    Manner(text_first=True),
+    Manner("You are a helpful assistant."),
+    Manner("Answer in one word.\nThe user sends one image.", text_first=True),
+]
+
+
+@pytest.mark.parametrize("manner", MANNERS)
+@pytest.mark.parametrize("is_long", [False, True])
+def test_questions_packed_together_cost_what_they_cost_alone_as_a_client_asks_them(manner, is_long):
+    """Against the chat template and the positions of transformers' own class, in each order and with a system prompt."""
+    scenes = [draw("document", 3, is_long=is_long, slip=is_long), draw("math", 4, is_long=is_long)]
+    questions = 2 if is_long else 3
+    batch = collate(scenes, tokenizer(), questions, manners=[manner, MANNERS[0]])
     still = copy.deepcopy(model())
     embed_still(still)
     with torch.no_grad():
         packed, _ = language_loss(still, batch, see(still, batch)[0])
     total, weight = torch.zeros(()), 0.0
-    pixels = build_image_processor()(images=[scene.image], return_tensors="pt")
-    for question in scene.questions[:3]:
-        turn = [{"type": "image"}, {"type": "text", "text": question.prompt}]
-        text = tokenizer().apply_chat_template(
-            [{"role": "user", "content": turn}], tokenize=False, add_generation_prompt=True
-        )
-        text = text.replace("<|image_pad|>", "<|image_pad|>" * len(batch.labels))
-        opening = tokenizer().encode(text, add_special_tokens=False)
-        told, weights, _ = weigh(question, tokenizer())
-        ids = torch.tensor([opening + told])
-        with torch.no_grad():
-            logits = (
-                model()(
-                    input_ids=ids,
-                    mm_token_type_ids=(ids == model().config.image_token_id).int(),
-                    **pixels,
+    for scene, asked_in in zip(scenes, (manner, MANNERS[0]), strict=True):
+        pixels = build_image_processor()(images=[scene.image], return_tensors="pt")
+        cells = int(pixels["image_grid_thw"].prod()) // 4
+        for question in asked(scene, questions, asked_in):
+            turn = [{"type": "image"}, {"type": "text", "text": question.prompt}]
+            messages = [{"role": "user", "content": turn[::-1] if asked_in.text_first else turn}]
+            if asked_in.system:
+                messages.insert(0, {"role": "system", "content": asked_in.system})
+            text = tokenizer().apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            text = text.replace("<|image_pad|>", "<|image_pad|>" * cells)
+            opening = tokenizer().encode(text, add_special_tokens=False)
+            told, weights, _ = weigh(question, tokenizer())
+            ids = torch.tensor([opening + told])
+            with torch.no_grad():
+                logits = (
+                    model()(
+                        input_ids=ids,
+                        mm_token_type_ids=(ids == model().config.image_token_id).int(),
+                        **pixels,
+                    )
+                    .logits[0, len(opening) - 1 : -1]
+                    .log_softmax(-1)
                 )
-                .logits[0, len(opening) - 1 : -1]
-                .log_softmax(-1)
-            )
-        total -= logits.gather(1, torch.tensor(told)[:, None])[:, 0] @ torch.tensor(weights)
-        weight += sum(weights)
+            total -= logits.gather(1, torch.tensor(told)[:, None])[:, 0] @ torch.tensor(weights)
+            weight += sum(weights)
     torch.testing.assert_close(packed, total / weight)
+
+
+def test_a_misread_value_has_no_weight_and_what_puts_it_right_weighs_as_a_conclusion():
+    for family, seed in itertools.product(FAMILIES, range(12)):
+        question = draw(family, seed, is_long=True, slip=True).questions[0]
+        slip = question.slip
+        told, in_sight, from_memory = weigh(question, tokenizer())
+        text = reply(question.trace, question.answer)
+        before = len(" ".join(each for each, _ in question.sentences[: slip.sentence])) + 1
+        wrong = text[before + slip.start : before + slip.end]
+        unlearned = [
+            token
+            for token, seen, unseen in zip(told, in_sight, from_memory, strict=True)
+            if not seen and not unseen
+        ]
+        assert tokenizer().decode(unlearned).strip() == wrong
+        assert wrong in question.sentences[slip.mended[-1]][0]  # "not 11"
+        for number in slip.mended:
+            start = len(" ".join(each for each, _ in question.sentences[:number])) + 1
+            tokens = len(tokenizer().encode(text[: start - 1], add_special_tokens=False))
+            length = len(tokenizer().encode(" " + question.sentences[number][0], add_special_tokens=False))
+            assert set(in_sight[tokens : tokens + length]) == {CONCLUSION_WEIGHT}
+
+
+def test_clients_ask_in_every_order_with_and_without_a_system_prompt():
+    manners = [some_manner(Random(seed)) for seed in range(300)]
+    orders = Counter((each.text_first, bool(each.system)) for each in manners)
+    assert min(orders.values()) > 40
+    assert len({each.system for each in manners}) > 50
+    assert sum(each.system == "You are a helpful assistant." for each in manners) > 30
+
+
+def test_long_scenes_come_at_length_and_part_by_part_and_a_minority_first_misreads():
+    batches = Batches(tokenizer(), 0, 2, 3, 0.0, 0, 1, long=1.0)
+    scenes = [batches.scene(number) for number in range(300)]
+    assert {scene.family for scene in scenes} == set(FAMILIES)
+    whole = [scene for scene in scenes if len(scene.questions) == 1]
+    slips = [scene for scene in whole if scene.questions[0].slip]
+    assert 0.2 < len(slips) / len(whole) < 0.5
+    assert all(not question.slip for scene in scenes for question in scene.questions[1:])
+    assert any(len(scene.questions) > 2 for scene in scenes)
+    few = Batches(tokenizer(), 0, 2, 3, 0.0, 0, 1, long=0.3)
+    share = sum(few.scene(number).kind.startswith("long") for number in range(300)) / 300
+    assert 0.2 < share < 0.4
+
+
+def test_two_processes_take_batches_of_like_length_at_a_time():
+    lengths = []
+    for index in (0, 1):
+        batches = iter(Batches(tokenizer(), 0, 3, 3, 0.0, index, 2, long=0.4, manners=True))
+        lengths.append([next(batches).ids.shape[1] for _ in range(16)])
+    apart = np.abs(np.diff(lengths, axis=0)).mean()
+    crossed = np.abs(np.array(lengths[0])[:, None] - np.array(lengths[1])).mean()
+    assert apart < 0.6 * crossed
 
 
 def test_practice_costs_what_its_rows_cost_alone_and_teaches_what_stood_before():
@@ -256,7 +328,7 @@ def test_dense_labels_name_what_a_token_shows():
 def test_two_processes_draw_different_scenes_and_together_all():
     drawn = []
     for index in (0, 1):
-        batches = iter(Batches(tokenizer(), 0, 2, 1, 1, index, 2))
+        batches = iter(Batches(tokenizer(), 0, 2, 1, 1.0, index, 2))
         drawn.append([tuple(next(batches).ids.flatten().tolist()) for _ in range(4)])
     assert not set(drawn[0]) & set(drawn[1])
 
@@ -267,16 +339,16 @@ def test_the_tokenizer_writes_any_text():
 
 
 def test_every_number_draws_a_scene_of_its_own_and_all_families_come_up():
-    batches = Batches(tokenizer(), 0, 2, 3, 1, 0, 1)
+    batches = Batches(tokenizer(), 0, 2, 3, 1.0, 0, 1)
     drawn = [batches.scene(number) for number in range(60)]
     assert len({scene.image.tobytes() for scene in drawn}) == 60
     assert {scene.family for scene in drawn} == set(FAMILIES)
-    without_questions = Batches(tokenizer(), 0, 2, 0, 0, 0, 1)
+    without_questions = Batches(tokenizer(), 0, 2, 0, 0.0, 0, 1)
     assert {without_questions.scene(number).family for number in range(60)} == {*FAMILIES, "soup"}
 
 
 def test_hard_kinds_come_up_more_often_than_others():
-    batches = Batches(tokenizer(), 0, 2, 3, 1, 0, 1)
+    batches = Batches(tokenizer(), 0, 2, 3, 1.0, 0, 1)
     counts = Counter(batches.scene(number).kind for number in range(600))
     assert set(counts) == {kind for kinds in FAMILIES.values() for kind in kinds}
     hard = [kind in HARD for kind in counts.elements()]
@@ -294,7 +366,7 @@ def test_practice_comes_from_all_families_over_the_batches(monkeypatch):
     monkeypatch.setattr(
         "eyeline.training.mini_data.draw", lambda family, seed: families.append(family) or draw(family, seed)
     )
-    batches = Batches(tokenizer(), 0, 6, 3, 1, 0, 1)
+    batches = Batches(tokenizer(), 0, 6, 3, 1.0, 0, 1)
     for number in range(6):
         batches.exercises(number)
     assert set(families) == set(FAMILIES)
@@ -308,3 +380,5 @@ def test_only_the_first_question_is_told_at_length():
     )
     assert asked(scene, 3) == (scene.questions[0], *scene.plain[1:3])
     assert asked(scene, 0) == ()
+    assert asked(scene, 3, Manner(text_first=True)) == asked(scene, 2)
+    assert asked(scene, 1, Manner(text_first=True)) == asked(scene, 1)

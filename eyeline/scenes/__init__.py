@@ -1,7 +1,8 @@
 """Generated scenes in five families: an image, questions about it, and the evidence for every sentence of the answer's trace.
 
 Every scene is drawn from a seed. Seeds below 8,000,000 train and tune, 8,000,000 to 8,999,999 test. Drawings are clean unless
-asked for wild: as somebody's photograph, with things on it that nobody asks about, and with longer traces. A scene's
+asked for wild: as somebody's photograph, with things on it that nobody asks about, and with longer traces. Long scenes are
+others: they hold more, are asked about in several parts, and are told in hundreds of tokens. A scene's
 counterfactual differs from it in one region of the image and in the answer to the same question.
 """
 
@@ -13,7 +14,7 @@ from PIL import Image, ImageChops
 
 from eyeline.errors import DataError
 from eyeline.examples import COUNTERFACTUAL, Box, Example
-from eyeline.scenes import code, document, general, maths, science
+from eyeline.scenes import code, document, general, long, maths, science
 from eyeline.scenes.canvas import Canvas
 from eyeline.scenes.otherwise import Otherwise
 from eyeline.scenes.photograph import Move, photograph
@@ -46,15 +47,21 @@ class Scene:
         return self.canvas.image
 
 
-def draw(family: str, seed: int, *, wild: bool = False) -> Scene:
-    """Draws the scene of a seed, the same on every machine. Raises `DataError` for an unknown family or seed."""
+def draw(family: str, seed: int, *, wild: bool = False, is_long: bool = False, slip: bool = False) -> Scene:
+    """Draws the scene of a seed, the same on every machine. Raises `DataError` for an unknown family or seed.
+
+    `slip`: the trace of a long scene first misreads one value and then puts it right, as an example to learn from.
+    """
     _check(family, seed)
+    if is_long:
+        return _draw_long(family, seed, wild, slip)
     return _finish(*_sketch(family, Random(f"{family} {seed}")), family, seed, wild)
 
 
-def sample(family: str, seed: int, *, wild: bool = False) -> Example:
+def sample(family: str, seed: int, *, wild: bool = False, is_long: bool = False) -> Example:
     """One example: the scene of the seed and the first of its questions."""
-    return _example(draw(family, seed, wild=wild), f"{family}-{seed}")
+    name = f"{family}-long-{seed}" if is_long else f"{family}-{seed}"
+    return _example(draw(family, seed, wild=wild, is_long=is_long), name)
 
 
 def counterfactual(family: str, seed: int, *, wild: bool = False) -> Example | None:
@@ -110,6 +117,19 @@ def _sketch(family: str, rng: Random) -> tuple[str, Canvas, list[Question]]:
     canvas, questions = FAMILIES[family][kind](rng)
     rng.shuffle(questions)
     return kind, canvas, questions
+
+
+def _draw_long(family: str, seed: int, wild: bool, slip: bool) -> Scene:
+    name = f"long {family} {seed}"
+    rng = Random(name)
+    kind = rng.choice(sorted(long.KINDS[family]))
+    canvas, sheet = long.KINDS[family][kind](rng)
+    told = long.tell_long(sheet, Random(f"telling {name}{' slip' if slip else ''}"), slip)
+    questions = (told, *long.tell_parts(sheet, rng))
+    if wild:
+        canvas, move = photograph(canvas, family, Random(f"photograph {name}"))
+        questions = tuple(_moved(question, move) for question in questions)
+    return Scene(family, f"long {kind}", canvas, questions, questions)
 
 
 def _without_noise(family: str, seed: int, otherwise: int | None) -> Image.Image:

@@ -3,17 +3,17 @@
 from random import Random
 
 from eyeline.scenes.canvas import COLOURS, Box, Canvas
-from eyeline.scenes.document import _rows
+from eyeline.scenes.document import spread
 from eyeline.scenes.lexicon import BUTTONS, FOODS, NAMES, NOTES, TITLES
 from eyeline.scenes.maths import chart
 from eyeline.scenes.question import Question, Sentence
 
 
-def _heading(text: str, colour: str) -> str:
+def heading_html(text: str, colour: str) -> str:
     return f'<h1 style="color:{colour}">{text}</h1>'
 
 
-def _button(text: str, colour: str) -> str:
+def button_html(text: str, colour: str) -> str:
     return f'<button style="background:{colour}">{text}</button>'
 
 
@@ -24,7 +24,7 @@ def page(rng: Random) -> tuple[Canvas, list[Question]]:
     colour, button_colour = rng.sample(list(COLOURS), 2)
     size = rng.randint(20, 27)
     left = rng.randint(10, 30)
-    ys = _rows(canvas, 3, round(size * 1.5), 4)
+    ys = spread(canvas, 3, round(size * 1.5), 4)
     title_box = canvas.text(left, ys[0], title, round(size * 1.45), order=1, colour=colour)
     note_box = canvas.text(left, ys[1], note, size, order=2)
     width, _ = canvas.text_size(press, size)
@@ -37,7 +37,11 @@ def page(rng: Random) -> tuple[Canvas, list[Question]]:
         (f"The text says {note}.", (note_box,)),
         (f"The {button_colour} button says {press}.", (button_box,)),
     )
-    heading, paragraph, button = _heading(title, colour), f"<p>{note}</p>", _button(press, button_colour)
+    heading, paragraph, button = (
+        heading_html(title, colour),
+        f"<p>{note}</p>",
+        button_html(press, button_colour),
+    )
     return canvas, [
         Question(
             "Write the HTML of this page.", read, "\n".join(("<body>", heading, paragraph, button, "</body>"))
@@ -55,7 +59,7 @@ def listing(rng: Random) -> tuple[Canvas, list[Question]]:
     ordered = rng.random() < 0.4
     size = rng.randint(19, 27)
     left = rng.randint(10, 26)
-    ys = _rows(canvas, len(entries) + 1, size, 6)
+    ys = spread(canvas, len(entries) + 1, size, 6)
     title_box = canvas.text(left, ys[0], title, round(size * 1.35), colour=colour)
     read: list[Sentence] = [(f"The heading says {title} in {colour}.", (title_box,))]
     bullets: list[Box] = []
@@ -76,10 +80,10 @@ def listing(rng: Random) -> tuple[Canvas, list[Question]]:
         Question(
             "Write the HTML of this page.",
             (*read, kind),
-            "\n".join(("<body>", _heading(title, colour), *lines, "</body>")),
+            "\n".join(("<body>", heading_html(title, colour), *lines, "</body>")),
         ),
         Question("Write the HTML of the list.", (*read[1:], kind), "\n".join(lines)),
-        Question("Write the HTML of the heading.", (read[0],), _heading(title, colour)),
+        Question("Write the HTML of the heading.", (read[0],), heading_html(title, colour)),
     ]
 
 

@@ -7,7 +7,7 @@ from eyeline.scenes.lexicon import CITIES, COLUMNS, DAYS, FIELDS, FOODS, NAMES, 
 from eyeline.scenes.question import Question, Sentence, ask
 
 
-def _rows(canvas: Canvas, count: int, size: int, top: Real) -> list[int]:
+def spread(canvas: Canvas, count: int, size: int, top: Real) -> list[int]:
     """Vertical centres of `count` lines of text from `top` on, evenly spread over some of the room."""
     room = canvas.height - top - size * 0.4
     step = min(room / count, size * canvas.rng.uniform(1.5, 2.2))
@@ -37,7 +37,7 @@ def form(rng: Random) -> tuple[Canvas, list[Question]]:
     read: list[Sentence] = []
     by_value: list[Sentence] = []
     for order, (field, value, y) in enumerate(
-        zip(fields, values, _rows(canvas, len(fields), size, 8), strict=True), start=1
+        zip(fields, values, spread(canvas, len(fields), size, 8), strict=True), start=1
     ):
         label = canvas.text(left, y, field + ":", size, order=order)
         x = left + widest + 16 if aligned else label[2] + 12
@@ -79,7 +79,7 @@ def receipt(rng: Random) -> tuple[Canvas, list[Question]]:
     total = sum(prices) if rng.random() < 0.5 else rng.randint(max(prices) + 1, 99)
     size = rng.randint(19, 27)
     shop = rng.choice(SHOPS)
-    ys = _rows(canvas, len(items) + 2, size, 4)
+    ys = spread(canvas, len(items) + 2, size, 4)
     left, right = rng.randint(10, 24), min(canvas.width - 12, rng.randint(200, 300))
     title = canvas.text(
         (left + right) // 2, ys[0], shop, round(size * 1.15), anchor="mm", colour=rng.choice(("", *COLOURS))
@@ -117,7 +117,7 @@ def table(rng: Random) -> tuple[Canvas, list[Question]]:
     columns = rng.sample(COLUMNS, 2)
     numbers = [rng.sample(range(2, 99), len(people)) for _ in columns]
     size = rng.randint(18, 25)
-    ys = _rows(canvas, len(people) + 1, size, 6)
+    ys = spread(canvas, len(people) + 1, size, 6)
     left = rng.randint(8, 20)
     xs = [left + round((canvas.width - left - 12) * fraction) for fraction in (0.52, 0.85)]
     ruled = rng.random() < 0.6

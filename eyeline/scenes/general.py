@@ -19,7 +19,7 @@ def _objects(rng: Random, count: int) -> list[tuple[str, str]]:
     return rng.sample(pairs, count)
 
 
-def _place(
+def place_objects(
     canvas: Canvas,
     cells: list[tuple[int, int]],
     rows: int,
@@ -41,7 +41,7 @@ def _place(
     return boxes
 
 
-def _article(word: str) -> str:
+def article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
@@ -51,7 +51,7 @@ def _name(pair: tuple[str, str]) -> str:
 
 def _read(names: list[tuple[str, str]], boxes: list[Box]) -> list[Sentence]:
     return [
-        (f"Object {order} is {_article(pair[0])} {_name(pair)}.", (box,))
+        (f"Object {order} is {article(pair[0])} {_name(pair)}.", (box,))
         for order, (pair, box) in enumerate(zip(names, boxes, strict=True), start=1)
     ]
 
@@ -70,7 +70,7 @@ def scatter(rng: Random) -> tuple[Canvas, list[Question]]:
     sizes = [rng.uniform(0.42, 0.52) for _ in names]
     largest = rng.randrange(count)
     sizes[largest] = 0.85
-    boxes = _place(canvas, cells, rows, cols, names, sizes)
+    boxes = place_objects(canvas, cells, rows, cols, names, sizes)
     read = _read(names, boxes)
     questions = []
     for part, plural in ((0, "{} objects"), (1, "{}s")):
@@ -101,7 +101,7 @@ def row(rng: Random) -> tuple[Canvas, list[Question]]:
     canvas = Canvas(rng)
     count = rng.randint(3, 5)
     names = _objects(rng, count)
-    boxes = _place(
+    boxes = place_objects(
         canvas, [(0, col) for col in range(count)], 1, count, names, [rng.uniform(0.6, 0.9) for _ in names]
     )
     read = _read(names, boxes)
@@ -113,7 +113,7 @@ def row(rng: Random) -> tuple[Canvas, list[Question]]:
                 f"What is directly {side} of the {_name(names[at])}?", read,
                 (
                     f"The {_name(names[at])} is object {at + 1}, so {side} of it is object {at + 1 + step}.",
-                    f"Object {at + 1 + step} is {_article(other[0])} {_name(other)}.",
+                    f"Object {at + 1 + step} is {article(other[0])} {_name(other)}.",
                 ),
                 _name(other),
             )
@@ -138,10 +138,10 @@ def nine(rng: Random) -> tuple[Canvas, list[Question]]:
     count = rng.randint(2, 5)
     cells = sorted(rng.sample([(row, col) for row in range(3) for col in range(3)], count))
     names = _objects(rng, count)
-    boxes = _place(canvas, cells, 3, 3, names, [rng.uniform(0.55, 0.85) for _ in names])
+    boxes = place_objects(canvas, cells, 3, 3, names, [rng.uniform(0.55, 0.85) for _ in names])
     places = [f"{ROWS[row]} {COLUMNS[col]}" for row, col in cells]
     by_place: list[Sentence] = [
-        (f"At the {place} is {_article(pair[0])} {_name(pair)}.", (box,))
+        (f"At the {place} is {article(pair[0])} {_name(pair)}.", (box,))
         for place, pair, box in zip(places, names, boxes, strict=True)
     ]
     by_name: list[Sentence] = [
@@ -157,7 +157,7 @@ def nine(rng: Random) -> tuple[Canvas, list[Question]]:
         ask(
             f"What is at the {places[at]}?",
             by_place,
-            f"At the {places[at]} is {_article(names[at][0])} {_name(names[at])}.",
+            f"At the {places[at]} is {article(names[at][0])} {_name(names[at])}.",
             _name(names[at]),
         )
     )
@@ -171,7 +171,7 @@ def fruit(rng: Random) -> tuple[Canvas, list[Question]]:
     names = [(FRUIT[kind] if rng.random() < 0.5 else rng.choice(list(COLOURS)), kind) for kind in kinds]
     rows, cols = (1, len(kinds)) if canvas.width > 1.2 * canvas.height else (2, 2)
     cells = [(row, col) for row in range(rows) for col in range(cols)][: len(kinds)]
-    boxes = _place(canvas, cells, rows, cols, names, [rng.uniform(0.55, 0.85) for _ in names])
+    boxes = place_objects(canvas, cells, rows, cols, names, [rng.uniform(0.55, 0.85) for _ in names])
     read = _read(names, boxes)
     questions = []
     for colour, kind in rng.sample(names, 2):
@@ -190,7 +190,7 @@ def fruit(rng: Random) -> tuple[Canvas, list[Question]]:
             ask(
                 f"What is {names[at][0]}?",
                 read,
-                f"I see {_article(names[at][0])} {names[at][0]} {names[at][1]}.",
+                f"I see {article(names[at][0])} {names[at][0]} {names[at][1]}.",
                 names[at][1],
             )
         )

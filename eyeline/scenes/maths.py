@@ -159,11 +159,13 @@ def triangle(rng: Random) -> tuple[Canvas, list[Question]]:
     ]
 
 
-def chart(canvas: Canvas, kind: str) -> tuple[Sequence[str], list[int], list[Box], str]:
+def chart(
+    canvas: Canvas, kind: str, count: int | None = None
+) -> tuple[Sequence[str], list[int], list[Box], str]:
     """Draws a chart of the kind (`bar`, `line`) with a label below and a value above each bar or point."""
     rng = canvas.rng
     group = rng.choice((FOODS, NAMES, CITIES, DAYS)) if kind == "bar" else DAYS
-    count = rng.randint(3, max(3, min(5, canvas.width // 72)))
+    count = count or rng.randint(3, max(3, min(5, canvas.width // 72)))
     first = rng.randrange(len(group) - count + 1)
     labels = list(group[first : first + count]) if group is DAYS else rng.sample(group, count)
     values = rng.sample(range(2, 30), count)

@@ -8,11 +8,22 @@ Sentence = tuple[str, tuple[Box, ...]]  # the text, and the boxes it reads
 
 
 @dataclass(frozen=True, slots=True)
+class Slip:
+    """A value that the trace first misreads: where it stands, and the sentences that put it right."""
+
+    sentence: int  # its number
+    start: int  # characters of the sentence, [start, end)
+    end: int
+    mended: tuple[int, ...]  # numbers of sentences
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     prompt: str
     sentences: tuple[Sentence, ...]
     answer: str
     prior: bool = False  # world knowledge or arithmetic suggests another answer than the image shows
+    slip: Slip | None = None  # only where a trace to learn from asks for one
 
     @property
     def trace(self) -> str:

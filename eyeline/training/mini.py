@@ -1,11 +1,13 @@
 """Trains the embedded thinking model from scratch: a small `Qwen3VLForConditionalGeneration` on drawn scenes.
 
-Four stages. `vision` teaches the vision tower what every visual token shows, with dense labels that the drawings
-know; `language` freezes its blocks and trains mergers and language model on packed questions; `all` trains
-everything; `wild` goes on with scenes as people photograph them. Each stage checkpoints and resumes:
+Six stages. `vision` teaches the vision tower what every visual token shows, with dense labels that the drawings know;
+`language` freezes its blocks and trains mergers and language model on packed questions; `all` trains everything; `wild` goes
+on with scenes as people photograph them; `long` adds long scenes and all manners of asking, at constant rates; `settle` ends
+with falling ones. What is exported is a running mean of the weights. Each stage checkpoints and resumes:
 `python -m eyeline.training.mini --help`.
 """
 
+import copy
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -43,6 +45,8 @@ LOGGED = ("loss", "dense_loss", "token_accuracy", "practice_accuracy", "before_l
 BEFORE = 3  # tokens before each one that an early layer is taught to carry on
 KNOWS_BEFORE = 2  # layers after which it is to know them
 BEFORE_WEIGHT = 0.2
+MEAN_OF = 400  # steps
+LABELS_ALONE = 150  # steps of training on in which new heads learn what tokens show, and teach nothing yet
 MARKERS = ("<think>", "</think>")
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -71,11 +75,13 @@ class Stage:
     steps: int
     batch: int  # images
     questions: int  # of each image, in one sequence
-    practice: int  # rows without images for each image: conversations about other scenes, and drills
+    practice: float  # rows without images for each image: conversations about other scenes, and drills
     rate: float
     vision_rate: float  # of the vision blocks; 0 freezes them
     dense: float  # weight of the dense labels' loss
     wild: bool = False  # scenes as people photograph them
+    long: float = 0.0  # share of long scenes
+    manners: bool = False  # asked with the text before or after the image, with and without a system prompt
     decay: float = 0.35  # last share of the steps, over which rates fall to zero
 
 
@@ -182,6 +188,18 @@ def merge(model: Qwen3VLForConditionalGeneration, blocks: list[Tensor], grids: T
     return seen
 
 
+def repeat(seen: Any, copies: list[int]) -> Any:
+    """The vision tower's output with each image as often as it stands in its sequence."""
+
+    def each_copy(features):
+        return [image for image, count in zip(features, copies, strict=True) for _ in range(count)]
+
+    again = copy.copy(seen)
+    again.pooler_output = each_copy(seen.pooler_output)
+    again.deepstack_features = [each_copy(deep) for deep in seen.deepstack_features]
+    return again
+
+
 def embed_still(model: Qwen3VLForConditionalGeneration) -> None:
     """Lets the patch embedding multiply matrices: the same sum, without a 3-D convolution, which is slow on a CPU."""
     embed = model.model.visual.patch_embed
@@ -225,7 +243,7 @@ def language_loss(model: Qwen3VLForConditionalGeneration, batch: Batch, seen) ->
         input_ids=batch.ids,
         position_ids=batch.positions,
         attention_mask=allowed[:, None],
-        mm_encoder_outputs={"image": seen},
+        mm_encoder_outputs={"image": repeat(seen, batch.copies)},
         use_cache=False,
     ).last_hidden_state
     return _score(model, hidden, batch)
@@ -368,15 +386,35 @@ class Optimizers:
             optimizer.load_state_dict(state)
 
 
-def save_checkpoint(folder: Path, model, heads, optimizers: Optimizers, stage: Stage, step: int) -> None:
+class Mean:
+    """The running mean of the weights over some hundred steps: what a falling rate would give, at any time."""
+
+    def __init__(self, model: nn.Module):
+        self.weights = {name: value.clone() for name, value in model.state_dict().items()}
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.steps += 1
+        share = max(1 / (1 + self.steps), 1 / MEAN_OF)
+        values = model.state_dict()
+        torch._foreach_lerp_(list(self.weights.values()), [values[name] for name in self.weights], share)
+
+
+def save_checkpoint(
+    folder: Path, model, heads, mean: Mean, optimizers: Optimizers, stage: Stage, step: int
+) -> None:
     """Weights, optimizer state and place in training; the last whole checkpoint survives a kill at any moment."""
-    parts = {"model": model.state_dict(), "heads": heads.state_dict(), "optimizer": optimizers.state()}
+    parts = {
+        "model": model.state_dict(), "mean": mean.weights, "heads": heads.state_dict(), "optimizer": optimizers.state(),
+    }  # fmt: skip
     for name, tensors in parts.items():
         save_file(
             {key: value.contiguous() for key, value in tensors.items()},
             folder / f"{name}.{stage.name}.{step}.safetensors",
         )
-    (folder / "place.new").write_text(json.dumps({"stage": stage.name, "step": step}))
+    place = {"stage": stage.name, "step": step, "mean_steps": mean.steps}
+    (folder / "place.new").write_text(json.dumps(place))
     (folder / "place.new").replace(folder / "place.json")
     for old in folder.glob("*.safetensors"):
         if not old.name.endswith(f".{stage.name}.{step}.safetensors"):
@@ -402,11 +440,12 @@ def share_gradients(model: nn.Module, heads: nn.Module) -> None:
 
 def train(
     rank: int, folder: Path, start: Path | None, stages: list[Stage], processes: int,
-    log_every: int = 25, save_every: int = 25,
+    log_every: int = 20, save_every: int = 20,
 ) -> None:  # fmt: skip
     """Runs the stages, from the last checkpoint in the folder where there is one; writes `log.jsonl`.
 
-    Without a checkpoint and with `start`, a model folder, only the stage `wild` is run, on its weights and on scenes of its own.
+    Without a checkpoint and with `start`, a model folder, only the stages from `long` on are run, on its weights and on scenes of
+    their own.
     One process a core, one thread each: on few cores twice as fast as one process with as many threads.
     """
     torch.manual_seed(0)
@@ -430,7 +469,12 @@ def train(
             model.load_state_dict(load_file(start / "model.safetensors"))
         else:
             sharpen(model)
-    done_stages = names.index(place["stage"] if place else "wild" if start else names[0])
+    mean = Mean(model)
+    if place and "mean_steps" in place:
+        mean.steps = place["mean_steps"]
+        mean.weights = load_file(folder / f"mean.{place['stage']}.{place['step']}.safetensors")
+    begin_with = "long" if start else names[0]
+    done_stages = names.index(place["stage"] if place else begin_with)
     for number, stage in enumerate(stages):
         if number < done_stages:
             continue
@@ -452,6 +496,8 @@ def train(
                 rank,
                 processes,
                 stage.wild,
+                stage.long,
+                stage.manners,
             )
         )
         begun, since = time.time(), dict.fromkeys((*LOGGED, "count"), 0.0)
@@ -461,7 +507,10 @@ def train(
                 with torch.set_grad_enabled(stage.vision_rate > 0):
                     seen, blocks = see(model, batch)
                 features = torch.cat(seen.pooler_output)
-                dense, accuracy = dense_loss(heads, features, batch.labels)
+                learn_labels = start and stage.name == begin_with and step < LABELS_ALONE
+                dense, accuracy = dense_loss(
+                    heads, features.detach() if learn_labels else features, batch.labels
+                )
                 loss = stage.dense * dense
                 if stage.questions:
                     if not stage.vision_rate:
@@ -479,6 +528,7 @@ def train(
             loss.backward()
             share_gradients(model, heads)
             optimizers.step(step / stage.steps, step)
+            mean.update(model)
             since["count"] += 1
             if (step + 1) % log_every == 0 and rank == 0:
                 line: dict[str, Any] = {
@@ -491,25 +541,30 @@ def train(
                     log.write(json.dumps(line) + "\n")
                 since = dict.fromkeys(since, 0.0)
             if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == stage.steps):
-                save_checkpoint(folder, model, heads, optimizers, stage, step + 1)
+                save_checkpoint(folder, model, heads, mean, optimizers, stage, step + 1)
 
 
 def export(folder: Path, out: Path) -> None:
-    """Writes the last checkpoint as a model folder that `eyeline.load` reads: bf16 weights, tokenizer, image processor."""
+    """Writes the mean of the last checkpoint as a model folder that `eyeline.load` reads, in bf16."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     place = json.loads((folder / "place.json").read_text())
     model = build_model(tokenizer)
-    model.load_state_dict(load_file(folder / f"model.{place['stage']}.{place['step']}.safetensors"))
+    model.load_state_dict(load_file(folder / f"mean.{place['stage']}.{place['step']}.safetensors"))
     model.bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
     build_image_processor().save_pretrained(out)
 
 
+ASKED = {"batch": 12, "questions": 3, "dense": 0.2, "wild": True, "long": 0.4, "manners": True}
 STAGES = [
-    Stage("vision", steps=1900, batch=12, questions=0, practice=0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
-    Stage("language", steps=350, batch=4, questions=3, practice=12, rate=1.2e-3, vision_rate=0.0, dense=0.3, decay=0.01),
-    Stage("all", steps=580, batch=12, questions=3, practice=3, rate=5e-4, vision_rate=2.5e-4, dense=0.3, decay=0.7),
-    Stage("wild", steps=1400, batch=12, questions=3, practice=1, rate=5e-4, vision_rate=2.5e-4, dense=0.3, wild=True, decay=0.6),
+    Stage("vision", steps=1900, batch=12, questions=0, practice=0.0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
+    Stage("language", steps=350, batch=4, questions=3, practice=12.0, rate=1.2e-3, vision_rate=0.0, dense=0.3, decay=0.01),
+    Stage("all", steps=580, batch=12, questions=3, practice=3.0, rate=5e-4, vision_rate=2.5e-4, dense=0.3, decay=0.7),
+    Stage(
+        "wild", steps=1400, batch=12, questions=3, practice=1.0, rate=5e-4, vision_rate=2.5e-4, dense=0.3, wild=True, decay=0.6,
+    ),
+    Stage("long", steps=20_000, practice=0.5, rate=2.5e-4, vision_rate=1e-4, decay=1e-3, **ASKED),
+    Stage("settle", steps=500, practice=0.5, rate=2e-4, vision_rate=8e-5, decay=1.0, **ASKED),
 ]  # fmt: skip
 
 
@@ -526,7 +581,7 @@ STAGES = [
 @click.option(
     "--start",
     type=click.Path(exists=True, path_type=Path),
-    help="Model folder whose weights are trained further, on wild scenes.",
+    help="Model folder whose weights are trained further, on long scenes and in all manners.",
 )
 @click.option("--processes", default=2, show_default=True, help="One for each core.")
 @click.option(

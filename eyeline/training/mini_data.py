@@ -35,6 +35,8 @@ HARD = {
 }  # half of the others make room for one
 REDRAWN = 3_250_000  # added to the number of a scene that makes room
 PRACTISED = (*FAMILIES, "math")  # numbers take more practice
+SLIPS = 0.35  # share of long traces that first misread a value
+ALONE = 0.25  # share of long scenes whose parts are asked one by one
 CONCLUSION_WEIGHT = 3.0  # of tokens that follow from what was read, against 1 for the reading itself
 CHARS = {char: index for index, char in enumerate(sorted({*"".join(WORDS), *"0123456789+-x=:.V"}), start=1)}
 WORD = {word: index for index, word in enumerate((*WORDS, "+", "-", "x", "=", "V"), start=1)}
@@ -56,6 +58,7 @@ class Batch:
     ids: Tensor  # int64 (image, token)
     positions: Tensor  # int64 (3, image, token): M-RoPE
     segments: Tensor  # int64 (image, token): 0 for the shared prefix, then the question's number; -1 padding
+    copies: list[int]  # how often each image stands in its sequence
     weights: Tensor  # float (image, token): weight in the loss of predicting this token; 0: not supervised
     practice: "Practice | None"
 
@@ -67,6 +70,45 @@ class Practice:
     ids: Tensor  # int64 (row, token)
     positions: Tensor  # int64 (3, row, token)
     weights: Tensor  # float (row, token)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a client asks: with which system prompt, and with the text before or after the image."""
+
+    system: str = ""
+    text_first: bool = False
+
+
+PLAIN = Manner()
+HELPFUL = "You are a helpful assistant."
+ROLES = (
+    "You are a careful assistant.", "You are an assistant that reads pictures.", "You look at images and answer questions.",
+    "You are an AI model.", "You are a helpful vision assistant.", "I am a student and you help me.",
+    "You are an expert in charts and tables.", "This is a conversation between a user and an assistant.",
+    "You are Mini, a small model that thinks.", "Act as a teacher.",
+)  # fmt: skip
+MANNERS = (
+    "Answer the question.", "Look at the picture with care.", "Think before you answer.", "Give a short answer.",
+    "Be brief and exact.", "Answer with what the image shows.", "Think step by step.", "Always read the image first.",
+    "Reply in English.", "Do not guess.", "The user sends one image.", "Today is Monday.", "Use the image, not what you know.",
+    "First think, then answer.",
+)  # fmt: skip
+
+
+def some_manner(rng: Random) -> Manner:
+    """One of the ways in which clients ask: half of them with a system prompt, half with the text first."""
+    text_first = rng.random() < 0.5
+    kind = rng.random()
+    if kind < 0.5:
+        return Manner("", text_first)
+    if kind < 0.7:
+        return Manner(HELPFUL, text_first)
+    sentences = [rng.choice((HELPFUL, *ROLES))] if rng.random() < 0.7 else []
+    sentences += rng.sample(MANNERS, rng.randint(0 if sentences else 1, 3))
+    if rng.random() < 0.15:
+        sentences.append(" ".join(rng.choice(SAID) for _ in range(rng.randint(3, 10))))
+    return Manner(rng.choice((" ", " ", "\n")).join(sentences), text_first)
 
 
 def patches(image: np.ndarray) -> np.ndarray:
@@ -123,66 +165,115 @@ def reply(trace: str, answer: str) -> str:
 
 
 def weigh(question: Question, tokenizer) -> tuple[list[int], list[float], list[float]]:
-    """The reply's token ids, and their weights in the loss with the image in sight and in practice, where it is not."""
+    """The reply's token ids, and their weights in the loss with the image in sight and in practice, where it is not.
+
+    A value that the trace misreads has no weight: nothing teaches to misread. What puts it right weighs as a conclusion.
+    """
     told = reply(question.trace, question.answer)
     encoded = tokenizer(told, add_special_tokens=False, return_offsets_mapping=True)
-    concludes = np.ones(len(told), dtype=bool)
-    at = 0
-    for text, boxes in question.sentences:
+    seen = np.full(len(told), CONCLUSION_WEIGHT)  # of each character
+    unseen = seen.copy()
+    slip, at = question.slip, 0
+    for number, (text, boxes) in enumerate(question.sentences):
         if boxes:
-            concludes[at : at + len(text)] = False
+            seen[at : at + len(text)] = CONCLUSION_WEIGHT if slip and number in slip.mended else 1.0
+            unseen[at : at + len(text)] = 0.0
+        if slip and number == slip.sentence:
+            seen[at + slip.start : at + slip.end] = 0.0
         at += len(text) + 1
-    concluding = [
-        bool(concludes[min(start, stop - 1) : stop].all()) for start, stop in encoded["offset_mapping"]
-    ]
+    spans = [(min(start, stop - 1), stop) for start, stop in encoded["offset_mapping"]]
     return (
         encoded["input_ids"],
-        [CONCLUSION_WEIGHT if each else 1.0 for each in concluding],
-        [CONCLUSION_WEIGHT if each else 0.0 for each in concluding],
+        [float(seen[start:stop].min()) for start, stop in spans],
+        [float(unseen[start:stop].min()) for start, stop in spans],
     )
+
+
+REPLIES = "<|im_end|>\n<|im_start|>assistant\n<think>\n"  # what opens the reply
 
 
 def ask(question: Question, tokenizer) -> list[int]:
     """Token ids of the question and of what opens the reply."""
-    text = f"{question.prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n"
-    return tokenizer.encode(text, add_special_tokens=False)
+    return tokenizer.encode(question.prompt + REPLIES, add_special_tokens=False)
 
 
-def asked(scene: Scene, questions: int) -> tuple[Question, ...]:
-    """The scene's first questions; only the first of them may ask to be told at length."""
+def asked(scene: Scene, questions: int, manner: Manner = PLAIN) -> tuple[Question, ...]:
+    """The scene's first questions; only the first of them may ask to be told at length.
+
+    One less with the text first, where each has the image for itself: attention costs the square of the sequence's length.
+    """
+    if manner.text_first and questions > 1:
+        questions -= 1
     return (*scene.questions[:1], *scene.plain[1:])[:questions]
 
 
-def pack(scene: Scene, tokenizer, questions: int) -> tuple[list[int], np.ndarray, list[int], list[float]]:
-    """Token ids, positions (3, token), segments and weights of one image with its first questions."""
-    rows, cols = scene.canvas.height // CELL, scene.canvas.width // CELL
-    before = tokenizer.encode("<|im_start|>user\n<|vision_start|>", add_special_tokens=False)
-    image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    ids = [*before, *[image] * (rows * cols), *tokenizer.encode("<|vision_end|>", add_special_tokens=False)]
-    start = len(before)
-    after = start + max(rows, cols)
-    grid = np.stack(
-        [
-            np.full(rows * cols, start),
-            start + np.repeat(np.arange(rows), cols),
-            start + np.tile(np.arange(cols), rows),
-        ]
-    )
-    positions = [np.tile(np.arange(start), (3, 1)), grid, np.full((3, 1), after)]
-    segments = [0] * len(ids)
-    weights = [0.0] * len(ids)
-    for number, question in enumerate(asked(scene, questions), start=1):
-        opening = ask(question, tokenizer)
+class _Sequence:
+    """One image's row of a batch in the making."""
+
+    def __init__(self, tokenizer, rows: int, cols: int):
+        self.tokenizer, self.rows, self.cols = tokenizer, rows, cols
+        self.ids: list[int] = []
+        self.positions: list[np.ndarray] = []
+        self.segments: list[int] = []
+        self.weights: list[float] = []
+
+    def add(self, ids: list[int], at: int, segment: int, weights: list[float] | None = None) -> int:
+        """Text from position `at` on; returns the position behind it."""
+        self.ids += ids
+        self.positions.append(np.tile(at + np.arange(len(ids)), (3, 1)))
+        self.segments += [segment] * len(ids)
+        self.weights += weights or [0.0] * len(ids)
+        return at + len(ids)
+
+    def say(self, text: str, at: int, segment: int) -> int:
+        return self.add(self.tokenizer.encode(text, add_special_tokens=False), at, segment)
+
+    def show(self, at: int, segment: int) -> int:
+        """The image with its marks; it takes as many positions as its longer side has cells."""
+        at = self.say("<|vision_start|>", at, segment)
+        rows, cols = np.divmod(np.arange(self.rows * self.cols), self.cols)
+        self.ids += [self.tokenizer.convert_tokens_to_ids("<|image_pad|>")] * len(rows)
+        self.positions.append(at + np.stack([np.zeros_like(rows), rows, cols]))
+        self.segments += [segment] * len(rows)
+        self.weights += [0.0] * len(rows)
+        return self.say("<|vision_end|>", at + max(self.rows, self.cols), segment)
+
+
+Packed = tuple[list[int], np.ndarray, list[int], list[float]]  # ids, positions (3, token), segments, weights
+
+
+def pack(scene: Scene, tokenizer, questions: int, manner: Manner = PLAIN) -> Packed:
+    """Token ids, positions (3, token), segments and weights of one image with its first questions.
+
+    What stands before the image must not depend on the question that others attend to: with the text first, each question has
+    the image for itself.
+    """
+    sequence = _Sequence(tokenizer, scene.canvas.height // CELL, scene.canvas.width // CELL)
+    system = f"<|im_start|>system\n{manner.system}<|im_end|>\n" if manner.system else ""
+    shared = sequence.say(f"{system}<|im_start|>user\n", 0, 0)
+    if not manner.text_first:
+        shared = sequence.show(shared, 0)
+    for number, question in enumerate(asked(scene, questions, manner), start=1):
+        at = sequence.say(question.prompt, shared, number)
+        if manner.text_first:
+            at = sequence.show(at, number)
+        at = sequence.say(REPLIES, at, number)
         told, in_sight, _ = weigh(question, tokenizer)
-        ids += opening + told
-        positions.append(np.tile(after + 1 + np.arange(len(opening) + len(told)), (3, 1)))
-        segments += [number] * (len(opening) + len(told))
-        weights += [0.0] * len(opening) + in_sight
-    return ids, np.concatenate(positions, axis=1), segments, weights
+        sequence.add(told, at, number, in_sight)
+    return sequence.ids, np.concatenate(sequence.positions, axis=1), sequence.segments, sequence.weights
 
 
-def collate(scenes: list[Scene], tokenizer, questions: int, practice: Practice | None = None) -> Batch:
-    packed = [pack(scene, tokenizer, questions) for scene in scenes]
+def collate(
+    scenes: list[Scene],
+    tokenizer,
+    questions: int,
+    practice: Practice | None = None,
+    manners: Sequence[Manner] = (),
+) -> Batch:
+    manners = manners or [PLAIN] * len(scenes)
+    packed = [
+        pack(scene, tokenizer, questions, manner) for scene, manner in zip(scenes, manners, strict=True)
+    ]
     longest = max(len(ids) for ids, *_ in packed)
     ids = torch.zeros(len(scenes), longest, dtype=torch.long)
     positions = torch.zeros(3, len(scenes), longest, dtype=torch.long)
@@ -202,6 +293,10 @@ def collate(scenes: list[Scene], tokenizer, questions: int, practice: Practice |
         ids=ids,
         positions=positions,
         segments=segments,
+        copies=[
+            len(asked(scene, questions, manner)) if manner.text_first else 1
+            for scene, manner in zip(scenes, manners, strict=True)
+        ],
         weights=weights,
         practice=practice,
     )
@@ -352,25 +447,32 @@ def soup(seed: int) -> Scene:
     return Scene("soup", "soup", canvas, (), ())
 
 
-def _length(scene: Scene, questions: int) -> float:
+def _length(scene: Scene, questions: int, manner: Manner) -> float:
     """About how many tokens the scene's sequence has."""
-    said = sum(len(each.prompt) + len(each.trace) + len(each.answer) for each in asked(scene, questions))
-    return scene.canvas.width * scene.canvas.height / CELL**2 + said / 4
+    told = asked(scene, questions, manner)
+    said = sum(len(each.prompt) + len(each.trace) + len(each.answer) for each in told)
+    copies = len(told) if manner.text_first else 1
+    return copies * scene.canvas.width * scene.canvas.height / CELL**2 + said / 3.5
+
+
+POOL = 4  # batches among which scenes are sorted by length
 
 
 class Batches:
     """Endless batches from seed `first` on, every `step`-th pool of them; scenes of like length share a batch.
 
-    Without questions, two scenes in three are soup.
+    Without questions, two scenes in three are soup. `wild`: as people photograph them; `long`: the share of long scenes;
+    `manners`: asked in any manner, instead of with the image first and no system prompt. All processes take batches of like
+    length at the same time.
     """
 
     def __init__(
-        self, tokenizer, first: int, size: int, questions: int, practice: int, index: int, step: int,
-        wild: bool = False,
+        self, tokenizer, first: int, size: int, questions: int, practice: float, index: int, step: int,
+        wild: bool = False, long: float = 0.0, manners: bool = False,
     ):  # fmt: skip
         self.tokenizer, self.first, self.size = tokenizer, first, size
         self.questions, self.practice = questions, practice
-        self.index, self.step, self.wild = index, step, wild
+        self.index, self.step, self.wild, self.long, self.manners = index, step, wild, long, manners
 
     def scene(self, number: int) -> Scene:
         if not self.questions and number % 3:
@@ -378,15 +480,27 @@ class Batches:
         rng = Random(f"family {number}")
         family = rng.choice(DRAWN)
         seed = number % TUNING
+        if rng.random() < self.long:
+            return self._long_scene(rng.choice(tuple(FAMILIES)), seed, rng)
         if kind_of(family, seed) not in HARD and rng.random() < 0.5:
             seed = (number + REDRAWN) % TUNING
         return draw(family, seed, wild=self.wild)
 
+    def _long_scene(self, family: str, seed: int, rng: Random) -> Scene:
+        """A long scene with the question that is told at length, or with some of its parts by themselves."""
+        alone = rng.random() < ALONE
+        scene = draw(family, seed, wild=self.wild, is_long=True, slip=not alone and rng.random() < SLIPS)
+        questions = scene.questions[1:] if alone else scene.questions[:1]
+        return replace(scene, questions=questions, plain=questions)
+
+    def manner(self, number: int) -> Manner:
+        return some_manner(Random(f"manner {number}")) if self.manners else PLAIN
+
     def exercises(self, number: int) -> Practice | None:
         """Practice to go with the batch that begins with scene `number`: as many drills as conversations."""
         rows: list[Row] = []
-        for at in range(self.practice * self.size):
-            seed = (3_000_000 + number * self.practice + at) % TUNING
+        for at in range(round(self.practice * self.size)):
+            seed = round(3_000_000 + number * self.practice + at) % TUNING
             if at % 2:
                 rows.append(recite(drill(Random(f"drill {seed}")), self.tokenizer))
             else:
@@ -395,16 +509,18 @@ class Batches:
         return stack(rows, after=12 + number % 5) if rows else None
 
     def __iter__(self) -> Iterator[Batch]:
-        pool = 4 * self.size
+        pool = POOL * self.size
         at = self.first + self.index * pool
         while True:
-            scenes = [(self.scene(number), number) for number in range(at, at + pool)]
-            scenes.sort(key=lambda each: _length(each[0], self.questions))
-            groups = [scenes[start : start + self.size] for start in range(0, pool, self.size)]
-            groups.sort(key=lambda group: group[0][0].canvas.background)  # any order but by length
-            for group in groups:
-                scenes = [scene for scene, _ in group]
-                yield collate(scenes, self.tokenizer, self.questions, self.exercises(group[0][1]))
+            scenes = [(self.scene(number), self.manner(number), number) for number in range(at, at + pool)]
+            scenes.sort(key=lambda each: _length(each[0], self.questions, each[1]))
+            places = list(range(POOL))
+            Random(f"order {(at - self.first) // (self.step * pool)}").shuffle(places)
+            for place in places:
+                group = scenes[place * self.size : (place + 1) * self.size]
+                drawn, manners = [scene for scene, _, _ in group], [manner for _, manner, _ in group]
+                exercises = self.exercises(group[0][2])
+                yield collate(drawn, self.tokenizer, self.questions, exercises, manners)
             at += self.step * pool
 
 
