@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What events carry, joint predictions and rivals on test scenes: LDS, R2, drops, pointing, intervals, cost. By filled pixels, then by
-# attention knockout with its own estimator; contributions on some of the scenes. Subsets are drawn with another seed, after fitting.
+# What events carry, joint predictions and rivals on test scenes, by filled pixels: LDS, R2, drops, pointing, intervals, cost; then
+# contributions on ten of them. Subsets are drawn with another seed, after fitting.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
@@ -11,7 +11,6 @@ evaluate_halves evaluated 35 "$model/estimator scratch/paper-attention" \
 cp scratch/evaluated/table.csv results/faithfulness.csv
 cp scratch/evaluated/page.html results/faithfulness.html
 for figure in cost families effects; do cp scratch/evaluated/$figure.png results/faithfulness_$figure.png; done
-evaluate_halves evaluated-contributions 10 "$model/estimator" eyeline,exhaustive --ordered 32
+.venv/bin/eyeline evaluate --out scratch/evaluated-contributions --limit 10 --data scratch/test-0 --estimator "$model/estimator" \
+  --methods eyeline,exhaustive --ordered 32
 cp scratch/evaluated-contributions/table.csv results/contributions.csv
-evaluate_halves evaluated-attention 50 "$model/estimator-attention" eyeline,raw-attention,input-gradient,attn-lrp,exhaustive
-cp scratch/evaluated-attention/table.csv results/faithfulness_attention.csv
