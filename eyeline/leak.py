@@ -51,10 +51,10 @@ def leak_map(
         moved = []
         for some in filled.split(max(1, CELLS_AT_ONCE // len(labels))):
             if stopped():
-                return shares(filled.float())[groups]
+                return (torch.arange(regions.count, device=labels.device)[:, None] == labels).float()
             moved.append(movement(before, see(model, prompt, fill(some))))
         found = torch.cat(moved)
-        return shares(found if len(found) == regions.count else split_groups(found, groups, regions))
+        return shares(found[groups] if len(found) == regions.count else split_groups(found, groups, regions))
 
 
 def movement(before: Vision, filled: Vision) -> Float[Tensor, "row patch"]:

@@ -1,128 +1,211 @@
-"""In what parts visual tokens show regions: against a slow definition by the tower alone, one region at a time."""
+"""The leak map against a slow definition, and what it does where it is stopped, coarse, or not alone."""
+
+import threading
 
 import pytest
 import torch
-from conftest import picture
+from conftest import picture, tiny_model
+from test_ablation import slow_blur, slow_pixels
 
 from eyeline import leak
-from eyeline.ablation import fill_pixels
-from eyeline.leak import groups_of, leak_map, shares, split_groups, spreads
+from eyeline.attention import AttentionCapture
+from eyeline.features import gathering, pool
+from eyeline.leak import groups_of, leak_map, movement, shares, split_groups, spreads
 from eyeline.regions import Regions
-from eyeline.teacher_forcing import prompt_alone, see
+from eyeline.teacher_forcing import Vision, prompt_alone, see
 
-PICTURES = (picture(), picture(64, 96, seed=1))  # 2 rows of 3 visual tokens, and 3 of 2
-
-
-def regions_of_two():
-    """Five regions of two images, of unequal sizes; one is in two pieces."""
-    return Regions((torch.tensor([[0, 1, 1], [2, 2, 0]]), torch.tensor([[3, 3], [4, 3], [4, 4]])), 5)
+QUESTION = "How many?"
+PICTURES = [picture(96, 64, seed=1), picture(128, 96, seed=2)]
+LABELS = (torch.tensor([[0, 0, 1], [2, 2, 1]]), torch.tensor([[3, 3, 4, 4], [3, 5, 5, 4], [6, 5, 7, 7]]))
 
 
-@pytest.fixture
-def question(tiny):
-    inputs = tiny.inputs(list(PICTURES), "How many?")
-    assert [(grid.rows, grid.cols) for grid in tiny.image_grids(inputs)] == [(2, 3), (3, 2)]
-    return inputs
+def asked(model, count=2):
+    """Inputs of some pictures, and regions of several cells each."""
+    inputs = model.inputs(PICTURES[:count], QUESTION)
+    labels = []
+    for image, grid in zip(model.image_grids(inputs), LABELS, strict=False):
+        rows, cols = torch.arange(image.rows) % grid.shape[0], torch.arange(image.cols) % grid.shape[1]
+        labels.append(grid[rows][:, cols])
+    return inputs, Regions(tuple(labels), 1 + max(int(grid.max()) for grid in labels))
 
 
-def tower(model, inputs):
-    """All that the vision tower puts out of a prompt's images, DeepStack's too: one matrix a layer."""
+def slow_map(model, inputs, regions, fill=slow_pixels):
+    """Region by region: filled by hand, the tower run on it alone, every token's way measured by itself."""
+    prompt, labels = prompt_alone(model, inputs), regions.of_patch
+    moved = torch.zeros(regions.count, len(labels))
     with torch.inference_mode():
-        vision = see(model, prompt_alone(model, inputs), inputs["pixel_values"][None])
-    return [layer[0].float() for layer in (vision.features, *vision.deepstack)]
+        was = see(model, prompt, inputs["pixel_values"][None])
+        for region in range(regions.count):
+            now = see(model, prompt, fill(model, inputs, labels == region)[None])
+            layers = list(zip([was.features, *was.deepstack], [now.features, *now.deepstack], strict=True))
+            for patch in range(len(labels)):
+                for before, after in layers:
+                    usual = sum(float(token.norm()) for token in before[0]) / len(labels)
+                    moved[region, patch] += (
+                        float((after[0, patch] - before[0, patch]).norm()) / usual / len(layers)
+                    )
+    return moved / moved.sum(0)
 
 
-def slow_map(model, inputs, sets, labels, hiding="pixels"):
-    """Set by set of regions, layer by layer, token by token: how far filling the set moves it, as a share of all movements."""
-    before, moved = tower(model, inputs), torch.zeros(len(sets), len(labels))
-    for number, regions in enumerate(sets):
-        hidden = torch.tensor([int(label) in regions for label in labels])
-        after = tower(model, fill_pixels(model, inputs, hidden, hiding))
-        for was, now in zip(before, after, strict=True):
-            usual = sum(row.norm() for row in was) / len(was)
-            for token in range(len(labels)):
-                moved[number, token] += (now[token] - was[token]).norm() / usual / len(before)
-    return moved
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_map_equals_its_slow_definition(tiny, count):
+    inputs, regions = asked(tiny, count)
+    found = leak_map(tiny, inputs, regions)
+    torch.testing.assert_close(found, slow_map(tiny, inputs, regions), rtol=1e-3, atol=1e-4)
+    own = torch.nn.functional.one_hot(regions.of_patch, regions.count).T.bool()
+    assert found[own].min() > found[~own].median(), "most of a token is its own region's"
+    assert found[~own].max() > 0.05, "and some has spread"
 
 
-@pytest.mark.parametrize("hiding", ["pixels", "blur"])
-def test_the_map_equals_its_slow_definition_one_region_at_a_time(tiny, question, hiding, monkeypatch):
-    regions = regions_of_two()
-    moved = slow_map(tiny, question, [{region} for region in range(5)], regions.of_patch, hiding)
-    expected = moved / moved.sum(0)
-    assert 0.01 < float(expected[0, 1]) < 0.99, "a token shows more than its own region"
-    for at_once in (leak.CELLS_AT_ONCE, 1):  # all regions in one pass of the tower, or each in its own
-        monkeypatch.setattr(leak, "CELLS_AT_ONCE", at_once)
-        found = leak_map(tiny, question, regions, hiding)
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
-        torch.testing.assert_close(found.sum(0), torch.ones(12))
-        assert (found >= 0).all()
+def test_another_fill_has_a_map_of_its_own(tiny):
+    inputs, regions = asked(tiny, 1)
+    found = leak_map(tiny, inputs, regions, "blur")
+    torch.testing.assert_close(found, slow_map(tiny, inputs, regions, slow_blur), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(found, leak_map(tiny, inputs, regions), atol=1e-3)
 
 
-def test_images_do_not_move_each_others_tokens(tiny, question):
-    found = leak_map(tiny, question, regions_of_two())
-    assert found[:3, 6:].abs().max() < 1e-3
-    assert found[3:, :6].abs().max() < 1e-3
-
-
-def test_stopping_early_leaves_every_region_its_own_tokens(tiny, question, monkeypatch):
-    regions = regions_of_two()
-    own = (torch.arange(5)[:, None] == regions.of_patch).float()
-    assert torch.equal(leak_map(tiny, question, regions, stopped=lambda: True), own)
-    monkeypatch.setattr(leak, "CELLS_AT_ONCE", 1)
-    asked = iter([False, False, True])  # stopped before the third of five passes
-    assert torch.equal(leak_map(tiny, question, regions, stopped=lambda: next(asked)), own)
-
-
-def test_of_a_large_image_groups_are_filled_and_a_groups_own_tokens_are_their_own_regions(
-    tiny, question, monkeypatch
+@pytest.mark.parametrize("at_once", [1, 18, 10**6])
+def test_shares_of_a_token_add_up_to_one_however_many_cells_the_tower_works_on_at_once(
+    tiny, at_once, monkeypatch
 ):
-    regions, labels = regions_of_two(), regions_of_two().of_patch
+    inputs, regions = asked(tiny)
+    expected = leak_map(tiny, inputs, regions)
+    torch.testing.assert_close(expected.sum(0), torch.ones(len(regions.of_patch)))
+    assert expected.min() >= 0
+    monkeypatch.setattr(leak, "CELLS_AT_ONCE", at_once)
+    torch.testing.assert_close(leak_map(tiny, inputs, regions), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_an_image_that_no_fill_changes_has_shares_of_nothing(tiny):
+    inputs, regions = asked(tiny, 1)
+    flat = {**inputs, "pixel_values": torch.full_like(inputs["pixel_values"], 0.25)}
+    found = leak_map(tiny, flat, regions)
+    assert found.isfinite().all()
+    assert shares(torch.zeros(2, 3)).tolist() == [[0.0] * 3] * 2
+
+
+def test_movement_is_relative_to_the_size_of_each_layer_and_the_mean_of_all():
+    before = Vision(torch.tensor([[[3.0, 4.0], [0.0, 5.0]]]), [torch.tensor([[[0.0, 1.0], [0.0, 3.0]]])])
+    after = Vision(before.features + torch.tensor([0.0, 1.0]), [before.deepstack[0] * 2])
+    assert movement(before, after).tolist() == [pytest.approx([(0.2 + 0.5) / 2, (0.2 + 1.5) / 2])]
+
+
+# --- stopped
+
+
+def test_stopping_early_leaves_each_token_to_its_own_region(tiny, monkeypatch):
+    inputs, regions = asked(tiny)
+    own = torch.nn.functional.one_hot(regions.of_patch, regions.count).T.float()
+    assert torch.equal(leak_map(tiny, inputs, regions, stopped=lambda: True), own)
+    monkeypatch.setattr(leak, "CELLS_AT_ONCE", 1)
+    asks = []
+
+    def after_three():
+        asks.append(1)
+        return len(asks) > 3
+
+    assert torch.equal(leak_map(tiny, inputs, regions, stopped=after_three), own)
+    assert len(asks) == 4, "it is asked between passes"
     monkeypatch.setattr(leak, "EXACT", 0)
     monkeypatch.setattr(leak, "GROUPS", 4)
-    groups = groups_of(regions)
-    assert len(groups.unique()) == 4
-    found = leak_map(tiny, question, regions)
-    torch.testing.assert_close(found.sum(0), torch.ones(12))
-    sets = [{region for region in range(5) if groups[region] == group} for group in range(4)]
-    moved = slow_map(tiny, question, sets, labels)
-    of_groups = torch.stack([found[sorted(each)].sum(0) for each in sets])
-    torch.testing.assert_close(of_groups, moved / moved.sum(0), rtol=1e-3, atol=1e-5)
-    for token, label in enumerate(labels.tolist()):
-        others = [region for region in sets[int(groups[label])] if region != label]
-        assert not found[others, token].any()
-        assert found[label, token] > 0
+    assert torch.equal(leak_map(tiny, inputs, regions, stopped=lambda: True), own), "of groups too"
 
 
-def test_groups_hold_regions_near_each_other_of_one_image_each():
-    columns = torch.arange(40).expand(3, 40)  # forty narrow regions side by side
-    regions = Regions((columns, columns + 40), 80)
-    groups = groups_of(regions)
-    assert sorted(groups.unique().tolist()) == list(range(leak.GROUPS))
-    assert not set(groups[:40].tolist()) & set(groups[40:].tolist())
-    for group in groups.unique():
-        members = (groups == group).nonzero()[:, 0]
-        assert torch.equal(members, torch.arange(int(members[0]), int(members[-1]) + 1))
+def test_gathering_by_own_tokens_alone_is_pooling(tiny):
+    inputs, regions = asked(tiny)
+    parts = leak_map(tiny, inputs, regions, stopped=lambda: True)
+    values = torch.randn(2, 3, len(regions.of_patch), generator=torch.Generator().manual_seed(1))
+    whole = pool(values, regions.of_patch, regions.count)
+    torch.testing.assert_close(gathering(regions.of_patch, regions.count)(values), whole)
+    torch.testing.assert_close(gathering(regions.of_patch, regions.count, parts)(values), whole)
+    parts = leak_map(tiny, inputs, regions)
+    gathered = gathering(regions.of_patch, regions.count, parts)(values)
+    torch.testing.assert_close(gathered, torch.einsum("abp,rp->abr", values, parts))
+    torch.testing.assert_close(gathered.sum(-1), values.sum(-1))  # nothing is lost, nothing counts twice
 
 
-def test_what_a_group_moves_outside_itself_is_its_regions_by_nearness_and_size():
-    """A region's weight is its area over its area plus the squared distance of its centre, in cells."""
-    regions = Regions((torch.tensor([[0, 0, 1, 2]]),), 3)
-    parts = split_groups(
-        torch.tensor([[1.0, 1.0, 1.0, 0.5], [0.2, 0.2, 0.2, 0.5]]), torch.tensor([0, 0, 1]), regions
-    )
-    near = torch.tensor([2 / (2 + 2.5**2), 1 / (1 + 1.0**2)])  # centres at 0.5 and 2, the token at 3
-    torch.testing.assert_close(parts[:2, 3], 0.5 * near / near.sum())
-    assert parts[:2, :3].tolist() == [[1, 1, 0], [0, 0, 1]]
-    torch.testing.assert_close(parts[2], torch.tensor([0.2, 0.2, 0.2, 0.5]))
+# --- of large images
 
 
-def test_shares_add_up_to_one_and_a_token_that_nothing_moves_has_none():
-    found = shares(torch.tensor([[1.0, 0.0, 2.0], [3.0, 0.0, 2.0]]))
-    assert found.tolist() == [[0.25, 0.0, 0.5], [0.75, 0.0, 0.5]]
+@pytest.mark.parametrize("groups", [16, 3, 1])
+def test_groups_keep_shares_adding_up_and_tokens_inside_with_their_own_region(tiny, groups, monkeypatch):
+    inputs, regions = asked(tiny)
+    monkeypatch.setattr(leak, "EXACT", 0)
+    monkeypatch.setattr(leak, "GROUPS", groups)
+    seen = []
+    monkeypatch.setattr(leak, "see", lambda *args: seen.append(len(args[2])) or see(*args))
+    found = leak_map(tiny, inputs, regions)
+    of = groups_of(regions)
+    count = len(of.unique())
+    assert sum(seen) == 1 + count, "a pass a group, and one with nothing filled"
+    torch.testing.assert_close(found.sum(0), torch.ones(len(regions.of_patch)), rtol=1e-4, atol=1e-5)
+    assert found.min() >= 0
+    for patch, label in enumerate(regions.of_patch.tolist()):
+        same = of == of[label]
+        others = same & (torch.arange(regions.count) != label)
+        assert found[others, patch].abs().max().item() == 0 if others.any() else True
+        assert found[label, patch] > 0
 
 
-def test_only_filling_pixels_hides_what_has_spread():
-    assert [name for name in ("pixels", "blur", "inpaint", "tokens", "attention") if spreads(name)] == [
-        "pixels", "blur", "inpaint",
-    ]  # fmt: skip
+def test_groups_are_at_most_so_many_near_each_other_and_of_one_image(monkeypatch):
+    _, regions = asked(tiny_model("qwen3_vl"))
+    for most in (16, 4, 2, 1):
+        monkeypatch.setattr(leak, "GROUPS", most)
+        of = groups_of(regions)
+        images = [set(of[grid.unique()].tolist()) for grid in regions.labels]
+        assert not images[0] & images[1]
+        assert all(len(groups) <= max(1, most // 2) for groups in images)
+        assert sorted(of.unique().tolist()) == list(range(len(of.unique())))
+    monkeypatch.setattr(leak, "GROUPS", 2)
+    line = Regions((torch.tensor([[0, 1, 2, 3]]),), 4)
+    of = groups_of(line)
+    assert of[0] == of[1] != of[2] == of[3]
+
+
+def test_as_many_groups_as_regions_are_the_exact_map(tiny, monkeypatch):
+    inputs, regions = asked(tiny, 1)
+    expected = leak_map(tiny, inputs, regions)
+    monkeypatch.setattr(leak, "EXACT", 0)
+    monkeypatch.setattr(leak, "GROUPS", 99)
+    order = groups_of(regions)
+    assert len(order.unique()) == regions.count
+    torch.testing.assert_close(leak_map(tiny, inputs, regions), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_outside_a_group_what_it_moves_is_shared_by_nearness():
+    regions = Regions((torch.tensor([[0, 1, 2, 2, 2]]),), 3)
+    moved = torch.tensor([[1.0, 1.0, 0.5, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0, 1.0]])
+    found = split_groups(moved, torch.tensor([0, 0, 1]), regions)
+    assert found[:, :2].tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    near = [1 / (1 + 2.0**2), 1 / (1 + 1.0**2)]  # of regions 0 and 1 to the third cell: areas of 1
+    assert found[:2, 2].tolist() == pytest.approx([0.5 * near[0] / sum(near), 0.5 * near[1] / sum(near)])
+    assert found[2].tolist() == [0.0, 0.0, 1.0, 1.0, 1.0]
+
+
+# --- beside a capture
+
+
+def test_only_fills_spread():
+    assert {way: spreads(way) for way in ("pixels", "blur", "inpaint", "tokens", "attention")} == {
+        "pixels": True, "blur": True, "inpaint": True, "tokens": False, "attention": False,
+    }  # fmt: skip
+
+
+def test_another_threads_capture_records_nothing_of_the_maps_passes(tiny):
+    inputs, regions = asked(tiny)
+    prompt = prompt_alone(tiny, inputs)
+    with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
+        tiny.hf.model(**inputs, use_cache=False)
+        assert capture.vision_features is not None
+        features, keys = torch.cat(list(capture.vision_features)).clone(), capture.image_keys.clone()
+        pending, found = capture.pending_bytes, []
+        worker = threading.Thread(target=lambda: found.append(leak_map(tiny, inputs, regions)))
+        worker.start()
+        worker.join()
+        assert capture.pending_bytes == pending
+        assert torch.equal(torch.cat(list(capture.vision_features)), features)
+        assert torch.equal(capture.image_keys, keys)
+    torch.testing.assert_close(found[0], leak_map(tiny, inputs, regions))
+    with torch.inference_mode():
+        whole = see(tiny, prompt, inputs["pixel_values"][None]).features[0]
+    torch.testing.assert_close(features, whole, rtol=1e-3, atol=1e-4)
