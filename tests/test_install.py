@@ -137,7 +137,9 @@ def test_with_the_fonts_of_scenes_the_gallery_has_a_dozen_and_nothing_to_say():
 def made(target):
     """The commands that `make` would run."""
     options = {"cwd": ROOT, "capture_output": True, "encoding": "utf-8", "check": True}
-    return subprocess.run(["make", "--dry-run", target], **options).stdout.splitlines()
+    return subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", target], **options
+    ).stdout.splitlines()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -164,7 +164,7 @@ def test_the_real_ablation_stands_beside_the_prediction(visit, tmp_path):
         expect(page.locator(".agreement")).to_contain_text(
             re.compile("rank agreement 0.83.*predicted and actual of 10 regions")
         )
-        expect(page.locator(".strongest li").first).to_contain_text("1.80 actual 0.90")
+        expect(page.locator(".strongest li").first).to_contain_text("1.80 alone 1.80, actual 0.90")
         expect(page.locator(".still figcaption")).to_have_text(["Predicted", "Actual"] * 2)
 
 
@@ -642,7 +642,15 @@ def test_small_numbers_have_one_form_and_none_is_a_negative_nothing(visit, tmp_p
     run = make_run()
     small = (0.0004, -0.0004, 0.004, -0.06, 0.3, 1.234, 12.34, 123.4, 0.0, -0.0049)
     events = [
-        replace(event, effects=small, interval=None, log_prob=-0.0001, whole_image=-0.001)
+        replace(
+            event,
+            effects=small,
+            interval=None,
+            contributions=small,
+            contribution_interval=None,
+            log_prob=-0.0001,
+            whole_image=-0.001,
+        )
         if isinstance(event, SpanAttribution) and event.index == 2
         else event
         for event in run.events
@@ -692,7 +700,7 @@ def test_a_term_says_what_it_means_where_it_stands(visit, tmp_path, word, meanin
 def test_a_run_that_ends_in_a_span_without_effect_shows_the_one_that_rests_most_on_the_image(visit, tmp_path):
     run = make_run()
     events = [
-        replace(event, effects=(0.001,) * 10, patches=None)
+        replace(event, effects=(0.01,) * 10, contributions=(0.01,) * 10, whole_image=0.1, patches=None)
         if isinstance(event, SpanAttribution) and event.index == 2
         else event
         for event in run.events

@@ -63,7 +63,7 @@ def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extr
             effects = [effect / sum(effects) for effect in effects]
         heat = tuple(tuple(tuple(effects[label] / 4 for label in row) for row in grid) for grid in grids)
         interval = tuple((effect - 0.4, effect + 0.5) for effect in effects) if unit == "nats" else None
-        contributions = tuple(effects) if unit == "nats" else None  # a game that adds up
+        contributions = tuple(effects) if unit == "nats" else None
         order = sorted(range(10), key=lambda region: -effects[region])
         sums = tuple(
             (region, sum(effects[each] for each in order[: n + 1])) for n, region in enumerate(order)
@@ -72,7 +72,7 @@ def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extr
         if lost and index == 1:
             events.append(Error("Span 1 has no attribution: the worker ran out of memory."))
             continue
-        whole_image = sum(effects) if unit == "nats" else None
+        whole_image = sum(max(effect, 0.0) for effect in effects) if unit == "nats" else None
         span = SpanAttribution(
             index, channel, first, token, text, tuple(effects), interval, contributions, interval, evidence, breaks,
             heat if patches else None, whole_image, -1.25, False, 0.02 * (index + 1),
