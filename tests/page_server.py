@@ -40,6 +40,7 @@ class PageServer:
         self.saved: dict[str, Run] = {}
         self.asked: list[dict] = []  # bodies of questions, in order
         self.kept: int | None = None  # how many events of the next question are saved; all of them
+        self.closed = False  # for good: what a page still loads from then on is lost
         self.left = threading.Event()  # a client went away in the middle of a stream
         self._go = threading.Event()
         self._listen(0)
@@ -73,6 +74,7 @@ class PageServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closed = True
         self.go()
         self.vanish()
 

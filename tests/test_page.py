@@ -47,12 +47,13 @@ def visit(browser, tmp_path):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(15_000)
-        page.on(
-            "console",
-            lambda message: (
-                message.type == "error" and expected not in message.text and said.append(message.text)
-            ),
-        )
+
+        def listen(message) -> None:
+            lost = server.closed and "net::ERR_" in message.text
+            if message.type == "error" and expected not in message.text and not lost:
+                said.append(message.text)
+
+        page.on("console", listen)
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(server.url + path)
         return page
