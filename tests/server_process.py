@@ -51,6 +51,7 @@ class Server:
     data: Path
     log: Path
     key: str | None = None
+    closed: bool = False  # for good: what a page still loads from then on is lost
 
     @property
     def url(self) -> str:
@@ -146,6 +147,7 @@ def running(model: Path, data: Path, *options: str, key: str | None = None) -> I
             time.sleep(0.1)
         yield server
     finally:
+        server.closed = True
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
