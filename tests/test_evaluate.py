@@ -134,6 +134,17 @@ def test_a_run_of_other_settings_or_another_model_is_refused(lively, run):
         list(evaluate(build_tiny("qwen3_vl", seed=1), examples(), chosen.methods, run, SETTINGS))
 
 
+def test_contributions_along_a_single_pair_of_orders_are_refused_as_they_have_no_standard_error(
+    lively, tmp_path
+):
+    methods = choose_methods(lively, METHODS, (), "pixels").methods
+    with pytest.raises(DataError, match=r"1 pair of orders .* no standard error; expected 0 or at least 2"):
+        list(
+            evaluate(lively, examples(), methods, tmp_path / "run", dataclasses.replace(SETTINGS, ordered=1))
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_unknown_methods_name_the_choices_and_a_missing_or_foreign_estimator_is_refused(lively, tmp_path):
     with pytest.raises(DataError, match="No method 'gaze'; expected some of random, raw-attention"):
         choose_methods(lively, ["gaze"], ())

@@ -262,8 +262,12 @@ def evaluate(
     """Evaluates every example that the run does not hold yet, and yields the id of each as it is done or found done.
 
     `about` names what else the run depends on, such as the estimators' cards. Raises `DataError` where the folder holds a
-    run of another model, version or settings, and for an example that cannot be evaluated.
+    run of another model, version or settings, for an example that cannot be evaluated, and for a single pair of orders.
     """
+    if settings.ordered == 1:
+        raise DataError(
+            "Contributions along 1 pair of orders have no standard error; expected 0 or at least 2 for --ordered."
+        )
     check_options(model, {})
     load_source(settings.regions, model.device)
     open_run(model, out, {**asdict(settings), **(about or {})}, "evaluation")
