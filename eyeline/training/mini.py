@@ -1,16 +1,16 @@
-"""Trains the embedded thinking model from scratch: a small `Qwen3VLForConditionalGeneration` on drawn scenes.
+"""Trains a miniature: a small model of a published model's class, on drawn scenes.
 
-Six stages. `vision` teaches the vision tower what every visual token shows, with dense labels that the drawings know;
-`language` freezes its blocks and trains mergers and language model on packed questions; `all` trains everything; `wild` goes
-on with scenes as people photograph them; `long` adds long scenes and all manners of asking, at constant rates; `settle` ends
-with falling ones. What is exported is a running mean of the weights. Each stage checkpoints and resumes:
+Its stages stand in `minis.py`. `vision` teaches the vision tower what every visual token shows, with dense labels that the
+drawings know; `language` freezes its blocks and trains mergers and language model on packed questions; `all` trains everything;
+`wild` goes on with scenes as people photograph them; `long` adds long scenes and all manners of asking, at constant rates;
+`settle` ends with falling ones. What is exported is a running mean of the weights. Each stage checkpoints and resumes:
 `python -m eyeline.training.mini --help`.
 """
 
 import copy
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,174 +18,25 @@ import click
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2VLImageProcessor,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-)
+from transformers import PreTrainedTokenizerFast
 
-from eyeline.training.mini_data import CELL, HEADS, Batch, Batches, Practice, corpus
+from eyeline.training.mini_data import HEADS, Batch, Batches, Practice
+from eyeline.training.minis import MINIS, Mini, Stage, build_image_processor, build_tokenizer
 
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-SHARPER = 2.0  # gains of the queries' norms
-NEW_SCENES = 4_000_000  # the first scene for weights that have been trained before
 LOGGED = ("loss", "dense_loss", "token_accuracy", "practice_accuracy", "before_loss")
 BEFORE = 3  # tokens before each one that an early layer is taught to carry on
 KNOWS_BEFORE = 2  # layers after which it is to know them
 BEFORE_WEIGHT = 0.2
+MERGERS = ("merger", "downsample")  # parts of a vision tower that belong to the language model
 MEAN_OF = 400  # steps
 LABELS_ALONE = 150  # steps of training on in which new heads learn what tokens show, and teach nothing yet
-MARKERS = ("<think>", "</think>")
-CHAT_TEMPLATE = """\
-{%- for message in messages -%}
-<|im_start|>{{ message.role }}
-{% if message.content is string -%}
-{{ message.content }}
-{%- else -%}
-{%- for part in message.content -%}
-{%- if part.type == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>{%- else -%}{{ part.text }}{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-<|im_end|>
-{% endfor -%}
-{%- if add_generation_prompt -%}
-<|im_start|>assistant
-<think>
-{% endif -%}
-"""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage of training; rates are peak learning rates of a warm-up, hold and linear decay to zero."""
-
-    name: str
-    steps: int
-    batch: int  # images
-    questions: int  # of each image, in one sequence
-    practice: float  # rows without images for each image: conversations about other scenes, and drills
-    rate: float
-    vision_rate: float  # of the vision blocks; 0 freezes them
-    dense: float  # weight of the dense labels' loss
-    wild: bool = False  # scenes as people photograph them
-    long: float = 0.0  # share of long scenes
-    manners: bool = False  # asked with the text before or after the image, with and without a system prompt
-    decay: float = 0.35  # last share of the steps, over which rates fall to zero
-
-
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE over what the scenes say; digits stay apart, words that scenes use are one token."""
-    tokenizer = Tokenizer(models.BPE())
-    words = Regex(r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\n+|\s+")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(words, "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator(corpus(600), trainer)
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in MARKERS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False, model_max_length=8192,
-    )  # fmt: skip
-
-
-def build_image_processor() -> Qwen2VLImageProcessor:
-    """64 to 144 visual tokens of 32 x 32 pixels an image."""
-    size = {"shortest_edge": 64 * CELL**2, "longest_edge": 144 * CELL**2}
-    return Qwen2VLImageProcessor(
-        size=size,
-        patch_size=16,
-        temporal_patch_size=1,
-        merge_size=2,
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
-
-
-def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLForConditionalGeneration:
-    def token(text: str) -> int:
-        return tokenizer.convert_tokens_to_ids(text)  # pyright: ignore[reportReturnType]
-
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [6, 5, 5], "mrope_interleaved": True}
-    config = Qwen3VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer), "hidden_size": 256, "intermediate_size": 208, "num_hidden_layers": 6,
-            "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 32, "max_position_embeddings": 8192,
-            "rope_parameters": rope,
-            "bos_token_id": None, "eos_token_id": token("<|im_end|>"), "pad_token_id": token("<|endoftext|>"),
-        },
-        vision_config={
-            "depth": 5, "hidden_size": 192, "intermediate_size": 384, "num_heads": 6, "patch_size": 16,
-            "spatial_merge_size": 2, "temporal_patch_size": 1, "out_hidden_size": 256, "num_position_embeddings": 576,
-            "deepstack_visual_indexes": [3],
-        },
-        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"), vision_end_token_id=token("<|vision_end|>"),
-        tie_word_embeddings=False,
-    )  # fmt: skip
-    model = Qwen3VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = token("<|im_end|>")
-    model.generation_config.pad_token_id = token("<|endoftext|>")
-    return model
-
-
-def sharpen(model: Qwen3VLForConditionalGeneration) -> None:
-    """Lets attention be sharp: with normed queries and keys of 32 dimensions its logits stay below 6 otherwise.
-
-    Nothing can be picked out of a few hundred tokens so; the gains would grow by themselves, but in many thousand steps.
-    """
-    with torch.no_grad():
-        for layer in model.model.language_model.layers:
-            layer.self_attn.q_norm.weight.mul_(SHARPER)
-
-
-def see(model: Qwen3VLForConditionalGeneration, batch: Batch) -> tuple[Any, list[Tensor]]:
-    """The vision tower's output for the batch's images, and those of its blocks that mergers read, the last one last."""
-    visual = model.model.visual
-    kept: list[Tensor] = []
-    handles = [
-        visual.blocks[index].register_forward_hook(lambda _, __, output: kept.append(output))
-        for index in visual.deepstack_visual_indexes
-    ]
-    try:
-        grids: Any = batch.grids
-        output: Any = model.model.get_image_features(batch.pixels.to(torch.float32) / 127.5 - 1, grids)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return output, [*kept, output.last_hidden_state]
-
-
-def merge(model: Qwen3VLForConditionalGeneration, blocks: list[Tensor], grids: Tensor, seen: Any) -> Any:
-    """The vision tower's output with the mergers applied again, to other outputs of its blocks."""
-    visual = model.model.visual
-    sizes = (grids.prod(-1) // 4).tolist()
-    *deep, last = blocks
-    seen.pooler_output = torch.split(visual.merger(last), sizes)
-    seen.deepstack_features = [
-        torch.split(merger(block), sizes)
-        for merger, block in zip(visual.deepstack_merger_list, deep, strict=True)
-    ]
-    return seen
+def see(model: Any, batch: Batch) -> Any:
+    """The vision tower's output for the batch's images."""
+    return model.model.get_image_features(batch.pixels.to(torch.float32) / 127.5 - 1, batch.grids)
 
 
 def repeat(seen: Any, copies: list[int]) -> Any:
@@ -196,28 +47,37 @@ def repeat(seen: Any, copies: list[int]) -> Any:
 
     again = copy.copy(seen)
     again.pooler_output = each_copy(seen.pooler_output)
-    again.deepstack_features = [each_copy(deep) for deep in seen.deepstack_features]
+    if getattr(seen, "deepstack_features", None) is not None:
+        again.deepstack_features = [each_copy(deep) for deep in seen.deepstack_features]
     return again
 
 
-def embed_still(model: Qwen3VLForConditionalGeneration) -> None:
-    """Lets the patch embedding multiply matrices: the same sum, without a 3-D convolution, which is slow on a CPU."""
-    embed = model.model.visual.patch_embed
+def embed_still(model: Any) -> None:
+    """Lets the patch embedding multiply matrices: the same sum, without a 3-D convolution, which is slow on a CPU.
+
+    So is a 2-D one that merges patches, in GLM's tower.
+    """
+    visual = model.model.visual
+    embed = visual.patch_embed
 
     def forward(pixels: Tensor) -> Tensor:
         weight = embed.proj.weight.sum(2).flatten(1)  # (width, channel * patch * patch)
         return functional.linear(pixels, weight, embed.proj.bias)
 
     embed.forward = forward
+    if (merging := getattr(visual, "downsample", None)) is not None:
+        merging.forward = lambda blocks: functional.linear(
+            blocks.flatten(1), merging.weight.flatten(1), merging.bias
+        )
 
 
 class Heads(nn.Module):
     """What is read off the model in training only: what visual tokens show, and which tokens stood before a text token."""
 
-    def __init__(self, vocabulary: int):
+    def __init__(self, width: int, vocabulary: int):
         super().__init__()
-        self.dense = nn.Linear(256, sum(HEADS.values()))
-        self.before = nn.Linear(256, BEFORE * vocabulary)
+        self.dense = nn.Linear(width, sum(HEADS.values()))
+        self.before = nn.Linear(width, BEFORE * vocabulary)
 
 
 def dense_loss(heads: Heads, features: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -233,7 +93,7 @@ def dense_loss(heads: Heads, features: Tensor, labels: Tensor) -> tuple[Tensor, 
     return torch.stack(losses).mean(), accuracy
 
 
-def language_loss(model: Qwen3VLForConditionalGeneration, batch: Batch, seen) -> tuple[Tensor, float]:
+def language_loss(model: Any, batch: Batch, seen) -> tuple[Tensor, float]:
     """Weighted mean cross-entropy of the supervised tokens, and the share of them that is the model's first choice."""
     segments = batch.segments
     same = (segments[:, None, :] == segments[:, :, None]) | (segments[:, None, :] == 0)
@@ -249,9 +109,7 @@ def language_loss(model: Qwen3VLForConditionalGeneration, batch: Batch, seen) ->
     return _score(model, hidden, batch)
 
 
-def practice_loss(
-    model: Qwen3VLForConditionalGeneration, heads: Heads, practice: Practice
-) -> tuple[Tensor, float, Tensor]:
+def practice_loss(model: Any, heads: Heads, practice: Practice) -> tuple[Tensor, float, Tensor]:
     """As `language_loss`, of rows without images; and how badly an early layer knows what stood before each token.
 
     Looking up takes an early layer that carries on what stood before, and a later one that finds it. Neither is of use
@@ -270,9 +128,7 @@ def practice_loss(
     return *_score(model, output.last_hidden_state, practice), unknown
 
 
-def _score(
-    model: Qwen3VLForConditionalGeneration, hidden: Tensor, batch: Batch | Practice
-) -> tuple[Tensor, float]:
+def _score(model: Any, hidden: Tensor, batch: Batch | Practice) -> tuple[Tensor, float]:
     wanted = batch.weights[:, 1:] > 0
     targets, weights = batch.ids[:, 1:][wanted], batch.weights[:, 1:][wanted]
     logits = model.lm_head(hidden[:, :-1][wanted]).float()
@@ -285,7 +141,7 @@ def _is_trained(name: str, stage: Stage) -> bool:
         return name.startswith("heads") or ("visual." in name and "deepstack" not in name)
     if name.startswith("heads"):
         return stage.dense > 0
-    return stage.vision_rate > 0 or "visual." not in name or "merger" in name
+    return stage.vision_rate > 0 or "visual." not in name or any(part in name for part in MERGERS)
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
@@ -338,7 +194,7 @@ class Optimizers:
     def __init__(self, model: nn.Module, heads: nn.Module, stage: Stage):
         groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
         for name, parameter in [*model.named_parameters(), *heads.named_parameters(prefix="heads")]:
-            vision = "visual." in name and "merger" not in name
+            vision = "visual." in name and not any(part in name for part in MERGERS)
             parameter.requires_grad_(_is_trained(name, stage))
             if parameter.requires_grad:
                 matrix = parameter.ndim == 2 and ("layers." in name or "blocks." in name)
@@ -438,83 +294,73 @@ def share_gradients(model: nn.Module, heads: nn.Module) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+def begin(model: Any, mini: Mini, words: PreTrainedTokenizerFast, start: Path) -> None:
+    """The weights of the model folder `start`, all of them or those that the miniature borrows."""
+    theirs = load_file(start / "model.safetensors")
+    if mini.borrow is None:
+        model.load_state_dict(theirs)
+    else:
+        mini.borrow(theirs, model, PreTrainedTokenizerFast.from_pretrained(start), words)
+
+
 def train(
-    rank: int, folder: Path, start: Path | None, stages: list[Stage], processes: int,
+    rank: int, name: str, folder: Path, start: Path | None, stages: list[Stage], processes: int,
     log_every: int = 20, save_every: int = 20,
 ) -> None:  # fmt: skip
-    """Runs the stages, from the last checkpoint in the folder where there is one; writes `log.jsonl`.
+    """Runs the stages of a miniature, from the last checkpoint in the folder where there is one; writes `log.jsonl`.
 
-    Without a checkpoint and with `start`, a model folder, only the stages from `long` on are run, on its weights and on scenes of
-    their own.
-    One process a core, one thread each: on few cores twice as fast as one process with as many threads.
+    Without a checkpoint and with `start`, a model folder, it begins with that one's weights and with the stage that is made for
+    them. One process a core, one thread each: on few cores twice as fast as one process with as many threads.
     """
+    mini = MINIS[name]
     torch.manual_seed(0)
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder.absolute()}/rendezvous", rank=rank, world_size=processes
     )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    model = build_model(tokenizer)
+    model = mini.build(tokenizer)
     embed_still(model)
     model.set_attn_implementation({"": "sdpa", "vision_config": "eager"})  # faster to differentiate on a CPU
-    heads = Heads(len(tokenizer))
+    heads = Heads(model.config.text_config.hidden_size, len(tokenizer))
     half = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # elsewhere bfloat16 is far slower than float32
     place = json.loads((folder / "place.json").read_text()) if (folder / "place.json").exists() else None
     names = [stage.name for stage in stages]
+    begins_with = (mini.begins_with if start else "") or names[0]
     if place:
-        for name, module in (("model", model), ("heads", heads)):
-            module.load_state_dict(load_file(folder / f"{name}.{place['stage']}.{place['step']}.safetensors"))
-    else:
-        if start:
-            model.load_state_dict(load_file(start / "model.safetensors"))
-        else:
-            sharpen(model)
+        for part, module in (("model", model), ("heads", heads)):
+            module.load_state_dict(load_file(folder / f"{part}.{place['stage']}.{place['step']}.safetensors"))
+    elif start:
+        begin(model, mini, tokenizer, start)
     mean = Mean(model)
-    if place and "mean_steps" in place:
+    if place:
         mean.steps = place["mean_steps"]
         mean.weights = load_file(folder / f"mean.{place['stage']}.{place['step']}.safetensors")
-    begin_with = "long" if start else names[0]
-    done_stages = names.index(place["stage"] if place else begin_with)
+    done_stages = names.index(place["stage"] if place else begins_with)
     for number, stage in enumerate(stages):
         if number < done_stages:
             continue
         optimizers = Optimizers(model, heads, stage)
-        begin = 0
+        done = 0
         if place and place["stage"] == stage.name:
-            begin = place["step"]
-            if 0 < begin < stage.steps:
-                optimizers.restore(load_file(folder / f"optimizer.{stage.name}.{begin}.safetensors"))
-        first = sum(earlier.steps * earlier.batch for earlier in stages[:number]) + begin * stage.batch
-        first += NEW_SCENES if start else 0
-        loader = iter(
-            Batches(
-                tokenizer,
-                first,
-                stage.batch // processes,
-                stage.questions,
-                stage.practice,
-                rank,
-                processes,
-                stage.wild,
-                stage.long,
-                stage.manners,
-            )
-        )
+            done = place["step"]
+            if 0 < done < stage.steps:
+                optimizers.restore(load_file(folder / f"optimizer.{stage.name}.{done}.safetensors"))
+        first = mini.first + sum(earlier.steps * earlier.batch for earlier in stages[:number])
+        batches = Batches(
+            tokenizer, first + done * stage.batch, stage.batch // processes, stage.questions, stage.practice,
+            rank, processes, stage.wild, stage.long, stage.manners, mini.speech,
+        )  # fmt: skip
         begun, since = time.time(), dict.fromkeys((*LOGGED, "count"), 0.0)
-        for step in range(begin, stage.steps):
-            batch = next(loader)
+        for step, batch in zip(range(done, stage.steps), batches, strict=False):
+            # new heads of a model that sees already learn what tokens show, and teach nothing yet
+            alone = bool(start) and stage.questions > 0 and stage.name == begins_with and step < LABELS_ALONE
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-                with torch.set_grad_enabled(stage.vision_rate > 0):
-                    seen, blocks = see(model, batch)
+                seen = see(model, batch)
                 features = torch.cat(seen.pooler_output)
-                learn_labels = start and stage.name == begin_with and step < LABELS_ALONE
-                dense, accuracy = dense_loss(
-                    heads, features.detach() if learn_labels else features, batch.labels
-                )
+                dense, accuracy = dense_loss(heads, features.detach() if alone else features, batch.labels)
                 loss = stage.dense * dense
                 if stage.questions:
-                    if not stage.vision_rate:
-                        seen = merge(model, [block.detach() for block in blocks], batch.grids, seen)
                     language, share = language_loss(model, batch, seen)
                     loss = loss + language
                     if batch.practice is not None:
@@ -533,42 +379,32 @@ def train(
             if (step + 1) % log_every == 0 and rank == 0:
                 line: dict[str, Any] = {
                     "stage": stage.name, "step": step + 1, "images": (step + 1) * stage.batch,
-                    **{name: since[name] / since["count"] for name in LOGGED},
-                    "images_per_s": (step + 1 - begin) * stage.batch / (time.time() - begun),
+                    **{key: since[key] / since["count"] for key in LOGGED},
+                    "images_per_s": (step + 1 - done) * stage.batch / (time.time() - begun),
                 }  # fmt: skip
-                line["dense"] = {name: round(value, 3) for name, value in accuracy.items()}
+                line["dense"] = {key: round(value, 3) for key, value in accuracy.items()}
                 with (folder / "log.jsonl").open("a") as log:
                     log.write(json.dumps(line) + "\n")
                 since = dict.fromkeys(since, 0.0)
             if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == stage.steps):
                 save_checkpoint(folder, model, heads, mean, optimizers, stage, step + 1)
+    dist.destroy_process_group()
 
 
-def export(folder: Path, out: Path) -> None:
+def export(name: str, folder: Path, out: Path) -> None:
     """Writes the mean of the last checkpoint as a model folder that `eyeline.load` reads, in bf16."""
+    mini = MINIS[name]
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     place = json.loads((folder / "place.json").read_text())
-    model = build_model(tokenizer)
+    model = mini.build(tokenizer)
     model.load_state_dict(load_file(folder / f"mean.{place['stage']}.{place['step']}.safetensors"))
     model.bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
-    build_image_processor().save_pretrained(out)
-
-
-ASKED = {"batch": 12, "questions": 3, "dense": 0.2, "wild": True, "long": 0.4, "manners": True}
-STAGES = [
-    Stage("vision", steps=1900, batch=12, questions=0, practice=0.0, rate=2e-3, vision_rate=1.5e-3, dense=1.0),
-    Stage("language", steps=350, batch=4, questions=3, practice=12.0, rate=1.2e-3, vision_rate=0.0, dense=0.3, decay=0.01),
-    Stage("all", steps=580, batch=12, questions=3, practice=3.0, rate=5e-4, vision_rate=2.5e-4, dense=0.3, decay=0.7),
-    Stage(
-        "wild", steps=1400, batch=12, questions=3, practice=1.0, rate=5e-4, vision_rate=2.5e-4, dense=0.3, wild=True, decay=0.6,
-    ),
-    Stage("long", steps=20_000, practice=0.5, rate=2.5e-4, vision_rate=1e-4, decay=1e-3, **ASKED),
-    Stage("settle", steps=500, practice=0.5, rate=2e-4, vision_rate=8e-5, decay=1.0, **ASKED),
-]  # fmt: skip
+    build_image_processor(mini).save_pretrained(out)
 
 
 @click.command()
+@click.argument("name", type=click.Choice(list(MINIS)))
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -581,25 +417,36 @@ STAGES = [
 @click.option(
     "--start",
     type=click.Path(exists=True, path_type=Path),
-    help="Model folder whose weights are trained further, on long scenes and in all manners.",
+    help="Model folder whose weights it begins with.",
 )
 @click.option("--processes", default=2, show_default=True, help="One for each core.")
 @click.option(
     "--steps", type=(str, int), multiple=True, help="Change a stage's number of steps: --steps language 8000."
 )
+@click.option(
+    "--only-export", is_flag=True, help="Train nothing: write the model folder of the last checkpoint."
+)
 def main(
-    out: Path, export_to: Path | None, start: Path | None, processes: int, steps: tuple[tuple[str, int], ...]
-) -> None:
-    """Train the embedded model, from scratch, from a model folder or from its last checkpoint."""
-    changed = dict(steps)
-    stages = [Stage(**{**asdict(stage), "steps": changed.get(stage.name, stage.steps)}) for stage in STAGES]
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "rendezvous").unlink(missing_ok=True)
-    if not (out / "tokenizer.json").exists():
-        (PreTrainedTokenizerFast.from_pretrained(start) if start else build_tokenizer()).save_pretrained(out)
-    torch.multiprocessing.spawn(train, (out, start, stages, processes), nprocs=processes)  # pyright: ignore[reportPrivateImportUsage]
+    name: str, out: Path, export_to: Path | None, start: Path | None, processes: int, steps: tuple[tuple[str, int], ...],
+    only_export: bool,
+) -> None:  # fmt: skip
+    """Train a miniature, from scratch, from a model folder or from its last checkpoint."""
+    mini, changed = MINIS[name], dict(steps)
+    stages = [replace(stage, steps=changed.get(stage.name, stage.steps)) for stage in mini.stages]
+    if not only_export:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "rendezvous").unlink(missing_ok=True)
+        if not (out / "tokenizer.json").exists():
+            words = (
+                PreTrainedTokenizerFast.from_pretrained(start)
+                if start and mini.borrow is None
+                else build_tokenizer(mini)
+            )
+            words.chat_template = mini.speech.template()
+            words.save_pretrained(out)
+        torch.multiprocessing.spawn(train, (name, out, start, stages, processes), nprocs=processes)  # pyright: ignore[reportPrivateImportUsage]
     if export_to:
-        export(out, export_to)
+        export(name, out, export_to)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from eyeline.scenes import FAMILIES, Scene, draw, kind_of
 from eyeline.scenes.canvas import CELL, COLOURS, FONTS, SYMBOLS, Canvas
 from eyeline.scenes.lexicon import WORDS
 from eyeline.scenes.question import Question, Sentence
+from eyeline.training.speech import QWEN3_VL, Speech
 
 PATCH = 16
 SAID = (*WORDS, *COLOURS, *SYMBOLS)
@@ -96,8 +97,22 @@ MANNERS = (
 )  # fmt: skip
 
 
-def some_manner(rng: Random) -> Manner:
-    """One of the ways in which clients ask: half of them with a system prompt, half with the text first."""
+ASKS_TO_THINK = 0.85  # share of system prompts that ask for thinking, of a model that thinks only then
+
+
+def some_manner(rng: Random, asks: str = "") -> Manner:
+    """One of the ways in which clients ask: half of them with a system prompt, half with the text first.
+
+    `asks`: what most system prompts end with, where the model thinks only if it is asked to.
+    """
+    manner = _some_manner(rng)
+    if asks and rng.random() < ASKS_TO_THINK:
+        said = manner.system or HELPFUL
+        return replace(manner, system=f"{said} Answer the question in the following format:\n{asks}.")
+    return manner
+
+
+def _some_manner(rng: Random) -> Manner:
     text_first = rng.random() < 0.5
     kind = rng.random()
     if kind < 0.5:
@@ -159,22 +174,19 @@ def _overlaps(box, side: int, rows: int, cols: int) -> Iterator[tuple[int, int, 
             yield row, col, high * (min(right, (col + 1) * side) - max(left, col * side))
 
 
-def reply(trace: str, answer: str) -> str:
-    """The assistant's turn after the opening `<think>` and its line break."""
-    return f"{trace}\n</think>\n\n{answer}<|im_end|>"
-
-
-def weigh(question: Question, tokenizer) -> tuple[list[int], list[float], list[float]]:
+def weigh(
+    question: Question, tokenizer, speech: Speech = QWEN3_VL, system: str = ""
+) -> tuple[list[int], list[float], list[float]]:
     """The reply's token ids, and their weights in the loss with the image in sight and in practice, where it is not.
 
     A value that the trace misreads has no weight: nothing teaches to misread. What puts it right weighs as a conclusion.
     """
-    told = reply(question.trace, question.answer)
+    told, start = speech.reply(question, system)
     encoded = tokenizer(told, add_special_tokens=False, return_offsets_mapping=True)
     seen = np.full(len(told), CONCLUSION_WEIGHT)  # of each character
     unseen = seen.copy()
-    slip, at = question.slip, 0
-    for number, (text, boxes) in enumerate(question.sentences):
+    slip, at = question.slip, start or 0
+    for number, (text, boxes) in enumerate(() if start is None else question.sentences):
         if boxes:
             seen[at : at + len(text)] = CONCLUSION_WEIGHT if slip and number in slip.mended else 1.0
             unseen[at : at + len(text)] = 0.0
@@ -189,12 +201,9 @@ def weigh(question: Question, tokenizer) -> tuple[list[int], list[float], list[f
     )
 
 
-REPLIES = "<|im_end|>\n<|im_start|>assistant\n<think>\n"  # what opens the reply
-
-
-def ask(question: Question, tokenizer) -> list[int]:
+def ask(question: Question, tokenizer, speech: Speech = QWEN3_VL) -> list[int]:
     """Token ids of the question and of what opens the reply."""
-    return tokenizer.encode(question.prompt + REPLIES, add_special_tokens=False)
+    return tokenizer.encode(question.prompt + speech.opening, add_special_tokens=False)
 
 
 def asked(scene: Scene, questions: int, manner: Manner = PLAIN) -> tuple[Question, ...]:
@@ -210,8 +219,8 @@ def asked(scene: Scene, questions: int, manner: Manner = PLAIN) -> tuple[Questio
 class _Sequence:
     """One image's row of a batch in the making."""
 
-    def __init__(self, tokenizer, rows: int, cols: int):
-        self.tokenizer, self.rows, self.cols = tokenizer, rows, cols
+    def __init__(self, tokenizer, speech: Speech, rows: int, cols: int):
+        self.tokenizer, self.speech, self.rows, self.cols = tokenizer, speech, rows, cols
         self.ids: list[int] = []
         self.positions: list[np.ndarray] = []
         self.segments: list[int] = []
@@ -230,35 +239,37 @@ class _Sequence:
 
     def show(self, at: int, segment: int) -> int:
         """The image with its marks; it takes as many positions as its longer side has cells."""
-        at = self.say("<|vision_start|>", at, segment)
+        opens, token, closes = self.speech.image
+        at = self.say(opens, at, segment)
         rows, cols = np.divmod(np.arange(self.rows * self.cols), self.cols)
-        self.ids += [self.tokenizer.convert_tokens_to_ids("<|image_pad|>")] * len(rows)
+        self.ids += [self.tokenizer.convert_tokens_to_ids(token)] * len(rows)
         self.positions.append(at + np.stack([np.zeros_like(rows), rows, cols]))
         self.segments += [segment] * len(rows)
         self.weights += [0.0] * len(rows)
-        return self.say("<|vision_end|>", at + max(self.rows, self.cols), segment)
+        return self.say(closes, at + max(self.rows, self.cols), segment)
 
 
 Packed = tuple[list[int], np.ndarray, list[int], list[float]]  # ids, positions (3, token), segments, weights
 
 
-def pack(scene: Scene, tokenizer, questions: int, manner: Manner = PLAIN) -> Packed:
+def pack(
+    scene: Scene, tokenizer, questions: int, manner: Manner = PLAIN, speech: Speech = QWEN3_VL
+) -> Packed:
     """Token ids, positions (3, token), segments and weights of one image with its first questions.
 
     What stands before the image must not depend on the question that others attend to: with the text first, each question has
     the image for itself.
     """
-    sequence = _Sequence(tokenizer, scene.canvas.height // CELL, scene.canvas.width // CELL)
-    system = f"<|im_start|>system\n{manner.system}<|im_end|>\n" if manner.system else ""
-    shared = sequence.say(f"{system}<|im_start|>user\n", 0, 0)
+    sequence = _Sequence(tokenizer, speech, scene.canvas.height // CELL, scene.canvas.width // CELL)
+    shared = sequence.say(speech.head(manner.system), 0, 0)
     if not manner.text_first:
         shared = sequence.show(shared, 0)
     for number, question in enumerate(asked(scene, questions, manner), start=1):
         at = sequence.say(question.prompt, shared, number)
         if manner.text_first:
             at = sequence.show(at, number)
-        at = sequence.say(REPLIES, at, number)
-        told, in_sight, _ = weigh(question, tokenizer)
+        at = sequence.say(speech.opening, at, number)
+        told, in_sight, _ = weigh(question, tokenizer, speech, manner.system)
         sequence.add(told, at, number, in_sight)
     return sequence.ids, np.concatenate(sequence.positions, axis=1), sequence.segments, sequence.weights
 
@@ -269,10 +280,12 @@ def collate(
     questions: int,
     practice: Practice | None = None,
     manners: Sequence[Manner] = (),
+    speech: Speech = QWEN3_VL,
 ) -> Batch:
     manners = manners or [PLAIN] * len(scenes)
     packed = [
-        pack(scene, tokenizer, questions, manner) for scene, manner in zip(scenes, manners, strict=True)
+        pack(scene, tokenizer, questions, manner, speech)
+        for scene, manner in zip(scenes, manners, strict=True)
     ]
     longest = max(len(ids) for ids, *_ in packed)
     ids = torch.zeros(len(scenes), longest, dtype=torch.long)
@@ -326,14 +339,19 @@ def conversation(scene: Scene) -> list[Question]:
 Row = tuple[list[int], list[float]]  # token ids, and the weight of each in the loss
 
 
-def rehearse(questions: Sequence[Question], tokenizer) -> Row:
+def _between(speech: Speech) -> str:
+    """What closes a reply's turn behind the token that ends the reply."""
+    return speech.turns["assistant"][1].removeprefix("<|im_end|>")
+
+
+def rehearse(questions: Sequence[Question], tokenizer, speech: Speech = QWEN3_VL) -> Row:
     """A conversation as practice: what follows from the readings, and the answers."""
-    turn = tokenizer.encode("\n<|im_start|>user\n", add_special_tokens=False)
+    turn = tokenizer.encode(_between(speech) + speech.turns["user"][0], add_special_tokens=False)
     ids: list[int] = []
     weights: list[float] = []
     for question in questions:
-        asked = [*(turn if ids else ()), *ask(question, tokenizer)]
-        told, _, from_memory = weigh(question, tokenizer)
+        asked = [*(turn if ids else ()), *ask(question, tokenizer, speech)]
+        told, _, from_memory = weigh(question, tokenizer, speech, speech.asks)
         ids += asked + told
         weights += [0.0] * len(asked) + from_memory
     return ids, weights
@@ -468,11 +486,12 @@ class Batches:
 
     def __init__(
         self, tokenizer, first: int, size: int, questions: int, practice: float, index: int, step: int,
-        wild: bool = False, long: float = 0.0, manners: bool = False,
+        wild: bool = False, long: float = 0.0, manners: bool = False, speech: Speech = QWEN3_VL,
     ):  # fmt: skip
         self.tokenizer, self.first, self.size = tokenizer, first, size
         self.questions, self.practice = questions, practice
         self.index, self.step, self.wild, self.long, self.manners = index, step, wild, long, manners
+        self.speech = speech
 
     def scene(self, number: int) -> Scene:
         if not self.questions and number % 3:
@@ -494,7 +513,9 @@ class Batches:
         return replace(scene, questions=questions, plain=questions)
 
     def manner(self, number: int) -> Manner:
-        return some_manner(Random(f"manner {number}")) if self.manners else PLAIN
+        if not self.manners:
+            return Manner(self.speech.asks)
+        return some_manner(Random(f"manner {number}"), self.speech.asks)
 
     def exercises(self, number: int) -> Practice | None:
         """Practice to go with the batch that begins with scene `number`: as many drills as conversations."""
@@ -505,7 +526,7 @@ class Batches:
                 rows.append(recite(drill(Random(f"drill {seed}")), self.tokenizer))
             else:
                 scene = draw(PRACTISED[(number + at // 2) % len(PRACTISED)], seed)
-                rows.append(rehearse(conversation(scene), self.tokenizer))
+                rows.append(rehearse(conversation(scene), self.tokenizer, self.speech))
         return stack(rows, after=12 + number % 5) if rows else None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -520,13 +541,16 @@ class Batches:
                 group = scenes[place * self.size : (place + 1) * self.size]
                 drawn, manners = [scene for scene, _, _ in group], [manner for _, manner, _ in group]
                 exercises = self.exercises(group[0][2])
-                yield collate(drawn, self.tokenizer, self.questions, exercises, manners)
+                yield collate(drawn, self.tokenizer, self.questions, exercises, manners, self.speech)
             at += self.step * pool
 
 
-def corpus(count: int) -> Iterator[str]:
-    """Everything that `count` scenes of each family say, for the tokenizer."""
+def corpus(count: int, is_long: bool = False) -> Iterator[str]:
+    """Everything that `count` scenes of each family say, for the tokenizer; with what long ones say, where wanted."""
     for family in FAMILIES:
         for seed in range(count):
-            for question in draw(family, seed).questions:
+            scenes = [draw(family, seed)]
+            if is_long and seed % 4 == 0:
+                scenes.append(draw(family, seed, is_long=True, slip=True))
+            for question in (each for scene in scenes for each in scene.questions):
                 yield re.sub(r"<\|.*?\|>", "", f"{question.prompt}\n{question.trace}\n{question.answer}")
