@@ -254,7 +254,8 @@ class Mean:
         self.steps += 1
         share = max(1 / (1 + self.steps), 1 / MEAN_OF)
         values = model.state_dict()
-        torch._foreach_lerp_(list(self.weights.values()), [values[name] for name in self.weights], share)
+        for name, mean in self.weights.items():
+            mean.lerp_(values[name], share)
 
 
 def save_checkpoint(

@@ -99,7 +99,7 @@ def build_tokenizer(mini: Mini) -> PreTrainedTokenizerFast:
 
 def build_image_processor(mini: Mini) -> Any:
     """64 to 144 visual tokens of 32 x 32 pixels an image."""
-    build = Glm4vImageProcessorPil if mini.glm_pixels else Qwen2VLImageProcessor
+    build: Any = Glm4vImageProcessorPil if mini.glm_pixels else Qwen2VLImageProcessor
     return build(
         size=PIXELS,
         patch_size=PATCH,
@@ -194,7 +194,7 @@ def qwen2_5_vl(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLForConditionalGe
         image_token_id=image, video_token_id=video, vision_start_token_id=starts, vision_end_token_id=stops,
         tie_word_embeddings=False,
     )  # fmt: skip
-    model = Qwen2_5_VLForConditionalGeneration(config)
+    model: Any = Qwen2_5_VLForConditionalGeneration(config)
     with torch.no_grad():
         for (
             layer
