@@ -46,6 +46,19 @@ class Steps:
         Float[Tensor, "layer token"] | None
     )  # divisor of the norm after attention, where there is one
     logits: Float[Tensor, "token entry"] | None = None  # where the model has worked them out for each token
+    outputs: Float[Tensor, "layer head token dim"] | None = (
+        None  # what heads put out, where it was to be kept
+    )
+
+    def of_layers(self, layers: slice) -> "Steps":
+        """Of some of the captured layers, without logits."""
+
+        def of(values: Any) -> Any:
+            return None if values is None else values[layers]
+
+        return Steps(
+            self.start, of(self.queries), of(self.log_sum_exp), self.hidden, of(self.attention_rms), None, of(self.outputs)
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return self.hidden.shape[0]
@@ -91,7 +104,8 @@ class AttentionCapture:
     `seen` is called with the capture once `vision_features` are there, before the text model reads them.
 
     Of the layers only `layers` are kept, by default all; the others run as sdpa does and leave nothing behind. What has a
-    layer dimension, here and in `Steps`, has these layers alone, first to last.
+    layer dimension, here and in `Steps`, has these layers alone, first to last. With `outputs` what heads put out is kept
+    too, which doubles what a token takes.
     """
 
     def __init__(
@@ -102,6 +116,7 @@ class AttentionCapture:
         prompt_length: int | None = None,
         hidden: Bool[Tensor, " patch"] | None = None,
         layers: Sequence[int] | None = None,
+        outputs: bool = False,
         seen: Callable[["AttentionCapture"], None] = lambda _: None,
     ) -> None:
         if len(inputs["input_ids"]) != 1:
@@ -117,6 +132,7 @@ class AttentionCapture:
         self.image_positions = torch.cat([grid.positions for grid in self.grids])  # of all images, in order
         self.vision_features: list[Tensor] | None = None  # of each image, (patch, dim), row by row
         self._seen = seen
+        self._keeps_outputs = outputs
         self._last_image_position = int(self.image_positions[-1])
         blocks = model.adapter.layers(model.hf)
         self.layers = tuple(range(len(blocks)) if layers is None else sorted(set(layers)))
@@ -220,13 +236,15 @@ class AttentionCapture:
         seen[:, positions[there]] &= ~(self._hidden & (rows > ends))[:, there]
         return seen[None, None]
 
-    def _keep(self, query: Tensor, log_sum_exp: Tensor, key: Tensor, value: Tensor) -> None:
+    def _keep(self, query: Tensor, output: Tensor, log_sum_exp: Tensor, key: Tensor, value: Tensor) -> None:
         """Called by each layer that is kept, in turn."""
         now = self._pass
         assert now is not None
         if now.count:
             now.queries.append(now.rows(query, 2))
             now.log_sum_exp.append(now.rows(log_sum_exp, 2))
+            if self._keeps_outputs:
+                now.outputs.append(now.rows(output, 2))
         if now.holds_images:
             # Copies: a reference would pin the whole cache, which is replaced at each step. Columns that a
             # sliding cache has dropped are outside the window of every later row, so it does not matter what
@@ -330,6 +348,9 @@ class AttentionCapture:
             hidden=torch.cat([step.hidden[0, a:b] for step, a, b in cuts]).detach(),
             attention_rms=None if rms is None else rms.detach(),
             logits=torch.cat([each[0, a:b] for each, a, b in logits]) if len(logits) == len(cuts) else None,
+            outputs=torch.stack([joined("outputs", layer) for layer in layers]).detach()
+            if self._keeps_outputs
+            else None,
         )
 
     def release(self, end: int) -> None:
@@ -378,6 +399,7 @@ class _Pass:
         "holds_images",
         "log_sum_exp",
         "logits",
+        "outputs",
         "queries",
         "seen",
         "start",
@@ -390,6 +412,7 @@ class _Pass:
         self.holds_images = holds_images
         self.queries: list[Tensor] = []  # of each layer, (1, head, token, dim)
         self.log_sum_exp: list[Tensor] = []  # of each layer, (1, head, token)
+        self.outputs: list[Tensor] = []  # of each layer, (1, head, token, dim)
         self.attention_norms: list[Tensor] = []  # of each layer, (1, token)
         self.hidden: Any = None  # (1, token, width)
         self.logits: Tensor | None = None  # (1, token, entry)
@@ -404,7 +427,7 @@ class _Pass:
         return tensor if not self.first else tensor.narrow(dim, self.first, self.count).clone()
 
     def nbytes(self) -> int:
-        kept = (*self.queries, *self.log_sum_exp, *self.attention_norms, self.hidden)
+        kept = (*self.queries, *self.log_sum_exp, *self.outputs, *self.attention_norms, self.hidden)
         return sum(tensor.nbytes for tensor in kept)
 
 
@@ -465,7 +488,7 @@ def _attention_forward(
     causal = query.shape[2] > 1 and attention_mask is None
     kernel = KERNELS.get(query.device.type, _any_kernel)
     output, log_sum_exp = kernel(query, key, value, attention_mask, causal, options["scaling"])
-    capture._keep(query, log_sum_exp, key, value)
+    capture._keep(query, output, log_sum_exp, key, value)
     return output.transpose(1, 2).contiguous(), None
 
 

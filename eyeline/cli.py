@@ -26,7 +26,7 @@ from eyeline.files import check_room, decode_text
 # What options offer; the libraries behind them are imported only by the command that needs them.
 FAMILIES = ("math", "science", "document", "code", "general")
 WAYS = ("pixels", "blur", "inpaint", "tokens", "attention")
-FEATURES = ("attention", "value", "odds")
+FEATURES = ("attention", "value", "odds", "change")
 SOURCES = ("native", "dinov3", "slic", "grid", "random", "voronoi")
 LAST_SEED = 8_999_999
 EXIT_CODES = {"cancelled": 130, "error": 1}  # of a stream, by the reason it ended for; otherwise 0
@@ -465,7 +465,7 @@ def collect(model_id, data, out, limit, rates, **settings) -> None:
 @click.option(
     "--kinds",
     type=_Joined(click.Choice(FEATURES)),
-    default="value,odds",
+    default="value,odds,change",
     show_default=True,
     help="Features, joined by commas; 'attention' alone is the paper's, with the link 'identity'.",
 )

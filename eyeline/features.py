@@ -1,6 +1,6 @@
-"""A span's captured steps -> what an estimator reads: for each token one value for each feature, layer, head and visual token.
+"""A span's captured steps -> what an estimator reads: for each token one value for each feature, layer, head and region.
 
-Three features, for token t, visual token i, layer l and head h:
+Three features are of visual tokens, for token t, visual token i, layer l and head h, and become those of regions by summing:
 
 - `attention`: A, the attention weight (arXiv 2604.16587);
 - `value`: A times the norm of the value written to the residual stream, |V_i W_O|;
@@ -8,27 +8,35 @@ Three features, for token t, visual token i, layer l and head h:
   g_t is the gradient of log p / (1 - p) at the final residual stream: the written token's unembedding minus the
   expected one of all others, through the final norm. Everything after the head but the direct path is left out.
 
-In families with a norm after attention, the written value is what leaves that norm. Features of visual tokens that are
-hidden together add up; what their sum does to a token's log-prob, and so to a span's, is the estimator's.
+The fourth is of a region k as a whole:
+
+- `change`: by how much that contribution of all the head puts out falls without the region. Of the tokens i in M that the
+  region moves, the keys and values become K'_i and V'_i (rereading.py), and what the head puts out
+  (o - sum A_i V_i + sum E_i V'_i) / (1 - sum A_i + sum E_i), with E_i what A_i would be by K'_i before it is normalised again.
+
+In families with a norm after attention, the written value is what leaves that norm. What the sum of the features of regions
+that are hidden together does to a token's log-prob, and so to a span's, is the estimator's.
 """
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
 from eyeline.attention import AttentionCapture, Steps, attention_to_image
 from eyeline.model import Model, check_finite
+from eyeline.rereading import Without, taken_away
 from eyeline.spans import Span
 
-KINDS = ("attention", "value", "odds")  # the order of features in estimators and collections
+KINDS = ("attention", "value", "odds", "change")  # the order of features in estimators and collections
+LEAST_LEFT = 1e-3  # of a head's attention without a region: what it puts out is divided by no less
 MOST_SURE = 1e-6  # least 1 - p: float32 tells no smaller ones apart
 WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
 LIKELY = 1024  # entries of the vocabulary that a token is told from one by one; those beyond by their mean
@@ -108,6 +116,11 @@ def token_log_probs(model: Model, steps: Steps) -> Float[Tensor, "token entry"]:
     return logits.float().log_softmax(-1)
 
 
+def needs_written(kinds: Sequence[str]) -> bool:
+    """Whether some features are of what is written."""
+    return bool({"odds", "change"} & set(kinds))
+
+
 @dataclass(frozen=True)
 class Written:
     """How the residual stream before the final norm made the model write its tokens."""
@@ -121,7 +134,7 @@ def read_written(
     log_probs: Float[Tensor, "token entry"],
     token_ids: Int[Tensor, " token"],
 ) -> Written:
-    """What the feature `odds` needs of the written tokens.
+    """What the features `odds` and `change` need of the written tokens.
 
     With n = h / rms(h), logits = W (w n), and q the model's distribution over all tokens but y:
     d log p(y) / (1 - p(y)) / d h = (a - n (n . a) / width) / rms, a = w (W_y - E_q[W]).
@@ -159,58 +172,32 @@ def log_odds(
     return written - torch.log(-torch.expm1(written))
 
 
-def _features(
-    model: Model,
-    capture: AttentionCapture,
-    image: ImageValues,
-    steps: Steps,
-    written: Written | None,
-    kinds: Sequence[str],
-) -> Iterator[tuple[slice, list[Float[Tensor, "layer head token patch"]]]]:
-    """Some of the captured layers at a time, as many as WEIGHTS_AT_ONCE allows, and their features, one tensor a kind; float32.
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """How a prompt's regions lie in its visual tokens."""
 
-    All layers of a small model come at once, of a large model with a large image one.
-    """
-    visible = capture.visible(steps)
-    layers, heads, tokens, _ = steps.queries.shape
-    at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * image.keys.shape[2]))
-    for some in torch.arange(layers).split(at_once):
-        span = slice(int(some[0]), int(some[-1]) + 1)
-        part = Steps(steps.start, steps.queries[span], steps.log_sum_exp[span], steps.hidden, None)
-        weights = attention_to_image(
-            part, image.keys[span], capture.scaling, None if visible is None else visible[span]
-        )  # (layer, head, token, patch)
-        of = {"attention": weights}
-        if steps.attention_rms is not None:
-            weights = weights / steps.attention_rms[span][:, None, :, None]
-        if "value" in kinds:
-            of["value"] = weights * image.norms[span, :, None]
-        if "odds" in kinds:
-            assert written is not None
-            values = image.values[span]  # (layer, kv_head, patch, dim), in the model's dtype
-            projected = torch.stack(
-                [_project(model, layer, written.odds, image.values.dtype) for layer in capture.layers[span]]
-            )
-            grouped = (
-                projected.unflatten(2, (values.shape[1], -1, values.shape[-1]))
-                .permute(0, 2, 3, 1, 4)
-                .flatten(2, 3)
-            )
-            contributions = (grouped @ values.transpose(2, 3)).view(weights.shape)
-            of["odds"] = weights * contributions
-        yield span, [of[kind] for kind in kinds]
+    labels: Int[Tensor, " patch"]  # the region that each lies in
+    count: int  # regions
+    shares: (
+        Float[Tensor, "region patch"] | None
+    )  # each region's in each token (leak.py); None: of its own tokens alone, all
+    without: Without  # what the image's keys and values are without each region
+
+    def gather(self, values: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row region"]:
+        """Values of visual tokens as those of regions."""
+        if self.shares is None:
+            return pool(values, self.labels, self.count)
+        return values @ self.shares.T.to(values)
+
+    @cached_property
+    def own(self) -> Int[Tensor, " patch"]:
+        """Of each visual token the pair in `without` with the region that it lies in."""
+        return self.without.own(self.labels)
 
 
-Gather = Callable[[Tensor], Tensor]  # values of visual tokens (..., patch) -> of regions (..., region)
-
-
-def gathering(
-    labels: Int[Tensor, " patch"], num_regions: int, shares: Float[Tensor, "region patch"] | None = None
-) -> Gather:
-    """How values of visual tokens become those of regions: sums over each region's own tokens, or by shares in all (leak.py)."""
-    if shares is None:
-        return partial(pool, labels=labels, num_regions=num_regions)
-    return lambda values: values @ shares.T.to(values)
+def own_parts(labels: Int[Tensor, " patch"], count: int) -> Parts:
+    """Regions as their own tokens: what has spread into others is not known, or stays where it is when they are hidden."""
+    return Parts(labels, count, None, taken_away(labels, count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,29 +208,121 @@ class Seen:
     cells: Float[Tensor, "token patch"] | None  # weighted sums of the features of each visual token
 
 
+@dataclass(frozen=True, eq=False)
+class Feature:
+    """One feature of some layers; float32."""
+
+    regions: Float[Tensor, "layer head token region"]
+    cells: Float[Tensor, "layer head token patch"]  # of each visual token, or what of the region's lies in it
+
+
+def _features(
+    model: Model,
+    capture: AttentionCapture,
+    image: ImageValues,
+    steps: Steps,
+    written: Written | None,
+    parts: Parts,
+    kinds: Sequence[str],
+) -> Iterator[tuple[slice, list[Feature]]]:
+    """Some of the captured layers at a time, as many as WEIGHTS_AT_ONCE allows, and their features, one a kind.
+
+    All layers of a small model come at once, of a large model with a large image one.
+    """
+    visible = capture.visible(steps)
+    layers, heads, tokens, _ = steps.queries.shape
+    columns = image.keys.shape[2] + (len(parts.without.patch) if "change" in kinds else 0)
+    at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * columns))
+    for some in torch.arange(layers).split(at_once):
+        span = slice(int(some[0]), int(some[-1]) + 1)
+        part = steps.of_layers(span)
+        seen = None if visible is None else visible[span]
+        weights = attention_to_image(part, image.keys[span], capture.scaling, seen)
+        of = {"attention": weights}
+        rms = 1.0 if part.attention_rms is None else part.attention_rms[:, None, :, None]
+        if "value" in kinds:
+            of["value"] = weights / rms * image.norms[span, :, None]
+        found = {kind: Feature(parts.gather(cells), cells) for kind, cells in of.items() if kind in kinds}
+        if {"odds", "change"} & set(kinds):
+            assert written is not None
+            projected = torch.stack(
+                [_project(model, layer, written.odds, image.values.dtype) for layer in capture.layers[span]]
+            )  # (layer, token, head * dim)
+            odds = weights / rms * _towards(projected, image.values[span], heads)
+            if "odds" in kinds:
+                found["odds"] = Feature(parts.gather(odds), odds)
+            if "change" in kinds:
+                found["change"] = _change(
+                    part, span, projected, weights, odds * rms, capture.scaling, seen, parts, rms
+                )
+        yield span, [found[kind] for kind in kinds]
+
+
+def _towards(
+    projected: Float[Tensor, "layer token inner"],
+    values: Float[Tensor, "layer kv_head column dim"],
+    heads: int,
+) -> Float[Tensor, "layer head token column"]:
+    """How far the value of each column, as each head writes it, goes along each token's gradient."""
+    grouped = (
+        projected.unflatten(2, (values.shape[1], -1, values.shape[-1])).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    )
+    return (grouped @ values.transpose(2, 3)).view(len(values), heads, projected.shape[1], -1).float()
+
+
+def _change(
+    part: Steps,
+    span: slice,
+    projected: Float[Tensor, "layer token inner"],
+    weights: Float[Tensor, "layer head token patch"],
+    odds: Float[Tensor, "layer head token patch"],
+    scaling: float,
+    visible: Bool[Tensor, "layer token patch"] | None,
+    parts: Parts,
+    rms: Tensor | float,
+) -> Feature:
+    """The feature `change` of some layers; `odds` are weights times what each value is worth."""
+    assert part.outputs is not None, "the capture keeps outputs"
+    without, heads = parts.without, weights.shape[1]
+    outputs = part.outputs.float()
+    gradient = projected.float().unflatten(2, (heads, -1)).transpose(1, 2)  # (layer, head, token, dim)
+    all_of_it = (gradient * outputs).sum(-1, keepdim=True)
+    lost, gained = without.summed(weights), torch.zeros_like(weights[..., :1])
+    change, cells = without.summed(odds), odds
+    if without.keys is not None and without.values is not None:
+        seen = None if visible is None else visible[..., without.patch]
+        instead = attention_to_image(part, without.keys[span], scaling, seen)
+        worth = instead * _towards(projected, without.values[span], heads)
+        gained = without.by_region(instead)
+        change = change - without.by_region(worth)
+        cells = odds - worth[..., parts.own]
+    left = (1 - lost + gained).clamp(min=LEAST_LEFT)
+    return Feature((all_of_it * (left - 1) + change) / left / rms, cells / rms)
+
+
 def token_features(
     model: Model,
     capture: AttentionCapture,
     image: ImageValues,
     steps: Steps,
     written: Written | None,
-    gather: Gather,
+    parts: Parts,
     kinds: Sequence[str] = KINDS,
     weights: Float[Tensor, "token feature"] | None = None,
 ) -> Seen:
     """The features of a span's tokens, of regions and, with `weights`, of visual tokens, in one pass.
 
-    Only `odds` needs what is written, which `read_written` reads.
+    Only `odds` and `change` need what is written, which `read_written` reads.
     """
     layers, heads, tokens, _ = steps.queries.shape
     weight = None if weights is None else weights.view(tokens, len(kinds), layers, heads)
     cells = None if weights is None else weights.new_zeros(tokens, image.keys.shape[2])
     columns: list[list[Tensor]] = [[] for _ in kinds]
-    for span, features in _features(model, capture, image, steps, written, kinds):
+    for span, features in _features(model, capture, image, steps, written, parts, kinds):
         for kind, feature in enumerate(features):
-            columns[kind].append(gather(feature).flatten(0, 1))
+            columns[kind].append(feature.regions.flatten(0, 1))
             if weight is not None:
-                cells += torch.einsum("tlh,lhtp->tp", weight[:, kind, span], feature)
+                cells += torch.einsum("tlh,lhtp->tp", weight[:, kind, span], feature.cells)
     return Seen(_side_by_side(columns), cells)
 
 
@@ -267,7 +346,7 @@ def captured_features(
     capture: AttentionCapture,
     trace_ids: Int[Tensor, " token"],
     spans: Sequence[Span],
-    gather: Gather,
+    parts: Parts,
     kinds: Sequence[str] = KINDS,
 ) -> Read:
     """What is read of spans of a trace that a capture has seen.
@@ -280,8 +359,8 @@ def captured_features(
         steps = capture.take(span.start, span.end)
         ids = trace_ids[span.start : span.end]
         log_probs = token_log_probs(model, steps)
-        written = read_written(model, steps.hidden, log_probs, ids) if "odds" in kinds else None
-        rows.append(token_features(model, capture, image, steps, written, gather, kinds).regions)
+        written = read_written(model, steps.hidden, log_probs, ids) if needs_written(kinds) else None
+        rows.append(token_features(model, capture, image, steps, written, parts, kinds).regions)
         odds.append(log_odds(log_probs, ids))
     read = Read(torch.cat(rows), torch.cat(odds))
     check_finite(model, "features", read.features, read.log_odds)

@@ -5,10 +5,11 @@ too. So with each region filled in turn the tower is run again, and how far it m
 is the region's. It takes a pass of the tower a region, once an image, and none of the language model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from eyeline.fills import FILLS
@@ -19,6 +20,9 @@ from eyeline.teacher_forcing import Vision, prompt_alone, see
 EXACT = 4096  # visual tokens up to which each region is filled by itself; above, regions near each other are filled together
 GROUPS = 16  # of regions then
 CELLS_AT_ONCE = 4096  # visual tokens that the tower works on together
+READ_AGAIN = (
+    2**14
+)  # visual tokens that all fills keep together, beside those that are filled themselves (rereading.py)
 NOTHING = 1e-9
 
 
@@ -27,34 +31,69 @@ def spreads(hiding: str) -> bool:
     return hiding in FILLS
 
 
-def leak_map(
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """What the vision tower makes of an image with a region filled, or with several that were filled together."""
+
+    moved: Float[Tensor, " patch"]  # how far it moves each visual token, all images'
+    patches: Int[Tensor, " some"]  # those that lie in what is filled, and others that move most, in order
+    vision: Vision  # of these, in one row
+
+
+def filled_together(regions: Regions) -> Int[Tensor, " region"]:
+    """Which fill has each region: one of its own, and in images of more than EXACT tokens that of a group (`groups_of`)."""
+    return torch.arange(regions.count) if len(regions.of_patch) <= EXACT else groups_of(regions)
+
+
+def fill_regions(
     model: Model,
     inputs: Mapping[str, Tensor],
     regions: Regions,
     hiding: str = "pixels",
     stopped: Callable[[], bool] = lambda: False,
-) -> Float[Tensor, "region patch"]:
-    """The share that each region has in every visual token; a token's shares add up to 1.
+) -> list[Fill]:
+    """Runs the tower with each region filled in turn, or each group of them.
 
-    `hiding` is the way in `FILLS` that pixels are filled in. Between passes it is asked whether to stop; what was not measured
-    by then is left where it lies. Images of more than EXACT tokens are measured by groups (`groups_of`).
+    `hiding` is the way in `FILLS` that pixels are filled in. Between passes it is asked whether to stop; then there is none.
     """
     with torch.inference_mode():
         prompt = prompt_alone(model, inputs)
         labels = regions.of_patch.to(prompt.pixel_values.device)
-        groups = torch.arange(regions.count, device=labels.device)
-        if len(labels) > EXACT:
-            groups = groups_of(regions).to(labels.device)
-        filled = torch.arange(int(groups.max()) + 1, device=labels.device)[:, None] == groups[labels]
+        together = filled_together(regions).to(labels.device)
+        filled = torch.arange(int(together.max()) + 1, device=labels.device)[:, None] == together[labels]
         fill = FILLS[hiding](model, prompt.pixel_values, prompt.images)
         before = see(model, prompt, prompt.pixel_values[None])
-        moved = []
+        fills: list[Fill] = []
         for some in filled.split(max(1, CELLS_AT_ONCE // len(labels))):
             if stopped():
-                return (torch.arange(regions.count, device=labels.device)[:, None] == labels).float()
-            moved.append(movement(before, see(model, prompt, fill(some))))
-        found = torch.cat(moved)
-        return shares(found[groups] if len(found) == regions.count else split_groups(found, groups, regions))
+                return []
+            fills += fills_of(before, see(model, prompt, fill(some)), some, len(filled))
+        return fills
+
+
+def fills_of(before: Vision, filled: Vision, hidden: Bool[Tensor, "row patch"], count: int) -> list[Fill]:
+    """What is kept of a batch of passes, of `count` in all; `hidden` are the visual tokens that each row has filled."""
+    at_most = READ_AGAIN // count if hidden.shape[1] <= EXACT else 0
+    found = []
+    for row, moved in enumerate(movement(before, filled)):
+        own = hidden[row]
+        most = min(len(moved), max(int(own.sum()), at_most))
+        patches = moved.masked_fill(own, torch.inf).topk(most).indices.sort().values
+        deepstack = [layer[row : row + 1, patches] for layer in filled.deepstack]
+        found.append(Fill(moved, patches, Vision(filled.features[row : row + 1, patches], deepstack)))
+    return found
+
+
+def leak_map(fills: Sequence[Fill], regions: Regions) -> Float[Tensor, "region patch"]:
+    """The share that each region has in every visual token; a token's shares add up to 1.
+
+    Without fills tokens are left where they lie. Of a group of regions each has a share by where it lies (`split_groups`).
+    """
+    if not fills:
+        return (torch.arange(regions.count)[:, None] == regions.of_patch).float()
+    moved = torch.stack([fill.moved for fill in fills])
+    together = filled_together(regions).to(moved.device)
+    return shares(moved[together] if len(moved) == regions.count else split_groups(moved, together, regions))
 
 
 def movement(before: Vision, filled: Vision) -> Float[Tensor, "row patch"]:

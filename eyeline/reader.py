@@ -18,9 +18,10 @@ from eyeline.attribution import Attribution, attribute, heat
 from eyeline.estimator import Estimator
 from eyeline.events import SpanAttribution, Steps
 from eyeline.game import Game, orders
-from eyeline.leak import leak_map, spreads
+from eyeline.leak import fill_regions, leak_map, spreads
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
+from eyeline.rereading import read_again
 from eyeline.spans import Span
 
 DECIMALS = 7  # of the numbers in events: a patch of a large image holds little
@@ -40,8 +41,8 @@ class ReadSpan:
 class Reader:
     """Reads the spans of one generation, once its prompt has been read.
 
-    Making one is quick. What takes passes of the vision tower, the leak map, is worked out by `measure_leak`; without it
-    regions have their own visual tokens.
+    Making one is quick. What takes passes of the model, the leak map and the image's tokens read again without each region,
+    is worked out by `measure_leak`; without it regions have their own visual tokens.
     """
 
     def __init__(
@@ -51,16 +52,21 @@ class Reader:
         self.labels = regions.of_patch.to(model.device)
         self.image = feature.read_image(model, capture)
         self.orders = orders(regions.count).to(model.device)
-        self.gather = feature.gathering(self.labels, regions.count)
+        self.parts = feature.own_parts(self.labels, regions.count)
         self.estimator = estimator
         if estimator is not None:
             self.estimator = estimator.of_layers(capture.layers, len(model.adapter.layers(model.hf)))
 
     def measure_leak(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Works out in what parts each visual token shows each region, where the estimator's way of hiding makes it matter."""
-        if self.estimator is not None and spreads(self.estimator.hiding):
-            shares = leak_map(self.model, self.inputs, self.regions, self.estimator.hiding, stopped)
-            self.gather = feature.gathering(self.labels, self.regions.count, shares)
+        if self.estimator is None or not spreads(self.estimator.hiding):
+            return
+        fills = fill_regions(self.model, self.inputs, self.regions, self.estimator.hiding, stopped)
+        without = self.parts.without
+        if "change" in self.estimator.kinds and not stopped():
+            without = read_again(self.model, self.inputs, self.regions, fills, self.capture.layers)
+        shares = leak_map(fills, self.regions).to(self.labels.device)
+        self.parts = feature.Parts(self.labels, self.regions.count, shares, without)
 
     def read(self, span: Span, ids: Sequence[int]) -> ReadSpan:
         """`ids` are the span's tokens."""
@@ -71,14 +77,14 @@ class Reader:
         log_prob = log_probs.gather(1, written_ids[:, None]).sum()
         log_odds = feature.log_odds(log_probs, written_ids)
         written = None
-        if "odds" in kinds:
+        if feature.needs_written(kinds):
             written = feature.read_written(self.model, steps.hidden, log_probs, written_ids)
         if self.estimator is None:
             weights = log_odds.new_ones(len(ids), steps.queries.shape[:2].numel())
         else:
             weights = self.estimator.of_tokens(log_odds)
         seen = feature.token_features(
-            self.model, self.capture, self.image, steps, written, self.gather, kinds, weights
+            self.model, self.capture, self.image, steps, written, self.parts, kinds, weights
         )
         assert seen.cells is not None, "there are weights"
         if self.estimator is None:

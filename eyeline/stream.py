@@ -344,6 +344,7 @@ def _capture(state: _State) -> contextlib.AbstractContextManager[AttentionCaptur
     layers = None if state.estimator is None else state.estimator.layers(_count_layers(state.model))
     return AttentionCapture(
         state.model, state.inputs, hidden=knocked_out, layers=layers,
+        outputs=state.estimator is not None and "change" in state.estimator.kinds,
         seen=lambda capture: state.hand_over(_Job(capture, None, capture.mark(), early=True)),
     )  # fmt: skip
 

@@ -71,7 +71,7 @@ class Vision:
     features: Float[Tensor, "row patch dim"]
     deepstack: list[Float[Tensor, "row patch dim"]]  # added to the output of the first layers
 
-    def of(self, rows: slice) -> "Vision":
+    def of(self, rows: slice | Int[Tensor, " some"]) -> "Vision":
         """Some of the batch."""
         return Vision(self.features[rows], [layer[rows] for layer in self.deepstack])
 

@@ -9,6 +9,7 @@ import torch
 from conftest import build_tiny, picture, tiny_model
 from test_features import slow_features
 from test_leak import slow_map
+from test_rereading import slow_change
 
 import eyeline.training.collect
 from eyeline.ablation import ablate
@@ -79,7 +80,11 @@ def test_features_and_drops_equal_a_literal_rerun(tiny, lively, hiding):
     own = torch.tensor([[label == region for label in labels] for region in range(regions)]).float()
     if hiding == "pixels":
         own = slow_map(model, inputs, Regions((torch.tensor(one.labels[0]),), regions))
-    expected = torch.einsum("flhtp,kp->tkflh", slow, own).flatten(2)
+    change, _ = slow_change(model, inputs, ids, Regions((torch.tensor(one.labels[0]),), regions), hiding)
+    expected = torch.cat(
+        [torch.einsum("flhtp,kp->tkflh", slow[:3], own).flatten(2), change.permute(2, 3, 0, 1).flatten(2)],
+        dim=2,
+    )
     torch.testing.assert_close(one.features.float(), expected, rtol=4e-3, atol=2e-5)  # all spans are kept
     assert one.drops.shape == (len(spans), 8 + regions + 1)
     for at, subset in enumerate(one.subsets):

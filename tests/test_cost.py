@@ -201,7 +201,7 @@ def test_a_wide_model_has_the_layers_asked_for_and_images_of_their_size(wide):
     inputs = model.inputs(picture(), "How many?")
     assert 80 <= sum(map(len, model.image_grids(inputs))) <= 100
     assert estimator.network is not None
-    assert estimator.weights.shape == (2, 2 * 2 * 4)
+    assert estimator.weights.shape == (2, 3 * 2 * 4)
 
 
 def test_a_given_trace_leaves_the_logits_that_decoding_would(wide, monkeypatch):

@@ -261,7 +261,7 @@ def test_the_largest_region_has_a_rate_of_its_own(run):
 
 def test_an_estimator_is_scored_by_its_heat_by_single_effects_and_by_joint_falls(lively, tmp_path):
     estimator = fake_estimator(lively)
-    save_estimator(dataclasses.replace(estimator, weights=20 * estimator.weights), tmp_path / "estimator")
+    save_estimator(dataclasses.replace(estimator, weights=60 * estimator.weights), tmp_path / "estimator")
     chosen = choose_methods(lively, ["eyeline"], [tmp_path / "estimator"], "pixels")
     list(evaluate(lively, examples(1), chosen.methods, tmp_path / "run", SETTINGS))
     (one,) = read_evaluated(tmp_path / "run")

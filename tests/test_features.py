@@ -8,6 +8,8 @@ from torch.nn import functional
 from eyeline import features
 from eyeline.ablation import read_trace
 from eyeline.attention import AttentionCapture
+from eyeline.features import KINDS
+from eyeline.rereading import taken_away
 from eyeline.spans import Span
 
 QUESTION = "How many?"
@@ -48,7 +50,7 @@ def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
         hook.remove()
     positions = (inputs["input_ids"][0] == model.adapter.image_token_id(model.hf)).nonzero()[:, 0].tolist()
     heads, width = output.attentions[0].shape[1], seen["hidden"].shape[1]
-    slow = torch.zeros(3, len(layers), heads, len(trace_ids), len(positions))
+    slow = torch.zeros(4, len(layers), heads, len(trace_ids), len(positions))
     for token, token_id in enumerate(trace_ids.tolist()):
         row = length - 1 + token
         hidden = seen["hidden"][row].detach().clone().requires_grad_()
@@ -60,12 +62,21 @@ def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
             for which in range(heads):
                 dim = values.shape[2]
                 weight = attention.o_proj.weight[:, which * dim : (which + 1) * dim].detach()
+                shares = output.attentions[number][0, which, row]
+
+                def as_written(value, weight=weight, after=after, number=number, row=row):
+                    written = weight @ value
+                    if after is None:
+                        return written
+                    rms = (seen[number][row].square().sum() / width + after.variance_epsilon).sqrt()
+                    return after.weight.detach() * written / rms
+
+                whole = as_written(shares @ values[which * len(values) // heads])
                 for patch, position in enumerate(positions):
-                    share = output.attentions[number][0, which, row, position]
-                    written = weight @ values[which * len(values) // heads, position]
-                    if after is not None:
-                        rms = (seen[number][row].square().sum() / width + after.variance_epsilon).sqrt()
-                        written = after.weight.detach() * written / rms
+                    share = shares[position]
+                    written = as_written(values[which * len(values) // heads, position])
+                    without = (whole - share * written) / (1 - share)
+                    slow[3, number, which, token, patch] = (whole - without) @ of_odds
                     slow[0, number, which, token, patch] = share
                     slow[1, number, which, token, patch] = share * written.norm()
                     slow[2, number, which, token, patch] = share * (written @ of_odds)
@@ -76,7 +87,7 @@ def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
 def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=PICTURES, layers=None):
     """(feature, token, patch): each visual token a region of its own; of some layers, or all."""
     inputs = model.inputs(list(pictures), QUESTION)
-    with torch.inference_mode(), AttentionCapture(model, inputs, layers=layers) as capture:
+    with torch.inference_mode(), AttentionCapture(model, inputs, layers=layers, outputs=True) as capture:
         read_trace(model, inputs, trace_ids)
         image = features.read_image(model, capture)
         steps = capture.take(start, end)
@@ -84,8 +95,8 @@ def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=P
         written = features.read_written(model, steps.hidden, log_probs, trace_ids[start:end])
         patches = image.keys.shape[2]
         every = torch.arange(patches)
-        gather = features.gathering(every, patches)
-        seen = features.token_features(model, capture, image, steps, written, gather, kinds)
+        parts = features.own_parts(every, patches)
+        seen = features.token_features(model, capture, image, steps, written, parts, kinds)
         assert seen.cells is None, "there are no weights"
         return seen.regions.permute(2, 0, 1)
 
@@ -96,7 +107,7 @@ def test_every_feature_equals_its_slow_definition_by_loops_and_autograd(tiny):
     for start, end in ((0, 7), (0, 1), (2, 6)):
         fast = fast_features(tiny, trace_ids, start, end)
         expected = slow[..., start:end, :].flatten(0, 2)
-        assert all(kind.std() > 1e-3 for kind in expected.chunk(3)), (
+        assert all(kind.std() > 1e-3 for kind in expected.chunk(4)), (
             "every kind varies, so equality means something"
         )
         torch.testing.assert_close(fast, expected, **CLOSE)
@@ -160,10 +171,10 @@ def test_logits_that_decoding_has_worked_out_are_not_worked_out_again(tiny, monk
     torch.testing.assert_close(features.token_log_probs(tiny, steps), again, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kinds", [("attention",), ("value",), ("odds",), ("odds", "attention")])
+@pytest.mark.parametrize("kinds", [("attention",), ("value",), ("odds",), ("change",), ("odds", "attention")])
 def test_chosen_kinds_are_the_same_rows_in_the_order_asked_for(tiny, kinds):
     trace_ids = trace_of(tiny)
-    everything = dict(zip(features.KINDS, fast_features(tiny, trace_ids, 1, 5).chunk(3), strict=True))
+    everything = dict(zip(features.KINDS, fast_features(tiny, trace_ids, 1, 5).chunk(4), strict=True))
     chosen = fast_features(tiny, trace_ids, 1, 5, kinds)
     torch.testing.assert_close(chosen, torch.cat([everything[kind] for kind in kinds]))
 
@@ -191,7 +202,7 @@ def test_regions_and_cells_are_those_of_the_features_however_many_layers_are_rea
     inputs = tiny.inputs(list(PICTURES), QUESTION)
     for at_once in (features.WEIGHTS_AT_ONCE, 1):
         monkeypatch.setattr(features, "WEIGHTS_AT_ONCE", at_once)
-        with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
+        with torch.inference_mode(), AttentionCapture(tiny, inputs, outputs=True) as capture:
             read_trace(tiny, inputs, trace_ids)
             image, steps = features.read_image(tiny, capture), capture.take(2, 6)
             log_probs = features.token_log_probs(tiny, steps)
@@ -201,8 +212,8 @@ def test_regions_and_cells_are_those_of_the_features_however_many_layers_are_rea
             shares = functional.one_hot(labels, 3).T.float()
             if shared:
                 shares = torch.rand(3, patches, generator=torch.Generator().manual_seed(2))
-            gather = features.gathering(labels, 3, shares if shared else None)
-            seen = features.token_features(tiny, capture, image, steps, written, gather, kinds, weights)
+            parts = features.Parts(labels, 3, shares if shared else None, taken_away(labels, 3))
+            seen = features.token_features(tiny, capture, image, steps, written, parts, kinds, weights)
         torch.testing.assert_close(seen.cells, cells, rtol=1e-3, atol=1e-5)
         expected = torch.einsum("kp,ftp->tkf", shares, every)
         torch.testing.assert_close(seen.regions, expected, rtol=1e-3, atol=1e-5)
@@ -217,9 +228,11 @@ def test_spans_are_read_one_after_the_other(tiny):
     spans = [Span(0, "thinking", 4, 7, "b", False), Span(1, "thinking", 0, 2, "a", False)]
     with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
         read_trace(tiny, inputs, trace_ids)
-        read = features.captured_features(tiny, capture, trace_ids, spans, features.gathering(labels, 3))
+        read = features.captured_features(
+            tiny, capture, trace_ids, spans, features.own_parts(labels, 3), KINDS[:3]
+        )
         log_probs = features.token_log_probs(tiny, capture.take(0, 7))
-    whole = fast_features(tiny, trace_ids, 0, 7).permute(1, 0, 2)
+    whole = fast_features(tiny, trace_ids, 0, 7, KINDS[:3]).permute(1, 0, 2)
     expected = features.pool(whole, labels, 3).permute(0, 2, 1)
     torch.testing.assert_close(read.features, torch.cat([expected[4:7], expected[:2]]), rtol=1e-3, atol=1e-5)
     odds = features.log_odds(log_probs, trace_ids)
@@ -234,7 +247,7 @@ def test_a_bfloat16_model_gives_float32_features_close_to_those_of_its_weights_i
     fast = fast_features(model, trace_ids, 0, 7)
     slow, _ = slow_features(family, PICTURES, QUESTION, trace_ids, dtype=torch.bfloat16)
     assert fast.dtype == torch.float32
-    for ours, theirs in zip(fast.chunk(3), slow.flatten(0, 2).chunk(3), strict=True):
+    for ours, theirs in zip(fast.chunk(4), slow.flatten(0, 2).chunk(4), strict=True):
         assert torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1] > 0.995
 
 

@@ -38,7 +38,7 @@ from eyeline.training.weights import (
     training_data,
 )
 
-FEATURES = 12  # four of each kind
+FEATURES = 12  # three of each kind
 WEIGHTS = torch.linspace(-0.5, 1.0, FEATURES)
 RUN = {
     "version": "0",
@@ -234,9 +234,9 @@ def test_predictions_are_those_of_the_estimator_image_by_image():
     images, truth = synthetic(7, link="log-odds")
     together = training_data(images, ("odds", "value"))
     rng = torch.Generator().manual_seed(4)
-    weights = torch.randn(2, 8, generator=rng) / truth[4:].norm()
-    shapes = (3, 8), (3, 8), (2, 3), (2, 3)
-    network = Network(truth[4:].roll(4).abs(), *(torch.randn(*shape, generator=rng) for shape in shapes))
+    weights = torch.randn(2, 6, generator=rng) / truth[3:9].norm()
+    shapes = (3, 6), (3, 6), (2, 3), (2, 3)
+    network = Network(truth[3:9].roll(3).abs(), *(torch.randn(*shape, generator=rng) for shape in shapes))
     linear = Estimator("", weights, UNKNOWN, UNKNOWN, ("odds", "value"))
     estimator = dataclasses.replace(linear, network=network)
     spans = torch.arange(len(together.lengths))
@@ -488,11 +488,11 @@ def test_kinds_choose_their_columns_in_their_own_order():
     features = torch.arange(2 * 3 * FEATURES).view(2, 3, FEATURES).float()
     assert torch.equal(choose(features, KINDS), features)
     chosen = choose(features, ("odds", "attention"))
-    assert torch.equal(chosen, torch.cat([features[..., 8:12], features[..., :4]], dim=-1))
+    assert torch.equal(chosen, torch.cat([features[..., 6:9], features[..., :3]], dim=-1))
     images, _ = synthetic(30)
     estimator, _ = fit(images, RUN, dataclasses.replace(FAST, kinds=("odds",), steps=30), "mine")
     assert estimator.kinds == ("odds",)
-    assert estimator.weights.shape == (1, 4)
+    assert estimator.weights.shape == (1, 3)
 
 
 def test_pearson_is_the_correlation_of_each_row_and_zero_for_a_constant():

@@ -9,8 +9,8 @@ from test_ablation import slow_blur, slow_pixels
 
 from eyeline import leak
 from eyeline.attention import AttentionCapture
-from eyeline.features import gathering, pool
-from eyeline.leak import groups_of, leak_map, movement, shares, split_groups, spreads
+from eyeline.features import Parts, own_parts, pool
+from eyeline.leak import fill_regions, groups_of, leak_map, movement, shares, split_groups, spreads
 from eyeline.regions import Regions
 from eyeline.teacher_forcing import Vision, prompt_alone, see
 
@@ -27,6 +27,10 @@ def asked(model, count=2):
         rows, cols = torch.arange(image.rows) % grid.shape[0], torch.arange(image.cols) % grid.shape[1]
         labels.append(grid[rows][:, cols])
     return inputs, Regions(tuple(labels), 1 + max(int(grid.max()) for grid in labels))
+
+
+def mapped(model, inputs, regions, hiding="pixels", stopped=lambda: False):
+    return leak_map(fill_regions(model, inputs, regions, hiding, stopped), regions)
 
 
 def slow_map(model, inputs, regions, fill=slow_pixels):
@@ -50,7 +54,7 @@ def slow_map(model, inputs, regions, fill=slow_pixels):
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_map_equals_its_slow_definition(tiny, count):
     inputs, regions = asked(tiny, count)
-    found = leak_map(tiny, inputs, regions)
+    found = mapped(tiny, inputs, regions)
     torch.testing.assert_close(found, slow_map(tiny, inputs, regions), rtol=1e-3, atol=1e-4)
     own = torch.nn.functional.one_hot(regions.of_patch, regions.count).T.bool()
     assert found[own].min() > found[~own].median(), "most of a token is its own region's"
@@ -59,9 +63,9 @@ def test_the_map_equals_its_slow_definition(tiny, count):
 
 def test_another_fill_has_a_map_of_its_own(tiny):
     inputs, regions = asked(tiny, 1)
-    found = leak_map(tiny, inputs, regions, "blur")
+    found = mapped(tiny, inputs, regions, "blur")
     torch.testing.assert_close(found, slow_map(tiny, inputs, regions, slow_blur), rtol=1e-3, atol=1e-4)
-    assert not torch.allclose(found, leak_map(tiny, inputs, regions), atol=1e-3)
+    assert not torch.allclose(found, mapped(tiny, inputs, regions), atol=1e-3)
 
 
 @pytest.mark.parametrize("at_once", [1, 18, 10**6])
@@ -69,17 +73,17 @@ def test_shares_of_a_token_add_up_to_one_however_many_cells_the_tower_works_on_a
     tiny, at_once, monkeypatch
 ):
     inputs, regions = asked(tiny)
-    expected = leak_map(tiny, inputs, regions)
+    expected = mapped(tiny, inputs, regions)
     torch.testing.assert_close(expected.sum(0), torch.ones(len(regions.of_patch)))
     assert expected.min() >= 0
     monkeypatch.setattr(leak, "CELLS_AT_ONCE", at_once)
-    torch.testing.assert_close(leak_map(tiny, inputs, regions), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(mapped(tiny, inputs, regions), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_an_image_that_no_fill_changes_has_shares_of_nothing(tiny):
     inputs, regions = asked(tiny, 1)
     flat = {**inputs, "pixel_values": torch.full_like(inputs["pixel_values"], 0.25)}
-    found = leak_map(tiny, flat, regions)
+    found = mapped(tiny, flat, regions)
     assert found.isfinite().all()
     assert shares(torch.zeros(2, 3)).tolist() == [[0.0] * 3] * 2
 
@@ -96,7 +100,7 @@ def test_movement_is_relative_to_the_size_of_each_layer_and_the_mean_of_all():
 def test_stopping_early_leaves_each_token_to_its_own_region(tiny, monkeypatch):
     inputs, regions = asked(tiny)
     own = torch.nn.functional.one_hot(regions.of_patch, regions.count).T.float()
-    assert torch.equal(leak_map(tiny, inputs, regions, stopped=lambda: True), own)
+    assert torch.equal(mapped(tiny, inputs, regions, stopped=lambda: True), own)
     monkeypatch.setattr(leak, "CELLS_AT_ONCE", 1)
     asks = []
 
@@ -104,24 +108,54 @@ def test_stopping_early_leaves_each_token_to_its_own_region(tiny, monkeypatch):
         asks.append(1)
         return len(asks) > 3
 
-    assert torch.equal(leak_map(tiny, inputs, regions, stopped=after_three), own)
+    assert torch.equal(mapped(tiny, inputs, regions, stopped=after_three), own)
     assert len(asks) == 4, "it is asked between passes"
     monkeypatch.setattr(leak, "EXACT", 0)
     monkeypatch.setattr(leak, "GROUPS", 4)
-    assert torch.equal(leak_map(tiny, inputs, regions, stopped=lambda: True), own), "of groups too"
+    assert torch.equal(mapped(tiny, inputs, regions, stopped=lambda: True), own), "of groups too"
 
 
 def test_gathering_by_own_tokens_alone_is_pooling(tiny):
     inputs, regions = asked(tiny)
-    parts = leak_map(tiny, inputs, regions, stopped=lambda: True)
-    values = torch.randn(2, 3, len(regions.of_patch), generator=torch.Generator().manual_seed(1))
-    whole = pool(values, regions.of_patch, regions.count)
-    torch.testing.assert_close(gathering(regions.of_patch, regions.count)(values), whole)
-    torch.testing.assert_close(gathering(regions.of_patch, regions.count, parts)(values), whole)
-    parts = leak_map(tiny, inputs, regions)
-    gathered = gathering(regions.of_patch, regions.count, parts)(values)
-    torch.testing.assert_close(gathered, torch.einsum("abp,rp->abr", values, parts))
+    labels, count = regions.of_patch, regions.count
+    parts = own_parts(labels, count)
+    values = torch.randn(2, 3, len(labels), generator=torch.Generator().manual_seed(1))
+    whole = pool(values, labels, count)
+    torch.testing.assert_close(parts.gather(values), whole)
+    shared = Parts(labels, count, leak_map([], regions), parts.without)
+    torch.testing.assert_close(shared.gather(values), whole)
+    shared = Parts(labels, count, mapped(tiny, inputs, regions), parts.without)
+    gathered = shared.gather(values)
+    torch.testing.assert_close(gathered, torch.einsum("abp,rp->abr", values, shared.shares))
     torch.testing.assert_close(gathered.sum(-1), values.sum(-1))  # nothing is lost, nothing counts twice
+
+
+# --- what is kept of each pass, to be read again
+
+
+def test_of_each_fill_its_own_tokens_are_kept_and_those_that_it_moves_most(tiny, monkeypatch):
+    inputs, regions = asked(tiny)
+    labels, count = regions.of_patch, regions.count
+    whole = fill_regions(tiny, inputs, regions)
+    for at_most in (0, 4, len(labels)):
+        monkeypatch.setattr(leak, "READ_AGAIN", at_most * count)
+        for region, (fill, every) in enumerate(zip(fill_regions(tiny, inputs, regions), whole, strict=True)):
+            own = (labels == region).nonzero()[:, 0].tolist()
+            others = sorted(set(range(len(labels))) - set(own), key=lambda patch: -float(every.moved[patch]))
+            expected = sorted(own + others[: max(0, at_most - len(own))])
+            assert fill.patches.tolist() == expected
+            torch.testing.assert_close(fill.vision.features, every.vision.features[:, expected])
+            for layer, all_of_it in zip(fill.vision.deepstack, every.vision.deepstack, strict=True):
+                torch.testing.assert_close(layer, all_of_it[:, expected])
+
+
+def test_of_images_filled_by_groups_only_what_lies_inside_is_kept(tiny, monkeypatch):
+    inputs, regions = asked(tiny)
+    monkeypatch.setattr(leak, "EXACT", 0)
+    monkeypatch.setattr(leak, "GROUPS", 4)
+    of = groups_of(regions)[regions.of_patch]
+    for group, fill in enumerate(fill_regions(tiny, inputs, regions)):
+        assert fill.patches.tolist() == (of == group).nonzero()[:, 0].tolist()
 
 
 # --- of large images
@@ -134,7 +168,7 @@ def test_groups_keep_shares_adding_up_and_tokens_inside_with_their_own_region(ti
     monkeypatch.setattr(leak, "GROUPS", groups)
     seen = []
     monkeypatch.setattr(leak, "see", lambda *args: seen.append(len(args[2])) or see(*args))
-    found = leak_map(tiny, inputs, regions)
+    found = mapped(tiny, inputs, regions)
     of = groups_of(regions)
     count = len(of.unique())
     assert sum(seen) == 1 + count, "a pass a group, and one with nothing filled"
@@ -164,12 +198,12 @@ def test_groups_are_at_most_so_many_near_each_other_and_of_one_image(monkeypatch
 
 def test_as_many_groups_as_regions_are_the_exact_map(tiny, monkeypatch):
     inputs, regions = asked(tiny, 1)
-    expected = leak_map(tiny, inputs, regions)
+    expected = mapped(tiny, inputs, regions)
     monkeypatch.setattr(leak, "EXACT", 0)
     monkeypatch.setattr(leak, "GROUPS", 99)
     order = groups_of(regions)
     assert len(order.unique()) == regions.count
-    torch.testing.assert_close(leak_map(tiny, inputs, regions), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(mapped(tiny, inputs, regions), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_outside_a_group_what_it_moves_is_shared_by_nearness():
@@ -199,13 +233,13 @@ def test_another_threads_capture_records_nothing_of_the_maps_passes(tiny):
         assert capture.vision_features is not None
         features, keys = torch.cat(list(capture.vision_features)).clone(), capture.image_keys.clone()
         pending, found = capture.pending_bytes, []
-        worker = threading.Thread(target=lambda: found.append(leak_map(tiny, inputs, regions)))
+        worker = threading.Thread(target=lambda: found.append(mapped(tiny, inputs, regions)))
         worker.start()
         worker.join()
         assert capture.pending_bytes == pending
         assert torch.equal(torch.cat(list(capture.vision_features)), features)
         assert torch.equal(capture.image_keys, keys)
-    torch.testing.assert_close(found[0], leak_map(tiny, inputs, regions))
+    torch.testing.assert_close(found[0], mapped(tiny, inputs, regions))
     with torch.inference_mode():
         whole = see(tiny, prompt, inputs["pixel_values"][None]).features[0]
     torch.testing.assert_close(features, whole, rtol=1e-3, atol=1e-4)

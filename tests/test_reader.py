@@ -17,11 +17,12 @@ from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.evaluate import Settings, evaluate, read_evaluated
 from eyeline.events import SpanAttribution
 from eyeline.examples import Example
-from eyeline.features import KINDS, captured_features, gathering
+from eyeline.features import KINDS, Parts, captured_features, own_parts
 from eyeline.game import orders
 from eyeline.generation import write
-from eyeline.leak import leak_map
+from eyeline.leak import fill_regions, leak_map
 from eyeline.reader import DECIMALS, Reader, ReadSpan, plain
+from eyeline.rereading import read_again
 from eyeline.spans import Span
 from eyeline.training.collect import WHOLE
 
@@ -37,7 +38,7 @@ def estimator_of(hiding="pixels", kinds=KINDS):
 def reading(model, estimator, count=2):
     """A reader of a trace that is given, and what it reads of."""
     inputs, regions = asked(model, count)
-    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
+    with torch.inference_mode(), AttentionCapture(model, inputs, outputs=True) as capture:
         read_trace(model, inputs, trace_of(model))
         return Reader(model, inputs, capture, regions, estimator)
 
@@ -54,12 +55,15 @@ def test_what_is_read_of_a_span_is_the_game_of_its_features_kept_in_half_precisi
     one = reading(tiny, estimator)
     one.measure_leak()
     labels, count = one.regions.of_patch, one.regions.count
-    shares = leak_map(tiny, one.inputs, one.regions, hiding) if hiding == "pixels" else None
-    gather, ids = gathering(labels, count, shares), trace_of(tiny)
+    parts, ids = own_parts(labels, count), trace_of(tiny)
+    if hiding == "pixels":
+        fills = fill_regions(tiny, one.inputs, one.regions, hiding)
+        without = read_again(tiny, one.inputs, one.regions, fills, one.capture.layers)
+        parts = Parts(labels, count, leak_map(fills, one.regions), without)
     for span in SPANS:
         found = read_of(one, span)
         with torch.inference_mode():
-            seen = captured_features(tiny, one.capture, ids, [span], gather, kinds)
+            seen = captured_features(tiny, one.capture, ids, [span], parts, kinds)
         game = estimator.game(seen.features, seen.log_odds).rounded()
         expected = attribute(game, estimator, orders(count))
         assert found.said is not None
@@ -97,7 +101,7 @@ def test_the_leak_map_is_that_of_the_estimators_way_of_hiding_where_it_hides_wha
     hiding, measured, monkeypatch
 ):
     ways, model = [], tiny_model("qwen3_vl")
-    monkeypatch.setattr(reader, "leak_map", lambda *args: ways.append(args[3]) or leak_map(*args))
+    monkeypatch.setattr(reader, "fill_regions", lambda *args: ways.append(args[3]) or fill_regions(*args))
     one = reading(model, estimator_of(hiding))
     assert ways == [], "making a reader takes no pass of the vision tower"
     one.measure_leak()

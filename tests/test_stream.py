@@ -16,6 +16,8 @@ import torch
 from conftest import FAMILIES, SPREADS, build_tiny, picture, tiny_model
 from server_process import eventually
 from test_features import PICTURES, slow_features
+from test_leak import mapped
+from test_rereading import slow_change
 
 import eyeline.features
 import eyeline.reader
@@ -26,7 +28,6 @@ from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.events import Done, Error, SpanAttribution, Start, Text, from_json, to_json
 from eyeline.features import KINDS
 from eyeline.game import ENOUGH, Game, orders
-from eyeline.leak import leak_map
 from eyeline.reader import Reader, plain
 from eyeline.regions import Regions
 from eyeline.spans import Span
@@ -327,10 +328,17 @@ def greedily(value, regions, showing):
         yield left[best], after[best]
 
 
-def expected_spans(model, images, ids, estimator, spans, labels, shares):
+def expected_spans(model, images, ids, estimator, spans, grids, shares):
     """The numbers of spans from the slow definition; `shares` (region, patch) is the part of each region in each visual token."""
+    labels = grids.of_patch.tolist()
     slow, log_probs = slow_features(model.adapter.family, images, QUESTION, torch.tensor(ids))
     regions = max(labels) + 1
+    if estimator is not None:
+        change = slow_change(
+            model, model.inputs(images, QUESTION), torch.tensor(ids), grids, estimator.hiding
+        )
+        of_cells = dict(zip(KINDS, [*slow[:3], change[1]], strict=True))
+        of_regions = dict(zip(KINDS, [*(slow[:3] @ shares.T), change[0]], strict=True))
     for span in spans:
         columns = slow[:, :, :, span.start : span.end]  # (kind, layer, head, token, patch)
         found = {"log_prob": float(log_probs[span.start : span.end].sum())}
@@ -343,12 +351,13 @@ def expected_spans(model, images, ids, estimator, spans, labels, shares):
             ]
             yield found | {"patches": heat.tolist()}
             continue
-        chosen = torch.cat([columns[KINDS.index(kind)].flatten(0, 1) for kind in estimator.kinds]).double()
+        tokens = slice(span.start, span.end)
+        chosen, of_each = (
+            torch.cat([of[kind][:, :, tokens].flatten(0, 1) for kind in estimator.kinds]).double()
+            for of in (of_cells, of_regions)
+        )  # (feature, token, patch or region)
         written = log_probs[span.start : span.end].tolist()
-        scores = [
-            score_of(estimator, chosen[:, token] @ shares.T.double(), log_prob)
-            for token, log_prob in enumerate(written)
-        ]
+        scores = [score_of(estimator, of_each[:, token], log_prob) for token, log_prob in enumerate(written)]
 
         def falls(sets, scores=scores, written=written):
             hidden = torch.tensor([[float(region in some) for region in range(regions)] for some in sets])
@@ -410,7 +419,7 @@ def labels_of(start):
         (None, None, None),
         (("attention",), "identity", "attention"),
         (KINDS, "log-odds", "attention"),
-        (("odds", "value"), "log-odds", "pixels"),
+        (("change", "odds", "value"), "log-odds", "pixels"),
     ],
     ids=str,
 )
@@ -435,9 +444,9 @@ def test_attributions_equal_their_slow_definition(tiny, kinds, link, hiding, tea
     assert len(spans) > 2
     shares = torch.nn.functional.one_hot(torch.tensor(labels)).T.float()
     if hiding == "pixels":
-        own, shares = shares, leak_map(tiny, tiny.inputs(images, QUESTION), labels_of(start))
+        own, shares = shares, mapped(tiny, tiny.inputs(images, QUESTION), labels_of(start))
         assert (shares - own).abs().max() > 0.05
-    slow = expected_spans(tiny, images, ids, estimator, spans, labels, shares)
+    slow = expected_spans(tiny, images, ids, estimator, spans, labels_of(start), shares)
     for span, expected in zip(spans, slow, strict=True):
         for name in NUMBERS:
             if name in expected:
@@ -475,13 +484,13 @@ def test_start_and_text_come_before_the_leak_map_and_the_spans_that_closed_meanw
 ):
     estimator, options = random_estimator(tiny), sampled(tiny)
     expected = only(SpanAttribution, list(tiny.stream(PICTURES[0], QUESTION, **options, estimator=estimator)))
-    go, real = threading.Event(), eyeline.reader.leak_map
+    go, real = threading.Event(), eyeline.reader.fill_regions
 
     def late(*args):
         assert go.wait(60)
         return real(*args)
 
-    monkeypatch.setattr(eyeline.reader, "leak_map", late)
+    monkeypatch.setattr(eyeline.reader, "fill_regions", late)
     stream = tiny.stream(PICTURES[0], QUESTION, **options, estimator=estimator)
     first = next(stream)
     assert isinstance(first, Start)
@@ -498,7 +507,7 @@ def test_start_and_text_come_before_the_leak_map_and_the_spans_that_closed_meanw
 
 
 def test_a_stream_that_is_closed_stops_measuring_the_leak_map(tiny, monkeypatch):
-    reached, asked, real = threading.Event(), [], eyeline.reader.leak_map
+    reached, asked, real = threading.Event(), [], eyeline.reader.fill_regions
 
     def closed_meanwhile(model, inputs, regions, hiding, stopped):
         reached.set()
@@ -506,7 +515,7 @@ def test_a_stream_that_is_closed_stops_measuring_the_leak_map(tiny, monkeypatch)
         asked.append(stopped())
         return real(model, inputs, regions, hiding, stopped)
 
-    monkeypatch.setattr(eyeline.reader, "leak_map", closed_meanwhile)
+    monkeypatch.setattr(eyeline.reader, "fill_regions", closed_meanwhile)
     stream = tiny.stream(PICTURES[0], QUESTION, temperature=0, estimator=random_estimator(tiny))
     next(stream)
     assert reached.wait(60)
@@ -517,7 +526,7 @@ def test_a_stream_that_is_closed_stops_measuring_the_leak_map(tiny, monkeypatch)
 
 def test_hiding_by_attention_needs_no_leak_map(monkeypatch):
     model = tiny_model("qwen3_vl")
-    monkeypatch.setattr(eyeline.reader, "leak_map", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(eyeline.reader, "fill_regions", lambda *_: pytest.fail("measured"))
     estimator = random_estimator(model, hiding="attention")
     for events in (
         list(model.stream(PICTURES[0], QUESTION, **sampled(model), estimator=estimator)),
@@ -1105,8 +1114,8 @@ def test_an_estimator_of_another_model_is_refused_also_as_an_object(tiny):
     other = build_tiny(tiny.adapter.family, seed=1)
     with pytest.raises(EstimatorError, match="was fitted for"):
         tiny.stream(PICTURES[0], QUESTION, estimator=random_estimator(other))
-    wrong = dataclasses.replace(random_estimator(tiny), weights=torch.zeros(2, 35))
-    with pytest.raises(EstimatorError, match="36 features"):
+    wrong = dataclasses.replace(random_estimator(tiny), weights=torch.zeros(2, 47))
+    with pytest.raises(EstimatorError, match="48 features"):
         tiny.attribute(PICTURES[0], QUESTION, "A bar.", estimator=wrong)
 
 

@@ -23,14 +23,15 @@ from eyeline.attention import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import fingerprint, sum_spans
 from eyeline.examples import Example, digest
-from eyeline.features import KINDS, captured_features, gathering
+from eyeline.features import KINDS, Parts, captured_features, own_parts
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import orders
 from eyeline.generation import check_options, write
 from eyeline.images import open_image
-from eyeline.leak import EXACT, leak_map, movement, shares, spreads
+from eyeline.leak import EXACT, Fill, fill_regions, fills_of, leak_map, spreads
 from eyeline.model import Inputs, Model, rope_deltas_kept
 from eyeline.regions import Regions, load_source, regions_for
+from eyeline.rereading import read_again
 from eyeline.spans import Span
 from eyeline.teacher_forcing import Vision
 
@@ -124,7 +125,7 @@ def regions_of(
 def collect_one(model: Model, example: Example, settings: Settings) -> Collected:
     """Generates, cuts, ablates and reads one example; passes of the vision tower serve falls and leak map alike."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
-    with torch.inference_mode(), AttentionCapture(model, own.inputs) as capture:
+    with torch.inference_mode(), AttentionCapture(model, own.inputs, outputs=True) as capture:
         read_trace(model, own.inputs, own.ids)
     assert capture.vision_features is not None
     found = regions_for(
@@ -136,21 +137,32 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
     if place(example.id) < settings.ordered_share:
         ordered = orders(found.count, settings.ordered, seed=_seed(f"order {settings.seed} {example.id}"))
     subsets = drawn if ordered is None else torch.cat([drawn, prefixes(ordered)])
-    moved: list[Tensor] = []
+    hidden = hidden_patches(subsets.to(model.device), labels)
+    singly = torch.cat([rates == ALONE, torch.zeros(len(subsets) - len(drawn), dtype=torch.bool)]).to(
+        model.device
+    )
+    fills: list[Fill] = []
+    passed = 0
 
     def watch(vision: Vision) -> None:
-        moved.append(movement(vision.of(slice(1)), vision.of(slice(1, None))))
+        """The passes that have one region filled serve the leak map too."""
+        nonlocal passed
+        batch = slice(passed, passed + len(vision.features) - 1)
+        passed = batch.stop
+        rows = singly[batch]
+        if rows.any() and len(labels) <= EXACT:
+            filled = vision.of(1 + rows.nonzero()[:, 0])
+            fills.extend(fills_of(vision.of(slice(1)), filled, hidden[batch][rows], found.count))
 
-    hidden = hidden_patches(subsets.to(model.device), labels)
     drops = ablate(model, own.inputs, own.ids, hidden, settings.hiding, watch=watch).drops
-    parts = None
+    parts = own_parts(labels, found.count)
     if spreads(settings.hiding):
-        exact = len(labels) <= EXACT
-        alone = torch.cat(moved)[: len(drawn)][(rates == ALONE).to(model.device)] if exact else None
-        parts = leak_map(model, own.inputs, found, settings.hiding) if alone is None else shares(alone)
-    gather = gathering(labels, found.count, parts)
+        if len(labels) > EXACT:
+            fills = fill_regions(model, own.inputs, found, settings.hiding)
+        without = read_again(model, own.inputs, found, fills, capture.layers)
+        parts = Parts(labels, found.count, leak_map(fills, found).to(labels.device), without)
     with torch.inference_mode():
-        seen = captured_features(model, capture, own.ids, own.spans, gather)
+        seen = captured_features(model, capture, own.ids, own.spans, parts)
     spans = torch.cat([drops[:, span.start : span.end] for span in own.spans], dim=1).float().cpu()
     contributions = None
     if ordered is not None:

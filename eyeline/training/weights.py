@@ -36,7 +36,7 @@ UNKNOWN = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])  # a spread that is n
 class FitSettings:
     """How the weights are learned; chosen on held-out training images (docs/log.md)."""
 
-    kinds: tuple[str, ...] = ("value", "odds")
+    kinds: tuple[str, ...] = ("value", "odds", "change")
     link: Link = "log-odds"
     steps: int = 800
     batch: int = 128  # spans

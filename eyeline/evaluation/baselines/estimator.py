@@ -13,7 +13,7 @@ from torch import Tensor
 from eyeline.ablation import read_trace
 from eyeline.attention import AttentionCapture
 from eyeline.estimator import Estimator
-from eyeline.features import KINDS, Read, captured_features, gathering
+from eyeline.features import KINDS, Read, captured_features, own_parts
 from eyeline.game import Game, evidence_order, hiding_order
 from eyeline.model import Inputs, Model
 from eyeline.reader import Reader, ReadSpan
@@ -77,10 +77,10 @@ def read_spans(
 ) -> Read:
     """Features of regions' own tokens, all layers, in one teacher-forced pass; columns kind-major, in the order of `kinds`."""
     trace_ids = trace_ids.to(model.device)
-    gather = gathering(regions.of_patch.to(model.device), regions.count)
-    with torch.inference_mode(), AttentionCapture(model, inputs) as capture:
+    parts = own_parts(regions.of_patch.to(model.device), regions.count)
+    with torch.inference_mode(), AttentionCapture(model, inputs, outputs="change" in kinds) as capture:
         read_trace(model, inputs, trace_ids)
-        return captured_features(model, capture, trace_ids, spans, gather, kinds)
+        return captured_features(model, capture, trace_ids, spans, parts, kinds)
 
 
 def estimated(estimator: Estimator) -> Callable[..., Prediction]:
@@ -98,7 +98,11 @@ def estimated(estimator: Estimator) -> Callable[..., Prediction]:
         regions: Regions,
     ) -> Prediction:
         layers = estimator.layers(len(model.adapter.layers(model.hf)))
-        with torch.inference_mode(), AttentionCapture(model, inputs, layers=layers) as capture:
+        outputs = "change" in estimator.kinds
+        with (
+            torch.inference_mode(),
+            AttentionCapture(model, inputs, layers=layers, outputs=outputs) as capture,
+        ):
             read_trace(model, inputs, trace_ids.to(model.device))
         with torch.inference_mode():
             reader = Reader(model, inputs, capture, regions, estimator.to(model.device))
