@@ -20,6 +20,7 @@ from eyeline.images import Picture, open_images
 from eyeline.model import Model
 from eyeline.report import json_in_script, render_report, render_view
 from eyeline.runs import Run
+from eyeline.stream import stream
 
 HEIGHT = 820  # CSS pixels of the frame
 EACH_S = 0.1  # between two messages to the frame
@@ -50,7 +51,7 @@ def watch(model: Model, images: Picture | Sequence[Picture], prompt: str, **opti
     pictures = open_images(images)
     name = f"eyeline-{secrets.token_hex(6)}"
     events: list[Event] = []
-    with model.stream(pictures, prompt, **options) as stream:
+    with stream(model, pictures, prompt, **options) as coming:
         view = display(
             _html(frame(render_view(prompt, pictures, [], live=True), name)), raw=True, display_id=True
         )
@@ -59,14 +60,14 @@ def watch(model: Model, images: Picture | Sequence[Picture], prompt: str, **opti
         assert feed is not None, "display_id asks for a handle"
         sent, told = 0, time.monotonic()
         try:
-            for event in stream:
+            for event in coming:
                 events.append(event)
                 if time.monotonic() - told >= EACH_S or not isinstance(event, Text):
                     feed.update({"application/javascript": message(name, events, sent)}, raw=True)
                     sent, told = len(events), time.monotonic()
         except KeyboardInterrupt:
-            stream.close()
-            events.extend(stream)
+            coming.close()
+            events.extend(coming)
     run = Run(prompt, tuple(pictures), tuple(events))
     feed.update(_html(""), raw=True)
     view.update(_html(frame(render_report(run), name)), raw=True)

@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-import eyeline
 from eyeline.ablation import Method, fill_pixels, read_trace, tokens_filled
 from eyeline.attention import AttentionCapture
 from eyeline.errors import EyelineError, PromptError, RegionError
@@ -36,6 +35,7 @@ from eyeline.reader import Reader
 from eyeline.regions import Regions, check_source, regions_for
 from eyeline.spans import Segmenter, Span
 from eyeline.targets import Target, tokens_of
+from eyeline.version import __version__
 
 PENDING_BYTES = 64 * 2**20
 _changing = threading.Lock()  # guards what belongs to the process: torch's number of threads
@@ -59,6 +59,8 @@ def stream(
     regions: str | Path | Sequence[str | Path] = "native",
     max_new_tokens: int | None = None,
     temperature: float | int | None = None,
+    top_p: float | int | None = None,
+    top_k: int | None = None,
     seed: int | None = None,
     stop: str | Sequence[str] = (),
     pending_bytes: int = PENDING_BYTES,
@@ -69,12 +71,13 @@ def stream(
 
     `estimator` is a folder or an `Estimator`; by default the one that lies in the model's own folder, and without one
     the effects are attention shares. `temperature=0` is greedy; `seed` makes sampling repeatable; options left out
-    come from the model's generation config; `generation` holds further options of `hf.generate` (`top_p`, `top_k`,
-    `repetition_penalty`, ...). `hidden` regions of an earlier stream are hidden all the while, and its regions are
+    come from the model's generation config; `generation` holds further options of `hf.generate` (`repetition_penalty`,
+    ...). `hidden` regions of an earlier stream are hidden all the while, and its regions are
     shown. A prompt of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`,
     `RegionError`, `EstimatorError` or `UnsupportedModelError` at once for what cannot work; what fails later is an
     `Error` event.
     """
+    generation |= {name: value for name, value in (("top_p", top_p), ("top_k", top_k)) if value is not None}
     stops = [stop] if isinstance(stop, str) else list(stop)
     stops += stop_strings(model, generation.pop("stop_strings", None))
     check_options(model, generation)
@@ -543,7 +546,7 @@ def _start(state: _State, regions: tuple[Grid, ...]) -> Start:
         name = state.estimator.id + (" (calibration not verified)" if is_quantised(model) else "")
     estimator = state.estimator
     return Start(
-        eyeline.__version__,
+        __version__,
         model.name,
         name,
         "attention" if estimator is None else "nats",

@@ -16,11 +16,14 @@ from huggingface_hub import errors as hub
 from huggingface_hub.utils import httpx
 from safetensors.torch import load_file, save_file
 
-import eyeline.model
+import eyeline.loading
 import eyeline.notebook
 import eyeline.stream
+from eyeline import Model, load
 from eyeline.errors import EyelineError, ImageError, PromptError, UnsupportedModelError
-from eyeline.model import Model, load, plain_errors
+from eyeline.loading import plain_errors
+from eyeline.notebook import Watched
+from eyeline.stream import Stream
 
 REFUSED = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/some/model"))
 
@@ -91,7 +94,7 @@ def test_a_loaded_model_is_taken_with_its_processor_or_the_two_parts_of_one(tiny
 
 
 def test_mini_is_the_embedded_folder(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(eyeline.model, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(eyeline.loading, "MODELS", tmp_path / "models")
     with pytest.raises(EyelineError, match=r"embedded model 'qwen3-vl-mini' are missing"):
         load("mini")
     shutil.copytree(folder, tmp_path / "models" / "qwen3-vl-mini")
@@ -282,12 +285,12 @@ def test_a_model_shows_itself_in_three_lines(tiny):
     assert lines[2] == "  context of 2,048 tokens, thinking between <think> and </think>"
 
 
-@pytest.mark.parametrize(("name", "own"), [("stream", {"top_p", "top_k"}), ("attribute", set())])
-def test_help_on_a_model_shows_each_option_of_the_function_behind_it(name, own):
+@pytest.mark.parametrize("name", ["stream", "attribute"])
+def test_help_on_a_model_shows_each_option_of_the_function_behind_it(name):
     method = inspect.signature(getattr(Model, name)).parameters
     behind = inspect.signature(getattr(eyeline.stream, name)).parameters
     assert {key: behind[key].default for key in behind if key != "model"} == {
-        key: method[key].default for key in method if key != "self" and key not in own
+        key: method[key].default for key in method if key != "self"
     }
     watch, stream = (inspect.signature(each).parameters for each in (Model.watch, Model.stream))
     assert {key: watch[key].default for key in watch} == {key: stream[key].default for key in stream}
@@ -300,22 +303,29 @@ def test_help_on_a_model_shows_each_option_of_the_function_behind_it(name, own):
         )
 
 
-def test_options_reach_generation_through_the_models_own_methods(monkeypatch):
+GIVEN = {
+    "estimator": "e", "regions": "grid", "max_new_tokens": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": 1,
+    "stop": "x", "pending_bytes": 7, "hidden": None, "repetition_penalty": 1.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "kind"), [(eyeline.stream, "stream", Stream), (eyeline.notebook, "watch", Watched)]
+)
+def test_options_reach_the_functions_behind_the_models_own_methods(monkeypatch, module, name, kind):
     model, taken = tiny_model("qwen3_vl"), {}
-    monkeypatch.setattr(eyeline.stream, "stream", lambda *_, **options: taken.update(options))
-    given = {
-        "estimator": "e", "regions": "grid", "max_new_tokens": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": 1,
-        "stop": "x", "pending_bytes": 7, "hidden": None, "repetition_penalty": 1.5,
-    }  # fmt: skip
-    model.stream(picture(), "What?", **given)
-    assert taken == given
-    taken.clear()
-    model.stream(picture(), "What?")
-    assert not {"top_p", "top_k"} & set(taken)
-    watched = {}
-    monkeypatch.setattr(eyeline.notebook, "watch", lambda *_, **options: watched.update(options))
-    model.watch(picture(), "What?", **given)
-    assert watched == given
+    monkeypatch.setattr(module, name, lambda *_, **options: taken.update(options) or object.__new__(kind))
+    getattr(model, name)(picture(), "What?", **GIVEN)
+    assert taken == GIVEN
+
+
+@pytest.mark.parametrize("given", [{}, {"top_p": 0.9}, {"top_k": 5}])
+def test_what_is_left_out_is_left_to_the_models_generation_config(monkeypatch, given):
+    asked = []
+    monkeypatch.setattr(eyeline.stream, "check_options", lambda _, options: asked.append(dict(options)))
+    with tiny_model("qwen3_vl").stream(picture(), "What?", max_new_tokens=1, **given):
+        pass
+    assert asked == [given]
 
 
 def test_the_tiny_tokenizer_reads_back_what_it_writes():

@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2VLImageProcessorPil, Qwen3VLConfig
 
+from eyeline import Model, load
 from eyeline import stream as streaming
 from eyeline.ablation import METHODS, Method, by_span, hidden_patches, read_trace
 from eyeline.errors import DataError
@@ -40,7 +41,7 @@ from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
 from eyeline.generation import LEFT_OUT, cut
 from eyeline.images import open_image
-from eyeline.model import Inputs, Model, load, rope_deltas_kept
+from eyeline.model import Inputs, rope_deltas_kept
 from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import teacher_force, trace_log_probs

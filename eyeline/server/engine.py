@@ -21,7 +21,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from eyeline import load
+from eyeline.ablation import ablate
 from eyeline.errors import DataError, EyelineError
+from eyeline.estimator import estimator_for
+from eyeline.events import to_json
+from eyeline.images import open_image
+from eyeline.stream import Hidden, stream
 
 log = logging.getLogger("eyeline.server")
 MOST_RESTARTS = 5  # in a row, without any job done
@@ -239,9 +247,6 @@ class _Worker:
             self.pipe.send_bytes(head if line is None else head + b"\n" + line.encode("utf-8", "replace"))
 
     def load(self, model_id: str, estimator: str | None) -> None:
-        from eyeline.estimator import estimator_for
-        from eyeline.model import load
-
         self.model = load(model_id)
         self.estimator = estimator_for(self.model, estimator)
         found = self.estimator
@@ -308,9 +313,6 @@ class _Worker:
         options: dict[str, Any],
         hidden: dict[str, Any] | None,
     ) -> dict[str, Any]:
-        from eyeline.events import to_json
-        from eyeline.stream import Hidden, stream
-
         if hidden is not None:
             grids = tuple(tuple(tuple(row) for row in grid) for grid in hidden["grids"])
             options["hidden"] = Hidden(grids, tuple(hidden["regions"]), hidden["method"])
@@ -349,10 +351,6 @@ class _Worker:
         method: str,
     ) -> dict[str, Any]:
         """Log-prob of the trace's tokens from `start` on with nothing hidden, and its fall with each subset hidden."""
-        import torch
-
-        from eyeline.ablation import ablate
-
         if number in self.cancelled:
             return {}
         inputs = self.model.inputs(_pictures(folder, images), messages)
@@ -364,6 +362,4 @@ class _Worker:
 
 
 def _pictures(folder: str, count: int) -> list[Any]:
-    from eyeline.images import open_image
-
     return [open_image(Path(folder) / f"image-{number}.png") for number in range(count)]
