@@ -90,6 +90,14 @@ def frame(page: str, name: str = "") -> str:
     )
 
 
+def show_run(run: Run) -> str:
+    """What a notebook shows of a finished run."""
+    return frame(render_report(run))
+
+
+Run.notebook_view = show_run
+
+
 def _html(content: str) -> dict[str, str]:
     return {
         "text/html": content,
