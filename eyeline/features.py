@@ -24,7 +24,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from eyeline.attention import AttentionCapture, Steps, attention_to_image
+from eyeline.attention import Steps, attention_to_image
+from eyeline.capture import AttentionCapture
 from eyeline.model import Model, check_finite
 from eyeline.spans import Span
 

@@ -22,7 +22,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from eyeline.ablation import Method, fill_pixels, read_trace, tokens_filled
-from eyeline.attention import AttentionCapture
+from eyeline.capture import AttentionCapture
 from eyeline.errors import EyelineError, PromptError, RegionError
 from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
 from eyeline.events import Done, Error, Event, Grid, ImageInfo, Reason, SpanAttribution, Start, Text

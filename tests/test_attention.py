@@ -9,8 +9,9 @@ from conftest import CACHE, FAMILIES, build_tiny, picture, tiny_model
 from transformers import DynamicCache
 from transformers.integrations import sdpa_attention
 
-from eyeline.attention import KERNELS, AttentionCapture, _any_kernel
+from eyeline.capture import AttentionCapture
 from eyeline.errors import UnsupportedModelError
+from eyeline.kernels import KERNELS, any_kernel
 
 QUESTION = "How many blocks are there?"
 NEW_TOKENS = 12
@@ -153,7 +154,7 @@ def test_of_some_layers_the_same_is_kept_as_where_all_are(tiny, layers):
 
 def test_layers_that_are_not_wanted_run_as_without_capture(tiny, monkeypatch):
     ran = {"kept": Counter(), "kernel": 0, "sdpa": Counter()}
-    kernel, keep, sdpa = KERNELS["cpu"], AttentionCapture._keep, sdpa_attention.sdpa_attention_forward
+    kernel, keep, sdpa = KERNELS["cpu"], AttentionCapture.keep, sdpa_attention.sdpa_attention_forward
 
     def counted_kernel(*args):
         ran["kernel"] += 1
@@ -168,7 +169,7 @@ def test_layers_that_are_not_wanted_run_as_without_capture(tiny, monkeypatch):
         return sdpa(module, *args, **options)
 
     monkeypatch.setitem(KERNELS, "cpu", counted_kernel)
-    monkeypatch.setattr(AttentionCapture, "_keep", counted_keep)
+    monkeypatch.setattr(AttentionCapture, "keep", counted_keep)
     monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", counted_sdpa)
     inputs = tiny.inputs(picture(), QUESTION)
     with AttentionCapture(tiny, inputs, layers=[1]):
@@ -315,7 +316,7 @@ def test_a_kernel_without_log_sum_exp_gives_the_same_attention_and_says_that_it_
     inputs = pad_left(tiny.inputs(picture(), QUESTION), 3, tiny.tokenizer.pad_token_id)
     with AttentionCapture(tiny, inputs) as fast:
         ids = generate(tiny, inputs)
-    monkeypatch.setitem(KERNELS, "cpu", _any_kernel)
+    monkeypatch.setitem(KERNELS, "cpu", any_kernel)
     with pytest.warns(UserWarning, match="slows decoding down"), AttentionCapture(tiny, inputs) as slow:
         assert generate(tiny, inputs).tolist() == ids.tolist()
     ours, theirs = (capture.attention(capture.take(0, NEW_TOKENS)) for capture in (slow, fast))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from eyeline import load
-from eyeline.attention import AttentionCapture
+from eyeline.capture import AttentionCapture
 from eyeline.errors import EstimatorError
 from eyeline.estimator import (
     OF_NETWORK,

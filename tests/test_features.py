@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from eyeline import features
 from eyeline.ablation import read_trace
-from eyeline.attention import AttentionCapture
+from eyeline.capture import AttentionCapture
 from eyeline.spans import Span
 
 QUESTION = "How many?"
