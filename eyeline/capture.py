@@ -338,3 +338,15 @@ class _Pass:
     def nbytes(self) -> int:
         kept = (*self.queries, *self.log_sum_exp, *self.attention_norms, self.hidden)
         return sum(tensor.nbytes for tensor in kept)
+
+
+class NoCapture:
+    """Stands in for a capture where there is no image to attribute to."""
+
+    pending_bytes = 0
+
+    def mark(self) -> None:
+        return None
+
+    def release(self, end: int) -> None:
+        return None

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from eyeline import notebook, stream
+from eyeline.asked import Hidden
 from eyeline.estimator import Estimator
 from eyeline.images import Picture
 from eyeline.loading import load_model
 from eyeline.model import Model, Prompt
-from eyeline.stream import PENDING_BYTES, Hidden, Stream
+from eyeline.stream import PENDING_BYTES, Stream
 
 
 class StreamingModel(Model):

@@ -25,11 +25,12 @@ import torch
 
 from eyeline import load
 from eyeline.ablation import ablate
+from eyeline.asked import Hidden
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import estimator_for
 from eyeline.events import to_json
 from eyeline.images import open_image
-from eyeline.stream import Hidden, stream
+from eyeline.stream import stream
 
 log = logging.getLogger("eyeline.server")
 MOST_RESTARTS = 5  # in a row, without any job done
