@@ -58,13 +58,13 @@ def watch(model: Model, images: Picture | Sequence[Picture], prompt: str, **opti
         feed = display(_html(""), raw=True, display_id=True)
         assert view is not None, "display_id asks for a handle"
         assert feed is not None, "display_id asks for a handle"
-        sent, told = 0, time.monotonic()
+        sent, sent_at = 0, time.monotonic()
         try:
             for event in coming:
                 events.append(event)
-                if time.monotonic() - told >= EACH_S or not isinstance(event, Text):
+                if time.monotonic() - sent_at >= EACH_S or not isinstance(event, Text):
                     feed.update({"application/javascript": message(name, events, sent)}, raw=True)
-                    sent, told = len(events), time.monotonic()
+                    sent, sent_at = len(events), time.monotonic()
         except KeyboardInterrupt:
             coming.close()
             events.extend(coming)

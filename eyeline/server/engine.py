@@ -323,10 +323,10 @@ class _Worker:
                 self.asking = events
                 if number in self.cancelled:
                     events.close()
-            told = 0
+            sent = 0
             for event in events:
-                new = events.ids[told:]
-                told += len(new)
+                new = events.ids[sent:]
+                sent += len(new)
                 self.say("event", to_json(event), job=number, ids=new)
             events.games.save(Path(folder))
         return {"token_ids": events.ids}
@@ -358,8 +358,8 @@ class _Worker:
         labels = torch.cat([torch.tensor(grid).flatten() for grid in grids])
         hidden = torch.stack([torch.isin(labels, torch.tensor(list(some))) for some in subsets])
         found = ablate(self.model, inputs, torch.tensor(token_ids), hidden, method)  # pyright: ignore
-        drops = found.drops[:, start:].sum(1).tolist()
-        return {"log_prob": float(found.log_probs[start:].sum()), "drops": drops}
+        falls = found.drops[:, start:].sum(1).tolist()
+        return {"log_prob": float(found.log_probs[start:].sum()), "falls": falls}
 
 
 def _pictures(folder: str, count: int) -> list[Any]:
