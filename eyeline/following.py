@@ -22,8 +22,15 @@ NAME = "eyeline"  # in transformers' registries; they match "flash", "sdpa" and 
 class Follower(Protocol):
     """Who is shown what a model's attention works out."""
 
-    wanted: Collection[nn.Module]  # the attention modules that it is to be shown now
-    seen: Tensor | None  # (1, 1, row, column): what each row may attend to now; None: all that came before
+    @property
+    def wanted(self) -> Collection[nn.Module]:
+        """The attention modules that it is to be shown now."""
+        ...
+
+    @property
+    def seen(self) -> Tensor | None:
+        """(1, 1, row, column): what each row may attend to now; None: all that came before."""
+        ...
 
     def keep(self, query: Tensor, log_sum_exp: Tensor, key: Tensor, value: Tensor) -> None:
         """Told by each wanted module, in turn.

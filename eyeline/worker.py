@@ -42,9 +42,10 @@ def _attribute(exchange: Exchange) -> None:
                 elif job.early:
                     regions = _regions(asked, job.capture)
                     exchange.start(regions.grids)
-                elif job.span is None and regions is not None:
-                    reader = Reader(asked.model, asked.inputs, job.capture, regions, asked.estimator)
-                    reader.measure_leak(exchange.cancelled.is_set)
+                elif job.span is None:
+                    if regions is not None:
+                        reader = Reader(asked.model, asked.inputs, job.capture, regions, asked.estimator)
+                        reader.measure_leak(exchange.cancelled.is_set)
                 elif reader is not None:
                     span = job.span
                     read = reader.read(span, exchange.ids[span.start : span.end])
