@@ -2,7 +2,7 @@
 
 `events.jsonl` holds one event a line as `eyeline.events.to_json` writes it, `image-0.png`, `image-1.png`, ...
 the images, `run.json` the prompt; `games.safetensors` what its spans' numbers come from (games.py). What is shown of a run is
-left to `report`, `terminal` and `notebook`.
+left to `report` and `terminal`.
 """
 
 import errno

@@ -226,14 +226,12 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: str) -> str:
             named.setdefault(place, value)
     strongest = max(map(abs, named.values()), default=0.0)
     least = max(0.2 * strongest, 1e-9 if unit == "attention" else LEAST)
-    largest = [(place, value) for place, value in named.items() if abs(value) >= least]
-    largest = sorted(largest, key=lambda each: -abs(each[1]))[:PLACES]
-    amounts = [
-        f"{100 * value:.0f} %" if unit == "attention" else f"{_nats(value)} nats" for _, value in largest
-    ]
+    told = [(place, value) for place, value in named.items() if abs(value) >= least]
+    told = sorted(told, key=lambda each: -abs(each[1]))[:PLACES]
+    amounts = [f"{100 * value:.0f} %" if unit == "attention" else f"{_nats(value)} nats" for _, value in told]
     if amounts and unit == "attention":
         amounts[0] += " of attention"
-    words = "; ".join(f"{place}, {amount}" for (place, _), amount in zip(largest, amounts, strict=True))
+    words = "; ".join(f"{place}, {amount}" for (place, _), amount in zip(told, amounts, strict=True))
     whole = span.whole_image or 0.0
     if span.contributions is None:
         return words or NOWHERE

@@ -12,6 +12,7 @@ from eyeline.adapters import ADAPTERS
 from eyeline.errors import EyelineError
 from eyeline.notebook import frame, message, watch
 from eyeline.report import render_view
+from eyeline.runs import Run
 
 
 class Script:
@@ -125,6 +126,15 @@ def test_a_finished_run_shows_itself():
     inside = html.unescape(re.search(r'srcdoc="([^"]*)"', page)[1])
     assert inside.startswith("<!doctype html>")
     assert "default-src 'none'" in inside
+
+
+def test_a_run_is_shown_by_the_view_that_is_registered_and_without_one_as_text(monkeypatch):
+    monkeypatch.setattr(Run, "notebook_view", lambda run: f"<p>{run.prompt}</p>")
+    run = make_run()
+    assert run._repr_html_() == f"<p>{run.prompt}</p>"
+    monkeypatch.setattr(Run, "notebook_view", None)
+    assert run._repr_html_() is None
+    assert repr(run).startswith("Run, read by")
 
 
 @pytest.mark.browser
