@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from eyeline.attention import Steps, attention_to_image
+from eyeline.attention import Steps
 from eyeline.errors import UnsupportedModelError
 from eyeline.following import following
 from eyeline.model import Model
@@ -287,10 +287,6 @@ class AttentionCapture:
         )
         distance = rows[:, None] - self.image_positions
         return torch.stack([distance < (window or self._position + 1) for window in self._windows])
-
-    def attention(self, steps: Steps) -> Float[Tensor, "layer head token patch"]:
-        """`attention_to_image` of tokens taken from this capture."""
-        return attention_to_image(steps, self.image_keys, self.scaling, self.visible(steps))
 
     def mark(self) -> "torch.cuda.Event | None":
         """On CUDA an event of the decoding stream, to wait on before reading what is kept so far."""
