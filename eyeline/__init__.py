@@ -2,7 +2,8 @@
 
 from eyeline.errors import EyelineError
 from eyeline.events import Done, Error, ImageInfo, SpanAttribution, Start, Text
-from eyeline.model import Model, load
+from eyeline.streaming_model import StreamingModel as Model
+from eyeline.streaming_model import load
+from eyeline.version import __version__ as __version__
 
-__version__ = "0.1.0"
 __all__ = ["Done", "Error", "EyelineError", "ImageInfo", "Model", "SpanAttribution", "Start", "Text", "load"]

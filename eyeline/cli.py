@@ -447,8 +447,8 @@ def collect(model_id, data, out, limit, rates, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from itertools import islice
 
+    from eyeline import load
     from eyeline.examples import read_examples
-    from eyeline.model import load
     from eyeline.training import collect as collection
 
     examples = list(islice(read_examples(data), limit))
@@ -558,11 +558,11 @@ def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings
     """Measure how well estimators and their rivals predict what hiding regions really does."""
     from itertools import islice
 
+    from eyeline import load
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
     from eyeline.examples import read_examples
-    from eyeline.model import load
 
     examples = list(islice(read_examples(data), limit))
     model = load(model_id)
@@ -671,8 +671,8 @@ def _follow(
     What can be refused without the model is refused before it is loaded, and nothing is written before the
     stream has begun.
     """
+    from eyeline import load
     from eyeline.images import open_image
-    from eyeline.model import load
     from eyeline.report import write_report
     from eyeline.runs import Run, save_run
 

@@ -5,7 +5,7 @@ a space at the very start that it keeps anywhere else), and the tokens after it.
 are left to `eyeline.spans`.
 """
 
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 Piece = tuple[str, int]  # text, and the position after the last token that holds a part of it
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # what incomplete UTF-8 decodes to
@@ -20,7 +20,7 @@ class Detokenizer:
     until another token ends it, because one invalid byte makes the whole run unreadable.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+    def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         self._size = len(tokenizer)  # pyright: ignore[reportArgumentType]
         added = tokenizer.added_tokens_decoder  # pyright: ignore[reportAttributeAccessIssue]
@@ -98,7 +98,7 @@ class Detokenizer:
         return text
 
 
-def _byte_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def _byte_ids(tokenizer: Any) -> frozenset[int]:
     """Ids of `<0x00>` to `<0xFF>` where the tokenizer decodes them to bytes."""
     names = [f"<0x{byte:02X}>" for byte in range(256)]
     ids = tokenizer.convert_tokens_to_ids(names)

@@ -23,7 +23,8 @@ from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import Game
-from eyeline.model import MODELS, Model
+from eyeline.loading import MODELS
+from eyeline.model import Model
 
 FORMAT = 6
 Link = Literal["log-odds", "identity"]

@@ -30,7 +30,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
-from eyeline.attention import AttentionCapture, Steps, attention_to_image
+from eyeline.attention import Steps, attention_to_image
+from eyeline.capture import AttentionCapture
 from eyeline.model import Model, check_finite
 from eyeline.rereading import Without, taken_away
 from eyeline.spans import Span

@@ -20,6 +20,7 @@ from eyeline.images import Picture, open_images
 from eyeline.model import Model
 from eyeline.report import json_in_script, render_report, render_view
 from eyeline.runs import Run
+from eyeline.stream import stream
 
 HEIGHT = 820  # CSS pixels of the frame
 EACH_S = 0.1  # between two messages to the frame
@@ -50,23 +51,23 @@ def watch(model: Model, images: Picture | Sequence[Picture], prompt: str, **opti
     pictures = open_images(images)
     name = f"eyeline-{secrets.token_hex(6)}"
     events: list[Event] = []
-    with model.stream(pictures, prompt, **options) as stream:
+    with stream(model, pictures, prompt, **options) as coming:
         view = display(
             _html(frame(render_view(prompt, pictures, [], live=True), name)), raw=True, display_id=True
         )
         feed = display(_html(""), raw=True, display_id=True)
         assert view is not None, "display_id asks for a handle"
         assert feed is not None, "display_id asks for a handle"
-        sent, told = 0, time.monotonic()
+        sent, sent_at = 0, time.monotonic()
         try:
-            for event in stream:
+            for event in coming:
                 events.append(event)
-                if time.monotonic() - told >= EACH_S or not isinstance(event, Text):
+                if time.monotonic() - sent_at >= EACH_S or not isinstance(event, Text):
                     feed.update({"application/javascript": message(name, events, sent)}, raw=True)
-                    sent, told = len(events), time.monotonic()
+                    sent, sent_at = len(events), time.monotonic()
         except KeyboardInterrupt:
-            stream.close()
-            events.extend(stream)
+            coming.close()
+            events.extend(coming)
     run = Run(prompt, tuple(pictures), tuple(events))
     feed.update(_html(""), raw=True)
     view.update(_html(frame(render_report(run), name)), raw=True)
@@ -87,6 +88,14 @@ def frame(page: str, name: str = "") -> str:
         f'<iframe id="{html.escape(name)}" title="Eyeline" sandbox="allow-scripts" '
         f'srcdoc="{html.escape(page)}" style="width: 100%; height: {HEIGHT}px; border: 0; border-radius: 12px"></iframe>'
     )
+
+
+def show_run(run: Run) -> str:
+    """What a notebook shows of a finished run."""
+    return frame(render_report(run))
+
+
+Run.notebook_view = show_run
 
 
 def _html(content: str) -> dict[str, str]:

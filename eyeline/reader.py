@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from eyeline import features as feature
-from eyeline.attention import AttentionCapture
 from eyeline.attribution import Attribution, attribute, heat
+from eyeline.capture import AttentionCapture
 from eyeline.estimator import Estimator
 from eyeline.events import SpanAttribution, Steps
 from eyeline.game import Game, orders

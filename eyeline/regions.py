@@ -24,6 +24,7 @@ from eyeline.adapters import ImageGrid
 from eyeline.errors import ImageError, RegionError, UnsupportedModelError
 from eyeline.files import read_text
 from eyeline.images import MAX_PIXELS, decode
+from eyeline.loading import plain_errors, quiet
 
 FEWEST, MOST = 16, 128  # regions of one image (arXiv 2604.16587)
 FEWEST_ASKED = 2  # by a user who names a number; at most one a cell are made
@@ -435,8 +436,6 @@ def load_foundation(model: str, device: torch.device) -> Foundation:
     """A DINOv3 or DINOv2 of transformers, in float32, loaded once in a process. Raises `RegionError`."""
     from transformers import AutoConfig, AutoModel
     from transformers.image_processing_base import ImageProcessingMixin
-
-    from eyeline.model import plain_errors, quiet
 
     folder = Path(model).expanduser()
     place = str(folder) if folder.is_dir() else model

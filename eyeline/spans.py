@@ -8,8 +8,7 @@ left to others.
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
 from eyeline.detokenize import Detokenizer
 from eyeline.ends import Ends
@@ -55,7 +54,7 @@ class Segmenter:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Any,
         *,
         opened: bool,
         think: tuple[str, str] | None = ("<think>", "</think>"),

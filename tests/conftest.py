@@ -18,7 +18,7 @@ from hypothesis import settings
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from eyeline.model import Model, load
+from eyeline import Model, load
 
 settings.register_profile("eyeline", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("eyeline")

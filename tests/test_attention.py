@@ -9,8 +9,10 @@ from conftest import CACHE, FAMILIES, build_tiny, picture, tiny_model
 from transformers import DynamicCache
 from transformers.integrations import sdpa_attention
 
-from eyeline.attention import KERNELS, AttentionCapture, _any_kernel
+from eyeline.attention import attention_to_image
+from eyeline.capture import AttentionCapture
 from eyeline.errors import UnsupportedModelError
+from eyeline.kernels import KERNELS, any_kernel
 
 QUESTION = "How many blocks are there?"
 NEW_TOKENS = 12
@@ -31,6 +33,11 @@ def pad_left(inputs, padding, pad_token):
         "attention_mask": widen(inputs["attention_mask"], 0),
         "mm_token_type_ids": widen(inputs["mm_token_type_ids"], 0),
     }
+
+
+def attention_of(capture, steps):
+    """(layer, head, token, patch), of tokens taken from a capture."""
+    return attention_to_image(steps, capture.image_keys, capture.scaling, capture.visible(steps))
 
 
 def eager_attention(family, inputs, generated, columns, **text_options):
@@ -69,7 +76,7 @@ def test_captured_attention_is_that_of_every_layer_and_head_in_prefill_and_decod
         inputs = pad_left(inputs, padding, model.tokenizer.pad_token_id)
     with AttentionCapture(model, inputs) as capture:
         generated = generate(model, inputs)
-    ours = capture.attention(capture.take(0, NEW_TOKENS))
+    ours = attention_of(capture, capture.take(0, NEW_TOKENS))
     theirs = eager_attention(family, inputs, generated, capture.image_positions)
     assert ours.shape == (3, 4, NEW_TOKENS, sum(len(grid) for grid in capture.grids))
     assert theirs.std() > 1e-3, "attention varies, so equality means something"
@@ -123,7 +130,9 @@ def test_a_teacher_forced_forward_keeps_what_decoding_the_same_tokens_keeps(tiny
             assert (getattr(ours, name) is None) == (getattr(theirs, name) is None)
             if getattr(ours, name) is not None:
                 torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(forced.attention(ours), decoding.attention(theirs), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            attention_of(forced, ours), attention_of(decoding, theirs), rtol=1e-4, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("layers", [[1], [2, 0]])
@@ -148,12 +157,12 @@ def test_of_some_layers_the_same_is_kept_as_where_all_are(tiny, layers):
                 assert getattr(ours, name) is None
             else:
                 assert torch.equal(getattr(ours, name), of_all[wanted])
-        torch.testing.assert_close(some.attention(ours), whole.attention(theirs)[wanted])
+        torch.testing.assert_close(attention_of(some, ours), attention_of(whole, theirs)[wanted])
 
 
 def test_layers_that_are_not_wanted_run_as_without_capture(tiny, monkeypatch):
     ran = {"kept": Counter(), "kernel": 0, "sdpa": Counter()}
-    kernel, keep, sdpa = KERNELS["cpu"], AttentionCapture._keep, sdpa_attention.sdpa_attention_forward
+    kernel, keep, sdpa = KERNELS["cpu"], AttentionCapture.keep, sdpa_attention.sdpa_attention_forward
 
     def counted_kernel(*args):
         ran["kernel"] += 1
@@ -168,7 +177,7 @@ def test_layers_that_are_not_wanted_run_as_without_capture(tiny, monkeypatch):
         return sdpa(module, *args, **options)
 
     monkeypatch.setitem(KERNELS, "cpu", counted_kernel)
-    monkeypatch.setattr(AttentionCapture, "_keep", counted_keep)
+    monkeypatch.setattr(AttentionCapture, "keep", counted_keep)
     monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", counted_sdpa)
     inputs = tiny.inputs(picture(), QUESTION)
     with AttentionCapture(tiny, inputs, layers=[1]):
@@ -265,7 +274,7 @@ def test_a_prompt_read_in_chunks_gives_the_same_attention(chunk, window):
                 **{CACHE: cache},
             )
     assert chunked.num_tokens == 1
-    ours, theirs = (capture.attention(capture.take(0, 1)) for capture in (chunked, whole))
+    ours, theirs = (attention_of(capture, capture.take(0, 1)) for capture in (chunked, whole))
     assert (theirs == 0).any() == (window is not None)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
@@ -286,7 +295,7 @@ def test_outside_a_sliding_window_the_attention_is_zero():
         layers = slow.hf(**full, use_cache=False, output_attentions=True).attentions
     rows = slice(capture.prompt_length - 1, capture.prompt_length - 1 + tokens)
     theirs = torch.stack([layer[0, :, rows][..., capture.image_positions] for layer in layers])
-    ours = capture.attention(capture.take(0, tokens))
+    ours = attention_of(capture, capture.take(0, tokens))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     assert (ours[0] > 0).all(), "the first layer sees everything"
     assert (ours[1:, :, -1] == 0).all()
@@ -302,7 +311,7 @@ def test_only_the_windows_of_captured_layers_count_but_knockout_heeds_all():
         with AttentionCapture(model, inputs, layers=layers) as capture:
             generate(model, inputs)
         steps = capture.take(0, NEW_TOKENS)
-        attention[len(layers)] = capture.attention(steps)
+        attention[len(layers)] = attention_of(capture, steps)
         assert (capture.visible(steps) is None) == (layers == [0])
     torch.testing.assert_close(attention[2], attention[3][1:])
     torch.testing.assert_close(attention[1], attention[3][:1])
@@ -315,10 +324,10 @@ def test_a_kernel_without_log_sum_exp_gives_the_same_attention_and_says_that_it_
     inputs = pad_left(tiny.inputs(picture(), QUESTION), 3, tiny.tokenizer.pad_token_id)
     with AttentionCapture(tiny, inputs) as fast:
         ids = generate(tiny, inputs)
-    monkeypatch.setitem(KERNELS, "cpu", _any_kernel)
+    monkeypatch.setitem(KERNELS, "cpu", any_kernel)
     with pytest.warns(UserWarning, match="slows decoding down"), AttentionCapture(tiny, inputs) as slow:
         assert generate(tiny, inputs).tolist() == ids.tolist()
-    ours, theirs = (capture.attention(capture.take(0, NEW_TOKENS)) for capture in (slow, fast))
+    ours, theirs = (attention_of(capture, capture.take(0, NEW_TOKENS)) for capture in (slow, fast))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
@@ -332,7 +341,9 @@ def test_in_bfloat16_the_weights_match_within_its_precision(tiny):
     model.hf.set_attn_implementation("eager")
     decoded = generate(model, inputs, tokens=1, output_attentions=True, return_dict_in_generate=True)
     theirs = torch.stack([layer[0, :, -1:, capture.image_positions] for layer in decoded.attentions[0]])
-    torch.testing.assert_close(capture.attention(capture.take(0, 1)), theirs.float(), rtol=0.05, atol=0.03)
+    torch.testing.assert_close(
+        attention_of(capture, capture.take(0, 1)), theirs.float(), rtol=0.05, atol=0.03
+    )
 
 
 def test_knockout_reaches_layers_that_are_not_captured(tiny):
@@ -349,8 +360,8 @@ def test_knockout_reaches_layers_that_are_not_captured(tiny):
     assert torch.equal(found["one"][1], found["all"][1])
     assert (found["seen"][1] - found["all"][1]).abs().max() > 1e-2
     ours, theirs = (found[name][2] for name in ("one", "all"))
-    attention = ours.attention(ours.take(0, NEW_TOKENS))
-    torch.testing.assert_close(attention, theirs.attention(theirs.take(0, NEW_TOKENS))[1:2])
+    attention = attention_of(ours, ours.take(0, NEW_TOKENS))
+    torch.testing.assert_close(attention, attention_of(theirs, theirs.take(0, NEW_TOKENS))[1:2])
     assert not attention[..., hidden].any()
 
 
@@ -410,7 +421,7 @@ def test_two_threads_capture_the_same_model_at_once(tiny):
     for inputs in prompts:
         with AttentionCapture(tiny, inputs) as capture:
             ids = generate(tiny, inputs, tokens=40)
-        alone.append((ids, capture.attention(capture.take(0, 40))))
+        alone.append((ids, attention_of(capture, capture.take(0, 40))))
 
     together: dict[int, tuple] = {}
     both_inside = threading.Barrier(2, timeout=60)
@@ -419,7 +430,7 @@ def test_two_threads_capture_the_same_model_at_once(tiny):
         with AttentionCapture(tiny, prompts[index]) as capture:
             both_inside.wait()
             ids = generate(tiny, prompts[index], tokens=40)
-        together[index] = (ids, capture.attention(capture.take(0, 40)))
+        together[index] = (ids, attention_of(capture, capture.take(0, 40)))
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
     for thread in threads:
@@ -478,7 +489,7 @@ def test_a_worker_takes_and_releases_while_the_model_decodes(tiny):
     inputs = tiny.inputs(picture(), QUESTION)
     with AttentionCapture(tiny, inputs) as whole:
         generate(tiny, inputs, tokens=60)
-    expected = whole.attention(whole.take(0, 60))
+    expected = attention_of(whole, whole.take(0, 60))
     taken, peak = [], []
 
     def work(capture):
@@ -488,7 +499,7 @@ def test_a_worker_takes_and_releases_while_the_model_decodes(tiny):
             steps = capture.take(start, start + 4)
             capture.release(start + 4)
             peak.append(capture.pending_bytes)
-            taken.append(capture.attention(steps))
+            taken.append(attention_of(capture, steps))
 
     with AttentionCapture(tiny, inputs) as capture:
         worker = threading.Thread(target=work, args=(capture,))

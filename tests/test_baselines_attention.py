@@ -10,7 +10,7 @@ from test_ablation import extended, trace_of
 
 import eyeline.evaluation.baselines.attention
 import eyeline.evaluation.baselines.estimator as estimators
-from eyeline.attention import AttentionCapture
+from eyeline.capture import AttentionCapture
 from eyeline.estimator import SETS, Estimator, sum_spans
 from eyeline.evaluation.baselines.attention import attention_rollout, each_layers_attention, raw_attention
 from eyeline.evaluation.baselines.estimator import Prediction, estimated, read_spans

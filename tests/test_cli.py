@@ -227,7 +227,7 @@ def test_a_saved_run_is_asked_about_a_span_words_or_characters_without_the_model
     )
     read = events(succeed(*words, "--save", "run", stdin=trace).stdout)
     span = next(event for event in read if isinstance(event, SpanAttribution))
-    monkeypatch.setattr("eyeline.model.load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("eyeline.load", lambda *_: pytest.fail("loaded"))
     by = {
         target: json.loads(succeed("joint", "run", *target, "--regions", "0,2", "--json").stdout)
         for target in (
@@ -538,7 +538,7 @@ def make_bad_images() -> None:
 )
 def test_what_is_no_image_is_refused_before_the_model_is_loaded(here, image, expected, monkeypatch):
     make_bad_images()
-    monkeypatch.setattr("eyeline.model.load", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("eyeline.load", lambda *_: pytest.fail("loaded"))
     keep = ("--save", "run", "--report", "report.html")
     assert expected in refuse("stream", image, "What?", "--model", "model", *keep)
     assert expected in refuse("stream", "a.png", image, "What?", "--model", "model", "--json", *keep)

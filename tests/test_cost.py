@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 from conftest import SPREADS, picture, tiny_model
 
-from eyeline import features
+from eyeline import decoding, features
 from eyeline import stream as streaming
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, fingerprint, save_estimator
@@ -133,10 +133,10 @@ def test_a_stream_writes_the_trace_and_attributes_its_spans(tiny):
     found = [(event.start, event.end) for event in stream if isinstance(event, SpanAttribution)]
     assert stream.ids == mine.ids.tolist()
     assert found == [(span.start, span.end) for span in mine.spans]
-    work = streaming._work
+    work = streaming.work
     timed = cost.time_stream(tiny, mine)
     assert 0 < timed["eyeline"].seconds < timed["stream"].seconds
-    assert streaming._work is work
+    assert streaming.work is work
 
 
 # --- an 8B model's width, made tiny here
@@ -212,9 +212,9 @@ def test_a_given_trace_leaves_the_logits_that_decoding_would(wide, monkeypatch):
     monkeypatch.setattr(
         features, "token_log_probs", lambda model, steps: taken.append(steps) or token_log_probs(model, steps)
     )
-    before = streaming.read_trace
+    before = decoding.read_trace
     cost.time_attribute(model, mine)
-    assert streaming.read_trace is before
+    assert decoding.read_trace is before
     assert len(taken) == len(mine.spans)
     for steps in taken:
         again = token_log_probs(model, replace(steps, logits=None))

@@ -9,7 +9,8 @@ from conftest import SPREADS, build_tiny, picture, tiny_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
-from eyeline.attention import AttentionCapture
+from eyeline import load
+from eyeline.capture import AttentionCapture
 from eyeline.errors import EstimatorError
 from eyeline.estimator import (
     OF_NETWORK,
@@ -29,7 +30,6 @@ from eyeline.estimator import (
 )
 from eyeline.features import KINDS
 from eyeline.game import fall
-from eyeline.model import load
 
 FEATURES = 3 * 4 * len(KINDS)  # of the tiny models
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from eyeline import features
 from eyeline.ablation import read_trace
-from eyeline.attention import AttentionCapture
+from eyeline.capture import AttentionCapture
 from eyeline.features import KINDS
 from eyeline.rereading import taken_away
 from eyeline.spans import Span

@@ -6,10 +6,10 @@ from conftest import build_tiny, picture, tiny_model
 from test_stream import of_some_layers, random_estimator
 
 from eyeline.ablation import METHODS, ablate
-from eyeline.attention import AttentionCapture
+from eyeline.asked import Hidden
+from eyeline.capture import AttentionCapture
 from eyeline.errors import PromptError, RegionError, UnsupportedModelError
 from eyeline.events import Done, Error, SpanAttribution, Start, Text
-from eyeline.stream import Hidden
 
 GREEDY = {"temperature": 0, "max_new_tokens": 24}
 GRID = (((0, 0, 1), (2, 2, 1)),)

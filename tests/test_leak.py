@@ -8,7 +8,7 @@ from conftest import picture, tiny_model
 from test_ablation import slow_blur, slow_pixels
 
 from eyeline import leak
-from eyeline.attention import AttentionCapture
+from eyeline.capture import AttentionCapture
 from eyeline.features import Parts, own_parts, pool
 from eyeline.leak import fill_regions, groups_of, leak_map, movement, shares, split_groups, spreads
 from eyeline.regions import Regions

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from eyeline import load
 from eyeline.events import Done, Text
-from eyeline.model import load
 from eyeline.scenes import draw
 from eyeline.training.mini import Mean, main
 from eyeline.training.mini_data import ASKS_TO_THINK, some_manner

@@ -7,12 +7,12 @@ import pytest
 from test_page import browser  # noqa: F401  a fixture
 from test_runs import HOSTILE, make_run
 
-from eyeline import notebook
+from eyeline import Model, notebook
 from eyeline.adapters import ADAPTERS
 from eyeline.errors import EyelineError
-from eyeline.model import Model
 from eyeline.notebook import frame, message, watch
 from eyeline.report import render_view
+from eyeline.runs import Run
 
 
 class Script:
@@ -44,13 +44,15 @@ class Script:
         del self.events[:-1]  # what is on its way: the end
 
 
-class Scripted(Model):
-    def stream(self, images, prompt, **options):
-        return self.hf
+@pytest.fixture
+def scripted(monkeypatch):
+    """Makes models whose stream is the events of a run."""
+    monkeypatch.setattr(notebook, "stream", lambda model, images, prompt, **options: model.hf)
 
+    def make(run, interrupt_after: int | None = None) -> Model:
+        return Model("scripted", Script(run, interrupt_after), None, None, ADAPTERS["qwen3_vl"], "")
 
-def scripted(run, interrupt_after: int | None = None) -> Scripted:
-    return Scripted("scripted", Script(run, interrupt_after), None, None, ADAPTERS["qwen3_vl"], "")
+    return make
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def shown(monkeypatch):
     InteractiveShell.clear_instance()
 
 
-def test_watching_shows_a_frame_feeds_it_and_ends_with_the_whole_run(shown):
+def test_watching_shows_a_frame_feeds_it_and_ends_with_the_whole_run(shown, scripted):
     run = make_run(extra=HOSTILE)
     watched = watch(scripted(run), run.images, run.prompt, temperature=0)
     assert (watched.run.prompt, watched.run.events) == (run.prompt, run.events)
@@ -85,7 +87,7 @@ def test_watching_shows_a_frame_feeds_it_and_ends_with_the_whole_run(shown):
     assert "<script>" not in last["data"]["text/html"]
 
 
-def test_an_interrupted_answer_keeps_what_came(shown):
+def test_an_interrupted_answer_keeps_what_came(shown, scripted):
     run = make_run()
     model = scripted(run, interrupt_after=4)
     watched = watch(model, run.images, run.prompt)
@@ -93,13 +95,13 @@ def test_an_interrupted_answer_keeps_what_came(shown):
     assert model.hf.closed
 
 
-def test_outside_of_a_notebook_it_says_what_else_to_use():
+def test_outside_of_a_notebook_it_says_what_else_to_use(scripted):
     run = make_run()
     with pytest.raises(EyelineError, match=r"model\.stream\(\.\.\.\), or use .* `eyeline serve`"):
         watch(scripted(run), run.images, run.prompt)
 
 
-def test_in_a_terminal_of_ipython_it_says_so_once_and_asks_nothing(monkeypatch, capsys):
+def test_in_a_terminal_of_ipython_it_says_so_once_and_asks_nothing(monkeypatch, capsys, scripted):
     pytest.importorskip("IPython", reason="needs pip install ipython")
     from IPython.core import getipython
     from IPython.terminal.interactiveshell import TerminalInteractiveShell
@@ -124,6 +126,15 @@ def test_a_finished_run_shows_itself():
     inside = html.unescape(re.search(r'srcdoc="([^"]*)"', page)[1])
     assert inside.startswith("<!doctype html>")
     assert "default-src 'none'" in inside
+
+
+def test_a_run_is_shown_by_the_view_that_is_registered_and_without_one_as_text(monkeypatch):
+    monkeypatch.setattr(Run, "notebook_view", lambda run: f"<p>{run.prompt}</p>")
+    run = make_run()
+    assert run._repr_html_() == f"<p>{run.prompt}</p>"
+    monkeypatch.setattr(Run, "notebook_view", None)
+    assert run._repr_html_() is None
+    assert repr(run).startswith("Run, read by")
 
 
 @pytest.mark.browser

@@ -10,8 +10,8 @@ from test_leak import asked
 
 from eyeline import features, reader
 from eyeline.ablation import read_trace
-from eyeline.attention import AttentionCapture
 from eyeline.attribution import Attribution, attribute
+from eyeline.capture import AttentionCapture
 from eyeline.estimator import Estimator, fingerprint
 from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.evaluate import Settings, evaluate, read_evaluated

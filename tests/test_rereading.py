@@ -11,7 +11,7 @@ from test_leak import asked
 
 from eyeline import leak, rereading
 from eyeline.ablation import read_trace
-from eyeline.attention import AttentionCapture
+from eyeline.capture import AttentionCapture
 from eyeline.errors import UnsupportedModelError
 from eyeline.features import output_of, read_written, token_log_probs
 from eyeline.leak import fill_regions

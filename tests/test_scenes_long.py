@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eyeline import load
 from eyeline.evaluation.answers import is_right
 from eyeline.examples import Example, read_examples, write_examples
-from eyeline.model import load
 from eyeline.scenes import FAMILIES, draw, long, sample
 
 CASES = list(itertools.product(FAMILIES, range(24)))

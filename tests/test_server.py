@@ -425,7 +425,7 @@ def test_verification_is_the_real_ablation_of_every_region(server, saved, model_
 
 
 def test_the_same_question_without_some_regions(server, saved, model_folder):
-    from eyeline.stream import Hidden
+    from eyeline.asked import Hidden
 
     start = saved["choices"][0]["message"]["eyeline"][0]
     chunks = list(server.stream("/v1/ask-without", run=saved["id"], regions=[0, 4], return_token_ids=True))

@@ -19,9 +19,12 @@ from test_features import PICTURES, slow_features
 from test_leak import mapped
 from test_rereading import slow_change
 
+import eyeline.exchange
 import eyeline.features
+import eyeline.producer
 import eyeline.reader
 import eyeline.stream
+import eyeline.worker
 from eyeline.errors import DataError, EstimatorError, EyelineError, ImageError, PromptError, RegionError
 from eyeline.estimator import SETS, Estimator, Network, fingerprint
 from eyeline.evaluation.baselines.estimator import estimated
@@ -59,7 +62,7 @@ def generated(model, images, *, seed=None, stop=None, temperature=None, **option
 
 
 def ids_of(stream):
-    return stream._state.ids
+    return stream._exchange.ids
 
 
 def only(kind, events):
@@ -152,9 +155,9 @@ class Counted(queue.SimpleQueue):
         return super().get()
 
 
-def decoding_waits(state):
+def decoding_waits(exchange):
     """Whether decoding waits for the worker, or is over."""
-    return state.progress._waiters or state.reason != "error"
+    return exchange.progress._waiters or exchange.reason != "error"
 
 
 # --- the ids and the events
@@ -497,7 +500,7 @@ def test_start_and_text_come_before_the_leak_map_and_the_spans_that_closed_meanw
     assert len(first.regions[0]) > 1
     stream._threads[1].join(60)
     assert len(ids_of(stream)) == TOKENS, "all is written while the leak map is measured"
-    before = [next(stream) for _ in range(stream._state.events.qsize())]
+    before = [next(stream) for _ in range(stream._exchange.events.qsize())]
     assert {type(event) for event in before} == {Text}
     go.set()
     spans = only(SpanAttribution, list(stream))
@@ -566,13 +569,13 @@ def of_some_layers(estimator, layers):
 @pytest.fixture
 def captured(monkeypatch):
     """The layers that streams have captured since, all as None."""
-    seen, real = [], eyeline.stream.AttentionCapture
+    seen, real = [], eyeline.producer.AttentionCapture
 
     def capture(*args, layers, **options):
         seen.append(layers)
         return real(*args, layers=layers, **options)
 
-    monkeypatch.setattr(eyeline.stream, "AttentionCapture", capture)
+    monkeypatch.setattr(eyeline.producer, "AttentionCapture", capture)
     return seen
 
 
@@ -784,13 +787,13 @@ def test_leaving_the_context_stops_both_threads_and_leaves_the_model_as_it_was(t
 def test_a_dropped_stream_stops_its_threads(tiny):
     stream = tiny.stream(PICTURES[0], QUESTION, temperature=0)
     next(stream)
-    threads, state = stream._threads, stream._state
+    threads, exchange = stream._threads, stream._exchange
     del stream
     gc.collect()
     for thread in threads:
         thread.join(20)
         assert not thread.is_alive()
-    assert len(state.ids) < tiny.context_length - state.prompt_tokens
+    assert len(exchange.ids) < tiny.context_length - exchange.asked.prompt_tokens
 
 
 @pytest.fixture
@@ -803,16 +806,16 @@ def heeding_ctrl_c():
 
 @pytest.mark.usefixtures("heeding_ctrl_c")
 def test_ctrl_c_while_waiting_for_an_event_stops_generation_and_done_still_comes(tiny, monkeypatch):
-    real, counted = eyeline.stream._State, Counted()
-    monkeypatch.setattr(eyeline.stream, "_State", lambda *parts: real(*parts, events=counted))
+    real, counted = eyeline.stream.Exchange, Counted()
+    monkeypatch.setattr(eyeline.stream, "Exchange", lambda *parts: real(*parts, events=counted))
 
     def interrupt():
-        state = stream._state
+        exchange = stream._exchange
         eventually(
-            lambda: not state.waiting and counted.taken == counted.put_in + 1
+            lambda: not exchange.waiting and counted.taken == counted.put_in + 1
         )  # the reader waits for the next
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        assert state.cancelled.wait(20)
+        assert exchange.cancelled.wait(20)
 
     begin = threading.Event()  # `stream` is there
     first = Processor(1, lambda: begin.wait(20))
@@ -871,7 +874,7 @@ def test_a_crash_while_reading_the_images_leaves_text_and_done(tiny, monkeypatch
     def crash(*_):
         raise RuntimeError("no regions")
 
-    monkeypatch.setattr(eyeline.stream, "regions_for", crash)
+    monkeypatch.setattr(eyeline.worker, "regions_for", crash)
     events = list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny)))
     assert isinstance(events[0], Start)
     assert events[0].regions == (((0, 0, 0), (0, 0, 0)),)  # the image as one
@@ -910,23 +913,23 @@ def test_a_crash_of_the_worker_itself_still_ends_with_done(monkeypatch):
     def crash(_):
         raise RuntimeError("no stream")
 
-    monkeypatch.setattr(eyeline.stream, "_work", crash)
+    monkeypatch.setattr(eyeline.worker, "_attribute", crash)
     events = list(tiny_model("qwen3_vl").stream(PICTURES[0], QUESTION, temperature=0))
     assert [type(event) for event in events if not isinstance(event, Text)] == [Start, Error, Done]
 
 
 def test_too_much_pending_makes_decoding_wait_and_changes_nothing_else(tiny, monkeypatch):
     expected = without_times(list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))))
-    work, read = eyeline.stream._work, Reader.read
-    states, waiting, stalls = [], [], []
+    work, read = eyeline.stream.work, Reader.read
+    exchanges, waiting, stalls = [], [], []
 
     def slow(*args):
-        eventually(lambda: decoding_waits(states[-1]))
-        waiting.append(states[-1].waiting)
-        stalls.append(bool(states[-1].progress._waiters))
+        eventually(lambda: decoding_waits(exchanges[-1]))
+        waiting.append(exchanges[-1].waiting)
+        stalls.append(bool(exchanges[-1].progress._waiters))
         return read(*args)
 
-    monkeypatch.setattr(eyeline.stream, "_work", lambda state: states.append(state) or work(state))
+    monkeypatch.setattr(eyeline.stream, "work", lambda exchange: exchanges.append(exchange) or work(exchange))
     monkeypatch.setattr(Reader, "read", slow)
     events = list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny), pending_bytes=1))
     spans, rest = without_times(events)
@@ -953,7 +956,7 @@ def test_close_wakes_a_stream_that_waits_for_the_worker(monkeypatch):
     while not only(Text, [next(stream)]):
         pass
     eventually(
-        lambda: stream._state.progress._waiters
+        lambda: stream._exchange.progress._waiters
     )  # the first span is with the worker, and decoding waits
     stream.close()
     stream._threads[1].join(20)
@@ -971,17 +974,17 @@ def test_a_reader_who_comes_when_all_is_over_loses_nothing(tiny):
 
 
 def test_latency_counts_from_the_last_token_of_a_span_to_its_attribution(monkeypatch):
-    model, read, work = tiny_model("qwen3_vl"), Reader.read, eyeline.stream._work
-    states, now = [], [100.0]
+    model, read, work = tiny_model("qwen3_vl"), Reader.read, eyeline.stream.work
+    exchanges, now = [], [100.0]
 
     def slow(*args):
-        eventually(lambda: decoding_waits(states[-1]))
+        eventually(lambda: decoding_waits(exchanges[-1]))
         now[0] += 5
         return read(*args)
 
-    monkeypatch.setattr(eyeline.stream, "_work", lambda state: states.append(state) or work(state))
+    monkeypatch.setattr(eyeline.stream, "work", lambda exchange: exchanges.append(exchange) or work(exchange))
     monkeypatch.setattr(Reader, "read", slow)
-    monkeypatch.setattr(eyeline.stream, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(eyeline.exchange, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     events = list(model.stream(PICTURES[0], QUESTION, **sampled(model, tokens=20), pending_bytes=1))
     latencies = [span.latency_s for span in only(SpanAttribution, events)]
     assert set(latencies) <= {5, 10}  # twice where a span's last token was read with the span before

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from eyeline import load
 from eyeline.evaluation.answers import is_right
 from eyeline.evaluation.metrics import bootstrap
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.examples import COUNTERFACTUAL, Box, Example, read_examples
 from eyeline.generation import write
 from eyeline.images import open_image
-from eyeline.model import Inputs, Model, load
+from eyeline.model import Inputs, Model
 from eyeline.teacher_forcing import continued
 
 PADDED = ("input_ids", "attention_mask", "mm_token_type_ids")  # along the sequence

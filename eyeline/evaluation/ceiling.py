@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from eyeline import load
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
@@ -36,7 +37,7 @@ from eyeline.evaluation.results import (
     writing,
 )
 from eyeline.examples import Example, read_examples
-from eyeline.model import Model, load
+from eyeline.model import Model
 from eyeline.training.collect import ALONE, answer, draw_subsets, regions_of
 
 COUNTS = (32, 64, 128, 256, 512, 1024)  # subsets that a regression is given

@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2VLImageProcessorPil, Qwen3VLConfig
 
+from eyeline import Model, decoding, load
 from eyeline import stream as streaming
 from eyeline.ablation import METHODS, Method, by_span, hidden_patches, read_trace
 from eyeline.errors import DataError
@@ -38,9 +39,10 @@ from eyeline.evaluation.flops import Setting as Large
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
+from eyeline.exchange import Exchange
 from eyeline.generation import LEFT_OUT, cut
 from eyeline.images import open_image
-from eyeline.model import Inputs, Model, load, rope_deltas_kept
+from eyeline.model import Inputs, rope_deltas_kept
 from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import teacher_force, trace_log_probs
@@ -152,30 +154,30 @@ def _logits_left() -> Iterator[None]:
         with torch.inference_mode():
             model.adapter.lm_head(model.hf)(read_trace(model, inputs, ids)[:, -len(ids) :])
 
-    streaming.read_trace = read_with_logits
+    decoding.read_trace = read_with_logits
     try:
         yield
     finally:
-        streaming.read_trace = read_trace
+        decoding.read_trace = read_trace
 
 
 @contextmanager
 def _worker_timed() -> Iterator[list[float]]:
     """CPU seconds of the thread that attributes, for each stream that ends in the block; waiting takes none."""
     seconds: list[float] = []
-    work = streaming._work
+    work = streaming.work
 
-    def timed(state: Any) -> None:
+    def timed(exchange: Exchange) -> None:
         try:
-            work(state)
+            work(exchange)
         finally:
             seconds.append(time.thread_time())  # of a thread that does nothing else
 
-    streaming._work = timed
+    streaming.work = timed
     try:
         yield seconds
     finally:
-        streaming._work = work
+        streaming.work = work
 
 
 def time_exhaustive(model: Model, case: Case) -> dict[str, Timed]:

@@ -18,7 +18,8 @@ from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedCo
 
 from eyeline import features
 from eyeline.adapters import adapter_of
-from eyeline.attention import AttentionCapture, Steps
+from eyeline.attention import Steps
+from eyeline.capture import AttentionCapture
 from eyeline.estimator import SETS, Estimator, Network
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.game import PERMUTATIONS, contributions

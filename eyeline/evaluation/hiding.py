@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+from eyeline import load
 from eyeline.ablation import METHODS, ablate, by_span, hidden_patches, leak
 from eyeline.evaluation.evaluate import find_evidence
 from eyeline.evaluation.meter import clock
@@ -26,7 +27,7 @@ from eyeline.evaluation.metrics import bootstrap, joint, lds, spearman, varies
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.table import hits
 from eyeline.examples import Example, read_examples
-from eyeline.model import Inputs, Model, load, rope_deltas_kept
+from eyeline.model import Inputs, Model, rope_deltas_kept
 from eyeline.regions import Regions
 from eyeline.teacher_forcing import continued
 from eyeline.training.collect import (

@@ -15,11 +15,11 @@ import click
 import torch
 from transformers import TextIteratorStreamer
 
+from eyeline import Model, load
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done, SpanAttribution, Text
 from eyeline.examples import Example, read_examples
 from eyeline.generation import LEFT_OUT
-from eyeline.model import Model, load
 
 TOKENS = 320  # of a trace, the end token not allowed before
 

@@ -28,9 +28,9 @@ from typing import Any
 import click
 import numpy as np
 
+from eyeline import load
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done
-from eyeline.model import load
 from eyeline.scenes import FAMILIES, sample
 
 FIRST_SEED = 7_100_000  # of the scenes: tuning seeds

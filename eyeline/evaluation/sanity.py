@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from eyeline import load
 from eyeline.ablation import by_span
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
@@ -29,7 +30,7 @@ from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.table import VISUAL
 from eyeline.examples import COUNTERFACTUAL, Example, read_examples
 from eyeline.images import open_image
-from eyeline.model import Inputs, Model, load
+from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.teacher_forcing import read, see, teacher_force, trace_log_probs
 from eyeline.training.collect import Answered, answer, draw_subsets, regions_of

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from eyeline import load
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
@@ -28,7 +29,7 @@ from eyeline.evaluation.results import (
 )
 from eyeline.examples import Example, read_examples
 from eyeline.features import KINDS
-from eyeline.model import Model, load
+from eyeline.model import Model
 from eyeline.regions import load_source, named
 from eyeline.training.collect import ALONE, Collected, Settings, collect, read_collected
 from eyeline.training.fit import FEWEST_IMAGES

@@ -14,7 +14,7 @@ from typing import Any
 from eyeline.errors import DataError
 from eyeline.events import Done, Error, Event, Reason, SpanAttribution, Start, Text, from_json
 from eyeline.images import open_image
-from eyeline.model import ALIASES
+from eyeline.loading import ALIASES
 from eyeline.server.chunks import Envelope
 from eyeline.server.engine import Engine, EngineDiedError, EngineRefusedError
 from eyeline.server.line import Line, Ticket

@@ -21,7 +21,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from eyeline import load
+from eyeline.ablation import ablate
+from eyeline.asked import Hidden
 from eyeline.errors import DataError, EyelineError
+from eyeline.estimator import estimator_for
+from eyeline.events import to_json
+from eyeline.images import open_image
+from eyeline.stream import stream
 
 log = logging.getLogger("eyeline.server")
 MOST_RESTARTS = 5  # in a row, without any job done
@@ -239,9 +248,6 @@ class _Worker:
             self.pipe.send_bytes(head if line is None else head + b"\n" + line.encode("utf-8", "replace"))
 
     def load(self, model_id: str, estimator: str | None) -> None:
-        from eyeline.estimator import estimator_for
-        from eyeline.model import load
-
         self.model = load(model_id)
         self.estimator = estimator_for(self.model, estimator)
         found = self.estimator
@@ -308,9 +314,6 @@ class _Worker:
         options: dict[str, Any],
         hidden: dict[str, Any] | None,
     ) -> dict[str, Any]:
-        from eyeline.events import to_json
-        from eyeline.stream import Hidden, stream
-
         if hidden is not None:
             grids = tuple(tuple(tuple(row) for row in grid) for grid in hidden["grids"])
             options["hidden"] = Hidden(grids, tuple(hidden["regions"]), hidden["method"])
@@ -320,10 +323,10 @@ class _Worker:
                 self.asking = events
                 if number in self.cancelled:
                     events.close()
-            told = 0
+            sent = 0
             for event in events:
-                new = events.ids[told:]
-                told += len(new)
+                new = events.ids[sent:]
+                sent += len(new)
                 self.say("event", to_json(event), job=number, ids=new)
             events.games.save(Path(folder))
         return {"token_ids": events.ids}
@@ -349,21 +352,15 @@ class _Worker:
         method: str,
     ) -> dict[str, Any]:
         """Log-prob of the trace's tokens from `start` on with nothing hidden, and its fall with each subset hidden."""
-        import torch
-
-        from eyeline.ablation import ablate
-
         if number in self.cancelled:
             return {}
         inputs = self.model.inputs(_pictures(folder, images), messages)
         labels = torch.cat([torch.tensor(grid).flatten() for grid in grids])
         hidden = torch.stack([torch.isin(labels, torch.tensor(list(some))) for some in subsets])
         found = ablate(self.model, inputs, torch.tensor(token_ids), hidden, method)  # pyright: ignore
-        drops = found.drops[:, start:].sum(1).tolist()
-        return {"log_prob": float(found.log_probs[start:].sum()), "drops": drops}
+        falls = found.drops[:, start:].sum(1).tolist()
+        return {"log_prob": float(found.log_probs[start:].sum()), "falls": falls}
 
 
 def _pictures(folder: str, count: int) -> list[Any]:
-    from eyeline.images import open_image
-
     return [open_image(Path(folder) / f"image-{number}.png") for number in range(count)]

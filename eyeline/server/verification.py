@@ -84,13 +84,13 @@ async def verify(
                 found = await _ablate(desk, row, start, span, subsets, method)
             finally:
                 ticket.leave()
-            base, *drops = found["drops"]
+            base, *falls = found["falls"]
             if not first:
                 log_prob = found["log_prob"] - (base if already else 0)
                 yield {"event": "baseline", "log_prob": log_prob, "method": method, "total": len(wanted)}
-            for region, drop in zip(some, drops, strict=True):
+            for region, fall in zip(some, falls, strict=True):
                 predicted.append(span.effects[region])
-                actual.append(drop - (base if already else 0))
+                actual.append(fall - (base if already else 0))
                 yield {
                     "event": "region",
                     "region": region,
@@ -124,8 +124,8 @@ async def verify_together(
     already, method = _hidden_already(desk, row)
     wanted = list(dict.fromkeys(range(len(span.effects)) if regions is None else regions))
     try:
-        told = await asyncio.to_thread(read_games, desk.store.folder_of(row))
-        predicted = told.joint([(span.start, span.end)], wanted)
+        games = await asyncio.to_thread(read_games, desk.store.folder_of(row))
+        predicted = games.joint([(span.start, span.end)], wanted)
         ticket = desk.line.enter(client, patient=True)
         try:
             if not ticket.called.done():
@@ -139,12 +139,12 @@ async def verify_together(
     except EngineDiedError:
         yield {"event": "error", "message": "The model's process died while it measured; verify again."}
     else:
-        base, drop = found["drops"]
+        base, fall = found["falls"]
         base = base if already else 0
         yield {"event": "baseline", "log_prob": found["log_prob"] - base, "method": method, "total": 1}
         yield {
             "event": "together", "regions": wanted, "predicted": predicted.fall, "parts": predicted.parts,
-            "actual": drop - base, "done": 1, "total": 1,
+            "actual": fall - base, "done": 1, "total": 1,
         }  # fmt: skip
         yield {"event": "done", "rank_agreement": None, "done": 1, "total": 1}
 

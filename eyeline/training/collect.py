@@ -19,7 +19,7 @@ from torch import Tensor
 
 import eyeline
 from eyeline.ablation import Method, ablate, hidden_patches, measured_contributions, prefixes, read_trace
-from eyeline.attention import AttentionCapture
+from eyeline.capture import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import fingerprint, sum_spans
 from eyeline.examples import Example, digest

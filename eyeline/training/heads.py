@@ -15,7 +15,7 @@ from torch import Tensor
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, sum_spans
 from eyeline.features import KINDS
-from eyeline.model import MODELS
+from eyeline.loading import MODELS
 from eyeline.training.collect import Collected
 from eyeline.training.weights import (
     FitSettings,

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from eyeline.ablation import read_trace
-from eyeline.attention import AttentionCapture
+from eyeline.capture import AttentionCapture
 from eyeline.estimator import Estimator
 from eyeline.features import KINDS, Read, captured_features, own_parts
 from eyeline.game import Game, evidence_order, hiding_order

@@ -1,0 +1,119 @@
+"""What a stream is asked, checked: all that a user can get wrong about it is found here, before anything runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from PIL import Image
+from torch import Tensor
+
+from eyeline.ablation import Method, fill_pixels
+from eyeline.errors import PromptError, RegionError
+from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
+from eyeline.events import Grid, ImageInfo, Start
+from eyeline.fills import FILLS
+from eyeline.images import Picture, open_images
+from eyeline.model import Inputs, Model, Prompt
+from eyeline.regions import check_source
+from eyeline.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Regions that the model is not to see while it answers; `grids` are those of the stream they come from."""
+
+    grids: tuple[Grid, ...]
+    regions: tuple[int, ...]
+    method: Method
+
+    @property
+    def cells(self) -> Bool[Tensor, " patch"]:
+        """Which visual tokens are hidden."""
+        labels = torch.cat([torch.tensor(grid).flatten() for grid in self.grids])
+        return torch.isin(labels, torch.tensor(self.regions, dtype=labels.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One question to a model; nothing of it changes while it is answered."""
+
+    model: Model
+    inputs: Inputs  # of the prompt
+    pictures: list[Image.Image]
+    estimator: Estimator | None
+    regions: str | Path | Sequence[str | Path]  # where they come from
+    hidden: Hidden | None
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.inputs["input_ids"].shape[1]
+
+    @property
+    def room(self) -> int:
+        """Tokens that the model's context leaves after the prompt."""
+        return self.model.context_length - self.prompt_tokens
+
+    def start(self, regions: tuple[Grid, ...]) -> Start:
+        """The first event. Where images could not be read each is one region, for views and saved runs."""
+        model, estimator = self.model, self.estimator
+        merge = model.adapter.merge_size(model.hf)
+        grids = self.inputs["image_grid_thw"].tolist() if self.pictures else []
+        images = tuple(
+            ImageInfo(picture.width, picture.height, rows // merge, cols // merge)
+            for picture, (_, rows, cols) in zip(self.pictures, grids, strict=True)
+        )
+        if not regions:
+            regions = tuple(((number,) * info.cols,) * info.rows for number, info in enumerate(images))
+        name = None
+        if estimator is not None:
+            name = estimator.id + (" (calibration not verified)" if is_quantised(model) else "")
+        return Start(
+            __version__,
+            model.name,
+            name,
+            "attention" if estimator is None else "nats",
+            images,
+            regions,
+            hiding=None if estimator is None else estimator.hiding,
+            level="none" if estimator is None else "fitted",
+        )
+
+
+def prepare(
+    model: Model,
+    images: Picture | Sequence[Picture],
+    prompt: Prompt,
+    estimator: str | Path | Estimator | None,
+    regions: str | Path | Sequence[str | Path],
+    hidden: Hidden | None = None,
+) -> Asked:
+    """Raises `ImageError`, `PromptError`, `RegionError` or `EstimatorError` for what cannot work."""
+    pictures = open_images(images)
+    inputs = model.inputs(pictures, prompt)
+    if hidden is not None:
+        shapes = [(len(grid), len(grid[0])) for grid in hidden.grids]
+        if shapes != [(grid.rows, grid.cols) for grid in model.image_grids(inputs)]:
+            raise RegionError(
+                "The hidden regions belong to other images; give those of a stream of the same images."
+            )
+        if hidden.method in FILLS:
+            inputs = fill_pixels(model, inputs, hidden.cells, hidden.method)
+    if isinstance(estimator, Estimator):
+        check_model(estimator, model)
+        estimator = estimator.to(model.device)
+    else:
+        estimator = estimator_for(model, estimator)
+    check_source(pictures, model.image_grids(inputs), regions, model.device)
+    return Asked(model, inputs, pictures, estimator, regions, hidden)
+
+
+def random_generator(device: torch.device, seed: int | None) -> torch.Generator:
+    """A stream's own. Raises `PromptError` for what is no seed."""
+    rng = torch.Generator(device)
+    try:
+        rng.seed() if seed is None else rng.manual_seed(seed)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        raise PromptError(f"The seed is {seed}; expected a whole number of 63 bits.") from error
+    return rng

@@ -1,0 +1,131 @@
+"""The decoding loop: a model's next id, one after the other, for whoever takes them; nothing here knows of attribution."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from eyeline.ablation import read_trace
+from eyeline.events import Reason
+from eyeline.model import Inputs, Model
+
+
+@runtime_checkable
+class Taker(Protocol):
+    """Who takes the ids."""
+
+    def begin(self) -> None:
+        """Told once the prompt has been read."""
+
+    def take(self, token_id: int) -> None:
+        """Told each id."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Those taken so far."""
+        ...
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string stands in the text."""
+        ...
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants any more."""
+        ...
+
+
+def decode(
+    model: Model, inputs: Inputs, taker: Taker, rng: torch.Generator, generation: dict[str, Any]
+) -> Reason:
+    """Lets the model write after a prompt; `generation` are options of `hf.generate`."""
+    reason: Reason = "error"
+
+    def loop(hf, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
+        """`GenerationMixin._sample` for one sequence, with a random generator of its own.
+
+        Same calls in the same order, so the same ids as `generate` after `torch.manual_seed`.
+        """
+        nonlocal reason
+        ends = _ending(stopping_criteria)
+        outputs = hf._prefill(input_ids, generation_config, kwargs)
+        taker.begin()
+        while True:
+            kwargs = hf._update_model_kwargs_for_generation(outputs, kwargs, is_encoder_decoder=False)
+            logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
+            scores = logits_processor(input_ids, logits)
+            if generation_config.do_sample:
+                token = torch.multinomial(scores.softmax(-1), 1, generator=rng)
+            else:
+                token = scores.argmax(-1, keepdim=True)
+            input_ids = torch.cat([input_ids, token], dim=-1)
+            token_id = int(token)
+            taker.take(token_id)
+            if taker.stopped:
+                reason = "stop"
+            elif ends(input_ids, token_id):
+                reason = _end(taker.ids, generation_config)
+            elif taker.cancelled:
+                reason = "cancelled"
+            else:
+                prepared = hf.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **kwargs)
+                outputs = hf(**prepared, return_dict=True)
+                continue
+            return input_ids
+
+    model.hf.generate(**inputs, **generation, custom_generate=loop)
+    return reason
+
+
+def _ending(criteria: Sequence[Any]) -> Callable[[Tensor, int], bool]:
+    """Whether a sequence ends with its last token.
+
+    The two criteria that every generation has cost a small model one token in twenty as tensors; they are numbers here.
+    """
+    from transformers.generation.stopping_criteria import (
+        EosTokenCriteria,
+        MaxLengthCriteria,
+        StoppingCriteriaList,
+    )
+
+    longest = min(
+        (each.max_length for each in criteria if type(each) is MaxLengthCriteria), default=sys.maxsize
+    )
+    last = {
+        end
+        for each in criteria
+        if type(each) is EosTokenCriteria
+        for end in each.eos_token_id.flatten().tolist()
+    }
+    others = StoppingCriteriaList(
+        each for each in criteria if type(each) not in (EosTokenCriteria, MaxLengthCriteria)
+    )
+
+    def ends(input_ids: Tensor, token_id: int) -> bool:
+        if token_id in last or input_ids.shape[1] >= longest:
+            return True
+        return bool(others) and bool(others(input_ids, None).all())  # pyright: ignore[reportArgumentType]
+
+    return ends
+
+
+def follow(model: Model, inputs: Inputs, taker: Taker, ids: list[int]) -> Reason:
+    """Hands on the ids of a text that is already written, after one teacher-forced pass over it."""
+    read_trace(model, inputs, torch.tensor(ids))
+    taker.begin()
+    for token_id in ids:
+        if taker.cancelled:
+            return "cancelled"
+        taker.take(token_id)
+    return _end(ids, model.hf.generation_config, length=len(ids))
+
+
+def _end(ids: Sequence[int], config: Any, length: int | None = None) -> Reason:
+    """Why a sequence ends that was not cut at a stop string; `stop`: by a criterion of the caller's."""
+    ends = config.eos_token_id
+    if ids[-1] in (ends if isinstance(ends, list) else [ends]):
+        return "eos"
+    return "length" if len(ids) == (length or config.max_new_tokens) else "stop"

@@ -1,0 +1,135 @@
+"""What the two threads of a stream hand on: the producer jobs to the worker, both of them events to whoever iterates."""
+
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from eyeline.asked import Asked
+from eyeline.capture import AttentionCapture, NoCapture
+from eyeline.errors import EyelineError
+from eyeline.events import Done, Error, Event, Grid, Reason, SpanAttribution, Text
+from eyeline.games import Games
+from eyeline.spans import Segmenter, Span
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A span to attribute, or, without one, the image to read; `mark` is a CUDA event to wait for.
+
+    `early`: the vision tower has seen the image, so that its regions can be found while the text model reads it.
+    """
+
+    capture: AttentionCapture | NoCapture
+    span: Span | None
+    mark: Any
+    early: bool = False
+
+
+@dataclass(eq=False)
+class Exchange:
+    """Of one stream; shared by its threads and its reader."""
+
+    asked: Asked
+    segmenter: Segmenter
+    most_pending_bytes: int  # of captured steps; where more wait to be attributed, decoding waits
+    events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
+    work: "queue.SimpleQueue[Job | None]" = field(default_factory=queue.SimpleQueue)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    progress: threading.Condition = field(default_factory=threading.Condition)  # of the worker
+    started: bool = False  # `Start` is out; the worker's own
+    waiting: int = 0  # jobs handed to the worker and not done yet; guarded by `progress`
+    ids: list[int] = field(default_factory=list)
+    passed_on: list[Text | SpanAttribution] = field(
+        default_factory=list
+    )  # texts and spans so far; the worker appends spans, the producer texts
+    games: Games = field(default_factory=Games)
+    times: list[float] = field(default_factory=list)  # when each token was there
+    begun: float = 0.0  # when decoding began
+    stalled_s: float = 0.0
+    reason: Reason = "error"
+
+    # --- the producer's side
+
+    def begin(self) -> None:
+        """Notes when decoding began, after the prompt had been read."""
+        self.begun = time.perf_counter()
+
+    def add(self, token_id: int) -> None:
+        """Notes an id and when it was there."""
+        self.ids.append(token_id)
+        self.times.append(time.perf_counter())
+
+    def hand_over(self, job: Job) -> None:
+        with self.progress:
+            self.waiting += 1
+        self.work.put(job)
+
+    def keep_pace(self, capture: AttentionCapture | NoCapture) -> None:
+        """Waits for the worker where too much is pending."""
+        if capture.pending_bytes <= self.most_pending_bytes:
+            return
+        begun = time.perf_counter()
+        with self.progress:
+            self.progress.wait_for(
+                lambda: (
+                    not self.waiting
+                    or capture.pending_bytes <= self.most_pending_bytes
+                    or self.cancelled.is_set()
+                )
+            )
+        self.stalled_s += time.perf_counter() - begun
+
+    # --- the worker's side
+
+    def start(self, regions: tuple[Grid, ...]) -> None:
+        """Puts the `Start` event, unless it is out already."""
+        if not self.started:
+            self.started = True
+            self.events.put(self.asked.start(regions))
+
+    def seconds_since(self, position: int) -> float:
+        """Since the token at a position was there."""
+        return time.perf_counter() - self.times[position]
+
+    def job_done(self) -> None:
+        with self.progress:
+            self.waiting -= 1
+            self.progress.notify_all()
+
+    def done(self) -> None:
+        """Puts the `Done` event."""
+        seconds = (self.times[-1] - self.begun) if len(self.times) > 1 else 0.0
+        self.events.put(
+            Done(
+                answer=self.segmenter.answer,
+                prompt_tokens=self.asked.prompt_tokens,
+                tokens=len(self.ids),
+                tokens_per_s=round(len(self.ids) / seconds, 2) if seconds > 0 else 0.0,
+                stalled_s=round(self.stalled_s, 4),
+                reason=self.reason,
+            )
+        )
+
+    # --- of both, and of the reader
+
+    def pass_on(self, event: Text | SpanAttribution) -> None:
+        self.passed_on.append(event)
+        self.events.put(event)
+
+    def fail(self, message: str) -> None:
+        """Puts an `Error` event."""
+        self.events.put(Error(message))
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+        with self.progress:
+            self.progress.notify_all()
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, on one line; of errors that are not ours with their kind."""
+    if isinstance(error, EyelineError):
+        return str(error)
+    return f"{type(error).__name__}: {str(error).strip()}".partition("\n")[0].rstrip(": ")

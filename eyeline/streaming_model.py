@@ -1,0 +1,117 @@
+"""The model that a user holds: a plain `Model`, and beside it what it can be asked, each a function of a module below.
+
+All else in the package takes plain models; only `eyeline.load` makes one of these.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eyeline import notebook, stream
+from eyeline.asked import Hidden
+from eyeline.estimator import Estimator
+from eyeline.images import Picture
+from eyeline.loading import load_model
+from eyeline.model import Model, Prompt
+from eyeline.stream import PENDING_BYTES, Stream
+
+
+class StreamingModel(Model):
+    """A model that streams its answers, attributes texts, and shows itself in a notebook while it answers."""
+
+    def stream(
+        self,
+        images: Picture | Sequence[Picture],
+        prompt: Prompt,
+        *,
+        estimator: str | Path | Estimator | None = None,
+        regions: str | Path | Sequence[str | Path] = "native",
+        max_new_tokens: int | None = None,
+        temperature: float | int | None = None,
+        top_p: float | int | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        pending_bytes: int = PENDING_BYTES,
+        hidden: Hidden | None = None,
+        **generation: Any,
+    ) -> Stream:
+        """Generates an answer and yields events while it is written; also a context manager (`eyeline.stream.Stream`).
+
+        `estimator`: a folder or an `Estimator`, by default the one in the model's folder. `regions`: a source of regions
+        or a file of your own, one for all images or one for each. `max_new_tokens`: by default what the context allows.
+        `temperature`: 0 is greedy. `seed` makes sampling repeatable. `stop`: texts that generation ends before.
+        `pending_bytes`: captured steps that may wait for attribution before decoding does. `hidden`: regions of an
+        earlier stream that the model is not to see. `generation`: any other option of `hf.generate`. What is left out
+        comes from the model's generation config. Raises as `eyeline.stream.stream` does.
+        """
+        return stream.stream(
+            self, images, prompt, estimator=estimator, regions=regions, max_new_tokens=max_new_tokens,
+            temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, pending_bytes=pending_bytes,
+            hidden=hidden, **generation,
+        )  # fmt: skip
+
+    def attribute(
+        self,
+        images: Picture | Sequence[Picture],
+        prompt: str,
+        text: str | Sequence[int],
+        *,
+        estimator: str | Path | Estimator | None = None,
+        regions: str | Path | Sequence[str | Path] = "native",
+    ) -> Stream:
+        """Yields the events of a text that is already written, as if the model wrote it now.
+
+        `text`: what follows the prompt, markers included, or its token ids. `estimator` and `regions` as in `stream`.
+        Raises as `eyeline.stream.attribute` does.
+        """
+        return stream.attribute(self, images, prompt, text, estimator=estimator, regions=regions)
+
+    def watch(
+        self,
+        images: Picture | Sequence[Picture],
+        prompt: str,
+        *,
+        estimator: str | Path | Estimator | None = None,
+        regions: str | Path | Sequence[str | Path] = "native",
+        max_new_tokens: int | None = None,
+        temperature: float | int | None = None,
+        top_p: float | int | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        pending_bytes: int = PENDING_BYTES,
+        hidden: Hidden | None = None,
+        **generation: Any,
+    ) -> notebook.Watched:
+        """Streams an answer into a notebook and shows it while it is written; returns the run and its answer.
+
+        Options are those of `stream`. Raises `EyelineError` in a terminal.
+        """
+        return notebook.watch(
+            self, images, prompt, estimator=estimator, regions=regions, max_new_tokens=max_new_tokens,
+            temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, pending_bytes=pending_bytes,
+            hidden=hidden, **generation,
+        )  # fmt: skip
+
+
+def load(
+    source: str | Path | tuple[Any, Any] = "mini",
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    **hf_options: Any,
+) -> StreamingModel:
+    """Loads a model from the package ("mini"), a folder, an id on the Hub, or one that is already in memory.
+
+    In memory: `(hf_model, processor)` or `(hf_model, (tokenizer, image_processor))`; it stays as it is,
+    except for `eval` and for a `device` or `dtype` that is given. Otherwise `device` is CUDA where there is
+    one, and `dtype` that of the weights on CUDA; on CPU 16-bit weights are cast to float32, which is faster
+    there and exact. `hf_options` go to `from_pretrained` (`revision`, `quantization_config`, `device_map`,
+    ...). Images are always prepared by the processor's PIL code, so that pixels do not depend on what is
+    installed. Raises `UnsupportedModelError` for what Eyeline cannot follow and `EyelineError` for what it
+    cannot find.
+    """
+    return StreamingModel(**vars(load_model(source, device, dtype, hf_options)))

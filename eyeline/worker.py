@@ -1,0 +1,70 @@
+"""The thread that attributes: it finds the regions, reads each finished span, and says what came of it or what was lost."""
+
+import contextlib
+
+import torch
+
+from eyeline.asked import Asked
+from eyeline.capture import AttentionCapture, NoCapture
+from eyeline.exchange import Exchange, sentence
+from eyeline.reader import Reader
+from eyeline.regions import Regions, regions_for
+
+
+def work(exchange: Exchange) -> None:
+    """Attributes until nothing more comes, whatever happens; `Start` and `Done` are put in any case."""
+    try:
+        _attribute(exchange)
+    except Exception as error:
+        exchange.cancel()
+        exchange.fail(f"Attribution failed, generation ends: {sentence(error)}")
+    finally:
+        exchange.start(())  # where the prompt could not be read
+        exchange.done()
+
+
+def _attribute(exchange: Exchange) -> None:
+    """Attributes spans as they come; what fails becomes an `Error` event, and the next span is tried."""
+    asked = exchange.asked
+    regions: Regions | None = None
+    reader: Reader | None = None
+    device = asked.model.device
+    side = torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext()
+    with torch.inference_mode(), side:
+        while (job := exchange.work.get()) is not None:
+            try:
+                if job.mark is not None:
+                    job.mark.wait()
+                if isinstance(job.capture, NoCapture):
+                    if job.span is None:
+                        exchange.start(())
+                        exchange.fail("There is no image: the answer comes without attribution.")
+                elif job.early:
+                    regions = _regions(asked, job.capture)
+                    exchange.start(regions.grids)
+                elif job.span is None:
+                    if regions is not None:
+                        reader = Reader(asked.model, asked.inputs, job.capture, regions, asked.estimator)
+                        reader.measure_leak(exchange.cancelled.is_set)
+                elif reader is not None:
+                    span = job.span
+                    read = reader.read(span, exchange.ids[span.start : span.end])
+                    if read.game is not None:
+                        exchange.games.add(span.start, read.game)
+                    exchange.pass_on(reader.event(span, read, exchange.seconds_since(span.end - 1)))
+            except Exception as error:
+                exchange.start(())  # where the images could not be read
+                lost = "all attributions" if job.span is None else f"the attribution of span {job.span.index}"
+                exchange.fail(f"Lost {lost}, generation goes on: {sentence(error)}")
+            finally:
+                if job.span is not None:
+                    job.capture.release(job.span.end)
+                exchange.job_done()
+
+
+def _regions(asked: Asked, capture: AttentionCapture) -> Regions:
+    assert capture.vision_features is not None, "the vision tower has seen the images"
+    if asked.hidden is None:
+        return regions_for(asked.pictures, capture.grids, capture.vision_features, asked.regions)
+    grids = tuple(map(torch.tensor, asked.hidden.grids))
+    return Regions(grids, 1 + max(int(grid.max()) for grid in grids))
