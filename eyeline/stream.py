@@ -28,9 +28,9 @@ from eyeline.errors import EyelineError, PromptError, RegionError
 from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
 from eyeline.events import Done, Error, Event, Grid, ImageInfo, Reason, SpanAttribution, Start, Text
 from eyeline.fills import FILLS
-from eyeline.games import Games, Joint
 from eyeline.generation import LEFT_OUT, check_options, segmenter, stop_strings
 from eyeline.images import Picture, open_images
+from eyeline.kept_games import Games, Joint
 from eyeline.model import Inputs, Model, Prompt, rope_deltas_kept
 from eyeline.reader import Reader
 from eyeline.regions import Regions, check_source, regions_for

@@ -16,8 +16,8 @@ from eyeline.ablation import ablate, hidden_patches
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import sanity
-from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.evaluate import Settings
+from eyeline.evaluation.prediction import estimated
 from eyeline.evaluation.sanity import (
     Pair,
     auc,

@@ -17,10 +17,10 @@ from eyeline.ablation import Method, measured_contributions, prefixes
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, baseline
-from eyeline.evaluation.baselines.estimator import Prediction, estimated
 from eyeline.evaluation.baselines.hiding import span_drops
 from eyeline.evaluation.meter import Cost, Meter
 from eyeline.evaluation.metrics import joint, shared_areas, top_regions
+from eyeline.evaluation.prediction import Prediction, estimated
 from eyeline.examples import Box, Example
 from eyeline.game import orders
 from eyeline.generation import check_options

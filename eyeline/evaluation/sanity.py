@@ -22,9 +22,9 @@ from eyeline.ablation import by_span
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.baselines.hiding import span_drops
 from eyeline.evaluation.evaluate import JOINT_ROW, Settings, choose_methods
+from eyeline.evaluation.prediction import estimated
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.table import VISUAL
 from eyeline.examples import COUNTERFACTUAL, Example, read_examples

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eyeline.ablation import Method
 from eyeline.errors import DataError
-from eyeline.evaluation.baselines.attention import attention_rollout, raw_attention
+from eyeline.evaluation.baselines.attention_weights import attention_rollout, raw_attention
 from eyeline.evaluation.baselines.centre import centre_prior
 from eyeline.evaluation.baselines.gradient import input_gradient, integrated_gradients
 from eyeline.evaluation.baselines.hiding import exhaustive, random_effects, regression

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from eyeline.evaluation.baselines.estimator import read_spans
+from eyeline.evaluation.prediction import read_spans
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span

@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from benchmarks.learning import RATE
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.baselines.hiding import fit_drops, span_drops
 from eyeline.evaluation.evaluate import Settings, choose_methods
-from eyeline.evaluation.learning import RATE
+from eyeline.evaluation.prediction import estimated
 from eyeline.evaluation.results import (
     OURS,
     PLAIN,

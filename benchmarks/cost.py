@@ -26,6 +26,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2VLImageProcessorPil, Qwen3VLConfig
 
+from benchmarks.flops import QWEN3_VL_8B, SUBSETS
+from benchmarks.flops import Setting as Large
 from eyeline import stream as streaming
 from eyeline.ablation import METHODS, Method, by_span, hidden_patches, read_trace
 from eyeline.errors import DataError
@@ -33,8 +35,6 @@ from eyeline.estimator import SETS, Estimator, Network, fingerprint
 from eyeline.evaluation.baselines.hiding import fit_drops
 from eyeline.evaluation.baselines.lrp import attn_lrp
 from eyeline.evaluation.evaluate import choose_methods
-from eyeline.evaluation.flops import QWEN3_VL_8B, SUBSETS
-from eyeline.evaluation.flops import Setting as Large
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from conftest import tiny_config
 from transformers import Qwen3VLConfig
 
-from eyeline.evaluation import flops
-from eyeline.evaluation.flops import (
+from benchmarks import flops
+from benchmarks.flops import (
     QWEN3_VL_8B,
     Setting,
     attributing,

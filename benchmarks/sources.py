@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
+from benchmarks.learning import RATE, Scores, of_images, score
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.learning import RATE, Scores, of_images, score
 from eyeline.evaluation.results import (
     OURS,
     PLAIN,

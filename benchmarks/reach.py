@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from eyeline.evaluation.load import bodies, serving
+from benchmarks.load import bodies, serving
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.server import engine
 
@@ -70,7 +70,7 @@ def measure(browser_path: str, model_id: str, rounds: int, tokens: int) -> dict[
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         notes = Path(folder) / "notes"
         os.environ[NOTES] = str(notes)
-        with serving(model_id, module="eyeline.evaluation.reach") as served:
+        with serving(model_id, module="benchmarks.reach") as served:
             browser = playwright.chromium.launch(executable_path=browser_path, args=list(FLAGS))
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{served.port}/")
