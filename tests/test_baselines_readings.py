@@ -10,7 +10,8 @@ from test_baselines_gradient import CELLS, LABELS, REGIONS, question_of, spans_o
 
 from eyeline.evaluation.baselines import BASELINES, MEAN, READ_TWICE
 from eyeline.evaluation.baselines.centre import centre_prior
-from eyeline.evaluation.evaluate import Settings, choose_methods, evaluate
+from eyeline.evaluation.evaluate import Settings, attribute, choose_methods, evaluate
+from eyeline.evaluation.meter import Meter
 from eyeline.evaluation.page import better_readings, write_results
 from eyeline.examples import Example
 from eyeline.regions import Regions
@@ -57,6 +58,22 @@ def test_a_region_without_tokens_has_a_mean_of_zero(tiny):
     effects = BASELINES["raw-attention" + MEAN](*asked(tiny), Regions(LABELS, 8))
     assert effects[:, 7].eq(0).all()
     assert effects[:, :7].gt(0).all()
+
+
+@pytest.mark.parametrize("names", [("tam", "tam-mean", "ifr"), ("tam-mean", "ifr", "tam")])
+def test_one_pass_serves_both_readings_of_a_rival_and_is_the_cost_of_each(tiny, names):
+    with Meter(tiny) as meter:
+        found = {
+            name: (effects, cost)
+            for name, effects, cost in attribute(
+                {name: BASELINES[name] for name in names}, *asked(tiny), REGIONS
+            )
+        }
+    assert meter.cost.forward_passes == 2  # one of tam, one of ifr
+    assert found["tam"][1] == found["tam-mean"][1] != found["ifr"][1]
+    assert all(cost.forward_passes == 1 for _, cost in found.values())
+    for name, (effects, _) in found.items():
+        torch.testing.assert_close(effects, BASELINES[name](*asked(tiny), REGIONS))
 
 
 def test_of_two_readings_the_page_keeps_the_one_that_comes_first():
