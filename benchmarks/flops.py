@@ -20,6 +20,7 @@ from eyeline import features
 from eyeline.adapters import adapter_of
 from eyeline.attention import AttentionCapture, Steps
 from eyeline.estimator import SETS, Estimator, Network
+from eyeline.evaluation.options import TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.game import PERMUTATIONS, contributions
 from eyeline.model import Model
@@ -195,7 +196,7 @@ def _empty(*shape: int) -> Tensor:
     "--patches", type=click.IntRange(1), default=Setting().patches, show_default=True, help="Visual tokens."
 )
 @click.option("--regions", type=click.IntRange(1), default=Setting().regions, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+@TABLE
 def main(lengths: tuple[int, ...], patches: int, regions: int, out: Path) -> None:
     """Count the operations of attribution on the shapes of Qwen3-VL-8B."""
     with writing(out, figure=False):

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from benchmarks.load import bodies, serving
+from eyeline.evaluation.options import MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.server import engine
 
@@ -88,10 +89,10 @@ def measure(browser_path: str, model_id: str, rounds: int, tokens: int) -> dict[
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
+@MODEL
 @click.option("--rounds", type=click.IntRange(1, 10), default=10, show_default=True, help="Questions.")
 @click.option("--tokens", type=click.IntRange(2), default=160, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+@TABLE
 def main(model_id: str, rounds: int, tokens: int, out: Path) -> None:
     """Measure how soon events reach the browser."""
     with writing(out, figure=False):

@@ -131,6 +131,13 @@ def choose_methods(
     return Chosen(methods, estimators, way)
 
 
+def one_estimator(model: Model, source: str | Path | None) -> tuple[Estimator, Method]:
+    """The estimator given, or else the model's own, and how its numbers hide regions. Raises as `choose_methods` does."""
+    chosen = choose_methods(model, ["eyeline"], [source] if source else [])
+    (found,) = chosen.estimators.values()
+    return found, chosen.hiding
+
+
 ALONE_ROW, JOINT_ROW = "{}, alone", "{}, joint"  # beside the row of what the heat shows
 
 

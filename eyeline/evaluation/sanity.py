@@ -23,7 +23,8 @@ from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.baselines.hiding import span_drops
-from eyeline.evaluation.evaluate import JOINT_ROW, Settings, choose_methods
+from eyeline.evaluation.evaluate import JOINT_ROW, Settings, one_estimator
+from eyeline.evaluation.options import ESTIMATOR, MODEL, TABLE
 from eyeline.evaluation.prediction import estimated
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.table import VISUAL
@@ -242,21 +243,20 @@ def check(
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
-@click.option("--estimator", default=None, help="Folder of an estimator.  [default: the model's own]")
+@MODEL
+@ESTIMATOR
 @click.option(
     "--data", type=click.Path(path_type=Path), required=True, help="Data folder with counterfactuals."
 )
 @click.option("--limit", type=click.IntRange(1), default=None, help="Scenes.  [default: all]")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+@TABLE
 def main(model_id: str, estimator: str | None, data: Path, limit: int | None, out: Path) -> None:
     """Check that attributions read the model, and that they say what another image would do."""
     with writing(out, figure=False):
         model = load(model_id)
-        chosen = choose_methods(model, ["eyeline"], [estimator] if estimator else [])
-        first = next(iter(chosen.estimators.values()))
+        own, hiding = one_estimator(model, estimator)
         twins = in_pairs(read_examples(data))[:limit]
-        write_csv(Row, check(model, first, twins, Settings(hiding=chosen.hiding, rates=(RATE,))), out)
+        write_csv(Row, check(model, own, twins, Settings(hiding=hiding, rates=(RATE,))), out)
     click.echo(out.read_text(encoding="utf-8"))
 
 
