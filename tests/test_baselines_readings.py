@@ -110,7 +110,7 @@ def test_the_page_shows_the_reading_of_higher_lds_and_the_table_has_both(tmp_pat
     lds = {row["method"]: float(row["value"]) for row in rows}
     assert set(lds) == set(chosen.methods)
     page = (tmp_path / "run" / "page.html").read_text()
-    shown = re.findall(r'<th scope="row">([^<]+)</th>', page.split("Faithfulness against cost")[0])
+    shown = re.findall(r'<th scope="row">([^<]+)</th>', page.split("<h2>")[0])
     for name in ("tam", "ifr"):
         (kept,) = {name, name + MEAN} & set(shown)
         assert lds[kept] == max(lds[name], lds[name + MEAN])
