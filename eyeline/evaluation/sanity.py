@@ -71,12 +71,14 @@ def check_weights(
 ) -> dict[tuple[str, str], float]:  # fmt: skip
     """(method, measure) -> value for one scene, on one trace and the same subsets; LDS is left out where no span varies.
 
-    `models` are the trained one, which wrote the trace, and others by name; the maps of those are held against its own.
+    `models` are first the trained one, which wrote the trace, then others; the maps of those are held against its own, of the
+    spans that vary on it: of the others it has no map to speak of.
     """
     subsets, rates = draw_subsets(regions.count, settings, example.id)
     subsets = subsets[torch.isclose(rates, torch.tensor(RATE))]
     found: dict[tuple[str, str], float] = {}
     maps: list[Tensor] = []
+    mapped = torch.zeros(len(own.spans), dtype=torch.bool)
     for name, model in models.items():
         given = (model, own.inputs, own.ids, own.spans, regions)
         drops = span_drops(*given, subsets, estimator.hiding).float().cpu()
@@ -88,8 +90,11 @@ def check_weights(
             found[f"{EYELINE}, {name}", "lds"] = float(metrics.lds(shown[kept], drops[kept]).mean())
             joint = JOINT_ROW.format(EYELINE)
             found[f"{joint}, {name}", "lds"] = float(metrics.lds(together[kept], drops[kept]).mean())
-        if len(maps) > 1:
-            found[f"{EYELINE}, {name}", "map_similarity"] = float(metrics.spearman(maps[0], maps[-1]).mean())
+        if len(maps) == 1:
+            mapped = kept
+        elif mapped.any():
+            alike = metrics.spearman(maps[0][mapped], maps[-1][mapped])
+            found[f"{EYELINE}, {name}", "map_similarity"] = float(alike.mean())
     return found
 
 
