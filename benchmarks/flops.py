@@ -133,9 +133,9 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
     gather = features.gathering(torch.zeros(setting.patches, dtype=torch.long), setting.regions, shares)
     shapes = Network.shapes(SETS[FitSettings().link], FitSettings().hidden, weights.shape[1])
     network = Network(**{name: _empty(*shape).float() for name, shape in shapes.items()})
-    spreads = torch.zeros(2, 2, 3)
+    spread = torch.zeros(2, 3)
     estimator = Estimator(
-        "", _empty(SETS[FitSettings().link], weights.shape[1]).float(), *spreads, kinds, network=network
+        "", _empty(SETS[FitSettings().link], weights.shape[1]).float(), spread, spread, kinds, network=network
     )
     along = torch.zeros(PERMUTATIONS, setting.regions, dtype=torch.long, device="meta")
 

@@ -316,13 +316,13 @@ def read_evaluated(run: Path) -> list[Evaluated]:
 
 
 def _evaluated(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Evaluated:
-    by_method: dict[str, dict[str, Tensor]] = {kind: {} for kind in BY_METHOD}
+    own: dict[str, Any] = {name: tensors.get(name) for name in TENSORS} | {kind: {} for kind in BY_METHOD}
     for name, tensor in tensors.items():
         kind, slash, method = name.partition("/")
         if slash:
-            by_method[kind][method] = tensor
+            own[kind][method] = tensor
     return Evaluated(
         rest["id"], rest["family"], tuple(rest["spans"]), rest["tokens"],
         {name: Cost(**cost) for name, cost in rest["costs"].items()},
-        **{name: tensors.get(name) for name in TENSORS}, **by_method, evidence=tuple(rest["evidence"]),
-    )  # fmt: skip  # pyright: ignore[reportArgumentType]
+        **own, evidence=tuple(rest["evidence"]),
+    )  # fmt: skip

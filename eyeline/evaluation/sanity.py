@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -81,7 +80,7 @@ def check_weights(
     mapped = torch.zeros(len(own.spans), dtype=torch.bool)
     for name, model in models.items():
         given = (model, own.inputs, own.ids, own.spans, regions)
-        drops = span_drops(*given, subsets, estimator.hiding).float().cpu()
+        drops = span_drops(*given, subsets, settings.hiding).float().cpu()
         told = estimated(estimator)(*given)
         maps.append(told.shown.float().cpu())
         kept = metrics.varies(drops)
@@ -130,7 +129,7 @@ def check_pair(
     differing[regions.of_patch[cells.cpu()]] = True
     alone = torch.eye(regions.count, dtype=torch.bool)[differing]
     given = (model, own.inputs, own.ids, own.spans, regions)
-    hidden = span_drops(*given, torch.cat([alone, differing[None]]), estimator.hiding).float().cpu()
+    hidden = span_drops(*given, torch.cat([alone, differing[None]]), settings.hiding).float().cpu()
     told = estimated(estimator)(*given)
     return Pair(
         by_span(falls_when_seeing(model, own.inputs, seen, own.ids)[None], own.spans)[:, 0].float().cpu(),
@@ -225,7 +224,7 @@ def check(
 ) -> list[Row]:
     """Both checks on the same scenes."""
     models = {"trained": model, "randomised": randomised(model)}
-    values: Any = defaultdict(lambda: defaultdict(list))
+    values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     pairs: list[Pair] = []
     for one, other in twins:
         own = answer(model, one, settings.max_new_tokens, settings.max_spans)
@@ -235,8 +234,8 @@ def check(
         pair = check_pair(model, estimator, other, own, regions, settings)
         pairs += [] if pair is None else [pair]
     rows = [
-        Row("weights", *key, *metrics.bootstrap(families), sum(map(len, families.values())))
-        for key, families in values.items()
+        Row("weights", method, measure, *metrics.bootstrap(families), sum(map(len, families.values())))
+        for (method, measure), families in values.items()
     ]
     spans = sum(len(pair.falls) for pair in pairs)
     for method in pairs[0].told if pairs else ():

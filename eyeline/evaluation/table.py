@@ -53,8 +53,10 @@ class Row:
 def table(images: Sequence[Evaluated], estimators: Mapping[str, Estimator]) -> list[Row]:
     """All rows; `estimators` are the methods of that name, alone and joint, that predict nats."""
     rows = [*_left_out(images), *_by_family(images, "all", "pointing_of_largest", "", _largest_hits)]
-    if images and images[0].contributions is not None:
-        errors = torch.cat([one.contribution_errors.flatten() for one in images])
+    if measured := [
+        one.contribution_errors.flatten() for one in images if one.contribution_errors is not None
+    ]:
+        errors = torch.cat(measured)
         error = float(errors.square().mean().sqrt())
         rows.append(Row("all", "contribution_standard_error_nats", "", "all", error, None, None, len(errors)))
     for name in images[0].effects if images else ():
