@@ -16,8 +16,8 @@ test: install-dev chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 check: install-dev
-	$(BIN)/ruff format --check eyeline tests
-	$(BIN)/ruff check eyeline tests
+	$(BIN)/ruff format --check eyeline benchmarks tests
+	$(BIN)/ruff check eyeline benchmarks tests
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 

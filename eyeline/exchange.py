@@ -10,7 +10,7 @@ from eyeline.asked import Asked
 from eyeline.capture import AttentionCapture, NoCapture
 from eyeline.errors import EyelineError
 from eyeline.events import Done, Error, Event, Grid, Reason, SpanAttribution, Text
-from eyeline.games import Games
+from eyeline.kept_games import Games
 from eyeline.spans import Segmenter, Span
 
 

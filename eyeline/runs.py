@@ -1,8 +1,8 @@
 """Saved runs: a folder with the events of one stream, its images and its prompt.
 
 `events.jsonl` holds one event a line as `eyeline.events.to_json` writes it, `image-0.png`, `image-1.png`, ...
-the images, `run.json` the prompt; `games.safetensors` what its spans' numbers come from (games.py). What is shown of a run is
-left to `report` and `terminal`.
+the images, `run.json` the prompt; `games.safetensors` what its spans' numbers come from (kept_games.py). What is shown of a
+run is left to `report` and `terminal`.
 """
 
 import errno
@@ -22,8 +22,8 @@ from PIL import Image
 from eyeline.errors import DataError, ImageError
 from eyeline.events import Done, Event, SpanAttribution, Start, from_json, to_json
 from eyeline.files import cannot_write, decode_text, read_lines, read_text, write_files
-from eyeline.games import FILE, Games, Joint, read_games
 from eyeline.images import open_image
+from eyeline.kept_games import FILE, Games, Joint, read_games
 from eyeline.targets import Target, tokens_of
 
 EVENTS, PROMPT = "events.jsonl", "run.json"

@@ -18,9 +18,9 @@ from eyeline.errors import PromptError
 from eyeline.estimator import Estimator
 from eyeline.events import Done, Event, Reason, Start
 from eyeline.exchange import Exchange
-from eyeline.games import Games, Joint
 from eyeline.generation import LEFT_OUT, check_options, segmenter, stop_strings
 from eyeline.images import Picture
+from eyeline.kept_games import Games, Joint
 from eyeline.model import Model, Prompt
 from eyeline.producer import Producer, produce
 from eyeline.spans import Segmenter

@@ -4,6 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
-.venv/bin/python -m eyeline.evaluation.accuracy --data scratch/plain-pairs --out results/accuracy_plain.csv & other=$!
-.venv/bin/python -m eyeline.evaluation.accuracy --data scratch/pairs --out results/accuracy.csv
+.venv/bin/python -m benchmarks.accuracy --data scratch/plain-pairs --out results/accuracy_plain.csv & other=$!
+.venv/bin/python -m benchmarks.accuracy --data scratch/pairs --out results/accuracy.csv
 wait $other

@@ -2,4 +2,4 @@
 # Decoding with attribution against generate, and attribution time against context length. Run with nothing else running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-.venv/bin/python -m eyeline.evaluation.latency --data scratch/earlier --rounds 11 --out results/latency.csv
+.venv/bin/python -m benchmarks.latency --data scratch/earlier --rounds 11 --out results/latency.csv

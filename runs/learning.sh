@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 .venv/bin/eyeline collect --data scratch/test-0 --out scratch/test-collected
 learn() {
-  .venv/bin/python -m eyeline.evaluation.learning --fit scratch/collected --test scratch/test-collected \
+  .venv/bin/python -m benchmarks.learning --fit scratch/collected --test scratch/test-collected \
     --experiment "$1" --out scratch/learning-"$1".csv "${@:2}"
 }
 (learn scenes; learn features --steps 300) & other=$!

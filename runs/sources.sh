@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 run() {
-  .venv/bin/python -m eyeline.evaluation.sources --fit scratch/fit-0 --test scratch/test-0 --runs scratch/sources "$@"
+  .venv/bin/python -m benchmarks.sources --fit scratch/fit-0 --test scratch/test-0 --runs scratch/sources "$@"
 }
 run --sources native --out scratch/sources-native.csv  # the others need it
 run --sources native:8,native:16,native:48 --out scratch/sources-0.csv & other=$!

@@ -8,12 +8,16 @@ import torch
 from conftest import FAMILIES, SPREADS, build_tiny, picture
 from test_ablation import extended, trace_of
 
-import eyeline.evaluation.baselines.attention
-import eyeline.evaluation.baselines.estimator as estimators
+import eyeline.evaluation.baselines.attention_weights
+import eyeline.evaluation.prediction as estimators
 from eyeline.capture import AttentionCapture
 from eyeline.estimator import SETS, Estimator, sum_spans
-from eyeline.evaluation.baselines.attention import attention_rollout, each_layers_attention, raw_attention
-from eyeline.evaluation.baselines.estimator import Prediction, estimated, read_spans
+from eyeline.evaluation.baselines.attention_weights import (
+    attention_rollout,
+    each_layers_attention,
+    raw_attention,
+)
+from eyeline.evaluation.prediction import Prediction, estimated, read_spans
 from eyeline.examples import Example
 from eyeline.features import KINDS
 from eyeline.game import Game
@@ -131,7 +135,7 @@ def test_rollout_gives_the_model_its_attention_back_after_an_error(tiny, monkeyp
         seen.extend(len(module._forward_hooks) for module in attentions)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(eyeline.evaluation.baselines.attention, "read", broken)
+    monkeypatch.setattr(eyeline.evaluation.baselines.attention_weights, "read", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
         attention_rollout(tiny, *asked(tiny))
     assert seen == ["eager", *[1] * len(attentions)]

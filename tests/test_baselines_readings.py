@@ -10,7 +10,8 @@ from test_baselines_gradient import CELLS, LABELS, REGIONS, question_of, spans_o
 
 from eyeline.evaluation.baselines import BASELINES, MEAN, READ_TWICE
 from eyeline.evaluation.baselines.centre import centre_prior
-from eyeline.evaluation.evaluate import Settings, choose_methods, evaluate
+from eyeline.evaluation.evaluate import Settings, attribute, choose_methods, evaluate
+from eyeline.evaluation.meter import Meter
 from eyeline.evaluation.page import better_readings, write_results
 from eyeline.examples import Example
 from eyeline.regions import Regions
@@ -59,6 +60,22 @@ def test_a_region_without_tokens_has_a_mean_of_zero(tiny):
     assert effects[:, :7].gt(0).all()
 
 
+@pytest.mark.parametrize("names", [("tam", "tam-mean", "ifr"), ("tam-mean", "ifr", "tam")])
+def test_one_pass_serves_both_readings_of_a_rival_and_is_the_cost_of_each(tiny, names):
+    with Meter(tiny) as meter:
+        found = {
+            name: (effects, cost)
+            for name, effects, cost in attribute(
+                {name: BASELINES[name] for name in names}, *asked(tiny), REGIONS
+            )
+        }
+    assert meter.cost.forward_passes == 2  # one of tam, one of ifr
+    assert found["tam"][1] == found["tam-mean"][1] != found["ifr"][1]
+    assert all(cost.forward_passes == 1 for _, cost in found.values())
+    for name, (effects, _) in found.items():
+        torch.testing.assert_close(effects, BASELINES[name](*asked(tiny), REGIONS))
+
+
 def test_of_two_readings_the_page_keeps_the_one_that_comes_first():
     ordered = [
         "exhaustive",
@@ -93,7 +110,7 @@ def test_the_page_shows_the_reading_of_higher_lds_and_the_table_has_both(tmp_pat
     lds = {row["method"]: float(row["value"]) for row in rows}
     assert set(lds) == set(chosen.methods)
     page = (tmp_path / "run" / "page.html").read_text()
-    shown = re.findall(r'<th scope="row">([^<]+)</th>', page.split("Faithfulness against cost")[0])
+    shown = re.findall(r'<th scope="row">([^<]+)</th>', page.split("<h2>")[0])
     for name in ("tam", "ifr"):
         (kept,) = {name, name + MEAN} & set(shown)
         assert lds[kept] == max(lds[name], lds[name + MEAN])

@@ -5,8 +5,8 @@ import functools
 import pytest
 
 import eyeline
+from benchmarks.accuracy import Asked, answers, blank
 from eyeline.estimator import estimator_for
-from eyeline.evaluation.accuracy import Asked, answers, blank
 from eyeline.evaluation.answers import is_right
 from eyeline.events import Done, SpanAttribution, Start
 from eyeline.scenes import sample

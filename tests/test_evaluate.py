@@ -16,7 +16,6 @@ from eyeline.attribution import Attribution
 from eyeline.errors import DataError, EstimatorError
 from eyeline.estimator import Estimator, fingerprint, save_estimator
 from eyeline.evaluation.baselines import NAMES
-from eyeline.evaluation.baselines.estimator import Prediction
 from eyeline.evaluation.evaluate import (
     TOPS,
     Settings,
@@ -27,6 +26,7 @@ from eyeline.evaluation.evaluate import (
 )
 from eyeline.evaluation.metrics import joint, lds, top_regions, varies
 from eyeline.evaluation.page import by_family, faithfulness_against_cost, write_results
+from eyeline.evaluation.prediction import Prediction
 from eyeline.evaluation.results import in_figure, svg
 from eyeline.evaluation.table import Row, table
 from eyeline.examples import Example

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import build_tiny, picture, tiny_model, tiny_tokenizer
 
+from benchmarks.accuracy import Asked, answers, pad
 from eyeline.errors import PromptError
-from eyeline.evaluation.accuracy import Asked, answers, pad
 from eyeline.evaluation.evaluate import Settings as EvaluationSettings
 from eyeline.evaluation.evaluate import evaluate
 from eyeline.events import Done, Text

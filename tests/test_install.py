@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
@@ -64,6 +65,18 @@ def test_every_file_that_is_not_code_is_declared_as_package_data():
     assert {folder / name for name in FILES} <= shipped
     present = {path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert not present - shipped
+
+
+def test_the_wheel_holds_the_package_and_none_of_our_experiments():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert {name for name in folders if any(fnmatch(name, pattern) for pattern in patterns)} == {"eyeline"}
+    assert "benchmarks" in folders
+    for file in (ROOT / "eyeline").rglob("*.py"):
+        assert not re.search(
+            r"^\s*(import|from) benchmarks", file.read_text(encoding="utf-8"), re.MULTILINE
+        ), file
 
 
 def test_the_version_is_told_once():

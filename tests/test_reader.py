@@ -13,8 +13,8 @@ from eyeline.ablation import read_trace
 from eyeline.attribution import Attribution, attribute
 from eyeline.capture import AttentionCapture
 from eyeline.estimator import Estimator, fingerprint
-from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.evaluate import Settings, evaluate, read_evaluated
+from eyeline.evaluation.prediction import estimated
 from eyeline.events import SpanAttribution
 from eyeline.examples import Example
 from eyeline.features import KINDS, Parts, captured_features, own_parts

@@ -26,7 +26,7 @@ from eyeline.events import (
 )
 from eyeline.files import write_files
 from eyeline.game import Game
-from eyeline.games import Games
+from eyeline.kept_games import Games
 from eyeline.runs import Run, read_run, save_run
 
 HOSTILE = '<script>document.title="taken"</script><img src=x onerror=alert(1)></script><!-- & \u2028 "é"'

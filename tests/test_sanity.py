@@ -16,8 +16,8 @@ from eyeline.ablation import ablate, hidden_patches
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import sanity
-from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.evaluate import Settings
+from eyeline.evaluation.prediction import estimated
 from eyeline.evaluation.sanity import (
     Pair,
     auc,
@@ -111,6 +111,32 @@ def test_a_model_held_against_itself_has_the_same_maps_and_the_same_lds(tiny):
     found = check_weights(twice, estimator_of(tiny), example(), answered(tiny), CELLS, SETTINGS)
     assert found["eyeline, same", "map_similarity"] == pytest.approx(1)
     assert found["eyeline, same", "lds"] == found["eyeline, trained", "lds"]
+
+
+def test_maps_are_held_against_each_other_only_where_spans_vary_on_the_trained_model(tiny, monkeypatch):
+    own, models, nothing = answered(tiny), {"trained": tiny, "randomised": randomised(tiny)}, []
+    real = sanity.span_drops
+
+    def still(model, *given):
+        drops = real(model, *given).clone()
+        if model is tiny:
+            drops[nothing] = 0.0  # hiding does nothing to these spans
+        return drops
+
+    monkeypatch.setattr(sanity, "span_drops", still)
+
+    def similarity():
+        found = check_weights(models, estimator_of(tiny), example(), own, CELLS, SETTINGS)
+        return found.get(("eyeline, randomised", "map_similarity"))
+
+    maps = [
+        estimated(estimator_of(tiny))(each, own.inputs, own.ids, own.spans, CELLS).shown
+        for each in models.values()
+    ]
+    nothing[:] = [0, 2]
+    assert similarity() == pytest.approx(spearman(maps[0][1], maps[1][1]), abs=1e-6)
+    nothing[:] = [0, 1, 2]
+    assert similarity() is None
 
 
 # --- pairs

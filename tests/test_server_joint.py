@@ -13,7 +13,7 @@ import eyeline
 from eyeline.ablation import ablate
 from eyeline.estimator import Estimator, fingerprint, save_estimator
 from eyeline.features import KINDS
-from eyeline.games import FILE
+from eyeline.kept_games import FILE
 from eyeline.runs import read_run
 
 

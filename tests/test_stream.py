@@ -27,7 +27,7 @@ import eyeline.stream
 import eyeline.worker
 from eyeline.errors import DataError, EstimatorError, EyelineError, ImageError, PromptError, RegionError
 from eyeline.estimator import SETS, Estimator, Network, fingerprint
-from eyeline.evaluation.baselines.estimator import estimated
+from eyeline.evaluation.prediction import estimated
 from eyeline.events import Done, Error, SpanAttribution, Start, Text, from_json, to_json
 from eyeline.features import KINDS
 from eyeline.game import ENOUGH, Game, orders

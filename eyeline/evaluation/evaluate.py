@@ -16,16 +16,16 @@ from torch import Tensor
 from eyeline.ablation import Method, measured_contributions, prefixes
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, digest, estimator_for
-from eyeline.evaluation.baselines import NAMES, Baseline, baseline
-from eyeline.evaluation.baselines.estimator import Prediction, estimated
+from eyeline.evaluation.baselines import NAMES, Baseline, MeanOverRegions, baseline
 from eyeline.evaluation.baselines.hiding import span_drops
 from eyeline.evaluation.meter import Cost, Meter
 from eyeline.evaluation.metrics import joint, shared_areas, top_regions
+from eyeline.evaluation.prediction import Prediction, estimated
 from eyeline.examples import Box, Example
 from eyeline.game import orders
 from eyeline.generation import check_options
-from eyeline.model import Model
-from eyeline.regions import load_source
+from eyeline.model import Inputs, Model
+from eyeline.regions import Regions, load_source
 from eyeline.spans import Span
 from eyeline.training.collect import (
     answer,
@@ -131,6 +131,13 @@ def choose_methods(
     return Chosen(methods, estimators, way)
 
 
+def one_estimator(model: Model, source: str | Path | None) -> tuple[Estimator, Method]:
+    """The estimator given, or else the model's own, and how its numbers hide regions. Raises as `choose_methods` does."""
+    chosen = choose_methods(model, ["eyeline"], [source] if source else [])
+    (found,) = chosen.estimators.values()
+    return found, chosen.hiding
+
+
 ALONE_ROW, JOINT_ROW = "{}, alone", "{}, joint"  # beside the row of what the heat shows
 
 
@@ -163,6 +170,22 @@ def _rows_of(name: str, found: Any, subsets: Bool[Tensor, "subset region"]) -> d
     }
 
 
+def attribute(
+    methods: Mapping[str, Way], model: Model, inputs: Inputs, trace_ids: Int[Tensor, " token"], spans: Sequence[Span],
+    regions: Regions,
+) -> Iterator[tuple[str, Any, Cost]]:  # fmt: skip
+    """What each method finds, and what that took. One pass of a rival serves both its readings, and is the cost of each."""
+    passes: dict[Way, tuple[Any, Cost]] = {}
+    for name, method in methods.items():
+        rival = method.rival if isinstance(method, MeanOverRegions) else method
+        if rival not in passes:
+            with Meter(model) as meter:
+                found = rival(model, inputs, trace_ids, spans, regions)
+            passes[rival] = found, meter.cost
+        found, cost = passes[rival]
+        yield name, method.of(found, regions) if isinstance(method, MeanOverRegions) else found, cost
+
+
 def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], settings: Settings) -> Evaluated:
     """Generates, cuts, attributes by every method, and ablates what their attributions ask for."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
@@ -170,13 +193,11 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
     regions = regions_of(model, own.picture, inputs, settings.regions, settings.seed)
     subsets, rates = draw_subsets(regions.count, settings, example.id)
     told: dict[str, _Told] = {}
-    costs = {}
-    for name, method in methods.items():
-        with Meter(model) as meter:
-            found = method(model, inputs, trace, spans, regions)
+    costs: dict[str, Cost] = {}
+    for name, found, cost in attribute(methods, model, inputs, trace, spans, regions):
         rows = _rows_of(name, found, subsets)
         told |= rows
-        costs |= dict.fromkeys(rows, meter.cost)
+        costs |= dict.fromkeys(rows, cost)
     asked = _Asked(subsets)
     tops, rests = (
         {
@@ -295,13 +316,13 @@ def read_evaluated(run: Path) -> list[Evaluated]:
 
 
 def _evaluated(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Evaluated:
-    by_method: dict[str, dict[str, Tensor]] = {kind: {} for kind in BY_METHOD}
+    own: dict[str, Any] = {name: tensors.get(name) for name in TENSORS} | {kind: {} for kind in BY_METHOD}
     for name, tensor in tensors.items():
         kind, slash, method = name.partition("/")
         if slash:
-            by_method[kind][method] = tensor
+            own[kind][method] = tensor
     return Evaluated(
         rest["id"], rest["family"], tuple(rest["spans"]), rest["tokens"],
         {name: Cost(**cost) for name, cost in rest["costs"].items()},
-        **{name: tensors.get(name) for name in TENSORS}, **by_method, evidence=tuple(rest["evidence"]),
-    )  # fmt: skip  # pyright: ignore[reportArgumentType]
+        **own, evidence=tuple(rest["evidence"]),
+    )  # fmt: skip

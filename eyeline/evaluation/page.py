@@ -25,6 +25,7 @@ from eyeline.evaluation.results import (
     write_png,
 )
 from eyeline.evaluation.table import Row, table
+from eyeline.evaluation.versus import Difference, differences
 from eyeline.files import write_files
 from eyeline.model import Model
 from eyeline.training.collect import ALONE
@@ -63,7 +64,9 @@ Means = Mapping[tuple[str, str, str], Row]  # by method, metric and what it is a
 
 
 def write_results(model: Model, chosen: Chosen, out: Path) -> None:
-    """Writes `table.csv`, `page.html` and its figures from what an evaluation's run holds.
+    """Writes `table.csv`, `versus.csv`, `page.html` and its figures from what an evaluation's run holds.
+
+    Versus is the first method, an estimator's heat where there is one.
 
     Raises `EyelineError` where matplotlib is missing.
     """
@@ -71,6 +74,8 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
     estimators = chosen.estimators
     rows = table(images, estimators)
     write_csv(Row, rows, out / "table.csv")
+    apart = list(differences(images, next(iter(chosen.methods))))
+    write_csv(Difference, apart, out / "versus.csv")
     means = {(row.method, row.metric, row.at): row for row in rows if row.family == "mean"}
     if not any(metric == "lds" and at == "0.5" for _, metric, at in means):
         raise DataError(
@@ -91,7 +96,7 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
         "model": model.name, "images": len(images), "spans": sum(len(one.spans) for one in images),
         "hiding": WAYS[chosen.hiding],
     }  # fmt: skip
-    page = render(rows, means, methods, about, {name: svg(figure) for name, figure in figures.items()})
+    page = render(rows, apart, means, methods, about, {name: svg(figure) for name, figure in figures.items()})
     write_files({out / "page.html": page.encode()})
 
 
@@ -105,6 +110,7 @@ def better_readings(methods: Sequence[str]) -> list[str]:
 
 def render(
     rows: Sequence[Row],
+    apart: Sequence[Difference],
     means: Means,
     methods: Sequence[str],
     about: Mapping[str, Any],
@@ -118,12 +124,13 @@ def render(
         best[metric, at] = max(values) if high else min(values)
     families = _families(rows)
     lds = {(row.method, row.family): row for row in rows if (row.metric, row.at) == ("lds", "0.5")}
+    ahead = {(one.method, one.metric): one for one in apart if (one.at, one.family) == ("0.5", "mean")}
     template = Environment(autoescape=True).from_string(
         files("eyeline").joinpath("evaluation", "page.html").read_text(encoding="utf-8")
     )
     return template.render(
         about=about, methods=methods, columns=columns, means=means, best=best, families=families, lds=lds,
-        figures=figures, pairs=[row for row in rows if row.family == "all"],
+        figures=figures, ahead=ahead, pairs=[row for row in rows if row.family == "all"],
         left_out=[row for row in rows if row.metric == "spans_left_out"],
         largest=means.get(("all", "pointing_of_largest", "")),
     )  # fmt: skip

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -23,9 +22,10 @@ from eyeline.ablation import by_span
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.baselines.hiding import span_drops
-from eyeline.evaluation.evaluate import JOINT_ROW, Settings, choose_methods
+from eyeline.evaluation.evaluate import JOINT_ROW, Settings, one_estimator
+from eyeline.evaluation.options import ESTIMATOR, MODEL, TABLE
+from eyeline.evaluation.prediction import estimated
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.table import VISUAL
 from eyeline.examples import COUNTERFACTUAL, Example, read_examples
@@ -71,15 +71,17 @@ def check_weights(
 ) -> dict[tuple[str, str], float]:  # fmt: skip
     """(method, measure) -> value for one scene, on one trace and the same subsets; LDS is left out where no span varies.
 
-    `models` are the trained one, which wrote the trace, and others by name; the maps of those are held against its own.
+    `models` are first the trained one, which wrote the trace, then others; the maps of those are held against its own, of the
+    spans that vary on it: of the others it has no map to speak of.
     """
     subsets, rates = draw_subsets(regions.count, settings, example.id)
     subsets = subsets[torch.isclose(rates, torch.tensor(RATE))]
     found: dict[tuple[str, str], float] = {}
     maps: list[Tensor] = []
+    mapped = torch.zeros(len(own.spans), dtype=torch.bool)
     for name, model in models.items():
         given = (model, own.inputs, own.ids, own.spans, regions)
-        drops = span_drops(*given, subsets, estimator.hiding).float().cpu()
+        drops = span_drops(*given, subsets, settings.hiding).float().cpu()
         told = estimated(estimator)(*given)
         maps.append(told.shown.float().cpu())
         kept = metrics.varies(drops)
@@ -88,8 +90,11 @@ def check_weights(
             found[f"{EYELINE}, {name}", "lds"] = float(metrics.lds(shown[kept], drops[kept]).mean())
             joint = JOINT_ROW.format(EYELINE)
             found[f"{joint}, {name}", "lds"] = float(metrics.lds(together[kept], drops[kept]).mean())
-        if len(maps) > 1:
-            found[f"{EYELINE}, {name}", "map_similarity"] = float(metrics.spearman(maps[0], maps[-1]).mean())
+        if len(maps) == 1:
+            mapped = kept
+        elif mapped.any():
+            alike = metrics.spearman(maps[0][mapped], maps[-1][mapped])
+            found[f"{EYELINE}, {name}", "map_similarity"] = float(alike.mean())
     return found
 
 
@@ -125,7 +130,7 @@ def check_pair(
     differing[regions.of_patch[cells.cpu()]] = True
     alone = torch.eye(regions.count, dtype=torch.bool)[differing]
     given = (model, own.inputs, own.ids, own.spans, regions)
-    hidden = span_drops(*given, torch.cat([alone, differing[None]]), estimator.hiding).float().cpu()
+    hidden = span_drops(*given, torch.cat([alone, differing[None]]), settings.hiding).float().cpu()
     told = estimated(estimator)(*given)
     return Pair(
         by_span(falls_when_seeing(model, own.inputs, seen, own.ids)[None], own.spans)[:, 0].float().cpu(),
@@ -220,7 +225,7 @@ def check(
 ) -> list[Row]:
     """Both checks on the same scenes."""
     models = {"trained": model, "randomised": randomised(model)}
-    values: Any = defaultdict(lambda: defaultdict(list))
+    values: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     pairs: list[Pair] = []
     for one, other in twins:
         own = answer(model, one, settings.max_new_tokens, settings.max_spans)
@@ -230,8 +235,8 @@ def check(
         pair = check_pair(model, estimator, other, own, regions, settings)
         pairs += [] if pair is None else [pair]
     rows = [
-        Row("weights", *key, *metrics.bootstrap(families), sum(map(len, families.values())))
-        for key, families in values.items()
+        Row("weights", method, measure, *metrics.bootstrap(families), sum(map(len, families.values())))
+        for (method, measure), families in values.items()
     ]
     spans = sum(len(pair.falls) for pair in pairs)
     for method in pairs[0].told if pairs else ():
@@ -243,21 +248,20 @@ def check(
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
-@click.option("--estimator", default=None, help="Folder of an estimator.  [default: the model's own]")
+@MODEL
+@ESTIMATOR
 @click.option(
     "--data", type=click.Path(path_type=Path), required=True, help="Data folder with counterfactuals."
 )
 @click.option("--limit", type=click.IntRange(1), default=None, help="Scenes.  [default: all]")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+@TABLE
 def main(model_id: str, estimator: str | None, data: Path, limit: int | None, out: Path) -> None:
     """Check that attributions read the model, and that they say what another image would do."""
     with writing(out, figure=False):
         model = load(model_id)
-        chosen = choose_methods(model, ["eyeline"], [estimator] if estimator else [])
-        first = next(iter(chosen.estimators.values()))
+        own, hiding = one_estimator(model, estimator)
         twins = in_pairs(read_examples(data))[:limit]
-        write_csv(Row, check(model, first, twins, Settings(hiding=chosen.hiding, rates=(RATE,))), out)
+        write_csv(Row, check(model, own, twins, Settings(hiding=hiding, rates=(RATE,))), out)
     click.echo(out.read_text(encoding="utf-8"))
 
 

@@ -3,7 +3,7 @@
 Spans whose actual effects hardly vary count in no correlation, and are counted themselves.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,6 +32,8 @@ COSTS: dict[str, Callable[[Cost, int], float | int | None]] = {
         None if cost.extra_memory_bytes is None else cost.extra_memory_bytes / 2**20
     ),
 }
+# a metric, what it is at, and a function from an image to the values of its spans, or to one value of its trace
+Measure = tuple[str, str, Callable[[Evaluated], list[float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,10 @@ class Row:
 def table(images: Sequence[Evaluated], estimators: Mapping[str, Estimator]) -> list[Row]:
     """All rows; `estimators` are the methods of that name, alone and joint, that predict nats."""
     rows = [*_left_out(images), *_by_family(images, "all", "pointing_of_largest", "", _largest_hits)]
-    if images and images[0].contributions is not None:
-        errors = torch.cat([one.contribution_errors.flatten() for one in images])
+    if measured := [
+        one.contribution_errors.flatten() for one in images if one.contribution_errors is not None
+    ]:
+        errors = torch.cat(measured)
         error = float(errors.square().mean().sqrt())
         rows.append(Row("all", "contribution_standard_error_nats", "", "all", error, None, None, len(errors)))
     for name in images[0].effects if images else ():
@@ -75,10 +79,8 @@ def _rates(images: Sequence[Evaluated]) -> list[float]:
     return sorted({rate for one in images for rate in one.rates.tolist() if rate > 0}, reverse=True)
 
 
-def _measures(
-    images: Sequence[Evaluated], name: str
-) -> Iterator[tuple[str, str, Callable[[Evaluated], list[float]]]]:
-    """Metrics of a method as functions from an image to the values of its spans, or to one value of its trace."""
+def correlations(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
+    """LDS and R2 of a method at each rate. Which spans count is the same for every method."""
     for rate in _rates(images):
         for metric in (metrics.lds, metrics.r2_span):
 
@@ -88,6 +90,11 @@ def _measures(
                 return metric(one.predicted[name][kept][:, drawn], one.drops[kept][:, drawn]).tolist()
 
             yield metric.__name__, f"{rate:.2g}", correlation
+
+
+def _measures(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
+    """All metrics of a method."""
+    yield from correlations(images, name)
 
     def with_alone(one: Evaluated) -> list[float]:
         alone = one.drops[:, one.rates == ALONE]
@@ -163,17 +170,29 @@ def _largest_hits(one: Evaluated) -> list[float]:
     return hits(one.evidence, areas)
 
 
-def _by_family(
-    images: Sequence[Evaluated], name: str, metric: str, at: str, measure: Callable[[Evaluated], list[float]]
-) -> Iterator[Row]:
-    """The metric of each family and their mean; an image's value is the mean of its spans', one without any is left out."""
+def by_image(
+    images: Iterable[Evaluated], measure: Callable[[Evaluated], list[float]]
+) -> dict[str, list[float]]:
+    """The values of each family's images; an image's is the mean of its spans', one without any is left out."""
     values: dict[str, list[float]] = {}
     for one in images:
         of_spans = measure(one)
         if of_spans:
             values.setdefault(one.family, []).append(sum(of_spans) / len(of_spans))
-    groups = {**{family: {family: values[family]} for family in sorted(values)}, "mean": values}
-    for family, some in groups.items() if values else ():
+    return values
+
+
+def groups(values: Mapping[str, list[float]]) -> dict[str, Mapping[str, list[float]]]:
+    """What is told of values by family: each family by itself, and the mean of them; nothing without any."""
+    alone = {family: {family: values[family]} for family in sorted(values)}
+    return {**alone, "mean": values} if values else {}
+
+
+def _by_family(
+    images: Sequence[Evaluated], name: str, metric: str, at: str, measure: Callable[[Evaluated], list[float]]
+) -> Iterator[Row]:
+    """The metric of each family and their mean."""
+    for family, some in groups(by_image(images, measure)).items():
         yield Row(name, metric, at, family, *metrics.bootstrap(some), sum(map(len, some.values())))
 
 

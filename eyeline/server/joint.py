@@ -7,7 +7,7 @@ from typing import Any
 
 from eyeline.errors import EyelineError, RegionError
 from eyeline.events import from_json
-from eyeline.games import read_games
+from eyeline.kept_games import read_games
 from eyeline.runs import EVENTS
 from eyeline.server.asking import Desk
 from eyeline.server.engine import EngineDiedError, EngineRefusedError

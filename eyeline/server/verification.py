@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from eyeline.errors import EyelineError
 from eyeline.events import SpanAttribution, Start, from_json
-from eyeline.games import read_games
+from eyeline.kept_games import read_games
 from eyeline.runs import EVENTS
 from eyeline.server.asking import Desk
 from eyeline.server.engine import EngineDiedError, EngineRefusedError

@@ -5,6 +5,7 @@ order and ratios count. Rivals that give visual tokens values and sum them over 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from eyeline.ablation import Method
 from eyeline.errors import DataError
-from eyeline.evaluation.baselines.attention import attention_rollout, raw_attention
+from eyeline.evaluation.baselines.attention_weights import attention_rollout, raw_attention
 from eyeline.evaluation.baselines.centre import centre_prior
 from eyeline.evaluation.baselines.gradient import input_gradient, integrated_gradients
 from eyeline.evaluation.baselines.hiding import exhaustive, random_effects, regression
@@ -30,20 +31,22 @@ Baseline = Callable[
 ]
 
 
-def mean_over_regions(rival: Baseline) -> Baseline:
-    """The rival's other reading: the mean over a region's visual tokens in place of their sum; 0 for a region without any."""
+@dataclass(frozen=True)
+class MeanOverRegions:
+    """A rival's other reading, of the same pass: the mean over a region's visual tokens in place of their sum.
 
-    def effects(
-        model: Model,
-        inputs: Inputs,
-        trace_ids: Int[Tensor, " token"],
-        spans: Sequence[Span],
-        regions: Regions,
-    ) -> Float[Tensor, "span region"]:
-        sums = rival(model, inputs, trace_ids, spans, regions)
+    0 for a region without any.
+    """
+
+    rival: Baseline
+
+    def __call__(
+        self, model: Model, inputs: Inputs, trace_ids: Int[Tensor, " token"], spans: Sequence[Span], regions: Regions
+    ) -> Float[Tensor, "span region"]:  # fmt: skip
+        return self.of(self.rival(model, inputs, trace_ids, spans, regions), regions)
+
+    def of(self, sums: Float[Tensor, "span region"], regions: Regions) -> Float[Tensor, "span region"]:
         return sums / torch.bincount(regions.of_patch, minlength=regions.count).clamp(min=1).to(sums)
-
-    return effects
 
 
 BASELINES: dict[str, Baseline] = {
@@ -60,7 +63,7 @@ BASELINES: dict[str, Baseline] = {
 }
 MEAN = "-mean"  # ends the name of a reading
 READ_TWICE = ("tam", "rollout", "raw-attention", "input-gradient", "attn-lrp", "ifr")
-BASELINES |= {name + MEAN: mean_over_regions(BASELINES[name]) for name in READ_TWICE}
+BASELINES |= {name + MEAN: MeanOverRegions(BASELINES[name]) for name in READ_TWICE}
 # Those that hide regions, by the way of hiding
 HIDING: dict[str, Callable[[Method], Baseline]] = {
     "exhaustive": lambda method: partial(exhaustive, method=method),

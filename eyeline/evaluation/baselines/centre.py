@@ -15,11 +15,7 @@ SIGMA = 0.25  # of the Gaussian, as a share of each side
 
 
 def centre_prior(
-    model: Model,
-    inputs: Inputs,
-    trace_ids: Int[Tensor, " token"],
-    spans: Sequence[Span],
-    regions: Regions,
+    model: Model, inputs: Inputs, trace_ids: Int[Tensor, " token"], spans: Sequence[Span], regions: Regions
 ) -> Float[Tensor, "span region"]:
     """A Gaussian centred on each image and as wide as it, summed over the middles of a region's cells; the same for every span.
 

@@ -67,11 +67,7 @@ def regression(
 
 
 def random_effects(
-    model: Model,
-    inputs: Inputs,
-    trace_ids: Int[Tensor, " token"],
-    spans: Sequence[Span],
-    regions: Regions,
+    model: Model, inputs: Inputs, trace_ids: Int[Tensor, " token"], spans: Sequence[Span], regions: Regions
 ) -> Float[Tensor, "span region"]:
     """Noise, the floor; the same whenever the same trace comes."""
     return torch.randn(len(spans), regions.count, generator=_generator(trace_ids)).to(model.device)

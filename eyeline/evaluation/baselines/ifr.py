@@ -27,11 +27,7 @@ AT_ONCE = 2**22  # numbers worked out together: 16 MiB
 
 
 def information_flow(
-    model: Model,
-    inputs: Inputs,
-    trace_ids: Int[Tensor, " token"],
-    spans: Sequence[Span],
-    regions: Regions,
+    model: Model, inputs: Inputs, trace_ids: Int[Tensor, " token"], spans: Sequence[Span], regions: Regions
 ) -> Float[Tensor, "span region"]:
     """Shares of the visual tokens of a region in what predicts a span, mean over layers, summed over the region."""
     with torch.inference_mode():

@@ -22,11 +22,7 @@ WINDOW = 3  # cells along a side of the rank Gaussian filter
 
 
 def token_activation_map(
-    model: Model,
-    inputs: Inputs,
-    trace_ids: Int[Tensor, " token"],
-    spans: Sequence[Span],
-    regions: Regions,
+    model: Model, inputs: Inputs, trace_ids: Int[Tensor, " token"], spans: Sequence[Span], regions: Regions
 ) -> Float[Tensor, "span region"]:
     """The maps of a span's tokens, averaged over the tokens and summed over a region's visual tokens.
 

@@ -5,7 +5,7 @@ import torch
 
 from eyeline.errors import DataError, RegionError
 from eyeline.game import Game, contributions, orders
-from eyeline.games import FILE, Games, read_games
+from eyeline.kept_games import FILE, Games, read_games
 
 REGIONS, UNITS = 5, 3
 

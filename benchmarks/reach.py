@@ -17,7 +17,8 @@ from typing import Any
 
 import click
 
-from eyeline.evaluation.load import bodies, serving
+from benchmarks.load import bodies, serving
+from eyeline.evaluation.options import MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.server import engine
 
@@ -70,7 +71,7 @@ def measure(browser_path: str, model_id: str, rounds: int, tokens: int) -> dict[
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         notes = Path(folder) / "notes"
         os.environ[NOTES] = str(notes)
-        with serving(model_id, module="eyeline.evaluation.reach") as served:
+        with serving(model_id, module="benchmarks.reach") as served:
             browser = playwright.chromium.launch(executable_path=browser_path, args=list(FLAGS))
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{served.port}/")
@@ -88,10 +89,10 @@ def measure(browser_path: str, model_id: str, rounds: int, tokens: int) -> dict[
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
+@MODEL
 @click.option("--rounds", type=click.IntRange(1, 10), default=10, show_default=True, help="Questions.")
 @click.option("--tokens", type=click.IntRange(2), default=160, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+@TABLE
 def main(model_id: str, rounds: int, tokens: int, out: Path) -> None:
     """Measure how soon events reach the browser."""
     with writing(out, figure=False):

@@ -11,9 +11,9 @@ from conftest import picture, tiny_model
 from PIL import Image
 
 import eyeline
+from benchmarks import ways_of_hiding
+from benchmarks.ways_of_hiding import compare, empty_regions, log_probs_without_image, naive_ms, speed_up
 from eyeline.ablation import METHODS
-from eyeline.evaluation import hiding
-from eyeline.evaluation.hiding import compare, empty_regions, log_probs_without_image, naive_ms, speed_up
 from eyeline.examples import write_examples
 from eyeline.regions import Regions
 from eyeline.scenes import sample
@@ -91,15 +91,15 @@ def test_a_measure_of_one_image_a_family_is_written_without_an_interval(tmp_path
     scenes = [sample(family, seed) for seed in (3, 4) for family in ("math", "code")]
     write_examples(scenes, tmp_path / "data")
     model = tiny_model("qwen3_vl")
-    monkeypatch.setattr(hiding, "load", lambda name: model)
-    monkeypatch.setattr(hiding, "answer", lambda *_: SimpleNamespace(picture=None, inputs=None))
-    monkeypatch.setattr(hiding, "regions_of", lambda *_: None)
+    monkeypatch.setattr(ways_of_hiding, "load", lambda name: model)
+    monkeypatch.setattr(ways_of_hiding, "answer", lambda *_: SimpleNamespace(picture=None, inputs=None))
+    monkeypatch.setattr(ways_of_hiding, "regions_of", lambda *_: None)
     values = iter((0.1, 0.2, 0.3, 0.5))
-    monkeypatch.setattr(hiding, "compare", lambda *_: {("pixels", "leak"): next(values)})
+    monkeypatch.setattr(ways_of_hiding, "compare", lambda *_: {("pixels", "leak"): next(values)})
     speeds = iter((3.0, 4.0))
-    monkeypatch.setattr(hiding, "speed_up", lambda *_: {"pixels": next(speeds)})
+    monkeypatch.setattr(ways_of_hiding, "speed_up", lambda *_: {"pixels": next(speeds)})
     asked = ["--data", str(tmp_path / "data"), "--timed", "2", "--out", str(tmp_path / "h.csv")]
-    result = CliRunner().invoke(hiding.main, asked, catch_exceptions=False)
+    result = CliRunner().invoke(ways_of_hiding.main, asked, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     leak, speed = (tmp_path / "h.csv").read_text().splitlines()[1:]
     assert speed == "pixels,speed_up,3.5000,,,2"

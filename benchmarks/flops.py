@@ -21,9 +21,12 @@ from eyeline.adapters import adapter_of
 from eyeline.attention import Steps
 from eyeline.capture import AttentionCapture
 from eyeline.estimator import SETS, Estimator, Network
+from eyeline.evaluation.options import TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.game import PERMUTATIONS, contributions
+from eyeline.leak import READ_AGAIN
 from eyeline.model import Model
+from eyeline.rereading import Without
 from eyeline.teacher_forcing import cache_name
 from eyeline.training.weights import FitSettings
 
@@ -114,7 +117,10 @@ def _width(model: Model) -> int:
 
 
 def attributing(model: Model, setting: Setting) -> tuple[float, float]:
-    """An image, read once; and one span, from what was kept of its steps to the scores of every visual token."""
+    """An image, read once and in part again without each region; and one span, from what was kept of its steps to the scores.
+
+    The vision tower's passes are not counted, of no method.
+    """
     config = model.adapter.text_config(model.hf)
     layers, heads, dim = config.num_hidden_layers, config.num_attention_heads, _dim(config)
     side = model.adapter.merge_size(model.hf)
@@ -125,31 +131,45 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
     steps = Steps(
         0, _empty(layers, heads, setting.span, dim), _empty(layers, heads, setting.span).float(),
         _empty(setting.span, config.hidden_size), None, _empty(setting.span, config.vocab_size),
+        _empty(layers, heads, setting.span, dim),
     )  # fmt: skip
     ids = torch.zeros(setting.span, dtype=torch.long, device="meta")
     kinds = FitSettings().kinds
     weights = _empty(setting.span, len(kinds) * layers * heads).float()
     shares = _empty(setting.regions, setting.patches).float()
-    gather = features.gathering(torch.zeros(setting.patches, dtype=torch.long), setting.regions, shares)
+    again = tokens_again(setting)
+    region = torch.zeros(setting.regions * again, dtype=torch.long, device="meta")
+    anew = _empty(layers, config.num_key_value_heads, len(region), dim)
+    labels = torch.zeros(setting.patches, dtype=torch.long, device="meta")
+    parts = features.Parts(
+        labels, setting.regions, shares, Without(setting.regions, region, region, anew, anew)
+    )
+    vars(parts)["own"] = labels  # which depends on what the labels are, and shapes have none
     shapes = Network.shapes(SETS[FitSettings().link], FitSettings().hidden, weights.shape[1])
     network = Network(**{name: _empty(*shape).float() for name, shape in shapes.items()})
-    spreads = torch.zeros(2, 2, 3)
+    spread = torch.zeros(2, 3)
     estimator = Estimator(
-        "", _empty(SETS[FitSettings().link], weights.shape[1]).float(), *spreads, kinds, network=network
+        "", _empty(SETS[FitSettings().link], weights.shape[1]).float(), spread, spread, kinds, network=network
     )
     along = torch.zeros(PERMUTATIONS, setting.regions, dtype=torch.long, device="meta")
 
     def read_span() -> None:
         log_probs = features.token_log_probs(model, steps)
         written = features.read_written(model, steps.hidden, log_probs, ids)
-        seen = features.token_features(model, capture, image, steps, written, gather, kinds, weights)
+        seen = features.token_features(model, capture, image, steps, written, parts, kinds, weights)
         game = estimator.game(seen.regions, features.log_odds(log_probs, ids))
         game.alone()
         contributions(game, along)
 
     with torch.inference_mode():
         image = features.ImageValues(values, values, features.written_norms(model, values, capture.layers))
-        return count(lambda: features.written_norms(model, values, capture.layers)), count(read_span)
+        norms = count(lambda: features.written_norms(model, values, capture.layers))
+        return norms + setting.regions * reading(model, setting.patches, again), count(read_span)
+
+
+def tokens_again(setting: Setting) -> int:
+    """Visual tokens of each region that the language model reads again; leak.py chooses as many."""
+    return min(setting.patches, max(setting.patches // setting.regions, READ_AGAIN // setting.regions))
 
 
 def measure(model: Model, lengths: Sequence[int], setting: Setting) -> list[Row]:
@@ -196,7 +216,7 @@ def _empty(*shape: int) -> Tensor:
     "--patches", type=click.IntRange(1), default=Setting().patches, show_default=True, help="Visual tokens."
 )
 @click.option("--regions", type=click.IntRange(1), default=Setting().regions, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+@TABLE
 def main(lengths: tuple[int, ...], patches: int, regions: int, out: Path) -> None:
     """Count the operations of attribution on the shapes of Qwen3-VL-8B."""
     with writing(out, figure=False):

@@ -26,6 +26,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, Qwen2VLImageProcessorPil, Qwen3VLConfig
 
+from benchmarks.flops import QWEN3_VL_8B, SUBSETS
+from benchmarks.flops import Setting as Large
 from eyeline import Model, decoding, load
 from eyeline import stream as streaming
 from eyeline.ablation import METHODS, Method, by_span, hidden_patches, read_trace
@@ -33,9 +35,8 @@ from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, Network, fingerprint
 from eyeline.evaluation.baselines.hiding import fit_drops
 from eyeline.evaluation.baselines.lrp import attn_lrp
-from eyeline.evaluation.evaluate import choose_methods
-from eyeline.evaluation.flops import QWEN3_VL_8B, SUBSETS
-from eyeline.evaluation.flops import Setting as Large
+from eyeline.evaluation.evaluate import one_estimator
+from eyeline.evaluation.options import ESTIMATOR, MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
@@ -377,8 +378,8 @@ def draw(rows: Sequence[Row]) -> Any:
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
-@click.option("--estimator", default=None, help="Folder of an estimator.  [default: the model's own]")
+@MODEL
+@ESTIMATOR
 @click.option(
     "--data", type=click.Path(path_type=Path), required=True, help="Data folder; its first example is taken."
 )
@@ -399,7 +400,7 @@ def draw(rows: Sequence[Row]) -> Any:
     "--precision", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True,
     help="Of these layers. A CPU without instructions for bfloat16 takes far longer for it.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write; a PNG beside it.")
+@TABLE_AND_FIGURE
 def main(
     model_id: str, estimator: str | None, data: Path, lengths: tuple[int, ...], rounds: int, positions: int,
     layers: int | None, precision: str, out: Path,
@@ -412,9 +413,8 @@ def main(
             model, own = wide(model, layers, getattr(torch, precision))
             rows = measure(model, example, lengths, rounds, positions, own, "attention", WITHOUT_DECODING)
         else:
-            chosen = choose_methods(model, ["eyeline"], [estimator] if estimator else [])
-            own = next(iter(chosen.estimators.values()))
-            rows = measure(model, example, lengths, rounds, positions, own, chosen.hiding)
+            own, hiding = one_estimator(model, estimator)
+            rows = measure(model, example, lengths, rounds, positions, own, hiding)
         write_csv(Row, rows, out, ".4g")
         write_png(draw(rows), out.with_suffix(".png"))
     click.echo(out.read_text())

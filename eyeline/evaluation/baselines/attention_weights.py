@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from eyeline.evaluation.baselines.estimator import read_spans
+from eyeline.evaluation.prediction import read_spans
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
@@ -16,11 +16,7 @@ from eyeline.teacher_forcing import read, see, teacher_force
 
 
 def raw_attention(
-    model: Model,
-    inputs: Inputs,
-    trace_ids: Int[Tensor, " token"],
-    spans: Sequence[Span],
-    regions: Regions,
+    model: Model, inputs: Inputs, trace_ids: Int[Tensor, " token"], spans: Sequence[Span], regions: Regions
 ) -> Float[Tensor, "span region"]:
     """Attention weights of the queries that predict a span's tokens: mean over layers, heads and tokens, sum over a region.
 
@@ -31,11 +27,7 @@ def raw_attention(
 
 
 def attention_rollout(
-    model: Model,
-    inputs: Inputs,
-    trace_ids: Int[Tensor, " token"],
-    spans: Sequence[Span],
-    regions: Regions,
+    model: Model, inputs: Inputs, trace_ids: Int[Tensor, " token"], spans: Sequence[Span], regions: Regions
 ) -> Float[Tensor, "span region"]:
     """Attention rollout (Abnar & Zuidema 2020, arXiv 2005.00928, eq. 1): how much of each region reaches a span.
 

@@ -24,6 +24,7 @@ from eyeline.ablation import METHODS, ablate, by_span, hidden_patches, leak
 from eyeline.evaluation.evaluate import find_evidence
 from eyeline.evaluation.meter import clock
 from eyeline.evaluation.metrics import bootstrap, joint, lds, spearman, varies
+from eyeline.evaluation.options import DATA, MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.table import hits
 from eyeline.examples import Example, read_examples
@@ -145,11 +146,11 @@ def speed_up(model: Model, own: Answered, regions: Regions, rounds: int = 5) -> 
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data folder.")
+@MODEL
+@DATA
 @click.option("--limit", default=50, show_default=True, help="Examples.")
 @click.option("--timed", default=8, show_default=True, help="Examples on which the speed-up is measured.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+@TABLE
 def main(model_id: str, data: Path, limit: int, timed: int, out: Path) -> None:
     """Compare all ways of hiding on the same regions, subsets and traces."""
     with writing(out, figure=False):

@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from scipy.stats import spearmanr
 from torch.nn.functional import logsigmoid
 
+from benchmarks import learning
+from benchmarks.learning import draw, read_both, score, share
 from eyeline.errors import DataError
 from eyeline.estimator import SURE, WIDTH, Estimator
-from eyeline.evaluation import learning, metrics
-from eyeline.evaluation.learning import draw, read_both, score, share
+from eyeline.evaluation import metrics
 from eyeline.features import KINDS
 from eyeline.training.collect import Collected, Settings, _save, draw_subsets
 from eyeline.training.heads import learn

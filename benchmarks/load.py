@@ -29,6 +29,7 @@ import click
 import numpy as np
 
 from eyeline import load
+from eyeline.evaluation.options import MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done
 from eyeline.scenes import FAMILIES, sample
@@ -248,14 +249,14 @@ def cost(served: Served, model_id: str, asked: Sequence[bytes], rounds: int) -> 
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
+@MODEL
 @click.option("--requests", type=click.IntRange(1), default=500, show_default=True)
 @click.option("--clients", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--tokens", type=click.IntRange(2), default=160, show_default=True)
 @click.option(
     "--rounds", type=click.IntRange(0), default=11, show_default=True, help="Of the comparison of costs."
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV file of measure and value.")
+@TABLE
 def main(model_id: str, requests: int, clients: int, tokens: int, rounds: int, out: Path) -> None:
     """Measure the server."""
     with writing(out, figure=False):

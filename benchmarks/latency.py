@@ -16,6 +16,7 @@ import torch
 from transformers import TextIteratorStreamer
 
 from eyeline import Model, load
+from eyeline.evaluation.options import DATA, MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done, SpanAttribution, Text
 from eyeline.examples import Example, read_examples
@@ -157,13 +158,13 @@ def measure(model: Model, examples: Sequence[Example], rounds: int, timely_examp
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data folder.")
+@MODEL
+@DATA
 @click.option(
     "--rounds", type=click.IntRange(2), default=15, show_default=True, help="Interleaved runs of each kind."
 )
 @click.option("--timely-examples", default=60, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+@TABLE
 def main(model_id: str, data: Path, rounds: int, timely_examples: int, out: Path) -> None:
     """Measure the cost of attribution while decoding."""
     with writing(out, figure=False):

@@ -9,11 +9,11 @@ import torch
 from click.testing import CliRunner
 from conftest import SPREADS, picture, tiny_model
 
+from benchmarks import cost
 from eyeline import decoding, features
 from eyeline import stream as streaming
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, fingerprint, save_estimator
-from eyeline.evaluation import cost
 from eyeline.evaluation.baselines import baseline
 from eyeline.evaluation.meter import Meter
 from eyeline.events import SpanAttribution

@@ -5,8 +5,8 @@ import pytest
 import torch
 from conftest import picture, tiny_model
 
-from eyeline.evaluation import accuracy
-from eyeline.evaluation.accuracy import Asked, answers, blank, pad, readings, score
+from benchmarks import accuracy
+from benchmarks.accuracy import Asked, answers, blank, pad, readings, score
 from eyeline.examples import Example
 from eyeline.generation import write
 from eyeline.scenes import counterfactual, sample

@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from conftest import tiny_config
 from transformers import Qwen3VLConfig
 
-from eyeline.evaluation import flops
-from eyeline.evaluation.flops import (
+from benchmarks import flops
+from benchmarks.flops import (
     QWEN3_VL_8B,
     Setting,
     attributing,
@@ -45,11 +45,16 @@ def test_attribution_counts_what_features_multiply():
     )
     config = model.adapter.text_config(model.hf)
     heads = config.num_hidden_layers * config.num_attention_heads
-    products = 2 * 2 * 6 * heads * config.head_dim  # of a patch: scores, and contributions
-    gathered = 2 * 2 * 6 * heads * 8  # of a patch: two features, shared among regions
-    sums = 2 * 2 * 6 * heads  # and weighted, for the heat
+    products = (
+        9 * 2 * 2 * 6 * heads * config.head_dim
+    )  # scores and contributions, of a patch and without each of 8 regions
+    gathered = (
+        4 * 2 * 6 * heads * 8
+    )  # of a patch: two features, shared among regions, and two sums of what they move
+    sums = 3 * 2 * 6 * heads  # and weighted, for the heat
     assert many - few == pytest.approx(200 * (products + gathered + sums))
-    assert larger - image == pytest.approx(2 * 200 * heads * config.head_dim**2)
+    again = 8 * (reading(model, 300, 300) - reading(model, 100, 100))
+    assert larger - image == pytest.approx(2 * 200 * heads * config.head_dim**2 + again)
     assert attributing(model, Setting(patches=100, regions=8, span=12))[1] == pytest.approx(2 * few)
 
 

@@ -18,14 +18,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from benchmarks.learning import RATE
 from eyeline import load
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.baselines.estimator import estimated
 from eyeline.evaluation.baselines.hiding import fit_drops, span_drops
-from eyeline.evaluation.evaluate import Settings, choose_methods
-from eyeline.evaluation.learning import RATE
+from eyeline.evaluation.evaluate import Settings, one_estimator
+from eyeline.evaluation.options import DATA, ESTIMATOR, MODEL, TABLE_AND_FIGURE
+from eyeline.evaluation.prediction import estimated
 from eyeline.evaluation.results import (
     OURS,
     PLAIN,
@@ -186,20 +187,19 @@ def draw(rows: Sequence[Row]) -> Any:
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
-@click.option("--estimator", default=None, help="Folder of an estimator.  [default: the model's own]")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Data folder.")
+@MODEL
+@ESTIMATOR
+@DATA
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Examples.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write; a PNG beside it.")
+@TABLE_AND_FIGURE
 def main(model_id: str, estimator: str | None, data: Path, limit: int, out: Path) -> None:
     """Measure the ceiling of sums of regions' effects, and what a regression needs to reach the estimator."""
     with writing(out):
         model = load(model_id)
-        chosen = choose_methods(model, ["eyeline"], [estimator] if estimator else [])
-        settings = Settings(hiding=chosen.hiding, rates=(RATE,))
-        first = next(iter(chosen.estimators.values()))
+        own, hiding = one_estimator(model, estimator)
+        settings = Settings(hiding=hiding, rates=(RATE,))
         examples = islice(read_examples(data), limit)
-        images = [one for one in (measure(model, each, first, settings) for each in examples) if one]
+        images = [one for one in (measure(model, each, own, settings) for each in examples) if one]
         if not images:
             raise DataError(
                 "No span depends on its image; check that the model sees it, and that --data holds images."

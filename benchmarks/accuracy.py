@@ -18,6 +18,7 @@ from PIL import Image
 from eyeline import load
 from eyeline.evaluation.answers import is_right
 from eyeline.evaluation.metrics import bootstrap
+from eyeline.evaluation.options import MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.examples import COUNTERFACTUAL, Box, Example, read_examples
 from eyeline.generation import write
@@ -154,11 +155,11 @@ def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tup
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
+@MODEL
 @click.option(
     "--data", type=click.Path(path_type=Path), required=True, multiple=True, help="Data folder; repeatable."
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write.")
+@TABLE
 @click.option("--max-new-tokens", default=512, show_default=True)
 def main(model_id: str, data: tuple[Path, ...], out: Path, max_new_tokens: int) -> None:
     """Score greedy answers on data folders."""

@@ -5,8 +5,8 @@ import csv
 from click.testing import CliRunner
 from conftest import tiny_model
 
-from eyeline.evaluation import sources
-from eyeline.evaluation.sources import EXHAUSTIVE, FITTED, MOVED
+from benchmarks import sources
+from benchmarks.sources import EXHAUSTIVE, FITTED, MOVED
 from eyeline.examples import write_examples
 from eyeline.scenes import FAMILIES, sample
 from eyeline.training.weights import FitSettings

@@ -7,8 +7,8 @@ import torch
 from click.testing import CliRunner
 
 import eyeline
-from eyeline.evaluation import ceiling
-from eyeline.evaluation.ceiling import Measured, ridge, score, with_pairs
+from benchmarks import ceiling
+from benchmarks.ceiling import Measured, ridge, score, with_pairs
 from eyeline.examples import write_examples
 from eyeline.scenes import sample
 

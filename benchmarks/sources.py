@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 
+from benchmarks.learning import RATE, Scores, of_images, score
 from eyeline import load
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.learning import RATE, Scores, of_images, score
+from eyeline.evaluation.options import MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.results import (
     OURS,
     PLAIN,
@@ -123,7 +124,7 @@ def draw(rows: Sequence[Row]) -> Any:
 
 
 @click.command()
-@click.option("--model", "model_id", default="mini", show_default=True)
+@MODEL
 @click.option("--fit", type=click.Path(path_type=Path), required=True, help="Data folder to fit on.")
 @click.option("--test", type=click.Path(path_type=Path), required=True, help="Data folder to test on.")
 @click.option("--limit", type=(click.IntRange(FEWEST_IMAGES), click.IntRange(1)), default=(100, 50), show_default=True,
@@ -132,7 +133,7 @@ def draw(rows: Sequence[Row]) -> Any:
 @click.option(
     "--runs", type=click.Path(path_type=Path), required=True, help="Folder for the collections; goes on."
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="CSV to write; a PNG beside it.")
+@TABLE_AND_FIGURE
 def main(
     model_id: str, fit: Path, test: Path, limit: tuple[int, int], sources: str, runs: Path, out: Path
 ) -> None:

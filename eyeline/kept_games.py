@@ -98,7 +98,7 @@ class Games:
 def joined(games: Sequence[Game]) -> Game:
     """The game of several texts together."""
     parts = {name: [getattr(game, name) for game in games] for name in PARTS}
-    return Game(**{name: None if some[0] is None else torch.cat(some) for name, some in parts.items()})
+    return Game(**{name: None if some[0] is None else torch.cat(some) for name, some in parts.items()})  # pyright: ignore[reportArgumentType]
 
 
 def read_games(folder: Path) -> Games:
