@@ -22,8 +22,8 @@ import torch
 import transformers
 from click.testing import CliRunner, Result
 from conftest import SPREADS, build_tiny, fill, picture
+from foundations import save_foundation
 from test_images import png
-from test_regions import save_foundation
 
 import eyeline
 from eyeline import cli
