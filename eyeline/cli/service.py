@@ -71,7 +71,7 @@ def serve(
     model_id, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, opens, **options
 ) -> None:
     """Serve a page to watch the model on, and an API that OpenAI's clients speak."""
-    from eyeline.server import app
+    from eyeline.server import serving
     from eyeline.server.safety import Settings
 
     if api_key_file is not None:
@@ -86,7 +86,7 @@ def serve(
             _open_page(url)
 
     click.echo(f"Loading {model_id} ...", err=True)
-    app.serve(settings, model_id, estimator, ready)
+    serving.serve(settings, model_id, estimator, ready)
 
 
 def _open_page(url: str) -> None:
