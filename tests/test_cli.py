@@ -106,10 +106,8 @@ def test_ctrl_c_ends_generation_and_leaves_a_readable_run(here):
         lines = [child.stdout.readline() for _ in range(4)]
         assert '"event": "text"' in lines[-1], child.stderr.read()
         child.send_signal(signal.SIGINT)
-        rest, complaints = (
-            child.stdout.read(),
-            child.stderr.read(),
-        )  # `communicate` would lose what has been read ahead
+        # `communicate` would lose what has been read ahead
+        rest, complaints = child.stdout.read(), child.stderr.read()
         child.wait()
     read = events("".join(lines) + rest)
     assert read[-1].reason == "cancelled"

@@ -143,10 +143,8 @@ def test_a_replay_of_something_else_ends_with_an_error_and_keeps_what_was_sent(t
     assert sent == EVENTS[:6]
     assert error == Error(DIFFERS)
     assert (done.reason, done.answer, done.tokens) == ("error", "w0 w1 w2 w3", 4)
-    assert (row.reason, row.token_ids) == (
-        "error",
-        IDS[:4],
-    )  # those that the spans that were sent were read from
+    # the ids that the spans that were sent were read from
+    assert (row.reason, row.token_ids) == ("error", IDS[:4])
     assert_fails(chunks, whole, DIFFERS, 500, "internal")
 
 

@@ -1,6 +1,6 @@
 """What is answered where a route raises: an error object, whoever refuses."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
@@ -44,7 +44,7 @@ async def damaged(request: Request, error: DataError) -> Response:
     return await refused(request, RequestError(409, "conflict", message))
 
 
-HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
+HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
     RequestError: refused,
     HTTPException: http_error,
     RequestValidationError: invalid,

@@ -64,9 +64,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
                 sockets.append(_bind_one(socket.socket(family, kind, protocol), address))
             except OSError as error:
                 absent = error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-                if not absent or (
-                    number == len(found) and not sockets
-                ):  # a host's ::1 may be absent, not all it has
+                # a host's ::1 may be absent, not all it has
+                if not absent or (number == len(found) and not sockets):
                     raise
     except OSError as error:
         for each in sockets:
