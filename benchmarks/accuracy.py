@@ -17,8 +17,8 @@ from PIL import Image
 
 from eyeline import load
 from eyeline.evaluation.answers import is_right
+from eyeline.evaluation.command_options import MODEL, TABLE
 from eyeline.evaluation.metrics import bootstrap
-from eyeline.evaluation.options import MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.examples import COUNTERFACTUAL, Box, Example, read_examples
 from eyeline.generation import write

@@ -24,8 +24,8 @@ from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.baselines.hiding import fit_drops, span_drops
+from eyeline.evaluation.command_options import DATA, ESTIMATOR, MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.evaluate import Settings, one_estimator
-from eyeline.evaluation.options import DATA, ESTIMATOR, MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.prediction import estimated
 from eyeline.evaluation.results import (
     OURS,

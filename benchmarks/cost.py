@@ -35,8 +35,8 @@ from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, Network, fingerprint
 from eyeline.evaluation.baselines.hiding import fit_drops
 from eyeline.evaluation.baselines.lrp import attn_lrp
+from eyeline.evaluation.command_options import ESTIMATOR, MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.evaluate import one_estimator
-from eyeline.evaluation.options import ESTIMATOR, MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples

@@ -21,7 +21,7 @@ from eyeline.adapters import adapter_of
 from eyeline.attention import Steps
 from eyeline.capture import AttentionCapture
 from eyeline.estimator import SETS, Estimator, Network
-from eyeline.evaluation.options import TABLE
+from eyeline.evaluation.command_options import TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.game import PERMUTATIONS, contributions
 from eyeline.leak import READ_AGAIN

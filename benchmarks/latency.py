@@ -16,7 +16,7 @@ import torch
 from transformers import TextIteratorStreamer
 
 from eyeline import Model, load
-from eyeline.evaluation.options import DATA, MODEL, TABLE
+from eyeline.evaluation.command_options import DATA, MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done, SpanAttribution, Text
 from eyeline.examples import Example, read_examples

@@ -29,7 +29,7 @@ import click
 import numpy as np
 
 from eyeline import load
-from eyeline.evaluation.options import MODEL, TABLE
+from eyeline.evaluation.command_options import MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done
 from eyeline.scenes import FAMILIES, sample

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from benchmarks.load import bodies, serving
-from eyeline.evaluation.options import MODEL, TABLE
+from eyeline.evaluation.command_options import MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.server import engine
 

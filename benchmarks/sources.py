@@ -17,7 +17,7 @@ from eyeline import load
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.options import MODEL, TABLE_AND_FIGURE
+from eyeline.evaluation.command_options import MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.results import (
     OURS,
     PLAIN,

@@ -21,8 +21,8 @@ EXACT = 4096  # visual tokens up to which each region is filled by itself; above
 GROUPS = 16  # of regions then
 CELLS_AT_ONCE = 4096  # visual tokens that the tower works on together
 READ_AGAIN = (
-    2**14
-)  # visual tokens that all fills keep together, beside those that are filled themselves (rereading.py)
+    5 * 1024
+)  # visual tokens that all fills keep together, to be read again; more where regions hold more
 NOTHING = 1e-9
 
 

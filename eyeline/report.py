@@ -21,7 +21,7 @@ from PIL import Image, ImageStat
 
 from eyeline.events import Event, Start, to_json
 from eyeline.files import write_files
-from eyeline.regions import where
+from eyeline.regions.place import where
 from eyeline.runs import Run
 
 # The strongest effect of a span that gets the full colour is at least this: spans that hardly look stay pale.

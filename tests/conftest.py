@@ -20,6 +20,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from eyeline import Model, load
 
+pytest_plugins = ["command"]  # fixtures of the command line
+
 settings.register_profile("eyeline", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("eyeline")
 

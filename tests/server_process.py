@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from conftest import build_tiny, picture
 
+from eyeline.events import Event, from_json
+
 CONTEXT = 16384  # tokens: generation without a limit outlasts any test
 
 
@@ -156,6 +158,14 @@ def running(model: Path, data: Path, *options: str, key: str | None = None) -> I
                 process.kill()
 
 
+def events_of(chunks) -> list[Event]:
+    return [
+        from_json(json.dumps(chunk["eyeline"]))
+        for chunk in chunks
+        if isinstance(chunk, dict) and "eyeline" in chunk
+    ]
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("server") / "model"
@@ -169,3 +179,9 @@ def model_folder(tmp_path_factory) -> Path:
 def server(model_folder, tmp_path_factory) -> Iterator[Server]:
     with running(model_folder, tmp_path_factory.mktemp("data")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def saved(server) -> dict[str, Any]:
+    """An answer whose run is kept."""
+    return server.ask(max_tokens=40, eyeline={"save": True}, return_token_ids=True).json

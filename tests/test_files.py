@@ -11,7 +11,7 @@ from eyeline.errors import DataError, EstimatorError, EyelineError, RegionError
 from eyeline.estimator import read_estimator
 from eyeline.examples import Example, read_examples, write_examples
 from eyeline.files import check_room, decode_text, write_files
-from eyeline.regions import from_boxes
+from eyeline.regions.given import from_boxes
 from eyeline.runs import read_run
 from eyeline.training.collect import read_run as read_collection
 

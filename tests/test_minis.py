@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from eyeline import load
 from eyeline.events import Done, Text
 from eyeline.scenes import draw
+from eyeline.training.manners import ASKS_TO_THINK, some_manner
 from eyeline.training.mini import Mean, main
-from eyeline.training.mini_data import ASKS_TO_THINK, some_manner
 from eyeline.training.minis import MINIS, build_tokenizer
 from eyeline.training.speech import COSMOS, GLM4V, MIMO_VL, QWEN3_VL
 
@@ -215,3 +215,9 @@ def test_a_miniature_trains_resumes_and_is_loaded_and_streamed(name, tiny, tmp_p
     *_, done = model.attribute(scene.image, question.prompt, text.removesuffix("<|im_end|>"))
     assert isinstance(done, Done)
     assert done.answer.strip() == question.answer
+
+
+def test_the_tokenizer_writes_any_text():
+    words = tokenizer("qwen3-vl-mini")
+    for text in ("Zürich 北京 🦊\n\ttab", "\x00\x7f", "a  b   c"):
+        assert words.decode(words.encode(text, add_special_tokens=False)) == text

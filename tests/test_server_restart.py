@@ -8,10 +8,10 @@ import pytest
 
 from eyeline.events import Done, Error, ImageInfo, SpanAttribution, Start, Text, from_json, to_json
 from eyeline.server.asking import DIFFERS, STOPPED, Desk
+from eyeline.server.counters import Counters
 from eyeline.server.engine import About, Engine, EngineDiedError, Message
 from eyeline.server.line import Line
-from eyeline.server.metrics import Metrics
-from eyeline.server.question import ChatRequest
+from eyeline.server.request import ChatRequest
 from eyeline.server.request_error import RequestError
 from eyeline.server.response import follow, gather
 from eyeline.server.safety import Settings
@@ -73,7 +73,7 @@ def converse(tmp_path, engine_of, meanwhile=None):
 
     async def talk():
         store = Store(tmp_path)
-        desk = Desk(engine_of(), store, Line(8), Settings(tmp_path), Metrics())
+        desk = Desk(engine_of(), store, Line(8), Settings(tmp_path), Counters())
         body = {"messages": [{"role": "user", "content": "?"}], "eyeline": {"save": True}}
         asking = await desk.ask(ChatRequest.model_validate(body), "client")
         with desk.reading(asking):
@@ -143,10 +143,8 @@ def test_a_replay_of_something_else_ends_with_an_error_and_keeps_what_was_sent(t
     assert sent == EVENTS[:6]
     assert error == Error(DIFFERS)
     assert (done.reason, done.answer, done.tokens) == ("error", "w0 w1 w2 w3", 4)
-    assert (row.reason, row.token_ids) == (
-        "error",
-        IDS[:4],
-    )  # those that the spans that were sent were read from
+    # the ids that the spans that were sent were read from
+    assert (row.reason, row.token_ids) == ("error", IDS[:4])
     assert_fails(chunks, whole, DIFFERS, 500, "internal")
 
 

@@ -23,8 +23,8 @@ from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.baselines.hiding import span_drops
+from eyeline.evaluation.command_options import ESTIMATOR, MODEL, TABLE
 from eyeline.evaluation.evaluate import JOINT_ROW, Settings, one_estimator
-from eyeline.evaluation.options import ESTIMATOR, MODEL, TABLE
 from eyeline.evaluation.prediction import estimated
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.table import VISUAL

@@ -16,6 +16,7 @@ from eyeline.errors import DataError
 from eyeline.examples import COUNTERFACTUAL, Box, Example
 from eyeline.scenes import code, document, general, long, maths, science
 from eyeline.scenes.canvas import Canvas
+from eyeline.scenes.long.trace import tell_long, tell_parts
 from eyeline.scenes.otherwise import Otherwise
 from eyeline.scenes.photograph import Move, photograph
 from eyeline.scenes.question import Question
@@ -124,8 +125,8 @@ def _draw_long(family: str, seed: int, wild: bool, slip: bool) -> Scene:
     rng = Random(name)
     kind = rng.choice(sorted(long.KINDS[family]))
     canvas, sheet = long.KINDS[family][kind](rng)
-    told = long.tell_long(sheet, Random(f"telling {name}{' slip' if slip else ''}"), slip)
-    questions = (told, *long.tell_parts(sheet, rng))
+    told = tell_long(sheet, Random(f"telling {name}{' slip' if slip else ''}"), slip)
+    questions = (told, *tell_parts(sheet, rng))
     if wild:
         canvas, move = photograph(canvas, family, Random(f"photograph {name}"))
         questions = tuple(_moved(question, move) for question in questions)

@@ -2,19 +2,12 @@
 
 from random import Random
 
-from eyeline.scenes.canvas import COLOURS, Box, Canvas
+from eyeline.scenes.canvas import COLOURS, Canvas
 from eyeline.scenes.document import spread
 from eyeline.scenes.lexicon import BUTTONS, FOODS, NAMES, NOTES, TITLES
+from eyeline.scenes.markup import button_html, draw_button, draw_list, heading_html, list_html
 from eyeline.scenes.maths import chart
 from eyeline.scenes.question import Question, Sentence
-
-
-def heading_html(text: str, colour: str) -> str:
-    return f'<h1 style="color:{colour}">{text}</h1>'
-
-
-def button_html(text: str, colour: str) -> str:
-    return f'<button style="background:{colour}">{text}</button>'
 
 
 def page(rng: Random) -> tuple[Canvas, list[Question]]:
@@ -27,11 +20,7 @@ def page(rng: Random) -> tuple[Canvas, list[Question]]:
     ys = spread(canvas, 3, round(size * 1.5), 4)
     title_box = canvas.text(left, ys[0], title, round(size * 1.45), order=1, colour=colour)
     note_box = canvas.text(left, ys[1], note, size, order=2)
-    width, _ = canvas.text_size(press, size)
-    button_box: Box = (left, ys[2] - round(size * 0.8), left + width + 24, ys[2] + round(size * 0.8))
-    canvas.draw.rounded_rectangle(button_box, radius=6, fill=canvas.paint(button_colour))
-    canvas.note("button", button_box, order=3, colour=button_colour)
-    canvas.text(left + 12, ys[2], press, size, order=3, fill=(20, 20, 20))
+    button_box = draw_button(canvas, (left, ys[2]), round(size * 0.8), press, size, button_colour, order=3)
     read: tuple[Sentence, ...] = (
         (f"The heading says {title} in {colour}.", (title_box,)),
         (f"The text says {note}.", (note_box,)),
@@ -62,20 +51,13 @@ def listing(rng: Random) -> tuple[Canvas, list[Question]]:
     ys = spread(canvas, len(entries) + 1, size, 6)
     title_box = canvas.text(left, ys[0], title, round(size * 1.35), colour=colour)
     read: list[Sentence] = [(f"The heading says {title} in {colour}.", (title_box,))]
-    bullets: list[Box] = []
-    for order, (entry, y) in enumerate(zip(entries, ys[1:], strict=True), start=1):
-        if ordered:
-            bullet = canvas.text(left + 6, y, f"{order}.", size)
-        else:
-            bullet = (left + 8, y - 4, left + 16, y + 4)
-            canvas.draw.ellipse(bullet, fill=canvas.ink)
-            canvas.note("bullet", bullet)
-        bullets.append(bullet)
-        box = canvas.text(left + size + 16, y, entry, size, order=order)
-        read.append((f"Entry {order} is {entry}.", (box,)))
-    tag = "ol" if ordered else "ul"
+    boxes, bullets = draw_list(canvas, entries, ys[1:], left, size, ordered)
+    read += [
+        (f"Entry {order} is {entry}.", (box,))
+        for order, (entry, box) in enumerate(zip(entries, boxes, strict=True), start=1)
+    ]
     kind: Sentence = (f"The entries have {'numbers' if ordered else 'bullets'}.", tuple(bullets))
-    lines = [f"<{tag}>", *(f"<li>{entry}</li>" for entry in entries), f"</{tag}>"]
+    lines = list_html(entries, ordered)
     return canvas, [
         Question(
             "Write the HTML of this page.",

@@ -16,11 +16,11 @@ from eyeline.events import Done, Error, Event, Reason, SpanAttribution, Start, T
 from eyeline.images import open_image
 from eyeline.loading import ALIASES
 from eyeline.server.chunks import Envelope
+from eyeline.server.counters import Counters
 from eyeline.server.engine import Engine, EngineDiedError, EngineRefusedError
 from eyeline.server.line import Line, Ticket
-from eyeline.server.metrics import Metrics
 from eyeline.server.pictures import read_pictures
-from eyeline.server.question import (
+from eyeline.server.request import (
     LARGEST_SEED,
     ChatRequest,
     check,
@@ -158,14 +158,14 @@ class Desk:
     """Lets questions in, and sees each of them through."""
 
     def __init__(
-        self, engine: Engine, store: Store, line: Line, settings: Settings, metrics: Metrics
+        self, engine: Engine, store: Store, line: Line, settings: Settings, counters: Counters
     ) -> None:
-        self.engine, self.store, self.line, self.settings, self.metrics = (
+        self.engine, self.store, self.line, self.settings, self.counters = (
             engine,
             store,
             line,
             settings,
-            metrics,
+            counters,
         )
         self.open: dict[str, Asking] = {}
         self.stopping = False
@@ -258,7 +258,7 @@ class Desk:
         asking = Asking(self.store.get(run), log, ticket, self.engine.number(), tokens)
         asking.row.question["options"].update(options)  # pyright: ignore
         self.open[run] = asking
-        self.metrics.queue.set(len(self.line))
+        self.counters.queue.set(len(self.line))
         asking.task = asyncio.create_task(self._see_through(asking), name=run)
         return asking
 
@@ -282,7 +282,7 @@ class Desk:
         try:
             await asking.ticket.turn()
             asking.running = True
-            self.metrics.queue.set(len(self.line))
+            self.counters.queue.set(len(self.line))
             for _ in range(ATTEMPTS):
                 try:
                     await self._generate(asking)
@@ -306,7 +306,7 @@ class Desk:
             raise
         finally:
             asking.ticket.leave()
-            self.metrics.queue.set(len(self.line))
+            self.counters.queue.set(len(self.line))
             asking.log.close()
             asking.over.set()
             self._forget(asking)
@@ -339,12 +339,12 @@ class Desk:
                     done = event  # written when its ids are there
                 elif asking.news(event):
                     asking.write(event)
-                    self.metrics.count(event)
+                    self.counters.count(event)
 
     def _finish(self, asking: Asking, done: Done, token_ids: Sequence[int]) -> None:
         """The last events of a question that the model ended itself."""
         asking.take_ids(token_ids[asking.ids_come :])
-        self.metrics.count(done)
+        self.counters.count(done)
         stopped = asking.stopped if done.reason == "cancelled" else None
         if not asking.caught_up:
             if done.reason not in ("cancelled", "error"):

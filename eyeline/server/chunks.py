@@ -7,11 +7,8 @@ from typing import Any
 
 from eyeline.events import Done, Event, Text, from_json
 
-FINISH = {
-    "eos": "stop",
-    "stop": "stop",
-    "length": "length",
-}  # an answer that is not whole has no finish_reason
+# an answer that is not whole has no finish_reason
+FINISH = {"eos": "stop", "stop": "stop", "length": "length"}
 
 
 @dataclass(frozen=True, slots=True)

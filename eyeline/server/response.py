@@ -11,20 +11,20 @@ from starlette.types import Receive, Scope, Send
 
 from eyeline.server.asking import Asking
 from eyeline.server.chunks import comment, sse
-from eyeline.server.metrics import Metrics
+from eyeline.server.counters import Counters
 from eyeline.server.request_error import RequestError, error_object
 
 
 class EventStream(Response):
     """Sends what an iterator yields, and closes it when the client goes away; then leaves `leases`."""
 
-    def __init__(self, parts: AsyncIterator[bytes], leases: ExitStack, metrics: Metrics) -> None:
+    def __init__(self, parts: AsyncIterator[bytes], leases: ExitStack, counters: Counters) -> None:
         super().__init__(media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self.parts, self.leases, self.metrics = parts, leases, metrics
+        self.parts, self.leases, self.counters = parts, leases, counters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self.leases, self.metrics.streams.track_inprogress():
+        with self.leases, self.counters.streams.track_inprogress():
             sending = asyncio.create_task(self._send(send))
             listening = asyncio.create_task(wait_until_gone(receive))
             try:

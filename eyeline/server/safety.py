@@ -23,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from eyeline.errors import EyelineError
 from eyeline.images import MAX_PIXELS
-from eyeline.server.metrics import Metrics
+from eyeline.server.counters import Counters
 from eyeline.server.request_error import RequestError, error_object
 
 log = logging.getLogger("eyeline.server")
@@ -105,8 +105,8 @@ def is_our_name(name: str, settings: Settings) -> bool:
 class Guard:
     """Around the whole application: checks every request before anything of its body is read, and logs its end."""
 
-    def __init__(self, app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-        self.app, self.settings, self.metrics = app, settings, metrics
+    def __init__(self, app: FastAPI, settings: Settings, counters: Counters) -> None:
+        self.app, self.settings, self.counters = app, settings, counters
         self.state = app.state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,7 +149,7 @@ class Guard:
             await refuse(RequestError(500, "internal", message), request_id, answer)
         finally:
             route = getattr(asked.get("route"), "path", "other")
-            self.metrics.requests.labels(route, str(status)).inc()
+            self.counters.requests.labels(route, str(status)).inc()
             log.info(
                 "%s %s %s %d %.3f s",
                 request_id, scope["method"], route, status, time.perf_counter() - began,

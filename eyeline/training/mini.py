@@ -22,8 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from eyeline.training.mini_data import HEADS, Batch, Batches, Practice
+from eyeline.training.mini_data import Batches
 from eyeline.training.minis import MINIS, Mini, Stage, build_image_processor, build_tokenizer
+from eyeline.training.packing import Batch
+from eyeline.training.practice import Practice
+from eyeline.training.visual_tokens import HEADS
 
 LOGGED = ("loss", "dense_loss", "token_accuracy", "practice_accuracy", "before_loss")
 BEFORE = 3  # tokens before each one that an early layer is taught to carry on

@@ -19,8 +19,10 @@ from transformers import (
 )
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 
-from eyeline.training.mini_data import CELL, PATCH, corpus
+from eyeline.scenes.canvas import CELL
+from eyeline.training.mini_data import corpus
 from eyeline.training.speech import COSMOS, GLM4V, MIMO_VL, QWEN3_VL, Speech
+from eyeline.training.visual_tokens import PATCH
 
 QWEN_SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
@@ -31,10 +33,7 @@ GLM_SPECIAL = (
 )  # fmt: skip
 GLM_MARKERS = ("<think>", "</think>", "<answer>", "</answer>", "<|begin_of_box|>", "<|end_of_box|>")
 SHARPER = 2.0  # gains of the queries' norms
-PIXELS = {
-    "shortest_edge": 64 * CELL**2,
-    "longest_edge": 144 * CELL**2,
-}  # of an image: 64 to 144 visual tokens
+PIXELS = {"shortest_edge": 64 * CELL**2, "longest_edge": 144 * CELL**2}  # of an image
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from eyeline.events import Done, Event, SpanAttribution
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
-class Metrics:
+class Counters:
     """One set of counters for each server, so that several can live in one process."""
 
     def __init__(self) -> None:

@@ -1,0 +1,20 @@
+"""The command line: parse, one library call, print. Events go to stdout, progress and errors to stderr."""
+
+import click
+
+import eyeline
+from eyeline.cli import drawing, fitting, live, saved, service
+from eyeline.cli.group import Group
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(eyeline.__version__)
+def main() -> None:
+    """See which parts of an image a thinking model relies on, live, while it thinks."""
+
+
+for command in (
+    live.stream, live.attribute, live.demo, saved.report, saved.joint, drawing.scenes,
+    fitting.collect, fitting.fit, fitting.evaluate, service.serve,
+):  # fmt: skip
+    main.add_command(command)

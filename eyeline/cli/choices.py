@@ -1,0 +1,7 @@
+"""What options offer; the libraries behind it are imported only by the command that needs them."""
+
+FAMILIES = ("math", "science", "document", "code", "general")
+WAYS = ("pixels", "blur", "inpaint", "tokens", "attention")
+FEATURES = ("attention", "value", "odds", "change")
+SOURCES = ("native", "dinov3", "slic", "grid", "random", "voronoi")
+LAST_SEED = 8_999_999

@@ -1,0 +1,94 @@
+"""Routes to the runs that are kept: their list, each of them, their images and downloads."""
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from eyeline.film import render_film
+from eyeline.report import render_report
+from eyeline.runs import EVENTS, read_run
+from eyeline.server.asking import Desk
+from eyeline.server.request_error import RequestError, not_found
+from eyeline.server.routes.desk import AtDesk
+from eyeline.server.store import Row
+
+REPORT_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; sandbox allow-scripts"
+
+router = APIRouter()
+
+
+async def _events_of(desk: Desk, row: Row) -> list[dict[str, Any]]:
+    path = desk.store.folder_of(row) / EVENTS
+    text = await asyncio.to_thread(path.read_text, encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+@router.get("/v1/runs")
+async def list_runs(
+    desk: AtDesk,
+    query: Annotated[str, Query(max_length=1000)] = "",
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    before: str | None = None,
+) -> dict[str, Any]:
+    rows, following = desk.store.search(query, limit, before)
+    names = ("id", "created", "model", "prompt", "answer", "images", "reason")
+    return {
+        "runs": [{name: getattr(row, name) for name in names} for row in rows],
+        "next": following,
+    }
+
+
+@router.get("/v1/runs/{run}")
+async def get_run(run: str, desk: AtDesk) -> dict[str, Any]:
+    row = desk.find(run)
+    hidden = row.question["hidden"]
+    return {
+        "id": row.id,
+        "prompt": row.prompt,
+        "model": row.model,
+        "created": row.created,
+        "reason": row.reason,
+        "running": row.id in desk.open and not desk.open[row.id].over.is_set(),
+        "hidden": hidden and {name: hidden[name] for name in ("run", "regions", "method")},
+        "events": await _events_of(desk, row),
+        "images": [f"/v1/runs/{row.id}/images/{number}" for number in range(row.images)],
+    }
+
+
+@router.delete("/v1/runs/{run}")
+async def delete_run(run: str, desk: AtDesk) -> dict[str, Any]:
+    row = desk.find(run)
+    if row.id in desk.open:
+        raise RequestError(409, "conflict", "The run is still being written or read; delete it afterwards.")
+    desk.store.discard(row.id)
+    return {"id": row.id, "deleted": True}
+
+
+@router.get("/v1/runs/{run}/images/{number}", response_class=Response)
+async def get_image(run: str, number: int, desk: AtDesk) -> Response:
+    row = desk.find(run)
+    if not 0 <= number < row.images:
+        raise not_found("such image")
+    path = desk.store.folder_of(row) / f"image-{number}.png"
+    return Response(await asyncio.to_thread(path.read_bytes), media_type="image/png")
+
+
+@router.get("/v1/runs/{run}/{name}", response_class=Response)
+async def download(run: str, name: str, desk: AtDesk) -> Response:
+    row = desk.find(run)
+    folder = desk.store.folder_of(row)
+    writers = {
+        "report.html": lambda: render_report(read_run(folder)).encode("utf-8", "replace"),
+        "events.jsonl": (folder / EVENTS).read_bytes,
+        "gaze.gif": lambda: render_film(read_run(folder)),
+    }
+    if name not in writers:
+        raise not_found("such download")
+    kinds = {"html": "text/html; charset=utf-8", "jsonl": "application/jsonl", "gif": "image/gif"}
+    content = await asyncio.to_thread(writers[name])
+    headers = {"Content-Disposition": f'attachment; filename="{row.id}-{name}"'}
+    if name == "report.html":
+        headers["Content-Security-Policy"] = REPORT_POLICY
+    return Response(content, media_type=kinds[name.rpartition(".")[2]], headers=headers)

@@ -1,0 +1,125 @@
+"""Routes that ask the model, and what a run's owner asks about it afterwards."""
+
+from contextlib import ExitStack
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from eyeline.errors import DataError
+from eyeline.events import Start, from_json
+from eyeline.runs import EVENTS
+from eyeline.server.asking import Asking, Desk
+from eyeline.server.joint import predict_joint
+from eyeline.server.request import (
+    AskWithoutRequest,
+    ChatRequest,
+    JointRequest,
+    VerifyRequest,
+    parse,
+)
+from eyeline.server.request_error import RequestError
+from eyeline.server.response import EventStream, as_sse, follow, gather, unless_gone
+from eyeline.server.routes.desk import AtDesk, WithBodies
+from eyeline.server.store import Row
+from eyeline.server.verification import check_regions, check_same_model, read_span, verify, verify_together
+
+router = APIRouter()
+
+
+def _body(kind: type) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _client_of(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _check_streams(desk: Desk) -> None:
+    if desk.counters.streams._value.get() >= desk.settings.max_streams:
+        raise RequestError(
+            429, "queue_full", "Too many streams are open; close some.", headers={"Retry-After": "5"}
+        )
+
+
+async def _answer(
+    desk: Desk, asking: Asking, request: Request, asked: ChatRequest | AskWithoutRequest
+) -> Response:
+    leases = ExitStack()
+    leases.enter_context(desk.reading(asking))
+    ids = bool(asked.return_token_ids)
+    if asked.stream:
+        usage = asked.stream_options is not None and asked.stream_options.include_usage
+        parts = follow(asking, request.state.request_id, desk.settings.heartbeat, usage=usage, token_ids=ids)
+        return EventStream(parts, leases, desk.counters)
+    with leases:
+        found = await unless_gone(gather(asking, token_ids=ids), request.receive)
+    return JSONResponse(found) if found is not None else Response(status_code=499)
+
+
+@router.post("/v1/chat/completions", openapi_extra=_body(ChatRequest))
+async def chat(request: Request, desk: AtDesk, bodies: WithBodies) -> Response:
+    _check_streams(desk)
+    desk.check_open()
+    async with bodies.read(request) as body:
+        asked = parse(ChatRequest, body)
+        del body
+        asking = await desk.ask(asked, _client_of(request))
+    return await _answer(desk, asking, request, asked)
+
+
+@router.post("/v1/verify", openapi_extra=_body(VerifyRequest))
+async def verify_span(request: Request, desk: AtDesk, bodies: WithBodies) -> Response:
+    _check_streams(desk)
+    desk.line.check_room(patient=True)
+    async with bodies.read(request) as body:
+        asked = parse(VerifyRequest, body)
+    row = desk.find(asked.run)
+    start, span = read_span(desk, row, asked.span)
+    check_same_model(desk, row)
+    if asked.regions is not None:
+        check_regions(start, asked.regions)
+    leases = ExitStack()
+    if (asking := desk.open.get(row.id)) is not None:
+        leases.enter_context(desk.reading(asking, keeps=False))
+    measure = verify_together if asked.together else verify
+    events = measure(desk, row, start, span, asked.regions, _client_of(request))
+    return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
+
+
+@router.post("/v1/joint", openapi_extra=_body(JointRequest))
+async def joint(request: Request, desk: AtDesk, bodies: WithBodies) -> dict[str, Any]:
+    async with bodies.read(request) as body:
+        asked = parse(JointRequest, body)
+    return await predict_joint(desk, desk.find(asked.run), asked.target, asked.regions)
+
+
+@router.post("/v1/ask-without", openapi_extra=_body(AskWithoutRequest))
+async def ask_without(request: Request, desk: AtDesk, bodies: WithBodies) -> Response:
+    _check_streams(desk)
+    desk.check_open()
+    async with bodies.read(request) as body:
+        asked = parse(AskWithoutRequest, body)
+    row = desk.find(asked.run)
+    check_same_model(desk, row)
+    start = await _start_of(desk, row)
+    check_regions(start, asked.regions)
+    before = row.question["hidden"]
+    hidden = {
+        "run": row.id,
+        "regions": sorted({*asked.regions, *(before["regions"] if before else ())}),
+        "method": before["method"] if before else desk.engine.about.method,
+        "grids": start.regions,
+    }
+    saved = row.saved if asked.save is None else asked.save
+    asking = await desk.ask_without(row, hidden, _client_of(request), saved=saved)
+    return await _answer(desk, asking, request, asked)
+
+
+async def _start_of(desk: Desk, row: Row) -> Start:
+    with (desk.store.folder_of(row) / EVENTS).open("rb") as file:
+        event = from_json(file.readline().decode() or "{}")
+    if not isinstance(event, Start):
+        raise DataError("The run has no start.")
+    return event

@@ -1,0 +1,140 @@
+"""Text without images: the readings of other scenes are given, and what follows from them is to be predicted."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eyeline.scenes import Scene
+from eyeline.scenes.question import Question, Sentence
+from eyeline.training.replies import CONCLUSION_WEIGHT, ask, weigh
+from eyeline.training.speech import QWEN3_VL, Speech
+from eyeline.training.visual_tokens import SAID
+
+
+@dataclass(frozen=True, slots=True)
+class Practice:
+    """Text without images, a row each, at positions that it might have behind one."""
+
+    ids: Tensor  # int64 (row, token)
+    positions: Tensor  # int64 (3, row, token)
+    weights: Tensor  # float (row, token)
+
+
+def conversation(scene: Scene) -> list[Question]:
+    """The scene's question that reads most, then those that follow from the same readings, without reading again."""
+
+    def readings(question: Question) -> list[Sentence]:
+        return [sentence for sentence in question.sentences if sentence[1]]
+
+    concluding = [question for question in scene.plain if not question.sentences[-1][1]]
+    if not concluding:
+        return [max(scene.plain, key=lambda question: len(question.sentences))]
+    first = max(concluding, key=lambda question: len(readings(question)))
+    known = {text for text, _ in readings(first)}
+    return [
+        first,
+        *(
+            replace(question, sentences=tuple(each for each in question.sentences if not each[1]))
+            for question in concluding
+            if question is not first and all(text in known for text, _ in readings(question))
+        ),
+    ]
+
+
+Row = tuple[list[int], list[float]]  # token ids, and the weight of each in the loss
+
+
+def _between(speech: Speech) -> str:
+    """What closes a reply's turn behind the token that ends the reply."""
+    return speech.turns["assistant"][1].removeprefix("<|im_end|>")
+
+
+def rehearse(questions: Sequence[Question], tokenizer, speech: Speech = QWEN3_VL) -> Row:
+    """A conversation as practice: what follows from the readings, and the answers."""
+    turn = tokenizer.encode(_between(speech) + speech.turns["user"][0], add_special_tokens=False)
+    ids: list[int] = []
+    weights: list[float] = []
+    for question in questions:
+        asked = [*(turn if ids else ()), *ask(question, tokenizer, speech)]
+        told, _, from_memory = weigh(question, tokenizer, speech, speech.asks)
+        ids += asked + told
+        weights += [0.0] * len(asked) + from_memory
+    return ids, weights
+
+
+# How scenes read things that belong together, and how one is found again by what stood before it; asked is what is in brackets.
+LOOKUPS = (
+    ("Bar {i} is {a} with {b}.", "I see {a} with [{b}]."),
+    ("Bar {i} has {b} for {a}.", "The tallest has {b} for [{a}]."),
+    ("Point {i} has {b} for {a}.", "The lowest has {b} for [{a}]."),
+    ("Line {i} says {a} {b}.", "I see {a} [{b}].", "The {a} is [{b}]."),
+    ("Line {i} has {b} for {a}.", "I see {b} for [{a}]."),
+    ("Row {i} has {b} for {a}.", "The highest is {b} for [{a}]."),
+    ("Object {i} is a {a} {b}.", "The {a} {b} is object [{i}].", "Object {i} is a [{a} {b}]."),
+    ("The {a} {b} is {c}.", "The {a} {b} is [{c}]."),
+    ("At the {a} is a {b}.", "At the {a} is a [{b}]."),
+    ("The {a} is the {b} part.", "The {a} is the [{b}] part."),
+    ("The {a} faces the {b}.", "The {a} faces the [{b}]."),
+    ("Step {i} is the {a}.", "The {a} is step [{i}].", "Step {i} is the [{a}]."),
+)
+
+
+def drill(rng: Random) -> str:
+    """Looking up, repeating or reckoning with nothing else around; what is to be predicted stands in brackets."""
+    kind = rng.random()
+    if kind < 0.2:
+        words = [rng.choice((rng.choice(SAID), str(rng.randint(1, 99)))) for _ in range(rng.randint(8, 24))]
+        return f"{' '.join(words)}. {words[0]} [{' '.join(words[1:])}]."
+    if kind < 0.35:
+        sums = []
+        for _ in range(rng.randint(6, 10)):
+            sign = rng.choice(("plus", "plus", "minus", "times"))
+            most = 12 if sign == "times" else 60
+            one, two = rng.randint(2, most), rng.randint(2, min(most, 30))
+            if sign == "minus":
+                one, two = max(one, two) + 1, min(one, two)
+            result = {"plus": one + two, "minus": one - two, "times": one * two}[sign]
+            sums.append(f"{one} {sign} {two} is [{result}].")
+        return " ".join(sums)
+    reading, *questions = rng.choice(LOOKUPS)
+    count = rng.randint(3, 8)
+    if "The {a} {b} is" in questions[0]:  # names of two words, which repeat
+        count = min(count, 6)
+        seconds = rng.sample(SAID, 3)
+        names = [(one, two) for one in rng.sample(SAID, 3) for two in seconds]
+        pairs = rng.sample(names, count)
+    else:
+        seconds = rng.sample(SAID, count) if rng.random() < 0.4 else rng.sample(range(1, 99), count)
+        pairs = list(zip(rng.sample(SAID, count), seconds, strict=True))
+    third = rng.sample(SAID, count)
+    known = [
+        {"i": i, "a": a, "b": b, "c": c}
+        for i, ((a, b), c) in enumerate(zip(pairs, third, strict=True), start=1)
+    ]
+    asked = [question.format(**each) for each in known for question in questions]
+    return " ".join([*(reading.format(**each) for each in known), *rng.sample(asked, len(asked))])
+
+
+def recite(text: str, tokenizer) -> Row:
+    """A drill as a row of practice."""
+    pieces = re.split(r"[][]", text)  # every second one is asked
+    encoded = tokenizer("".join(pieces), add_special_tokens=False, return_offsets_mapping=True)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    asked = [bool(np.searchsorted(ends, stop - 1, side="right") % 2) for _, stop in encoded["offset_mapping"]]
+    return encoded["input_ids"], [CONCLUSION_WEIGHT * each for each in asked]
+
+
+def stack(rows: Sequence[Row], after: int) -> Practice:
+    """Rows of one batch, their text from position `after` on."""
+    longest = max(len(ids) for ids, _ in rows)
+    padded = torch.zeros(len(rows), longest, dtype=torch.long)
+    weighed = torch.zeros(len(rows), longest)
+    for row, (ids, weights) in enumerate(rows):
+        padded[row, : len(ids)] = torch.tensor(ids)
+        weighed[row, : len(ids)] = torch.tensor(weights)
+    return Practice(padded, (after + torch.arange(longest)).expand(3, len(rows), longest), weighed)
