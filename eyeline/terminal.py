@@ -141,7 +141,10 @@ class TerminalView:
 
     def _block(self, span: SpanAttribution, words: str) -> RenderableType:
         assert self.start is not None
-        text = Line(_clean(span.text.strip("\n").rstrip()), _style(span.channel))
+        told = span.text.strip("\n").rstrip()
+        if not told.startswith("  "):  # the space after the span before, not an indent
+            told = told.lstrip(" ")
+        text = Line(_clean(told), _style(span.channel))
         strong = strength(span, self.start.unit) == 1.0
         caption = Line(_clean(words), "rgb(224,122,52)" if strong else "dim")
         pictures = Table.grid(padding=(0, 1, 0, 0))

@@ -119,6 +119,19 @@ def test_text_and_heat_come_together_span_after_span_and_the_end_rests_on_the_mo
         expect(page.locator(".span").nth(1)).to_have_attribute("aria-current", "true")
 
 
+def test_text_that_comes_under_a_pointer_that_rests_is_not_pointed_at(stopped, tmp_path):
+    with PageServer(make_run()) as server:
+        page = stopped(server)
+        ask(page, tmp_path)
+        expect(page.locator(".thinking .text")).to_have_text("The b")
+        place = page.locator(".thinking .text").bounding_box()
+        page.mouse.move(place["x"] + 20, place["y"] + 16)
+        page.clock.run_for(10_000)
+        expect(page.locator(".span").nth(1)).to_have_attribute("aria-current", "true")  # the most visual
+        page.mouse.move(place["x"] + 24, place["y"] + 16)
+        expect(page.locator(".span").first).to_have_attribute("aria-current", "true")
+
+
 def test_one_can_jump_to_the_end_with_the_keyboard(stopped, tmp_path):
     with PageServer(make_run()) as server:
         page = stopped(server)

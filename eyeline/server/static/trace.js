@@ -79,7 +79,7 @@ export function createTrace(on) {
   }
 
   const spanAt = event => event.target.closest?.(".span");
-  element.addEventListener("pointerover", event => {
+  element.addEventListener("pointermove", event => { // not pointerover: text may come under a pointer that rests
     const span = spanAt(event);
     if (span && event.pointerType === "mouse") on.over(Number(span.dataset.index));
   });

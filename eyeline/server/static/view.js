@@ -314,10 +314,10 @@ export function createView(root, actions = {}) {
 
   // Spans
   function hover(number) {
-    if (pinned && number !== null && !live) return;
-    if (film.playing || hovered === number || run.words) return;
-    hovered = pinned ? null : number;
-    if (number !== null && !live && !pinned) { shown = number; hovered = null; }
+    if (pinned && number !== null) return;
+    if (film.playing || hovered === number || (!live && number === shown) || run.words) return;
+    hovered = number;
+    if (number !== null && !live) { shown = number; hovered = null; }
     changed("span");
     settle();
   }
