@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eyeline.errors import DataError
 from eyeline.events import SpanAttribution, Start
-from eyeline.report import FLOORS, is_dark
+from eyeline.report import is_dark, strength
 from eyeline.runs import Run
 
 HEIGHT = 360  # pixels of the images
@@ -77,11 +77,10 @@ def _grounds(run: Run) -> list[tuple[UInt8[np.ndarray, "height width 3"], bool]]
 
 def _heats(span: SpanAttribution, start: Start) -> list[Float[np.ndarray, "row col"]]:
     """For each image the span's values of cells, 1 and -1 for the full colour."""
-    floor, strongest = FLOORS[start.unit], max(map(abs, span.shown), default=0.0)
     grids = span.patches or [[[span.shown[k] for k in row] for row in grid] for grid in start.regions]
     heats = [np.asarray(grid, np.float32) for grid in grids]
-    scale = max(float(np.abs(heat).max()) for heat in heats) * max(1.0, floor / (strongest or 1.0))
-    return [np.clip(heat / (scale or 1.0), -1, 1) for heat in heats]
+    scale = max(float(np.abs(heat).max()) for heat in heats) or 1.0
+    return [strength(span, start.unit) * heat / scale for heat in heats]
 
 
 def _frame(

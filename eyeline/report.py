@@ -1,8 +1,8 @@
 """A saved run as one HTML file that needs nothing else: the image, the trace, and where each span looked.
 
 The file holds the run as JSON and the page's own view (the modules and the style sheet in `server/static`), inlined
-into `report.html`. What the views outside the browser share in words and scales (`name_regions`, `FLOORS`) stands
-here too.
+into `report.html`. What the views outside the browser share in words and scales (`name_regions`, `resting`,
+`strength`) stands here too.
 """
 
 import base64
@@ -19,13 +19,15 @@ from typing import Any
 import torch
 from PIL import Image, ImageStat
 
-from eyeline.events import Event, Start, to_json
+from eyeline.events import Event, SpanAttribution, Start, Unit, to_json
 from eyeline.files import write_files
 from eyeline.regions.place import where
 from eyeline.runs import Run
 
-# The strongest effect of a span that gets the full colour is at least this: spans that hardly look stay pale.
+# A span that rests on the image with this has the full colour where it rests on it most; with less it stays pale.
 FLOORS = {"nats": 0.5, "attention": 0.1}
+NOTHING = 0.05  # nats
+ALONE = 0.1  # share of what everything hidden does, under which no region matters alone
 TRAIN_COMMANDS = ("eyeline collect --model {model} --data DIR --out RUN", "eyeline fit RUN --out EST")
 IMPORT = re.compile(r"^import \{[^}]*\} from \"\./([\w.]+)\";\n", re.MULTILINE)
 LONGEST_SIDE = 2048  # pixels of an embedded image
@@ -95,6 +97,34 @@ def name_regions(start: Start) -> tuple[str, ...]:
             name = where(labels, label)
             names[label] = f"{name} of image {number}" if len(start.regions) > 1 else name
     return tuple(names[label] for label in sorted(names))
+
+
+def resting(span: SpanAttribution, unit: Unit) -> str:
+    """How a span rests on the image, in words before its regions; the page's `resting` (run.js) says the same.
+
+    Words that say that nothing matters only where neither the whole image nor any region, alone or beside others, does.
+    """
+    if unit == "attention":
+        return "attends to"
+    most = _most(span)
+    if most < NOTHING:
+        return "follows from the text before it"
+    if most < FLOORS[unit]:
+        return "hardly rests on the image"
+    whole = span.whole_image or 0.0
+    if -whole >= FLOORS[unit] and max(span.shown) < FLOORS[unit]:
+        return "is likelier without the image"
+    return "rests on several regions together" if max(span.effects) < ALONE * whole else "rests on"
+
+
+def strength(span: SpanAttribution, unit: Unit) -> float:
+    """From 0 to 1: the colour of a span's strongest place. Many weak regions that do much together have the full one."""
+    return min(1.0, _most(span) / FLOORS[unit])
+
+
+def _most(span: SpanAttribution) -> float:
+    """The largest that hiding does to a span: the whole image, or a region, alone or beside others."""
+    return max(map(abs, (*span.shown, *span.effects, span.whole_image or 0.0)))
 
 
 def json_in_script(data: Any) -> str:

@@ -18,8 +18,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text as Line  # `Text` is an event here
 
-from eyeline.events import Channel, Done, Error, Event, SpanAttribution, Start, Text
-from eyeline.report import FLOORS, TRAIN_COMMANDS, name_regions
+from eyeline.events import Channel, Done, Error, Event, SpanAttribution, Start, Text, Unit
+from eyeline.report import TRAIN_COMMANDS, name_regions, resting, strength
 
 MAX_COLS, MAX_ROWS = 16, 8  # pixels of a picture; a character cell holds two, one above the other
 TEXT_WIDTH = 72  # characters of a span's text beside its picture
@@ -141,8 +141,11 @@ class TerminalView:
 
     def _block(self, span: SpanAttribution, words: str) -> RenderableType:
         assert self.start is not None
-        text = Line(_clean(span.text.strip("\n").rstrip()), _style(span.channel))
-        strong = max(map(abs, span.shown), default=0.0) >= FLOORS[self.start.unit]
+        told = span.text.strip("\n").rstrip()
+        if not told.startswith("  "):  # the space after the span before, not an indent
+            told = told.lstrip(" ")
+        text = Line(_clean(told), _style(span.channel))
+        strong = strength(span, self.start.unit) == 1.0
         caption = Line(_clean(words), "rgb(224,122,52)" if strong else "dim")
         pictures = Table.grid(padding=(0, 1, 0, 0))
         pictures.add_row(*self._pictures(span))
@@ -164,9 +167,7 @@ class TerminalView:
         grounds = [_ground(image, size) for image, size in zip(self.images, sizes, strict=False)]
         grounds += [np.zeros((rows, cols)) for cols, rows in sizes[len(grounds) :]]
         heats = [_resize(heat, size) for heat, size in zip(heats, sizes, strict=True)]
-        strongest = max(map(abs, span.shown), default=0.0)
-        # Full colour is the span's strongest patch; dimmer where its strongest region is under the floor.
-        brightness = min(1.0, strongest / FLOORS[self.start.unit])
+        brightness = strength(span, self.start.unit)  # of its strongest patch
         scale = max(float(np.abs(heat).max()) for heat in heats) or 1.0
         return [
             half_blocks(colour_cells(brightness * heat / scale, ground))
@@ -204,18 +205,15 @@ SHOW = {
     Done: TerminalView._show_done,
 }
 ENDS = {"length": "stopped at the length limit", "cancelled": "cancelled", "error": "stopped by an error"}
-NOWHERE = "no region matters"
-FOLLOWS = "follows from the text before it"  # what everything hidden does not change
 LEAST = 0.05  # nats: places with less are not named
-ALONE = 0.1  # share of what everything hidden does, under which no region matters alone
 
 
-def describe(span: SpanAttribution, places: Sequence[str], unit: str) -> str:
+def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
     """What a span rests on: "top left, 1.8 nats; centre, 0.6 nats", or "top left, 34 % of attention".
 
     Contributions of regions in one place are added up; of effects, which do not add up, the strongest stands for its place.
     Places under a fifth of the strongest, or under 0.05 nats, are left out. Where no region matters alone but several do
-    together, that is said first.
+    together, that is said first, and where nothing does, that alone.
     """
     named: dict[str, float] = {}
     for region in sorted(range(len(span.shown)), key=lambda region: -abs(span.shown[region])):
@@ -232,15 +230,14 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: str) -> str:
     if amounts and unit == "attention":
         amounts[0] += " of attention"
     words = "; ".join(f"{place}, {amount}" for (place, _), amount in zip(told, amounts, strict=True))
-    whole = span.whole_image or 0.0
-    if span.contributions is None:
-        return words or NOWHERE
-    if whole < FLOORS[unit] and strongest < FLOORS[unit]:
-        return FOLLOWS if whole < LEAST else f"hardly rests on the image: {_nats(whole)} nats without it"
-    if not words or max(span.effects) < ALONE * whole:
+    how, whole = resting(span, unit), span.whole_image or 0.0
+    if how == "attends to" or (how == "rests on" and words):
+        return words
+    if how.startswith("rests on"):
         together = f"{_nats(whole)} nats, from several regions together"
         return f"{together}: {words}" if words else together
-    return words
+    does = f": hiding it {'costs' if whole > 0 else 'gains'} {_nats(abs(whole))} nats"
+    return how + does if abs(whole) >= LEAST else how
 
 
 def _nats(value: float) -> str:

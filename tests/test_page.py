@@ -180,7 +180,7 @@ def test_a_hidden_region_is_asked_without_and_the_answers_compared(visit, tmp_pa
         expect(page.locator(".compare dd")).to_have_text(["It is 7.", "It is 9."])
 
 
-def test_the_film_can_be_scrubbed_and_replayed(visit, tmp_path):
+def test_the_film_can_be_scrubbed(visit, tmp_path):
     with PageServer(make_run()) as server:
         page = visit(server)
         ask(page, tmp_path)
@@ -189,10 +189,7 @@ def test_the_film_can_be_scrubbed_and_replayed(visit, tmp_path):
         expect(slider).to_have_attribute("aria-valuemax", "3")
         page.locator(".strip span").first.click()
         expect(slider).to_have_attribute("aria-valuenow", "1")
-        page.get_by_role("button", name="Replay the gaze").click()
-        expect(page.get_by_role("button", name="Pause")).to_be_visible()
-        expect(slider).to_have_attribute("aria-valuenow", "3")
-        expect(page.get_by_role("button", name="Replay the gaze")).to_be_visible()
+        expect(page.locator(".span").first).to_have_attribute("aria-pressed", "true")
 
 
 def test_a_run_is_saved_found_reopened_and_deleted(visit, tmp_path):
@@ -245,7 +242,7 @@ def test_everything_is_done_with_the_keyboard_alone(visit, tmp_path):
         page = visit(server)
 
         def tab_to(selector: str) -> None:
-            for _ in range(40):
+            for _ in range(60):
                 if page.evaluate("selector => Boolean(document.activeElement?.matches(selector))", selector):
                     return
                 page.keyboard.press("Tab")

@@ -150,9 +150,9 @@ def test_spans_are_reached_with_every_arrow_key_and_the_mouse(show):
         """const seen = [on()];
         const keys = "Home ArrowRight ArrowDown ArrowDown ArrowUp ArrowLeft ArrowLeft End";
         for (const key of keys.split(" ")) { press(key); seen.push(on()); }
-        point(all(".span")[0], "pointerover"); seen.push(on());                   // pinned by the keys: stays
-        press("Escape"); point(all(".span")[0], "pointerover"); seen.push(on());  // let go: follows the mouse
-        all(".span")[1].click(); point(all(".span")[0], "pointerover"); seen.push(on());
+        point(all(".span")[0], "pointermove"); seen.push(on());                   // pinned by the keys: stays
+        press("Escape"); point(all(".span")[0], "pointermove"); seen.push(on());  // let go: follows the mouse
+        all(".span")[1].click(); point(all(".span")[0], "pointermove"); seen.push(on());
         return seen;""",
     )
     assert moves == [1, 0, 1, 2, 2, 1, 0, 0, 2, 2, 0, 1]  # first the most visual span

@@ -9,7 +9,7 @@ from test_runs import make_run
 
 from eyeline.events import Done, SpanAttribution, Text
 from eyeline.runs import Run
-from eyeline.terminal import DOWN, FOLLOWS, NOWHERE, UP, TerminalView, colour_cells, describe, half_blocks
+from eyeline.terminal import DOWN, UP, TerminalView, colour_cells, describe, half_blocks
 
 CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -210,6 +210,7 @@ def test_attention_is_never_called_an_effect(unit):
     assert ("nats" in output) == (unit == "nats")
 
 
+FOLLOWS = "follows from the text before it"
 PLACES = ("top left", "top left", "centre", "right", "bottom")
 
 
@@ -226,12 +227,12 @@ def test_shares_and_effects_are_told_in_order_of_strength_one_for_each_place():
             "nats",
             "top left, 1.8 nats; centre, -0.6 nats",
         ),  # of an earlier version
-        ((0.06, 0.0, 0.0, 0.0, 0.0), "nats", "top left, 0.06 nats"),
-        ((0.01, 0.0, 0.0, 0.0, 0.0), "nats", NOWHERE),
+        ((0.06, 0.0, 0.0, 0.0, 0.0), "nats", "hardly rests on the image"),
+        ((0.01, 0.0, 0.0, 0.0, 0.0), "nats", FOLLOWS),
         ((0.34, 0.2, 0.26, 0.1, 0.1), "attention", "top left, 34 % of attention; centre, 26 %; right, 10 %"),
     ):
         assert describe(span_of(effects), PLACES, unit) == words
-    assert describe(span_of(()), (), "nats") == NOWHERE
+    assert describe(span_of(()), (), "nats") == FOLLOWS
 
 
 def test_contributions_of_regions_in_one_place_are_added_up():
@@ -257,9 +258,12 @@ def test_what_several_regions_do_together_is_said_first_where_none_matters_alone
 def test_what_loses_nothing_without_the_image_follows_from_the_text_before_it():
     none = (0.0,) * 5
     assert describe(span_of(none, none, 0.01), PLACES, "nats") == FOLLOWS
-    assert describe(span_of(none, none, -0.3), PLACES, "nats") == FOLLOWS
     little = describe(span_of(none, (0.02,) * 5, 0.09), PLACES, "nats")
-    assert little == "hardly rests on the image: 0.09 nats without it"
+    assert little == "hardly rests on the image: hiding it costs 0.09 nats"
+    less = describe(span_of(none, (-0.06,) * 5, -0.3), PLACES, "nats")
+    assert less == "hardly rests on the image: hiding it gains 0.3 nats"
+    against = describe(span_of(none, (-0.3,) * 5, -1.5), PLACES, "nats")
+    assert against == "is likelier without the image: hiding it gains 1.5 nats"
 
 
 def test_unfinished_text_of_the_answer_does_not_overtake_the_thinking():

@@ -4,20 +4,20 @@
 import {button, make, set, term} from "./dom.js";
 import {still} from "./pictures.js";
 import {intervals, largest, ranked, resting, values} from "./run.js";
-import {MEANINGS, amount, duration, plain, several, signed} from "./words.js";
+import {MEANINGS, RESTING, amount, duration, plain, several, signed} from "./words.js";
 
 const FEW = 5;
 const SMALL = .05; // nats; an order of effects that are all smaller says little
 
 /** `on.over(region or null)`, `on.pick(region, beside others)`, `on.choose(regions)`; `on.verify(span)` and `on.stop()` where ablation can be asked for. */
 export function createAbout(on) {
-  const element = make("section", "about"), title = make("h2"), noun = term("Span", MEANINGS.span), count = make("span"), measure = make("p", "measure");
+  const element = make("section", "about"), title = make("h2"), noun = term("Span", MEANINGS.span), count = make("span"), how = make("span"), measure = make("p", "measure");
   const list = make("ol", "strongest"), more = button("", "more", () => { all = !all; redraw(); });
   const sets = make("div", "sets"), facts = make("p", "facts"), evidence = make("div", "evidence"), stills = make("div", "stills");
   const verify = button("", "action", () => (state?.running ? on.stop() : on.verify(span)));
   const bar = set(make("progress"), {"aria-label": "Regions hidden so far"}), words = make("p", "agreement");
   element.setAttribute("aria-label", "What the span rests on");
-  title.append(noun, count);
+  title.append(noun, count, how);
   evidence.append(verify, bar, words);
   element.append(make("div", "heading", title, measure), evidence, list, more, sets, facts, stills);
   let run = null, span = null, state = null, all = false;
@@ -35,12 +35,13 @@ export function createAbout(on) {
     if (!span) {
       count.textContent = run?.over ? "No span was attributed in this run." : "Waiting for the first span";
       for (const part of [list, sets, stills]) part.replaceChildren();
-      for (const part of [measure, facts]) fill(part, []);
+      for (const part of [measure, facts, how]) fill(part, []);
       more.hidden = true;
       return;
     }
     const attention = run.unit === "attention";
-    count.textContent = `${span.words ? `“${span.text}”` : ` ${span.number + 1} of ${run.spans.length}`} ${resting(span, run)}`;
+    count.textContent = `${span.words ? `“${span.text}”` : ` ${span.number + 1} of ${run.spans.length}`} `;
+    fill(how, [[resting(span, run.unit), RESTING[resting(span, run.unit)]]]);
     fill(measure, attention ? [["attention, not effect", MEANINGS.attention]]
       : [span.contributions ? ["contribution", MEANINGS.contribution] : ["effect", MEANINGS.effect], ["in nats", MEANINGS.nats],
         ...state?.actual.size ? [["predicted alone", MEANINGS.effect], ["actual", MEANINGS.actual]] : [intervals(span) && ["[90 % interval]", MEANINGS.interval]]]);

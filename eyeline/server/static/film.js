@@ -1,12 +1,10 @@
-// The strip at the foot: visual reliance over time, and the gaze as a film that can be scrubbed and replayed.
+// The strip at the foot: visual reliance over time, and the run as a film that can be scrubbed and played at reading pace.
 
 import {button, make, set, term} from "./dom.js";
+import {BEAT_MS, readingMs} from "./pace.js";
 import {MEANINGS, amount} from "./words.js";
 
-const TOKEN_MS = 45; // of a replayed span, for each of its tokens
-const SHORTEST_MS = 450, LONGEST_MS = 2200;
-
-/** `on.pick(number)` when a span is chosen here, `on.over(number or null)` under the pointer, `on.play(playing)`. */
+/** `on.pick(number)` when a span is chosen here, `on.over(number or null)` under the pointer, `on.play(playing, over)`. */
 export function createFilm(on) {
   const element = make("div", "dock"), strip = make("div", "strip"), label = make("span", "label"), now = make("span", "now");
   const play = button("", "play", () => (timer ? stop() : start()));
@@ -14,29 +12,29 @@ export function createFilm(on) {
   newest.hidden = true;
   element.append(make("div", "", play, make("div", "reel", make("p", "", label, now), strip), newest));
   set(strip, {role: "slider", tabindex: "0", "aria-label": "Span shown", "aria-valuemin": "1"});
-  let timer = 0, spans = [], shown = 0, paused = true;
+  let timer = 0, spans = [], shown = 0, held = false, paused = true;
   sign();
 
   function sign() {
-    set(play, {"aria-label": timer ? "Pause" : "Replay the gaze", title: timer ? "Pause" : "Replay the gaze"});
+    set(play, {"aria-label": timer ? "Pause" : "Play", title: timer ? "Pause" : "Play at reading pace"});
     play.classList.toggle("playing", Boolean(timer));
   }
   function start() {
     if (!spans.length) return;
     paused = false;
     on.play(true);
-    step(shown >= spans.length - 1 ? 0 : shown);
+    step(held && shown < spans.length - 1 ? shown : 0); // from a span that was chosen
   }
   function step(number) {
     on.pick(number, true);
-    const {start: first, end} = spans[number], last = number === spans.length - 1;
-    timer = setTimeout(() => (last ? stop() : step(number + 1)), Math.max(SHORTEST_MS, Math.min(LONGEST_MS, (end - first) * TOKEN_MS)));
+    const last = number === spans.length - 1;
+    timer = setTimeout(() => (last ? stop(true) : step(number + 1)), readingMs(spans[number].text) + BEAT_MS);
     sign();
   }
-  function stop() {
+  function stop(over = false) {
     clearTimeout(timer);
     timer = 0;
-    if (!paused) { paused = true; on.play(false); }
+    if (!paused) { paused = true; on.play(false, over); }
     sign();
   }
 
@@ -82,5 +80,5 @@ export function createFilm(on) {
     if (event.buttons) on.pick(number); else if (event.pointerType === "mouse") on.over(number);
   });
   strip.addEventListener("pointerleave", () => on.over(null));
-  return {element, clear, add, update, stop, offerNewest: offered => { newest.hidden = !offered; }, get playing() { return Boolean(timer); }};
+  return {element, clear, add, update, stop, setState: (live, pinned) => { held = pinned; newest.hidden = !(live && pinned); play.disabled = live; }, get playing() { return Boolean(timer); }};
 }

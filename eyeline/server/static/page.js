@@ -1,12 +1,14 @@
 // The page: asking, and opening what was asked before. What a run shows is left to the view.
 
 import {LostError, createClient, pause} from "./client.js";
-import {button, draw, make, set} from "./dom.js";
+import {button, calm, draw, make, set} from "./dom.js";
 import {encode, fittingSizes, readImage} from "./images.js";
+import {createPace} from "./pace.js";
 import {createView} from "./view.js";
 import {several} from "./words.js";
 
 const POLL_MS = 700; // of a run that somebody else is asking
+const PACE = "eyeline-pace"; // what was chosen: "reading" or "at once"
 const CUT = "This run was cut short: the connection to the server was lost while the model was writing.";
 
 const byId = id => document.getElementById(id);
@@ -15,6 +17,7 @@ const root = byId("view"), problem = byId("problem");
 let images = []; // of the question that is being written
 let reading = Promise.resolve(); // of the files chosen so far
 let generation = null, opening = null, ours = false; // what fills the view; what will; whether it was asked here
+let written = false; // whether the model has ended, though not all may be shown
 let listing = null, next = null;
 
 const stop = button("Stop", "pill stop", () => generation?.abort());
@@ -25,7 +28,16 @@ const downloads = make("details", "downloads", make("summary", "pill", "Download
   button("Events, JSON lines", "", () => download("events.jsonl")),
   button("Gaze, animated GIF", "", () => download("gaze.gif")), link));
 const failure = set(make("p", "problem"), {role: "alert"});
-const view = createView(root, {verify, verifyTogether, joint, askWithout, head: [stop, again, downloads, failure]});
+const jump = button("Jump to the end", "pill", () => pace.jump()), paced = set(make("input"), {type: "checkbox", role: "switch"});
+const pacing = make("label", "pacing", paced, "Play at reading pace");
+const view = createView(root, {verify, verifyTogether, joint, askWithout, head: [pacing, jump, stop, again, downloads, failure]});
+const pace = createPace(view.take, () => paced.checked, behind => {
+  if (!behind && document.activeElement === jump) root.focus({preventScroll: true});
+  jump.hidden = !behind;
+});
+paced.checked = (localStorage.getItem(PACE) ?? (calm() ? "at once" : "reading")) === "reading";
+paced.addEventListener("change", () => { localStorage.setItem(PACE, paced.checked ? "reading" : "at once"); pace.go(); });
+jump.hidden = true;
 
 // Asking
 function addFiles(files) {
@@ -99,7 +111,7 @@ function begin(controller = new AbortController()) {
   return controller;
 }
 
-/** Takes the events of a question as they come; those that a lost connection kept back come from the saved run. */
+/** Takes the events of a question as they come, at the pace chosen; those that a lost connection kept back come from the saved run. */
 async function follow(mine, body) {
   let taken = 0;
   const showPlace = place => { failure.textContent = place.startsWith("waiting") ? `${place.replace("waiting", "Waiting")} …` : ""; };
@@ -108,23 +120,26 @@ async function follow(mine, body) {
       if (mine !== generation) return;
       if (chunk.id && !view.run.id) name(chunk.id);
       if (chunk.error) throw new Error(chunk.error.message);
-      if (chunk.eyeline) { view.take(chunk.eyeline); taken += 1; failure.textContent = ""; }
+      if (chunk.eyeline) { pace.push(chunk.eyeline); taken += 1; failure.textContent = ""; }
     }
   } catch (error) {
     if (!(error instanceof LostError)) throw error;
-    await catchUp(view.run.id, taken, mine.signal);
-    if (!view.run.done) throw new Error(CUT);
+    const last = await catchUp(view.run.id, taken, mine.signal, pace.push);
+    if (last?.event !== "done") throw new Error(CUT);
   }
+  written = true;
+  showState();
+  await pace.drained();
 }
 
-/** Gives the view what a saved run has beyond `taken` events, until it is over. */
-async function catchUp(id, taken, signal, run = null) {
+/** Gives `show` what a saved run has beyond `taken` events, until it is over; resolves to the last one. */
+async function catchUp(id, taken, signal, show, run = null) {
   for (;;) {
     run ??= await client.json(`/v1/runs/${encodeURIComponent(id)}`, {signal});
     signal.throwIfAborted();
-    for (const event of run.events.slice(taken)) view.take(event);
+    for (const event of run.events.slice(taken)) show(event);
     taken = run.events.length;
-    if (!run.running) return;
+    if (!run.running) return run.events.at(-1);
     await pause(POLL_MS, signal);
     run = null;
   }
@@ -140,6 +155,7 @@ async function fill(mine, work) {
     if (mine === generation && error.name !== "AbortError") failure.textContent = why;
   }
   if (mine !== generation) return;
+  if (why) pace.jump(); // what came until then
   generation = null;
   view.finish(why);
   showState();
@@ -156,6 +172,9 @@ function open(options) {
   byId("new-question").hidden = root.hidden = false;
   document.title = `${options.prompt.slice(0, 80)} · Eyeline`;
   failure.textContent = "";
+  written = false;
+  jump.before(pacing);
+  pace.clear();
   view.open(options);
   scrollTo(0, 0);
   root.tabIndex = -1;
@@ -165,7 +184,8 @@ function open(options) {
 
 function showState() {
   const live = generation !== null;
-  stop.hidden = !(live && ours);
+  stop.hidden = !(live && ours) || written;
+  pacing.hidden = !live && !root.hidden;
   again.hidden = live;
   downloads.hidden = live || !view.run.id;
   downloads.open = false;
@@ -176,6 +196,8 @@ function compose(blobs, prompt) {
   generation?.abort();
   opening?.abort();
   generation = opening = null;
+  pace.clear();
+  offerPace();
   images = [];
   showImages();
   root.hidden = byId("new-question").hidden = true;
@@ -186,6 +208,12 @@ function compose(blobs, prompt) {
   history.replaceState(null, "", "/");
   byId("question").focus();
   if (blobs.length) addFiles(blobs);
+}
+
+/** Before a question the pace stands among its options, then beside what is written. */
+function offerPace() {
+  document.querySelector(".options > div").append(pacing);
+  pacing.hidden = false;
 }
 
 // Evidence
@@ -262,7 +290,7 @@ async function openRun(id) {
     begin(mine);
     open({prompt: run.prompt, images: blobs.map(blob => ({blob, url: URL.createObjectURL(blob)})), isLive: Boolean(run.running), id});
     history.replaceState(null, "", `/?run=${encodeURIComponent(id)}`);
-    await fill(mine, () => catchUp(id, 0, signal, run));
+    await fill(mine, () => catchUp(id, 0, signal, view.take, run));
   } catch (error) {
     if (error.name === "AbortError") return;
     const words = error.status === 404 ? `There is no run “${id.slice(0, 60)}” here: it was deleted, or the link is not whole. “Runs” lists what is kept.` : error.message;
@@ -399,6 +427,7 @@ addEventListener("click", event => { if (!event.target.closest?.(".downloads")) 
 addEventListener("popstate", () => location.reload());
 
 const wanted = new URLSearchParams(location.search).get("run");
+offerPace();
 showState();
 showModel().catch(() => {});
 showGallery();

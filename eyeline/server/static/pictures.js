@@ -117,8 +117,8 @@ export function createPictures(on) {
         const place = corner(labels, region);
         if (!place) return [];
         const badge = make("span", kind, String(region + 1));
-        badge.style.left = `${place.x * 100}%`;
-        badge.style.top = `${place.y * 100}%`;
+        badge.style.setProperty("--x", `${place.x * 100}%`);
+        badge.style.setProperty("--y", `${place.y * 100}%`);
         return [badge];
       }));
     }

@@ -6,7 +6,7 @@ import {placeRegions} from "./words.js";
 export const values = span => span.contributions ?? span.effects;
 export const intervals = span => span.contributions ? span.contribution_interval : span.interval;
 
-// The strongest effect of a span that gets the full colour is at least this: spans that hardly look stay pale.
+// A span that rests on the image with this has the full colour where it rests on it most; with less it stays pale.
 export const FLOORS = {nats: .5, attention: .1};
 export const TRAIN = ["eyeline collect --model {model} --data DIR --out RUN", "eyeline fit RUN --out EST"];
 
@@ -57,7 +57,7 @@ export function derive(run, span) {
   const shown = values(span);
   span.heat = span.patches ?? run.start.regions.map(labels => labels.map(row => row.map(k => shown[k])));
   span.visual = run.unit === "attention" ? Math.max(0, ...shown) : Math.max(0, span.whole_image ?? sum(shown.filter(x => x > 0)));
-  span.scale = largest(span.heat.flat(2)) * Math.max(1, run.floor / (largest(shown) || 1)) || run.floor;
+  span.scale = largest(span.heat.flat(2)) * Math.max(1, run.floor / (most(span) || 1)) || run.floor;
   span.spread = spread(shown);
   return span;
 }
@@ -71,13 +71,21 @@ function spread(effects) {
 /** Regions of a span from the strongest value, of whatever sign. */
 export const ranked = span => values(span).map((_, k) => k).sort((a, b) => Math.abs(values(span)[b]) - Math.abs(values(span)[a]));
 
+/** Regions of a span from the strongest that are worth naming: not far below the strongest one, nor next to nothing. */
+export const telling = (span, unit) => ranked(span).filter(k =>
+  Math.abs(values(span)[k]) >= Math.max(.1 * largest(values(span)), unit === "attention" ? 0 : NOTHING));
+
 const NOTHING = .05, ALONE = .1; // nats; a share of what hiding the whole image does
 
-/** How a span rests on the image, in words before its regions. */
-export function resting(span, run) {
-  if (run.unit === "attention") return "attends to";
-  const whole = span.whole_image ?? span.visual;
-  if (whole < NOTHING) return "follows from the text before it";
-  if (whole < run.floor) return "hardly rests on the image:";
-  return span.contributions && largest(span.effects) < ALONE * whole ? "rests on several regions together:" : "rests on";
+/** The largest that hiding does to a span: the whole image, or a region, alone or beside others. */
+const most = span => largest([...values(span), ...span.effects, span.whole_image ?? 0]);
+
+/** How a span rests on the image, in words before its regions; `resting` in report.py says the same. */
+export function resting(span, unit) {
+  if (unit === "attention") return "attends to";
+  if (most(span) < NOTHING) return "follows from the text before it";
+  if (most(span) < FLOORS[unit]) return "hardly rests on the image";
+  const whole = span.whole_image ?? 0;
+  if (-whole >= FLOORS[unit] && Math.max(...values(span)) < FLOORS[unit]) return "is likelier without the image";
+  return Math.max(...span.effects) < ALONE * whole ? "rests on several regions together" : "rests on";
 }

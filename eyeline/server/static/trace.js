@@ -32,15 +32,20 @@ export function createTrace(on) {
     return channels[name];
   }
 
-  function write({channel: name, text}) {
-    const part = channel(name);
+  /** `follow`: where the end of the text is on the screen, it stays there. */
+  function write({channel: name, text}, follow) {
+    const seen = !current || below(current) <= 0, part = channel(name);
     part.pending += text;
     current = part;
     // a channel begins where its text does; what is not yet a span stands at the end
     part.tail.data = part.started ? part.pending : part.pending.trimStart();
     if (!part.started && part.pending.trim()) part.text.classList.toggle("code", isCode(part.pending));
     for (const other of Object.values(channels)) other.section.classList.toggle("writing", other === part);
+    if (follow && seen) scrollBy(0, Math.max(0, below(part)));
   }
+
+  /** By how much the end of a part's text lies below what is seen, in pixels. */
+  const below = ({text}) => text.getBoundingClientRect().bottom + parseFloat(getComputedStyle(document.documentElement).scrollPaddingBottom) - innerHeight;
 
   function addSpan(span) {
     const part = channel(span.channel), found = Math.max(0, part.pending.indexOf(span.text));
@@ -74,7 +79,7 @@ export function createTrace(on) {
   }
 
   const spanAt = event => event.target.closest?.(".span");
-  element.addEventListener("pointerover", event => {
+  element.addEventListener("pointermove", event => { // not pointerover: text may come under a pointer that rests
     const span = spanAt(event);
     if (span && event.pointerType === "mouse") on.over(Number(span.dataset.index));
   });
@@ -97,7 +102,7 @@ export function createTrace(on) {
   return {element, clear, write, addSpan, lose, end, open: name => { if (channels[name]) channels[name].folder.open = true; }};
 }
 
-const isCode = text => /^\s*(<[a-z!]|```|import |from \w+ import|\w+\s*=\s*[[("\d])/.test(text) || /\n {2,}\S/.test(text);
+const isCode = text => /^\s*(<[a-z!]|\x60{3}|import |from \w+ import|\w+\s*=\s*["\d([])/.test(text) || /\n {2,}\S/.test(text);
 
 /** A span's small picture: where it looked in the image it rests on most, as strong as it is visual. */
 export function drawGlyph(canvas, span, run) {

@@ -7,7 +7,7 @@ import {button, make, set, term, toggle} from "./dom.js";
 import {createFilm} from "./film.js";
 import {createGlance} from "./glance.js";
 import {createPictures} from "./pictures.js";
-import {TRAIN, derive, largest, newRun, ranked, take, values} from "./run.js";
+import {TRAIN, derive, largest, newRun, resting, take, telling, values} from "./run.js";
 import {createTrace, describe, drawGlyph} from "./trace.js";
 import {MEANINGS, amount, percent, plain, several, signed, withUnit} from "./words.js";
 
@@ -41,7 +41,7 @@ export function createView(root, actions = {}) {
   });
   const film = createFilm({
     pick: (number, playing) => pick(number, true, playing ? "nearest" : "centre"), over: hover,
-    play: playing => { root.classList.toggle("playing", playing); changed("span"); },
+    play: (playing, over) => { root.classList.toggle("playing", playing); if (over) rest(); changed("span"); },
     newest: () => { pinned = false; pick(run.spans.length - 1, false, "nearest"); },
   });
   const extras = make("div", "extras");
@@ -82,14 +82,14 @@ export function createView(root, actions = {}) {
     legend.stamp = "";
     order = [];
     root.classList.toggle("live", live);
-    film.offerNewest(false);
+    film.setState(live, false);
     changed("span");
   }
 
   function takeEvent(event) {
     const span = take(run, event);
     if (event.event === "start") begin(event);
-    if (event.event === "text") trace.write(event);
+    if (event.event === "text") trace.write(event, live && !pinned);
     if (event.event === "error") { trace.lose(event.message); status.textContent = event.message; }
     if (span) {
       const {element, glyph} = trace.addSpan(span);
@@ -129,10 +129,15 @@ export function createView(root, actions = {}) {
     }
     live = false;
     root.classList.remove("live");
-    const last = run.spans[shown];
-    if (run.spans.length && (!last || !pinned)) shown = run.spans.reduce((best, span) => span.visual > best.visual ? span : best).number;
+    if (!pinned) rest();
     changed("span");
     settle();
+  }
+
+  /** What is over shows the span that rests most on the image. */
+  function rest() {
+    pinned = false;
+    if (run.spans.length) shown = run.spans.reduce((best, span) => span.visual > best.visual ? span : best).number;
   }
 
   // Drawing: what changed is drawn once a frame, however many events came in
@@ -173,16 +178,22 @@ export function createView(root, actions = {}) {
       other.bar.classList.toggle("on", on);
     }
     root.classList.toggle("lit", run.spans.length > 0);
-    film.offerNewest(live && pinned);
+    film.setState(live, pinned);
     about.show(run, span, marked());
     glance.update(run, number, marked());
     if (!run.start) return;
     const scale = span ? oneScale ? run.commonScale : span.scale : run.floor;
     pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale, !run.spans.length || (run.hasPatches && !run.words));
-    order = span ? ranked(span).filter(k => Math.abs(values(span)[k]) >= .1 * largest(values(span))) : [];
+    order = span ? telling(span, run.unit) : [];
     showNumbers();
     if (span) showLegend(scale, span);
-    film.update(run, number, order.slice(0, 2).map(k => `${run.regions[k]}, ${withUnit(values(span)[k], run.unit)}`).join(" · "));
+    film.update(run, number, span ? inShort(span) : "");
+  }
+
+  function inShort(span) {
+    const regions = order.slice(0, 2).map(k => `${run.regions[k]}, ${withUnit(values(span)[k], run.unit)}`).join(" · ");
+    if (run.unit === "attention" || span.whole_image === null) return regions;
+    return regions ? `${withUnit(span.whole_image, run.unit)} in all · ${regions}` : resting(span, run.unit);
   }
 
   function showNumbers() {
@@ -205,7 +216,7 @@ export function createView(root, actions = {}) {
     const ends = [run.negative ? `−${end}` : "0", attention ? end : `+${end}`], unit = attention ? ["share of attention", MEANINGS.attention] : ["nats", MEANINGS.nats];
     const bars = set(make("div", "", ...ramps), {role: "img", "aria-label": `Colours run from ${ends[0]} to ${ends[1]}`});
     legend.replaceChildren(bars, make("div", "ticks", make("span", "", ends[0]),
-      make("span", "", run.negative ? "0 · " : "", term(...unit), ` per ${attention ? each : per}`), make("span", "", ends[1])));
+      make("span", "", run.negative ? "0 · " : "", term(...unit), " per ", span.patches ? term(attention ? each : per, MEANINGS.patch) : each), make("span", "", ends[1])));
   }
 
   // Regions
@@ -303,10 +314,10 @@ export function createView(root, actions = {}) {
 
   // Spans
   function hover(number) {
-    if (pinned && number !== null && !live) return;
-    if (film.playing || hovered === number || run.words) return;
-    hovered = pinned ? null : number;
-    if (number !== null && !live && !pinned) { shown = number; hovered = null; }
+    if (pinned && number !== null) return;
+    if (film.playing || hovered === number || (!live && number === shown) || run.words) return;
+    hovered = number;
+    if (number !== null && !live) { shown = number; hovered = null; }
     changed("span");
     settle();
   }

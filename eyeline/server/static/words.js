@@ -22,6 +22,7 @@ export const MEANINGS = {
     "Above 0 the region supports the text, below 0 it speaks against it.",
   attention: "The region’s share of the attention to the image while the text was written. It does not say what the text rests on.",
   nats: "The unit of all these numbers, the natural logarithm of a probability: a fall by 1 nat makes the text 2.7 times less likely, by 0.1 nats a tenth.",
+  patch: "The model sees the image as a grid of small squares, its patches; each is coloured by its part of its region’s number.",
   interval: "Holds the measured value 9 times in 10.",
   whole: "What hiding the whole image at once costs the text. The regions’ contributions add up to it.",
   joint: "The predicted fall of the log of the text’s probability with all these regions hidden at once.",
@@ -35,6 +36,14 @@ export const MEANINGS = {
   part: "Each region’s number in each span: orange supports the text, blue speaks against it.",
   agreement: "Whether the prediction orders regions as hiding each of them for real does (Spearman’s correlation): 1 is the same order, 0 has nothing to do with it, −1 is the reverse.",
   actual: "Measured: the fall of the log of the text’s probability with that region hidden from the model.",
+};
+
+/** What the words of `resting` mean, where they say more than "rests on". */
+export const RESTING = {
+  "follows from the text before it": "Hiding the image changes nothing here: the model says this from what it has written already, which may itself rest on the image.",
+  "hardly rests on the image": "Hiding the whole image, or any part of it, does less than half a nat to this text.",
+  "is likelier without the image": "The image speaks against this text: with the image hidden the model finds it likelier.",
+  "rests on several regions together": "Hiding one region does little, since others make up for it; hiding all of them does much.",
 };
 
 /** Where each region lies: "top left", or "top left of image 2" if there are several. */
