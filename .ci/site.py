@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 TEXTS = ("CHANGELOG.md", "CONTRIBUTING.md")  # pages that lie beside the README
 INSTEAD = {"README.md": "docs/index.md", "docs/example.ipynb": "docs/example.md"}
 LINK = re.compile(r"\[([^\]\[]*)\]\((?![a-z]+:|#)([^)#\s]+)([^)]*)\)")  # text, path, the rest
+UNBROKEN = re.compile(r"(?<=\d) (?=%)|(?<=\d,) (?=-?[\d.]+\])")  # before %, inside of an interval
 
 
 def on_files(files, config):
@@ -40,7 +41,7 @@ def on_page_markdown(markdown, page, config, files):
             name = INSTEAD.get(name, name)
         return f"[{text}]({name.removeprefix('docs/')}{rest})"
 
-    return LINK.sub(follow, markdown)
+    return UNBROKEN.sub("\N{NO-BREAK SPACE}", LINK.sub(follow, markdown))
 
 
 def in_repository(page: str, target: str) -> str:
