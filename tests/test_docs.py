@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from eyeline.events import from_json, to_json
+
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"])
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -83,3 +85,23 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     assert "SpanAttribution" in shown["api.html"]
     for name, text in shown.items():
         assert not re.search(r"<(?:script|img|link)[^>]+(?:src|href)=\"?(?:https?:)?//", text), name
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name not in ("log.md", "CHANGELOG.md")],
+    ids=lambda page: page.name,
+)
+def test_all_code_and_text_that_a_page_names_by_its_path_is_there(page):
+    named = re.findall(
+        r"(?<![\w/])(?:eyeline|tests|runs|docs)/[\w/*-]+\.(?:py|sh|md|html|png)",
+        page.read_text(),
+    )
+    assert [each for each in named if not list(ROOT.glob(each))] == []
+
+
+def test_examples_of_events_are_what_is_written_today():
+    text = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith('{"event": ') and "..." not in line]
+    assert len(lines) >= 5
+    assert [to_json(from_json(line)) for line in lines] == lines
