@@ -14,7 +14,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parent.parent
 TEXTS = ("CHANGELOG.md", "CONTRIBUTING.md")  # pages that lie beside the README
 INSTEAD = {"README.md": "docs/index.md", "docs/example.ipynb": "docs/example.md"}
-NESTED = re.compile(r"^( {3}| {5})(?=[^ ])", re.MULTILINE)  # parts of a numbered item, which need one space more here
+NESTED = re.compile(r"(?m)^( {3}| {5})(?=[^ ])")  # parts of a numbered item, which need one space more here
 LINK = re.compile(r"\[([^\]\[]*)\]\((?![a-z]+:|#)([^)#\s]+)([^)]*)\)")  # text, path, the rest
 UNBROKEN = re.compile(r"(?<=\d) (?=%)|(?<=\d,) (?=-?[\d.]+\])")  # before %, inside of an interval
 
