@@ -1,9 +1,13 @@
-# Commands for a new machine: `make demo`, `make serve` and `make test`. They install into .venv, once.
+# Commands for a new machine: `make demo`, `make serve`, `make test`, and `make docs` and `make dist` for who hands it on.
+# They install into .venv, once.
 PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo serve test check install install-dev chromium clean
+# The CPU build of torch is asked for by version first: a newer one would bring CUDA packages along.
+export TORCH ?= torch==2.13.0
+
+.PHONY: demo serve test check docs dist install install-dev chromium clean
 
 demo: install
 	$(BIN)/eyeline demo --out demo
@@ -21,18 +25,32 @@ check: install-dev
 	$(BIN)/pyright
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "The site is in site/. To read and search it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
+
+# Both packages, checked, and the wheel tried in an environment that has nothing else.
+dist: .venv/installed-dist
+	rm -rf build dist
+	$(BIN)/python -m build --quiet --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python .ci/try_wheel.py dist
+
 install: .venv/installed
 install-dev: .venv/installed-dev
 
-# The CPU build of torch is asked for by version first: a newer one would bring CUDA packages along.
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --editable ".[scenes]"
 	touch $@
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+.venv/installed-docs .venv/installed-dist: .venv/installed-%: .venv/installed
+	$(BIN)/pip install --quiet --editable ".[$*]"
 	touch $@
 
 # Browser tests need Chromium. As root on Debian it is installed; elsewhere the tests skip and say so, but not in CI.
@@ -43,4 +61,4 @@ chromium:
 	else echo "Chromium is not installed: browser tests will be skipped."; fi
 
 clean:
-	rm -rf .venv build dist *.egg-info demo
+	rm -rf .venv build dist site *.egg-info demo

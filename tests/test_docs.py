@@ -1,0 +1,107 @@
+"""The pages of docs/ and those beside the README: their links lead somewhere, and every reader of Markdown sees the same."""
+
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from eyeline.events import from_json, to_json
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"])
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+ITEM = re.compile(r"\s*(?:[-*]|\d+\.) ")
+
+
+def prose(page):
+    """The lines of a page; those of code are left empty."""
+    lines, code = [], False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        fence = line.lstrip().startswith("```")
+        lines.append("" if fence or code else line)
+        code ^= fence
+    return lines
+
+
+def anchors(page):
+    """What links to headings end in, as code hosts and the site make it."""
+    headings = [line.lstrip("#").strip() for line in prose(page) if re.match(r"#+ ", line)]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pages
+def test_every_link_leads_to_a_file_and_a_heading_of_it(page):
+    links = re.findall(r"\]\((?![a-z]+:)([^)#\s]*)#?([^)\s]*)\)", "\n".join(prose(page)))
+    for target, anchor in links:
+        path = page.parent / target if target else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
+
+
+@pages
+def test_lists_and_tables_begin_after_an_empty_line(page):
+    """Without it the site shows them as text."""
+    lines = prose(page)
+    for before, line in pairwise(lines):
+        starts = line.startswith("|") and not before.startswith("|")
+        starts |= bool(re.match(r"(?:- |1\. )", line)) and not (ITEM.match(before) or before.startswith(" "))
+        assert not starts or not before.strip() or before.startswith("#"), line
+
+
+def test_every_entry_of_the_log_has_its_date():
+    headings = [line for line in prose(ROOT / "docs" / "log.md") if line.startswith("## ")]
+    assert headings
+    assert [each for each in headings if not re.search(r"\(.*\d{4}-\d\d-\d\d.*\)$", each)] == []
+
+
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs pip install 'eyeline[docs]'")
+    pytest.importorskip("mkdocstrings", reason="needs pip install 'eyeline[docs]'")
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--quiet",
+        "--strict",
+        "--site-dir",
+        tmp_path / "site",
+    ]
+    built = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        env={"PATH": "", "NO_MKDOCS_2_WARNING": "1"},
+        check=False,
+    )
+    assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
+    shown = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "site").glob("*.html")}
+    assert {"index.html", "api.html", "example.html", "CONTRIBUTING.html"} <= set(shown)
+    assert (tmp_path / "site" / "results" / "faithfulness.csv").is_file()
+    assert "SpanAttribution" in shown["api.html"]
+    for name, text in shown.items():
+        assert not re.search(r"<(?:script|img|link)[^>]+(?:src|href)=\"?(?:https?:)?//", text), name
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name not in ("log.md", "CHANGELOG.md")],
+    ids=lambda page: page.name,
+)
+def test_all_code_and_text_that_a_page_names_by_its_path_is_there(page):
+    named = re.findall(
+        r"(?<![\w/])(?:eyeline|tests|runs|docs)/[\w/*-]+\.(?:py|sh|md|html|png)",
+        page.read_text(),
+    )
+    assert [each for each in named if not list(ROOT.glob(each))] == []
+
+
+def test_examples_of_events_are_what_is_written_today():
+    text = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith('{"event": ') and "..." not in line]
+    assert len(lines) >= 5
+    assert [to_json(from_json(line)) for line in lines] == lines

@@ -1,0 +1,388 @@
+"""docs/results.md says what stands in results/: every cell of every table, to the digits that it shows."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
+LEARNED = "scenes to fit on (up to 2,000: means of two draws)"
+TIMED = "decoding with attribution over `generate` with transformers' text streamer, median of 11 interleaved runs of 320 tokens"
+SERVED = "time per token through the server over the library's stream, median of 21 runs of 160 tokens (11 of 40: 1.06)"
+ASKED = (
+    "500 requests by 20 clients, a third leaving, some reading a byte a second, the model's process killed once: lost, "
+    "different from alone"
+)
+METHODS = {
+    "random": "random",
+    "Token Activation Map": "tam",
+    "attention rollout": "rollout",
+    "raw attention": "raw-attention",
+    "raw attention, mean of heads": "raw-attention",
+    "AttnLRP": "attn-lrp",
+    "CP-LRP": "cp-lrp",
+    "gradient times input": "input-gradient",
+    "integrated gradients of 32 steps": "integrated-gradients",
+    "regression on 32 subsets (ContextCite)": "regression-32",
+    "regression on 32 random subsets (ContextCite)": "regression-32",
+    "regression on 64 subsets": "regression-64",
+    "regression on 256 subsets": "regression-256",
+    "regression on 1,024 subsets": "regression-1024",
+    "ridge regression on 256 subsets": "ridge-256",
+    "the paper's estimator": "eyeline (paper-attention)",
+    "the paper's estimator: attention, linear": "eyeline (paper-attention)",
+    "the paper's estimator (attention, linear), with the leak map": "eyeline (paper-attention)",
+    "Eyeline": "eyeline (eyeline-mini)",
+    "Eyeline, what the heat shows": "eyeline (eyeline-mini)",
+    "what the heat shows": "eyeline (eyeline-mini)",
+    "Eyeline, single effects": "eyeline (eyeline-mini), alone",
+    "Eyeline, joint falls": "eyeline (eyeline-mini), joint",
+    "exhaustive ablation": "exhaustive",
+    "exhaustive ablation, one region at a time": "exhaustive",
+    "measured single effects": "exhaustive",
+}
+METRICS = {
+    "LDS at 0.5": [("lds", "0.5")],
+    "at 0.25": [("lds", "0.25")],
+    "at 0.1": [("lds", "0.1")],
+    "LDS at 0.25, 0.1": [("lds", "0.25"), ("lds", "0.1")],
+    "R2": [("r2_span", "0.5")],
+    "top-5 drop, nats": [("top_drop", "5")],
+    "pointing": [("pointing", "")],
+    "empty heat": [("empty_heat", "")],
+    "false heat, nats": [("false_heat_nats", "")],
+    "single regions": [("agreement", "")],
+    "ms a token": [("ms_per_token", "")],
+    "value": [("contribution_correlation", "")],
+}
+
+
+def row_of(name, *, times=1, **given):
+    """The one row of a file of results/ whose columns are as given: its value and the ends of its interval."""
+    with (ROOT / "results" / f"{name}.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if all(row[key] == each for key, each in given.items())]
+    assert len(rows) == 1, (name, given, len(rows))
+    return rows[0] | {"times": times}
+
+
+def numbers(row, value="value", low="low", high="high"):
+    return [float(row[key]) * row["times"] for key in (value, low, high) if row.get(key)]
+
+
+def measured(name, row, column):
+    """What an evaluation's table holds of a method."""
+    method = METHODS[row]
+    if column == "passes":
+        ways = ("backward", "forward")
+        back, forward = (
+            numbers(row_of(name, method=method, metric=f"{way}_passes", family="mean"))[0] for way in ways
+        )
+        return [back or (forward if forward > 1 else 0)]  # beside the one that writes the trace
+    found = [
+        numbers(row_of(name, method=method, metric=metric, at=at, family="mean"))
+        for metric, at in METRICS[column]
+    ]
+    return found[0] if len(found) == 1 else [each[0] for each in found]
+
+
+def answers(row, column):
+    key = {
+        "the image": "image",
+        "whole image blank": "blank",
+        "only the evidence blank": "evidence",
+        "both of a counterfactual pair": "pairs",
+        "the other's readings begin the trace: the other's answer": "trace",
+    }[row]
+    name = "accuracy_plain" if column == "as drawn, all" else "accuracy"
+    family = "mean" if column in ("all", "as drawn, all") else column
+    return numbers(row_of(name, input=key, family=family, times=100), "right")
+
+
+def sizes(row, column):
+    at = {"half of the regions hidden": "0.5", "a quarter": "0.25", "a tenth": "0.1", "one region": "alone"}
+    given = {"method": "eyeline (eyeline-mini), joint", "at": at.get(row, "whole"), "family": "all"}
+    return numbers(
+        row_of("faithfulness", metric={"R2 in nats": "r2_nats", "growth": "slope"}[column], **given)
+    )
+
+
+def streaming(row, column):
+    def value(name, key, times=1):
+        return float(row_of(name, measure=key)["value"]) * times
+
+    def times(key):
+        return float(value("latency", key))
+
+    timed = row_of("latency", measure="over_generate_with_streamer_quartiles")["value"].split()
+    found = {
+        TIMED: lambda: [times("over_generate_with_streamer_median"), *map(float, timed)],
+        "the same over bare `generate`; in CPU time over `generate` with streamer": lambda: [
+            times("over_bare_generate_median"), times("cpu_over_generate_with_streamer_median"),
+        ],
+        "attributions that arrive before the next span is finished": lambda: [
+            value("latency", "attributions_before_the_next_span_ends", 100), times("spans"),
+        ],
+        "attribution, per token of a span, near position 250 / 4,000": lambda: [
+            times("attribution_ms_per_token_at_250"), times("attribution_ms_per_token_at_4000"),
+            times("ratio_4000_over_250"),
+        ],
+        "tokens a second with attribution": lambda: [times("tokens_per_s_with_attribution_median")],
+        "first text after a question: the first one after loading; later, median of 15": lambda: [
+            times("first_text_s_after_loading"), times("first_text_s_later_median"),
+        ],
+        SERVED: lambda: [value("load_cost", "time_per_token_ratio")],
+        "from the model's process to the page's code in Chromium: text, span (medians)": lambda: [
+            float(row_of("reach", event=event)["median_s"]) * 1000 for event in ("text", "span")
+        ],
+        ASKED: lambda: [value("load", "lost"), value("load", "different")],
+        "memory of the server early and late in these": lambda: [
+            value("load", "memory_before_mib"), value("load", "memory_after_mib"),
+        ],
+    }  # fmt: skip
+    return found[row]()
+
+
+def operations(row, column):
+    method = {"exhaustive ablation": "exhaustive", "AttnLRP": "attn-lrp", "attribution": "eyeline"}.get(
+        column, column
+    )
+    found = row_of("flops", method=method, tokens=row.replace(",", ""))
+    return [float(found["gflop_per_token" if method in ("decoding", "eyeline") else "over_eyeline"])]
+
+
+def wide(row, column):
+    method, cpu = row.split(", ", 1)
+    name = {"AVX-512": "cost_wide", "AMX": "cost_wide_amx", "AVX2, float32": "cost_wide_float32"}[cpu]
+    tokens = column.split()[0].replace(",", "")
+    method = {"exhaustive ablation": "exhaustive", "AttnLRP": "attn-lrp"}[method]
+    return numbers(row_of(name, method=method, tokens=tokens), "over_eyeline")
+
+
+def ceiling(row, column):
+    predictor, passes = {
+        "the best that one number for each region can do: ridge regression on 512 subsets": (
+            "ceiling, linear",
+            "512",
+        ),
+        "the same with interactions of two regions": ("ceiling, pairwise", "512"),
+        "Eyeline": ("estimator", ""),
+        "exhaustive ablation": ("exhaustive", ""),
+        "ContextCite, LASSO as published, on 1,024 subsets": ("contextcite", "1024"),
+    }[row]
+    metric = {"LDS at 0.5": "lds", "R2": "r2_span"}[column]
+    return numbers(row_of("ceiling", predictor=predictor, forward_passes=passes, metric=metric))
+
+
+def learned(row, column):
+    setting = "all" if row == "all 4,000" else row.replace(",", "")
+    return numbers(row_of("learning", experiment="scenes", setting=setting), "lds")
+
+
+def share(experiment):
+    settings = {"half": "0.5", "a quarter": "0.25"}
+
+    def found(row, column):
+        setting = settings.get(row, "0.1" if row.startswith("a tenth") else row)
+        given = row_of("learning", experiment=experiment, setting=setting, times=100)
+        return numbers(given, "share", "share_low", "share_high")
+
+    return found
+
+
+def features(row, column):
+    kinds = {"all three": "attention+value+odds", "value and odds": "value+odds"}.get(row, row)
+    tail = {"with the network": "", "without it": ", no network", "linear in log-probs": ", identity"}[column]
+    return numbers(row_of("learning", experiment="features", setting=kinds + tail), "lds")
+
+
+def sources(row, column):
+    source = {"native, 18 a scene": "native", "superpixels": "slic", "Voronoi cells": "voronoi"}.get(row, row)
+    source = re.sub(r"^(\d+) native$", r"native:\1", source)
+    predictor = {
+        "estimator fitted on them": "fitted on this source",
+        "estimator fitted on native regions": "fitted on native",
+        "exhaustive ablation": "exhaustive",
+    }[column]
+    return numbers(row_of("sources", source=source, predictor=predictor), "lds")
+
+
+def hiding(row, column):
+    way = {
+        "attention knockout": "attention",
+        "mean token": "tokens",
+        "mean colour": "pixels",
+        "inpainting": "inpaint",
+    }
+    way = way.get(column, column)
+
+    def of(measure):
+        return numbers(row_of("hiding", way=way, measure=measure), "mean")
+
+    if row == "effect of empty regions over that of all":
+        return [of("effect_of_empty_regions")[0] / of("effect_of_regions")[0]]
+    return of({
+        "log-prob with all hidden, from no image at all, nats a token": "all_hidden_from_no_image",
+        "change of tokens that the text alone gives away, nats": "drop_of_given_tokens",
+        "single effects add up to joint ones (LDS)": "lds_of_single_effects",
+        "strongest region is evidence": "pointing",
+        "share of the mean colour's effect that it misses": "leak",
+        "exhaustive ablation, times as fast as a loop of whole passes": "speed_up",
+    }[row])  # fmt: skip
+
+
+def evaluation(name):
+    return lambda row, column: measured(name, row, column)
+
+
+# A table is known by its heading and the first cell of its header
+TABLES = {
+    ("Does the model answer rightly?", "input"): answers,
+    ("Are the attributions true?", "method"): evaluation("faithfulness"),
+    ("Sizes in nats", "joint fall with"): sizes,
+    ("Contributions", "correlation with measured contributions (Pearson)"): evaluation("contributions"),
+    ("Earlier: faithfulness", "method"): evaluation("faithfulness_knockout"),
+    ("Earlier: cost of streaming", "measure"): streaming,
+    ("Earlier: cost beside rivals, at the size of an 8B model", "tokens of the trace"): operations,
+    ("Earlier: cost beside rivals, at the size of an 8B model", "method and CPU"): wide,
+    ("Earlier: every method against its cost", "method"): evaluation("methods"),
+    ("Earlier: how well any number for each region could do", "predictor"): ceiling,
+    ("Earlier: what an estimator needs", LEARNED): learned,
+    ("Earlier: what an estimator needs", "fitted on (800 scenes each)"): share("transfer"),
+    ("Earlier: what an estimator needs", "heads kept"): share("heads"),
+    ("Earlier: what an estimator needs", "features, fitted in 300 steps instead of 1,600"): features,
+    ("Earlier: sources of regions", "regions"): sources,
+    ("Earlier: ways of hiding", "measure"): hiding,
+}
+
+
+def tables():
+    """Each table of the page: its heading, its header and its rows, without marks of emphasis and links."""
+    heading, found, last = "", [], ""
+    for line in (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines():
+        heading = line.lstrip("#").strip() if line.startswith("#") else heading
+        if line.startswith("|"):
+            plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", line.replace("*", ""))
+            cells = [cell.strip() for cell in plain.strip("|").split("|")]
+            if not last.startswith("|"):
+                found.append((heading, cells, []))
+            elif not set(line) <= set("|- "):
+                found[-1][2].append(cells)
+        last = line
+    return found
+
+
+def holds(cell, expected):
+    """Whether the numbers of a cell are the expected ones, to the digits that it shows; an interval may be left out."""
+    shown = NUMBER.findall(cell)
+    return len(shown) in (1, len(expected)) and all(
+        abs(float(each.replace(",", "")) - value) <= 0.5000001 * 10 ** -len(each.partition(".")[2])
+        for each, value in zip(shown, expected, strict=False)
+    )
+
+
+def test_every_table_of_the_page_is_held_to_a_file():
+    assert [(heading, header[0]) for heading, header, _ in tables()] == list(TABLES)
+
+
+@pytest.mark.parametrize(
+    ("heading", "header", "rows"), tables(), ids=lambda each: each if isinstance(each, str) else ""
+)
+def test_a_table_says_what_was_measured(heading, header, rows):
+    found = TABLES[heading, header[0]]
+    wrong, cells = [], 0
+    for row in rows:
+        assert len(row) == len(header)
+        for column, cell in zip(header[1:], row[1:], strict=True):
+            if cell:
+                cells += 1
+                expected = found(row[0], column)
+                wrong += [] if holds(cell, expected) else [(row[0], column, cell, expected)]
+    assert cells
+    assert wrong == []
+
+
+def said(name, method, metric, at="", family="mean"):
+    return numbers(row_of(name, method=method, metric=metric, at=at, family=family))[0]
+
+
+def prose():
+    """Sentences beside the tables, with `#` in the place of each number, and the numbers."""
+    heat, alone = "eyeline (eyeline-mini)", "eyeline (eyeline-mini), alone"
+    now, before, ten = "faithfulness", "faithfulness_knockout", "contributions"
+    half = "coverage_over_half_a_nat"
+    heat_lds, alone_lds, measured_lds = (
+        said(now, each, "lds", "0.5") for each in (heat, alone, "exhaustive")
+    )
+    kinds = "general/scatter", "document/table", "code/plot", "math/bars"
+    return {
+        "counting scattered objects (# % photographed), tables (# %), plots (# %) and bar charts (# %)": [
+            numbers(row_of("accuracy", input="image", family=kind, times=100), "right")[0] for kind in kinds
+        ],
+        "Between # % (document) and # % (code) of the spans": [
+            100 * said(now, "all", "spans_left_out", "0.5", family) for family in ("document", "code")
+        ],
+        "What the heat shows has # of exhaustive ablation's LDS": [heat_lds / measured_lds],
+        "Single effects have # more LDS": [alone_lds - heat_lds],
+        "The # % intervals of single effects hold # % of them, and # % of those above half a nat": [
+            90, 100 * said(now, alone, "coverage", "alone", "all"), 100 * said(now, alone, half, "alone", "all"),
+        ],
+        "Their median width is # times that": [said(now, alone, "median_width_over_constant", "alone", "all")],
+        "standard error of # nats": [said(ten, "all", "contribution_standard_error_nats", family="all")],
+        "what the heat shows has R2 #, and measured contributions grow # times as fast": [
+            said(ten, heat, metric, "contributions", "all") for metric in ("r2_nats", "slope")
+        ],
+        "The # % intervals hold # % of contributions, and # % of those above half a nat": [
+            90, *(100 * said(ten, heat, metric, "contributions", "all") for metric in ("coverage", half)),
+        ],
+        "Eyeline #, the regression #, exhaustive ablation #": [
+            said(before, method, "deletion") for method in (heat, "regression-32", "exhaustive")
+        ],
+        "Insertion areas (small is good): #, # and #": [
+            said(before, method, "insertion") for method in (heat, "regression-32", "exhaustive")
+        ],
+        "# of single effects, # of hiding everything": [
+            said(before, heat, metric, family="all") for metric in ("r2_nats", "r2_nats_whole")
+        ],
+        "suits these spans best, has #; regression on # subsets has #": [
+            said(before, "exhaustive", "r2_nats_whole_calibrated_here", family="all"), 32,
+            said(before, "regression-32", "r2_nats_whole_calibrated_here", family="all"),
+        ],
+        "hold # % of single effects, and # % of those above half a nat, at # times the width": [
+            100 * said(before, heat, "coverage", family="all"), 100 * said(before, heat, half, family="all"),
+            said(before, heat, "median_width_over_constant", family="all"),
+        ],
+    }  # fmt: skip
+
+
+def test_sentences_beside_the_tables_say_what_was_measured():
+    page = " ".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").split())
+    wrong = []
+    for sentence, expected in prose().items():
+        pattern = re.escape(sentence).replace(re.escape("#"), f"({NUMBER.pattern})")
+        found = re.findall(pattern, page)
+        assert len(found) == 1, sentence
+        shown = found if isinstance(found[0], str) else found[0]
+        assert len(shown) == len(expected), sentence
+        wrong += [sentence for cell, value in zip(shown, expected, strict=True) if not holds(cell, [value])]
+    assert wrong == []
+
+
+def test_numbers_of_earlier_versions_come_last():
+    lines = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").splitlines()
+    earlier = [line.lstrip("# ").startswith("Earlier") for line in lines if line.startswith("##")]
+    assert any(earlier)
+    assert earlier == sorted(earlier)
+
+
+@pytest.mark.parametrize(("cell", "expected", "right"), [
+    ("0.69 [0.66, 0.72]", [0.6902, 0.664, 0.7168], True),
+    ("0.69", [0.6902, 0.664, 0.7168], True),
+    ("0.70", [0.6902, 0.664, 0.7168], False),
+    ("0.69 [0.66, 0.73]", [0.6902, 0.664, 0.7168], False),
+    ("1,257", [1257.0], True),
+    ("", [1.0], False),
+])  # fmt: skip
+def test_a_cell_is_held_to_the_digits_that_it_shows(cell, expected, right):
+    assert holds(cell, expected) == right
