@@ -13,4 +13,4 @@ wide --tokens 250 --tokens 1000 --rounds 3 --positions 3000 --out results/cost_w
 wide --tokens 4000 --rounds 1 --positions 5500 --out results/cost_wide_4000.csv
 wide --precision float32 --tokens 4000 --rounds 1 --positions 5500 --out results/cost_wide_float32.csv  # for a CPU without bfloat16
 rm results/cost_wide_4000.png results/cost_wide_float32.png  # one length is no curve
-.venv/bin/python -m benchmarks.flops --out results/flops.csv  # operations on the shapes of an 8B model
+.venv/bin/python -m benchmarks.flops --out results/flops_pixels.csv  # operations on the shapes of an 8B model

@@ -324,7 +324,7 @@ def prose():
             100 * said(now, "all", "spans_left_out", "0.5", family) for family in ("document", "code")
         ],
         "What the heat shows has # of exhaustive ablation's LDS": [heat_lds / measured_lds],
-        "Single effects have # more LDS": [alone_lds - heat_lds],
+        "they have # more LDS than single effects": [heat_lds - alone_lds],
         "The # % intervals of single effects hold # % of them, and # % of those above half a nat": [
             90, 100 * said(now, alone, "coverage", "alone", "all"), 100 * said(now, alone, half, "alone", "all"),
         ],
