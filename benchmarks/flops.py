@@ -24,7 +24,7 @@ from eyeline.estimator import SETS, Estimator, Network
 from eyeline.evaluation.command_options import TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.game import PERMUTATIONS, contributions
-from eyeline.leak import READ_AGAIN
+from eyeline.leak import tokens_kept
 from eyeline.model import Model
 from eyeline.rereading import Without
 from eyeline.teacher_forcing import cache_name
@@ -137,12 +137,12 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
     kinds = FitSettings().kinds
     weights = _empty(setting.span, len(kinds) * layers * heads).float()
     shares = _empty(setting.regions, setting.patches).float()
-    again = tokens_again(setting)
+    again = tokens_kept(setting.patches, setting.patches // setting.regions, setting.regions)
     region = torch.zeros(setting.regions * again, dtype=torch.long, device="meta")
     anew = _empty(layers, config.num_key_value_heads, len(region), dim)
     labels = torch.zeros(setting.patches, dtype=torch.long, device="meta")
     parts = features.Parts(
-        labels, setting.regions, shares, Without(setting.regions, region, region, anew, anew)
+        labels, setting.regions, shares, Without(setting.regions, setting.patches, region, region, anew, anew)
     )
     vars(parts)["own"] = labels  # which depends on what the labels are, and shapes have none
     shapes = Network.shapes(SETS[FitSettings().link], FitSettings().hidden, weights.shape[1])
@@ -165,11 +165,6 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
         image = features.ImageValues(values, values, features.written_norms(model, values, capture.layers))
         norms = count(lambda: features.written_norms(model, values, capture.layers))
         return norms + setting.regions * reading(model, setting.patches, again), count(read_span)
-
-
-def tokens_again(setting: Setting) -> int:
-    """Visual tokens of each region that the language model reads again; leak.py chooses as many."""
-    return min(setting.patches, max(setting.patches // setting.regions, READ_AGAIN // setting.regions))
 
 
 def measure(model: Model, lengths: Sequence[int], setting: Setting) -> list[Row]:

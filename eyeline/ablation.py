@@ -25,6 +25,7 @@ from eyeline.teacher_forcing import (
     Trace,
     Vision,
     cache_name,
+    kernel_without_mask,
     mean_tokens,
     read,
     see,
@@ -207,10 +208,8 @@ def _hide_from_attention(model: Model, trace: Trace, _: Watch = None) -> tuple[F
     That holds for the visual tokens of later images too; an image's own tokens go on seeing each other. So
     all up to the end of the first image is the same in every row and is computed once.
     """
-    config = model.adapter.text_config(model.hf)
-    kernel = str(config._attn_implementation)
-    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
-    if sliding or "flash" in kernel or "flex" in kernel:
+    kernel, sliding = kernel_without_mask(model), any(model.adapter.sliding_windows(model.hf))
+    if sliding or kernel:
         raise UnsupportedModelError(
             "Attention knockout needs full attention with a mask that can be set, but this model has "
             f"{'sliding windows' if sliding else kernel}: hide pixels instead"

@@ -79,7 +79,7 @@ class AttentionCapture:
         self._norms: list[Any] = [
             norm for layer in self.layers if (norm := model.adapter.attention_norm(blocks[layer])) is not None
         ]
-        windows = [getattr(module, "sliding_window", None) for module in self._attentions]
+        windows = model.adapter.sliding_windows(model.hf)
         self._windows = [windows[layer] for layer in self.layers]
         self._hidden = None if hidden is None else hidden.to(self.image_positions.device)
         if hidden is not None and any(window is not None for window in windows):

@@ -20,7 +20,7 @@ that are hidden together does to a token's log-prob, and so to a span's, is the 
 
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -32,8 +32,10 @@ from torch.nn.functional import embedding_bag
 
 from eyeline.attention import Steps, attention_to_image
 from eyeline.capture import AttentionCapture
+from eyeline.leak import Fill, leak_map
 from eyeline.model import Model, check_finite
-from eyeline.rereading import Without, taken_away
+from eyeline.regions import Regions
+from eyeline.rereading import Without, read_again, taken_away
 from eyeline.spans import Span
 
 KINDS = ("attention", "value", "odds", "change")  # the order of features in estimators and collections
@@ -122,6 +124,11 @@ def needs_written(kinds: Sequence[str]) -> bool:
     return bool({"odds", "change"} & set(kinds))
 
 
+def needs_outputs(kinds: Sequence[str]) -> bool:
+    """Whether some features are of what heads put out, so that a capture is to keep it."""
+    return "change" in kinds
+
+
 @dataclass(frozen=True)
 class Written:
     """How the residual stream before the final norm made the model write its tokens."""
@@ -196,6 +203,25 @@ class Parts:
         return self.without.own(self.labels)
 
 
+def spread_parts(
+    model: Model,
+    inputs: Mapping[str, Tensor],
+    regions: Regions,
+    fills: Sequence[Fill],
+    layers: Sequence[int],
+    kinds: Sequence[str] = KINDS,
+) -> Parts:
+    """Regions as they have spread, by what their fills have shown; as their own tokens without fills.
+
+    `layers` are those captured. For `change` the image is read again without each region (`rereading.read_again`).
+    """
+    labels = regions.of_patch.to(model.device)
+    without = taken_away(labels, regions.count)
+    if needs_outputs(kinds):
+        without = read_again(model, inputs, regions, fills, layers)
+    return Parts(labels, regions.count, leak_map(fills, regions).to(labels.device), without)
+
+
 def own_parts(labels: Int[Tensor, " patch"], count: int) -> Parts:
     """Regions as their own tokens: what has spread into others is not known, or stays where it is when they are hidden."""
     return Parts(labels, count, None, taken_away(labels, count))
@@ -232,7 +258,7 @@ def _features(
     """
     visible = capture.visible(steps)
     layers, heads, tokens, _ = steps.queries.shape
-    columns = image.keys.shape[2] + (len(parts.without.patch) if "change" in kinds else 0)
+    columns = image.keys.shape[2] + (len(parts.without.patch) if needs_outputs(kinds) else 0)
     at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * columns))
     for some in torch.arange(layers).split(at_once):
         span = slice(int(some[0]), int(some[-1]) + 1)
@@ -240,23 +266,28 @@ def _features(
         seen = None if visible is None else visible[span]
         weights = attention_to_image(part, image.keys[span], capture.scaling, seen)
         of = {"attention": weights}
-        rms = 1.0 if part.attention_rms is None else part.attention_rms[:, None, :, None]
+        rms = _rms(part)
         if "value" in kinds:
             of["value"] = weights / rms * image.norms[span, :, None]
         found = {kind: Feature(parts.gather(cells), cells) for kind, cells in of.items() if kind in kinds}
-        if {"odds", "change"} & set(kinds):
+        if needs_written(kinds):
             assert written is not None
             projected = torch.stack(
                 [_project(model, layer, written.odds, image.values.dtype) for layer in capture.layers[span]]
             )  # (layer, token, head * dim)
-            odds = weights / rms * _towards(projected, image.values[span], heads)
+            towards = _towards(projected, image.values[span], heads)
             if "odds" in kinds:
+                odds = weights / rms * towards
                 found["odds"] = Feature(parts.gather(odds), odds)
             if "change" in kinds:
-                found["change"] = _change(
-                    part, span, projected, weights, odds * rms, capture.scaling, seen, parts, rms
-                )
+                worth = weights * towards
+                found["change"] = _change(part, span, projected, weights, worth, capture.scaling, seen, parts)
         yield span, [found[kind] for kind in kinds]
+
+
+def _rms(part: Steps) -> Tensor | float:
+    """What the norm after attention divides by, (layer, 1, token, 1), where there is one."""
+    return 1.0 if part.attention_rms is None else part.attention_rms[:, None, :, None]
 
 
 def _towards(
@@ -276,28 +307,28 @@ def _change(
     span: slice,
     projected: Float[Tensor, "layer token inner"],
     weights: Float[Tensor, "layer head token patch"],
-    odds: Float[Tensor, "layer head token patch"],
+    worth: Float[Tensor, "layer head token patch"],
     scaling: float,
     visible: Bool[Tensor, "layer token patch"] | None,
     parts: Parts,
-    rms: Tensor | float,
 ) -> Feature:
-    """The feature `change` of some layers; `odds` are weights times what each value is worth."""
+    """The feature `change` of some layers; `worth` is what each weight adds along the token's gradient."""
     assert part.outputs is not None, "the capture keeps outputs"
     without, heads = parts.without, weights.shape[1]
     outputs = part.outputs.float()
     gradient = projected.float().unflatten(2, (heads, -1)).transpose(1, 2)  # (layer, head, token, dim)
     all_of_it = (gradient * outputs).sum(-1, keepdim=True)
     lost, gained = without.summed(weights), torch.zeros_like(weights[..., :1])
-    change, cells = without.summed(odds), odds
+    change, cells = without.summed(worth), worth
     if without.keys is not None and without.values is not None:
         seen = None if visible is None else visible[..., without.patch]
         instead = attention_to_image(part, without.keys[span], scaling, seen)
-        worth = instead * _towards(projected, without.values[span], heads)
+        worth_instead = instead * _towards(projected, without.values[span], heads)
         gained = without.by_region(instead)
-        change = change - without.by_region(worth)
-        cells = odds - worth[..., parts.own]
+        change = change - without.by_region(worth_instead)
+        cells = worth - worth_instead[..., parts.own]
     left = (1 - lost + gained).clamp(min=LEAST_LEFT)
+    rms = _rms(part)
     return Feature((all_of_it * (left - 1) + change) / left / rms, cells / rms)
 
 

@@ -20,9 +20,7 @@ from eyeline.teacher_forcing import Vision, prompt_alone, see
 EXACT = 4096  # visual tokens up to which each region is filled by itself; above, regions near each other are filled together
 GROUPS = 16  # of regions then
 CELLS_AT_ONCE = 4096  # visual tokens that the tower works on together
-READ_AGAIN = (
-    5 * 1024
-)  # visual tokens that all fills keep together, to be read again; more where regions hold more
+READ_AGAIN = 5 * 1024  # visual tokens that all fills keep together; more where regions hold more
 NOTHING = 1e-9
 
 
@@ -73,15 +71,19 @@ def fill_regions(
 
 def fills_of(before: Vision, filled: Vision, hidden: Bool[Tensor, "row patch"], count: int) -> list[Fill]:
     """What is kept of a batch of passes, of `count` in all; `hidden` are the visual tokens that each row has filled."""
-    at_most = READ_AGAIN // count if hidden.shape[1] <= EXACT else 0
     found = []
     for row, moved in enumerate(movement(before, filled)):
         own = hidden[row]
-        most = min(len(moved), max(int(own.sum()), at_most))
-        patches = moved.masked_fill(own, torch.inf).topk(most).indices.sort().values
+        kept = tokens_kept(len(moved), int(own.sum()), count)
+        patches = moved.masked_fill(own, torch.inf).topk(kept).indices.sort().values
         deepstack = [layer[row : row + 1, patches] for layer in filled.deepstack]
         found.append(Fill(moved, patches, Vision(filled.features[row : row + 1, patches], deepstack)))
     return found
+
+
+def tokens_kept(patches: int, own: int, count: int) -> int:
+    """How many of an image's visual tokens one of `count` fills keeps; `own` of them lie in what it fills."""
+    return min(patches, max(own, READ_AGAIN // count)) if patches <= EXACT else own
 
 
 def leak_map(fills: Sequence[Fill], regions: Regions) -> Float[Tensor, "region patch"]:

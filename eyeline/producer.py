@@ -11,6 +11,7 @@ from eyeline.capture import AttentionCapture, NoCapture
 from eyeline.errors import EyelineError
 from eyeline.events import Reason, Text
 from eyeline.exchange import Exchange, Job, sentence
+from eyeline.features import needs_outputs
 from eyeline.model import rope_deltas_kept
 from eyeline.spans import Span
 
@@ -84,7 +85,7 @@ def _capturing(exchange: Exchange) -> contextlib.AbstractContextManager[Attentio
     return AttentionCapture(
         asked.model, asked.inputs, hidden=knocked_out,
         layers=None if asked.estimator is None else asked.estimator.layers(count),
-        outputs=asked.estimator is not None and "change" in asked.estimator.kinds,
+        outputs=asked.estimator is not None and needs_outputs(asked.estimator.kinds),
         seen=lambda capture: exchange.hand_over(Job(capture, None, capture.mark(), early=True)),
     )  # fmt: skip
 

@@ -18,10 +18,9 @@ from eyeline.capture import AttentionCapture
 from eyeline.estimator import Estimator
 from eyeline.events import SpanAttribution, Steps
 from eyeline.game import Game, orders
-from eyeline.leak import fill_regions, leak_map, spreads
+from eyeline.leak import fill_regions, spreads
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
-from eyeline.rereading import read_again
 from eyeline.spans import Span
 
 DECIMALS = 7  # of the numbers in events: a patch of a large image holds little
@@ -62,11 +61,9 @@ class Reader:
         if self.estimator is None or not spreads(self.estimator.hiding):
             return
         fills = fill_regions(self.model, self.inputs, self.regions, self.estimator.hiding, stopped)
-        without = self.parts.without
-        if "change" in self.estimator.kinds and not stopped():
-            without = read_again(self.model, self.inputs, self.regions, fills, self.capture.layers)
-        shares = leak_map(fills, self.regions).to(self.labels.device)
-        self.parts = feature.Parts(self.labels, self.regions.count, shares, without)
+        kinds = () if stopped() else self.estimator.kinds
+        layers = self.capture.layers
+        self.parts = feature.spread_parts(self.model, self.inputs, self.regions, fills, layers, kinds)
 
     def read(self, span: Span, ids: Sequence[int]) -> ReadSpan:
         """`ids` are the span's tokens."""

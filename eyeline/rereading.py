@@ -9,6 +9,7 @@ the image, once an image, however long the model then thinks. How a head's outpu
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from eyeline.errors import UnsupportedModelError
 from eyeline.leak import Fill, filled_together
 from eyeline.model import Model
 from eyeline.regions import Regions
-from eyeline.teacher_forcing import Trace, cache_name, prompt_alone, read, see
+from eyeline.teacher_forcing import Trace, cache_name, kernel_without_mask, prompt_alone, read, see
 
 POSITIONS_AT_ONCE = 8192  # of keys and values that are held together, the cached ones of each row included
 
@@ -32,6 +33,7 @@ class Without:
     """
 
     count: int  # regions
+    patches: int  # visual tokens
     region: Int[Tensor, " pair"]
     patch: Int[Tensor, " pair"]
     keys: Float[Tensor, "layer kv_head pair dim"] | None
@@ -39,9 +41,14 @@ class Without:
 
     def summed(self, values: Float[Tensor, "*row patch"]) -> Float[Tensor, "*row region"]:
         """The sum of values of visual tokens over those that each region moves."""
-        moves = values.new_zeros(values.shape[-1], self.count)
+        return values @ self._moves.to(values)
+
+    @cached_property
+    def _moves(self) -> Float[Tensor, "patch region"]:
+        """1 where a region moves a visual token."""
+        moves = torch.zeros(self.patches, self.count, device=self.patch.device)
         moves[self.patch, self.region] = 1
-        return values @ moves
+        return moves
 
     def by_region(self, values: Float[Tensor, "*row pair"]) -> Float[Tensor, "*row region"]:
         """The sum of values of pairs over each region's."""
@@ -55,7 +62,8 @@ class Without:
 
 def taken_away(labels: Int[Tensor, " patch"], count: int) -> Without:
     """Regions whose own tokens nobody can attend to."""
-    return Without(count, labels, torch.arange(len(labels), device=labels.device), None, None)
+    every = torch.arange(len(labels), device=labels.device)
+    return Without(count, len(labels), labels, every, None, None)
 
 
 def read_again(
@@ -71,12 +79,9 @@ def read_again(
     instead. Raises `UnsupportedModelError` for an attention kernel whose masks cannot be set.
     """
     labels = regions.of_patch.to(model.device)
-    attentions: list[Any] = [model.adapter.self_attention(block) for block in model.adapter.layers(model.hf)]
-    slides = any(getattr(attention, "sliding_window", None) is not None for attention in attentions)
-    if not fills or slides:
+    if not fills or any(model.adapter.sliding_windows(model.hf)):
         return taken_away(labels, regions.count)
-    kernel = str(model.adapter.text_config(model.hf)._attn_implementation)
-    if "flash" in kernel or "flex" in kernel:
+    if kernel := kernel_without_mask(model):
         raise UnsupportedModelError(
             f"Reading an image without its regions needs a mask that can be set, and {kernel} has none: load the model "
             "with attn_implementation=sdpa."
@@ -102,6 +107,7 @@ def read_again(
         region, patch, keys, values = zip(*parts, strict=True)
         return Without(
             regions.count,
+            len(labels),
             torch.cat(region),
             torch.cat(patch),
             torch.cat(keys, dim=2),

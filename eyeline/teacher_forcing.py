@@ -114,6 +114,12 @@ def mean_tokens(
     return torch.cat([part.mean(dim=1, keepdim=True).expand_as(part) for part in parts], dim=1)
 
 
+def kernel_without_mask(model: Model) -> str | None:
+    """The text model's attention kernel where no mask of one's own can be given to it."""
+    kernel = str(model.adapter.text_config(model.hf)._attn_implementation)
+    return kernel if "flash" in kernel or "flex" in kernel else None
+
+
 def cache_name(model: Model) -> str:
     """What the text model calls its cache: transformers 5.24 has renamed it."""
     text: Any = model.adapter.text_model(model.hf)

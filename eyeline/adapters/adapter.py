@@ -47,6 +47,10 @@ class Adapter:
         """The attention of a decoder layer: has `q_proj`, `k_proj`, `v_proj`, `o_proj` and `scaling`."""
         return layer.get_submodule("self_attn")
 
+    def sliding_windows(self, hf: Any) -> list[int | None]:
+        """How far back each decoder layer sees, in tokens; None where it sees everything."""
+        return [getattr(self.self_attention(layer), "sliding_window", None) for layer in self.layers(hf)]
+
     def attention_norm(self, layer: nn.Module) -> nn.Module | None:
         """The RMS norm between `o_proj` and the residual sum, in families that have one."""
         return None if self.norm_after_attention is None else layer.get_submodule(self.norm_after_attention)

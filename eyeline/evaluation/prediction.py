@@ -13,7 +13,7 @@ from torch import Tensor
 from eyeline.ablation import read_trace
 from eyeline.capture import AttentionCapture
 from eyeline.estimator import Estimator
-from eyeline.features import KINDS, Read, captured_features, own_parts
+from eyeline.features import KINDS, Read, captured_features, needs_outputs, own_parts
 from eyeline.game import Game, evidence_order, hiding_order
 from eyeline.model import Inputs, Model
 from eyeline.reader import Reader, ReadSpan
@@ -78,7 +78,7 @@ def read_spans(
     """Features of regions' own tokens, all layers, in one teacher-forced pass; columns kind-major, in the order of `kinds`."""
     trace_ids = trace_ids.to(model.device)
     parts = own_parts(regions.of_patch.to(model.device), regions.count)
-    with torch.inference_mode(), AttentionCapture(model, inputs, outputs="change" in kinds) as capture:
+    with torch.inference_mode(), AttentionCapture(model, inputs, outputs=needs_outputs(kinds)) as capture:
         read_trace(model, inputs, trace_ids)
         return captured_features(model, capture, trace_ids, spans, parts, kinds)
 
@@ -98,7 +98,7 @@ def estimated(estimator: Estimator) -> Callable[..., Prediction]:
         regions: Regions,
     ) -> Prediction:
         layers = estimator.layers(len(model.adapter.layers(model.hf)))
-        outputs = "change" in estimator.kinds
+        outputs = needs_outputs(estimator.kinds)
         with (
             torch.inference_mode(),
             AttentionCapture(model, inputs, layers=layers, outputs=outputs) as capture,

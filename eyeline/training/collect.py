@@ -23,15 +23,14 @@ from eyeline.capture import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import fingerprint, sum_spans
 from eyeline.examples import Example, digest
-from eyeline.features import KINDS, Parts, captured_features, own_parts
+from eyeline.features import KINDS, captured_features, own_parts, spread_parts
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import orders
 from eyeline.generation import check_options, write
 from eyeline.images import open_image
-from eyeline.leak import EXACT, Fill, fill_regions, fills_of, leak_map, spreads
+from eyeline.leak import EXACT, Fill, fill_regions, fills_of, spreads
 from eyeline.model import Inputs, Model, rope_deltas_kept
 from eyeline.regions import Regions, load_source, regions_for
-from eyeline.rereading import read_again
 from eyeline.spans import Span
 from eyeline.teacher_forcing import Vision
 
@@ -159,8 +158,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
     if spreads(settings.hiding):
         if len(labels) > EXACT:
             fills = fill_regions(model, own.inputs, found, settings.hiding)
-        without = read_again(model, own.inputs, found, fills, capture.layers)
-        parts = Parts(labels, found.count, leak_map(fills, found).to(labels.device), without)
+        parts = spread_parts(model, own.inputs, found, fills, capture.layers)
     with torch.inference_mode():
         seen = captured_features(model, capture, own.ids, own.spans, parts)
     spans = torch.cat([drops[:, span.start : span.end] for span in own.spans], dim=1).float().cpu()
