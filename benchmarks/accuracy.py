@@ -1,7 +1,8 @@
 """Does the model read? How often its own greedy answers are right, and what they follow.
 
-With the image as it is, with all of it blank, and with only the evidence blank; on both sides of counterfactual pairs; and
-when the trace has already read something else than the image shows.
+With the image as it is, asked in other manners (the text first, after a system prompt, both), with all of it blank, and with
+only the evidence blank; on both sides of counterfactual pairs; and when the trace has already read something else than the
+image shows. Beside each, how long the traces are.
 """
 
 from collections import defaultdict
@@ -21,13 +22,20 @@ from eyeline.evaluation.command_options import MODEL, TABLE
 from eyeline.evaluation.metrics import bootstrap
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.examples import COUNTERFACTUAL, Box, Example, read_examples
-from eyeline.generation import write
+from eyeline.generation import Written, write
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model
 from eyeline.teacher_forcing import continued
+from eyeline.training.manners import HELPFUL, PLAIN, Manner
 
 PADDED = ("input_ids", "attention_mask", "mm_token_type_ids")  # along the sequence
-Scores = dict[str, dict[str, list[float]]]  # input, family -> 0 or 1 for each example
+MANNERS = {
+    "text first": Manner(text_first=True),
+    "system prompt": Manner(HELPFUL),
+    "both": Manner(HELPFUL, text_first=True),
+}
+Scored = tuple[float, int]  # 0 or 1, and tokens of the trace
+Scores = dict[str, dict[str, list[Scored]]]  # input, family -> one for each example
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +48,17 @@ class Row:
     low: float | None
     high: float | None
     examples: int
+    tokens: int  # of the trace, in the median
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question to answer: the image, what is asked, and how the thinking has already begun."""
+    """A question to answer: the image, what is asked, how the thinking has already begun, and the manner of asking."""
 
     image: Image.Image
     prompt: str
     begun: str = ""
+    manner: Manner = PLAIN
 
 
 def blank(picture: Image.Image, boxes: Sequence[Box] | None = None) -> Image.Image:
@@ -66,8 +76,8 @@ def readings(example: Example) -> str:
     return " ".join(example.trace[: last + 1])
 
 
-def answers(model: Model, questions: Sequence[Asked], max_new_tokens: int, batch: int = 16) -> list[str]:
-    """Greedy answers, questions of like length together: alike ones are answered at like length."""
+def written(model: Model, questions: Sequence[Asked], max_new_tokens: int, batch: int = 16) -> list[Written]:
+    """Greedy traces, questions of like length together: alike ones are answered at like length."""
     prepared = [_begin(model, question) for question in questions]
     opened = [
         bool(question.begun) or model.prompt_opens_thinking(inputs["input_ids"])
@@ -76,18 +86,25 @@ def answers(model: Model, questions: Sequence[Asked], max_new_tokens: int, batch
     order = sorted(
         range(len(questions)), key=lambda at: (len(questions[at].prompt), prepared[at]["input_ids"].shape[1])
     )
-    found = [""] * len(questions)
+    found: dict[int, Written] = {}
     for start in range(0, len(order), batch):
         places = order[start : start + batch]
         inputs = pad([prepared[at] for at in places])
-        written = write(model, inputs, max_new_tokens, [opened[at] for at in places])
-        for at, row in zip(places, written, strict=True):
-            found[at] = row.answer
-    return found
+        rows = write(model, inputs, max_new_tokens, [opened[at] for at in places])
+        found |= zip(places, rows, strict=True)
+    return [found[at] for at in range(len(questions))]
+
+
+def answers(model: Model, questions: Sequence[Asked], max_new_tokens: int) -> list[str]:
+    """What `written` gives as answers."""
+    return [row.answer for row in written(model, questions, max_new_tokens)]
 
 
 def _begin(model: Model, question: Asked) -> Inputs:
-    inputs = model.inputs(question.image, question.prompt)
+    parts = [{"type": "image"}, {"type": "text", "text": question.prompt}]
+    asked = {"role": "user", "content": parts[::-1] if question.manner.text_first else parts}
+    system = [{"role": "system", "content": question.manner.system}] if question.manner.system else []
+    inputs = model.inputs(question.image, [*system, asked])
     if not question.begun:
         return inputs
     opened = model.prompt_opens_thinking(inputs["input_ids"])
@@ -112,8 +129,9 @@ def pad(prompts: Sequence[Inputs]) -> Inputs:
 def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tuple[Scores, Scores]:
     """Answers that are right, by input and family, and by input and kind of scene.
 
-    `image`, `blank` (all of it) and `evidence` (only that blank); `prior`: those with a prior that the image contradicts;
-    `pairs`: both answers of a counterfactual pair; `trace`: the other's readings before the image, and the other's answer.
+    `image`, the other manners of asking (`MANNERS`), `blank` (all of it) and `evidence` (only that blank); `prior`: those with
+    a prior that the image contradicts; `pairs`: both answers of a counterfactual pair; `trace`: the other's readings before
+    the image, and the other's answer.
     """
     known = {example.id: example for example in examples}
     alone = [example for name, example in known.items() if not name.endswith(COUNTERFACTUAL)]
@@ -126,6 +144,10 @@ def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tup
     crossed = [*twins, *((other, one) for one, other in twins)]
     asked = {
         "image": [(each, Asked(pictures[each.id], each.prompt)) for each in known.values()],
+        **{
+            name: [(each, Asked(pictures[each.id], each.prompt, manner=manner)) for each in alone]
+            for name, manner in MANNERS.items()
+        },
         "blank": [(each, Asked(blank(pictures[each.id]), each.prompt)) for each in alone],
         "evidence": [
             (each, Asked(blank(pictures[each.id], list(chain(*each.evidence))), each.prompt))
@@ -133,25 +155,33 @@ def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tup
         ],
         "trace": [(other, Asked(pictures[one.id], one.prompt, readings(other))) for one, other in crossed],
     }
-    right: dict[str, list[float]] = {}
+    right: dict[str, list[Scored]] = {}
     for name, cases in asked.items():
-        told = answers(model, [question for _, question in cases], max_new_tokens)
-        right[name] = [float(is_right(example, each)) for (example, _), each in zip(cases, told, strict=True)]
+        rows = written(model, [question for _, question in cases], max_new_tokens)
+        right[name] = [
+            (float(is_right(example, row.answer)), len(row.ids))
+            for (example, _), row in zip(cases, rows, strict=True)
+        ]
     seen = dict(zip(known, right["image"], strict=True))
-    rows = [
+    found = [
         *(("image", each, seen[each.id]) for each in alone),
+        *((name, each, value) for name in MANNERS for each, value in zip(alone, right[name], strict=True)),
         *(("blank", each, value) for each, value in zip(alone, right["blank"], strict=True)),
         *(("evidence", each, value) for each, value in zip(alone, right["evidence"], strict=True)),
         *(("prior", each, seen[each.id]) for each in alone if each.prior),
-        *(("pairs", one, seen[one.id] * seen[other.id]) for one, other in twins),
+        *(("pairs", one, _both(seen[one.id], seen[other.id])) for one, other in twins),
         *(("trace", one, value) for (one, _), value in zip(crossed, right["trace"], strict=True)),
     ]
     by_family: Scores = defaultdict(lambda: defaultdict(list))
     by_kind: Scores = defaultdict(lambda: defaultdict(list))
-    for name, example, value in rows:
+    for name, example, value in found:
         by_family[name][example.family].append(value)
         by_kind[name][f"{example.family}/{example.source}"].append(value)
     return by_family, by_kind
+
+
+def _both(one: Scored, other: Scored) -> Scored:
+    return one[0] * other[0], one[1]
 
 
 @click.command()
@@ -172,7 +202,9 @@ def main(model_id: str, data: tuple[Path, ...], out: Path, max_new_tokens: int) 
             groups = {**{family: {family: values} for family, values in families.items()}, "mean": families}
             groups |= {kind: {kind: values} for kind, values in sorted(by_kind[name].items())}
             for group, values in groups.items():
-                rows.append(Row(name, group, *bootstrap(values), sum(map(len, values.values()))))
+                right = {key: [value for value, _ in scored] for key, scored in values.items()}
+                tokens = [count for scored in values.values() for _, count in scored]
+                rows.append(Row(name, group, *bootstrap(right), len(tokens), int(np.median(tokens))))
         write_csv(Row, rows, out)
     click.echo(out.read_text())
 

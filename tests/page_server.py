@@ -40,7 +40,9 @@ class PageServer:
         self.saved: dict[str, Run] = {}
         self.asked: list[dict] = []  # bodies of questions, in order
         self.kept: int | None = None  # how many events of the next question are saved; all of them
-        self.closed = False  # for good: what a page still loads from then on is lost
+        self.gone = bool(
+            self.cuts
+        )  # once it went away or cut a stream, the browser tells of lost connections
         self.left = threading.Event()  # a client went away in the middle of a stream
         self._go = threading.Event()
         self._listen(0)
@@ -57,6 +59,7 @@ class PageServer:
         self._go.wait(30)
 
     def vanish(self) -> None:
+        self.gone = True
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -74,7 +77,6 @@ class PageServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.closed = True
         self.go()
         self.vanish()
 

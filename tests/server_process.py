@@ -53,7 +53,7 @@ class Server:
     data: Path
     log: Path
     key: str | None = None
-    closed: bool = False  # for good: what a page still loads from then on is lost
+    gone: bool = False  # once it went away, the browser tells of lost connections
 
     @property
     def url(self) -> str:
@@ -149,7 +149,7 @@ def running(model: Path, data: Path, *options: str, key: str | None = None) -> I
             time.sleep(0.1)
         yield server
     finally:
-        server.closed = True
+        server.gone = True
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
