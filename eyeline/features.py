@@ -20,7 +20,7 @@ that are hidden together does to a token's log-prob, and so to a span's, is the 
 
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -353,7 +353,7 @@ def token_features(
     for span, features in _features(model, capture, image, steps, written, parts, kinds):
         for kind, feature in enumerate(features):
             columns[kind].append(feature.regions.flatten(0, 1))
-            if weight is not None:
+            if weight is not None and cells is not None:
                 cells += torch.einsum("tlh,lhtp->tp", weight[:, kind, span], feature.cells)
     return Seen(_side_by_side(columns), cells)
 
@@ -367,10 +367,35 @@ def _side_by_side(
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """What an estimator reads of the tokens of a trace's spans, one span after the other."""
+    """What an estimator reads of the tokens of spans, one span after the other."""
 
     features: Float[Tensor, "token region feature"]  # float32
     log_odds: Float[Tensor, " token"]  # of the written tokens, nats
+    log_probs: Float[Tensor, " token"]  # the same tokens', nats
+    cells: Float[Tensor, "token patch"] | None = None  # weighted sums of the features of each visual token
+
+
+def read_span(
+    model: Model,
+    capture: AttentionCapture,
+    image: ImageValues,
+    span: Span,
+    token_ids: Int[Tensor, " token"],
+    parts: Parts,
+    kinds: Sequence[str] = KINDS,
+    weigh: Callable[[Float[Tensor, " token"]], Float[Tensor, "token feature"]] | None = None,
+) -> Read:
+    """What is read of one span that a capture has seen; `token_ids` are its tokens.
+
+    `weigh` gives the weights of each token's features from its log-odds, which visual tokens are summed by.
+    """
+    steps = capture.take(span.start, span.end)
+    log_probs = token_log_probs(model, steps)
+    odds = log_odds(log_probs, token_ids)
+    written = read_written(model, steps.hidden, log_probs, token_ids) if needs_written(kinds) else None
+    weights = None if weigh is None else weigh(odds)
+    seen = token_features(model, capture, image, steps, written, parts, kinds, weights)
+    return Read(seen.regions, odds, log_probs.gather(1, token_ids[:, None])[:, 0], seen.cells)
 
 
 def captured_features(
@@ -386,15 +411,13 @@ def captured_features(
     Raises `UnsupportedModelError` for numbers that are not finite.
     """
     image = read_image(model, capture)
-    rows, odds = [], []
-    for span in spans:
-        steps = capture.take(span.start, span.end)
-        ids = trace_ids[span.start : span.end]
-        log_probs = token_log_probs(model, steps)
-        written = read_written(model, steps.hidden, log_probs, ids) if needs_written(kinds) else None
-        rows.append(token_features(model, capture, image, steps, written, parts, kinds).regions)
-        odds.append(log_odds(log_probs, ids))
-    read = Read(torch.cat(rows), torch.cat(odds))
+    each = [
+        read_span(model, capture, image, span, trace_ids[span.start : span.end], parts, kinds)
+        for span in spans
+    ]
+    read = Read(
+        *(torch.cat([getattr(one, name) for one in each]) for name in ("features", "log_odds", "log_probs"))
+    )
     check_finite(model, "features", read.features, read.log_odds)
     return read
 

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from eyeline import features as feature
 from eyeline.attribution import Attribution, attribute, heat
 from eyeline.capture import AttentionCapture
 from eyeline.estimator import Estimator
 from eyeline.events import SpanAttribution, Steps
+from eyeline.features import own_parts, read_image, read_span, spread_parts
 from eyeline.game import Game, orders
 from eyeline.leak import fill_regions, spreads
 from eyeline.model import Inputs, Model
@@ -49,9 +49,9 @@ class Reader:
     ) -> None:  # fmt: skip
         self.model, self.inputs, self.capture, self.regions = model, inputs, capture, regions
         self.labels = regions.of_patch.to(model.device)
-        self.image = feature.read_image(model, capture)
+        self.image = read_image(model, capture)
         self.orders = orders(regions.count).to(model.device)
-        self.parts = feature.own_parts(self.labels, regions.count)
+        self.parts = own_parts(self.labels, regions.count)
         self.estimator = estimator
         if estimator is not None:
             self.estimator = estimator.of_layers(capture.layers, len(model.adapter.layers(model.hf)))
@@ -63,35 +63,30 @@ class Reader:
         fills = fill_regions(self.model, self.inputs, self.regions, self.estimator.hiding, stopped)
         kinds = () if stopped() else self.estimator.kinds
         layers = self.capture.layers
-        self.parts = feature.spread_parts(self.model, self.inputs, self.regions, fills, layers, kinds)
+        self.parts = spread_parts(self.model, self.inputs, self.regions, fills, layers, kinds)
 
     def read(self, span: Span, ids: Sequence[int]) -> ReadSpan:
         """`ids` are the span's tokens."""
-        kinds = ("attention",) if self.estimator is None else self.estimator.kinds
-        steps = self.capture.take(span.start, span.end)
-        written_ids = torch.tensor(ids, device=self.model.device)
-        log_probs = feature.token_log_probs(self.model, steps)
-        log_prob = log_probs.gather(1, written_ids[:, None]).sum()
-        log_odds = feature.log_odds(log_probs, written_ids)
-        written = None
-        if feature.needs_written(kinds):
-            written = feature.read_written(self.model, steps.hidden, log_probs, written_ids)
+        kinds, weigh = ("attention",), self._alike
+        if self.estimator is not None:
+            kinds, weigh = self.estimator.kinds, self.estimator.of_tokens
+        written = torch.tensor(ids, device=self.model.device)
+        read = read_span(self.model, self.capture, self.image, span, written, self.parts, kinds, weigh)
+        assert read.cells is not None, "there are weights"
+        log_prob = read.log_probs.sum()
         if self.estimator is None:
-            weights = log_odds.new_ones(len(ids), steps.queries.shape[:2].numel())
-        else:
-            weights = self.estimator.of_tokens(log_odds)
-        seen = feature.token_features(
-            self.model, self.capture, self.image, steps, written, self.parts, kinds, weights
-        )
-        assert seen.cells is not None, "there are weights"
-        if self.estimator is None:
-            shares = seen.regions.sum((0, 2))
+            shares = read.features.sum((0, 2))
             total = shares.sum().clamp(min=1e-30)
-            return ReadSpan(None, None, shares / total, seen.cells.sum(0) / total, log_prob)
-        game = self.estimator.game(seen.regions, log_odds).rounded()
+            return ReadSpan(None, None, shares / total, read.cells.sum(0) / total, log_prob)
+        game = self.estimator.game(read.features, read.log_odds).rounded()
         said = attribute(game, self.estimator, self.orders)
         falls = game.falls(self.labels.new_ones(game.regions, 1).float())[:, 0].clamp(min=0)
-        return ReadSpan(said, game, said.shown, heat(said.shown, falls @ seen.cells, self.labels), log_prob)
+        return ReadSpan(said, game, said.shown, heat(said.shown, falls @ read.cells, self.labels), log_prob)
+
+    def _alike(self, log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token head"]:
+        """The weights where there is no estimator: all heads the same."""
+        layers, heads, _ = self.image.norms.shape
+        return log_odds.new_ones(len(log_odds), layers * heads)
 
     def event(self, span: Span, read: ReadSpan, latency_s: float) -> SpanAttribution:
         """What is known of a span as a stream yields it, in plain numbers."""
