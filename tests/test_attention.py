@@ -1,43 +1,14 @@
-"""Captured attention is the model's own, and the model does not notice."""
-
-import threading
-from collections import Counter
+"""Captured attention, and what is kept beside it, is the model's own."""
 
 import pytest
 import torch
+from captures import NEW_TOKENS, QUESTION, attention_of, generate, pad_left
 from conftest import CACHE, FAMILIES, build_tiny, picture, tiny_model
 from transformers import DynamicCache
-from transformers.integrations import sdpa_attention
 
-from eyeline.attention import attention_to_image
 from eyeline.capture import AttentionCapture
 from eyeline.errors import UnsupportedModelError
 from eyeline.kernels import KERNELS, any_kernel
-
-QUESTION = "How many blocks are there?"
-NEW_TOKENS = 12
-
-
-def generate(model, inputs, tokens=NEW_TOKENS, **options):
-    return model.hf.generate(**inputs, max_new_tokens=tokens, do_sample=False, **options)
-
-
-def pad_left(inputs, padding, pad_token):
-    """The same prompt behind `padding` masked tokens."""
-
-    def widen(tensor, value):
-        return torch.nn.functional.pad(tensor, (padding, 0), value=value)
-
-    return inputs | {
-        "input_ids": widen(inputs["input_ids"], pad_token),
-        "attention_mask": widen(inputs["attention_mask"], 0),
-        "mm_token_type_ids": widen(inputs["mm_token_type_ids"], 0),
-    }
-
-
-def attention_of(capture, steps):
-    """(layer, head, token, patch), of tokens taken from a capture."""
-    return attention_to_image(steps, capture.image_keys, capture.scaling, capture.visible(steps))
 
 
 def eager_attention(family, inputs, generated, columns, **text_options):
@@ -54,19 +25,6 @@ def eager_attention(family, inputs, generated, columns, **text_options):
     return torch.stack([step[..., columns] for step in steps], dim=2)
 
 
-def state(hf):
-    """What a capture could leave behind."""
-    configs = {
-        name: getattr(hf.config, name)._attn_implementation for name in ("text_config", "vision_config")
-    }
-    hooks = [
-        (name, len(module._forward_pre_hooks), len(module._forward_hooks))
-        for name, module in hf.named_modules()
-    ]
-    weights = [(name, weight.data_ptr()) for name, weight in hf.named_parameters()]
-    return hf.config._attn_implementation, configs, hooks, weights
-
-
 @pytest.mark.parametrize("padding", [0, 5])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_captured_attention_is_that_of_every_layer_and_head_in_prefill_and_decoding(family, padding):
@@ -81,31 +39,6 @@ def test_captured_attention_is_that_of_every_layer_and_head_in_prefill_and_decod
     assert ours.shape == (3, 4, NEW_TOKENS, sum(len(grid) for grid in capture.grids))
     assert theirs.std() > 1e-3, "attention varies, so equality means something"
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("layers", [None, [1]])
-@pytest.mark.parametrize("padding", [0, 5])
-def test_generated_ids_and_logits_are_the_same_to_the_bit_with_and_without_capture(tiny, padding, layers):
-    inputs = tiny.inputs(picture(), QUESTION)
-    if padding:
-        inputs = pad_left(inputs, padding, tiny.tokenizer.pad_token_id)
-    options = {"tokens": 40, "output_logits": True, "return_dict_in_generate": True}
-    without = generate(tiny, inputs, **options)
-    with AttentionCapture(tiny, inputs, layers=layers):
-        within = generate(tiny, inputs, **options)
-    assert within.sequences.tolist() == without.sequences.tolist()
-    assert len(set(without.sequences[0].tolist())) > 10
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(within.logits, without.logits, strict=True))
-
-
-def test_sampling_with_the_same_seed_gives_the_same_ids(tiny):
-    inputs = tiny.inputs(picture(), QUESTION)
-    torch.manual_seed(3)
-    without = tiny.hf.generate(**inputs, max_new_tokens=20, do_sample=True, temperature=1.5)
-    torch.manual_seed(3)
-    with AttentionCapture(tiny, inputs):
-        within = tiny.hf.generate(**inputs, max_new_tokens=20, do_sample=True, temperature=1.5)
-    assert within.tolist() == without.tolist()
 
 
 def test_a_teacher_forced_forward_keeps_what_decoding_the_same_tokens_keeps(tiny):
@@ -158,34 +91,6 @@ def test_of_some_layers_the_same_is_kept_as_where_all_are(tiny, layers):
             else:
                 assert torch.equal(getattr(ours, name), of_all[wanted])
         torch.testing.assert_close(attention_of(some, ours), attention_of(whole, theirs)[wanted])
-
-
-def test_layers_that_are_not_wanted_run_as_without_capture(tiny, monkeypatch):
-    ran = {"kept": Counter(), "kernel": 0, "sdpa": Counter()}
-    kernel, keep, sdpa = KERNELS["cpu"], AttentionCapture.keep, sdpa_attention.sdpa_attention_forward
-
-    def counted_kernel(*args):
-        ran["kernel"] += 1
-        return kernel(*args)
-
-    def counted_keep(self, query, *args):
-        ran["kept"][query.shape[2]] += 1  # by rows
-        keep(self, query, *args)
-
-    def counted_sdpa(module, *args, **options):
-        ran["sdpa"][module.layer_idx] += 1
-        return sdpa(module, *args, **options)
-
-    monkeypatch.setitem(KERNELS, "cpu", counted_kernel)
-    monkeypatch.setattr(AttentionCapture, "keep", counted_keep)
-    monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", counted_sdpa)
-    inputs = tiny.inputs(picture(), QUESTION)
-    with AttentionCapture(tiny, inputs, layers=[1]):
-        generate(tiny, inputs)
-    assert ran == {
-        "kept": {inputs["input_ids"].shape[1]: 1, 1: NEW_TOKENS - 1},
-        "kernel": NEW_TOKENS, "sdpa": {0: NEW_TOKENS, 2: NEW_TOKENS},
-    }  # fmt: skip
 
 
 def test_hidden_states_are_those_that_the_final_norm_and_the_head_turn_into_the_logits(tiny):
@@ -363,196 +268,3 @@ def test_knockout_reaches_layers_that_are_not_captured(tiny):
     attention = attention_of(ours, ours.take(0, NEW_TOKENS))
     torch.testing.assert_close(attention, attention_of(theirs, theirs.take(0, NEW_TOKENS))[1:2])
     assert not attention[..., hidden].any()
-
-
-# --- leaving no trace
-
-
-def test_the_model_is_as_it_was_after_the_block(tiny):
-    inputs = tiny.inputs(picture(), QUESTION)
-    before = state(tiny.hf)
-    with AttentionCapture(tiny, inputs):
-        assert state(tiny.hf) != before
-        assert tiny.hf.config.vision_config._attn_implementation == "sdpa"
-        generate(tiny, inputs, tokens=2)
-    assert state(tiny.hf) == before
-
-
-def test_the_model_is_as_it_was_after_an_exception_in_the_block_in_a_pass_and_on_the_way_in(tiny):
-    inputs = tiny.inputs(picture(), QUESTION)
-    before = state(tiny.hf)
-    with pytest.raises(KeyboardInterrupt), AttentionCapture(tiny, inputs):
-        raise KeyboardInterrupt
-    assert state(tiny.hf) == before
-
-    def fail(*_):
-        raise RuntimeError("inside a layer")
-
-    hook = tiny.adapter.layers(tiny.hf)[1].register_forward_pre_hook(fail)
-    with pytest.raises(RuntimeError, match="inside a layer"), AttentionCapture(tiny, inputs):
-        generate(tiny, inputs)
-    hook.remove()
-    assert state(tiny.hf) == before
-
-    with AttentionCapture(tiny, inputs):
-        within = state(tiny.hf)
-        with pytest.raises(UnsupportedModelError, match="already captures"), AttentionCapture(tiny, inputs):
-            pass
-        assert state(tiny.hf) == within, "the first capture goes on"
-    assert state(tiny.hf) == before
-
-
-def test_another_implementation_of_the_users_is_put_back(tiny):
-    model = build_tiny(tiny.adapter.family)
-    model.hf.set_attn_implementation("eager")
-    inputs = model.inputs(picture(), QUESTION)
-    before = state(model.hf)
-    with AttentionCapture(model, inputs) as capture:
-        ids = generate(model, inputs)
-    assert state(model.hf) == before
-    assert ids.tolist() == generate(model, inputs).tolist()
-    assert capture.num_tokens == NEW_TOKENS
-
-
-def test_two_threads_capture_the_same_model_at_once(tiny):
-    before = state(tiny.hf)
-    prompts = [tiny.inputs(picture(seed=seed), f"{QUESTION} {'Please. ' * seed}") for seed in range(2)]
-    alone = []
-    for inputs in prompts:
-        with AttentionCapture(tiny, inputs) as capture:
-            ids = generate(tiny, inputs, tokens=40)
-        alone.append((ids, attention_of(capture, capture.take(0, 40))))
-
-    together: dict[int, tuple] = {}
-    both_inside = threading.Barrier(2, timeout=60)
-
-    def run(index):
-        with AttentionCapture(tiny, prompts[index]) as capture:
-            both_inside.wait()
-            ids = generate(tiny, prompts[index], tokens=40)
-        together[index] = (ids, attention_of(capture, capture.take(0, 40)))
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert state(tiny.hf) == before
-    for index, (ids, attention) in enumerate(alone):
-        assert together[index][0].tolist() == ids.tolist()
-        torch.testing.assert_close(together[index][1], attention)
-
-
-def test_the_last_capture_to_leave_puts_the_model_back_whatever_the_order(tiny):
-    before = state(tiny.hf)
-    inputs = tiny.inputs(picture(), QUESTION)
-    first_open, second_open, first_closed = (threading.Event() for _ in range(3))
-    seen = {}
-
-    def other():
-        first_open.wait(60)
-        with AttentionCapture(tiny, inputs) as capture:
-            second_open.set()
-            first_closed.wait(60)
-            seen["ids"] = generate(tiny, inputs)
-            seen["tokens"] = capture.num_tokens
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    with AttentionCapture(tiny, inputs):
-        first_open.set()
-        assert second_open.wait(60)
-    first_closed.set()
-    thread.join()
-    assert seen["tokens"] == NEW_TOKENS
-    assert seen["ids"].tolist() == generate(tiny, inputs).tolist()
-    assert state(tiny.hf) == before
-
-
-def test_passes_of_another_thread_are_not_recorded(tiny):
-    inputs = tiny.inputs(picture(), QUESTION)
-    with AttentionCapture(tiny, inputs) as capture:
-        thread = threading.Thread(target=lambda: generate(tiny, inputs, tokens=5))
-        thread.start()
-        thread.join()
-        assert capture.num_tokens == 0
-        assert capture.pending_bytes == 0
-        assert capture.vision_features is None
-        generate(tiny, inputs, tokens=3)
-    assert capture.num_tokens == 3
-
-
-# --- taking and releasing
-
-
-def test_a_worker_takes_and_releases_while_the_model_decodes(tiny):
-    inputs = tiny.inputs(picture(), QUESTION)
-    with AttentionCapture(tiny, inputs) as whole:
-        generate(tiny, inputs, tokens=60)
-    expected = attention_of(whole, whole.take(0, 60))
-    taken, peak = [], []
-
-    def work(capture):
-        for start in range(0, 60, 4):
-            while capture.num_tokens < start + 4:
-                threading.Event().wait(0.001)
-            steps = capture.take(start, start + 4)
-            capture.release(start + 4)
-            peak.append(capture.pending_bytes)
-            taken.append(attention_of(capture, steps))
-
-    with AttentionCapture(tiny, inputs) as capture:
-        worker = threading.Thread(target=work, args=(capture,))
-        worker.start()
-        generate(tiny, inputs, tokens=60)
-        worker.join()
-    torch.testing.assert_close(torch.cat(taken, dim=2), expected)
-    assert capture.pending_bytes == 0
-    assert whole.pending_bytes > max(peak)
-
-
-def test_pending_bytes_count_what_is_kept_until_it_is_released(tiny):
-    inputs = tiny.inputs(picture(), QUESTION)
-    with AttentionCapture(tiny, inputs) as capture:
-        generate(tiny, inputs)
-    steps = capture.take(0, NEW_TOKENS)
-    fields = (steps.queries, steps.log_sum_exp, steps.hidden, steps.attention_rms, steps.logits)
-    assert steps.logits is not None
-    assert capture.pending_bytes == sum(tensor.nbytes for tensor in fields if tensor is not None)
-    capture.release(NEW_TOKENS - 3)
-    assert capture.pending_bytes == pytest.approx(
-        3 / NEW_TOKENS * sum(t.nbytes for t in fields if t is not None)
-    )
-    with pytest.raises(ValueError, match="not all kept"):
-        capture.take(0, NEW_TOKENS)
-    with pytest.raises(ValueError, match="not all kept"):
-        capture.take(NEW_TOKENS - 1, NEW_TOKENS + 1)
-    torch.testing.assert_close(capture.take(NEW_TOKENS - 2, NEW_TOKENS).queries, steps.queries[:, :, -2:])
-
-
-@pytest.mark.parametrize("layers", [[0], [0, 2]])
-def test_pending_bytes_fall_with_the_layers_that_are_kept(tiny, layers):
-    inputs = tiny.inputs(picture(), QUESTION)
-    of_layers = []
-    for wanted in (None, layers):
-        with AttentionCapture(tiny, inputs, layers=wanted) as capture:
-            generate(tiny, inputs)
-        steps = capture.take(0, NEW_TOKENS)
-        of_layers.append(capture.pending_bytes - steps.hidden.nbytes - steps.logits.nbytes)
-    assert of_layers[1] * 3 == of_layers[0] * len(layers) > 0
-
-
-# --- what is refused
-
-
-def test_beams_a_second_generation_and_batches_are_refused(tiny):
-    inputs = tiny.inputs(picture(), QUESTION)
-    with pytest.raises(UnsupportedModelError, match="2 sequences"), AttentionCapture(tiny, inputs):
-        generate(tiny, inputs, num_beams=2)
-    with AttentionCapture(tiny, inputs):
-        generate(tiny, inputs, tokens=2)
-        with pytest.raises(UnsupportedModelError, match="one generation at a time"):
-            generate(tiny, inputs, tokens=2)
-    batch = {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
-    with pytest.raises(UnsupportedModelError, match="not a batch of 2"):
-        AttentionCapture(tiny, batch)

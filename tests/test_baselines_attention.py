@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, SPREADS, build_tiny, picture
-from test_ablation import extended, trace_of
+from slow_hiding import extended, trace_of
 
 import eyeline.evaluation.baselines.attention_weights
 import eyeline.evaluation.prediction as estimators

@@ -3,7 +3,7 @@ from functools import partial
 import pytest
 import torch
 from conftest import FAMILIES, build_tiny, picture, tiny_model
-from test_ablation import extended, slow_log_probs, trace_of
+from slow_hiding import extended, slow_log_probs, trace_of
 
 from eyeline.evaluation.baselines.gradient import (
     differentiable,

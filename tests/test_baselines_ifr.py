@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, build_tiny, tiny_model
-from test_ablation import extended, trace_of
+from slow_hiding import extended, trace_of
 from test_baselines_gradient import CELLS, LABELS, REGIONS, question_of, spans_of
 
 from eyeline.evaluation.baselines import ifr

@@ -4,7 +4,7 @@ import threading
 import pytest
 import torch
 from conftest import FAMILIES, build_tiny, tiny_model
-from test_ablation import trace_of
+from slow_hiding import trace_of
 from test_baselines_gradient import CELLS, LABELS, REGIONS, question_of, spans_of
 from torch import nn
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from conftest import FAMILIES, build_tiny, picture, tiny_model
-from test_ablation import trace_of
+from slow_hiding import trace_of
 from test_baselines_gradient import CELLS, LABELS, REGIONS, question_of, spans_of
 
 from eyeline.evaluation.baselines import BASELINES, MEAN, READ_TWICE

@@ -4,7 +4,7 @@ import torch
 from conftest import build_tiny, picture
 from hypothesis import given
 from hypothesis import strategies as st
-from test_ablation import extended, trace_of
+from slow_hiding import extended, trace_of
 from test_baselines_attention import asked
 
 from eyeline.evaluation.baselines.tam import (

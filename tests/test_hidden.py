@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import build_tiny, picture, tiny_model
-from test_stream import of_some_layers, random_estimator
+from streams import of_some_layers, random_estimator
 
 from eyeline.ablation import METHODS, ablate
 from eyeline.asked import Hidden

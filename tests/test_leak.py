@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from conftest import picture, tiny_model
-from test_ablation import slow_blur, slow_pixels
+from slow_hiding import slow_blur, slow_pixels
 
 from eyeline import leak
 from eyeline.capture import AttentionCapture

@@ -4,7 +4,6 @@ import html
 import re
 
 import pytest
-from test_page import browser  # noqa: F401  a fixture
 from test_runs import HOSTILE, make_run
 
 from eyeline import Model, notebook
@@ -139,7 +138,7 @@ def test_a_run_is_shown_by_the_view_that_is_registered_and_without_one_as_text(m
 
 @pytest.mark.browser
 @pytest.mark.parametrize("late", [False, True])
-def test_the_frame_shows_every_event_whether_it_loads_before_them_or_after(browser, late):  # noqa: F811
+def test_the_frame_shows_every_event_whether_it_loads_before_them_or_after(browser, late):
     run = make_run()
     context = browser.new_context(reduced_motion="reduce")
     page = context.new_page()

@@ -3,8 +3,8 @@
 import re
 
 import pytest
+from browsing import expect
 from server_process import model_folder  # noqa: F401  a fixture
-from test_page import browser, expect, visit  # noqa: F401  fixtures
 from test_server_joint import server  # noqa: F401  a fixture
 
 import eyeline

@@ -3,8 +3,8 @@
 import re
 
 import pytest
+from browsing import expect
 from server_process import model_folder, running  # noqa: F401  a fixture
-from test_page import browser, expect, visit  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.browser
 
@@ -15,7 +15,7 @@ def server(model_folder, tmp_path_factory):  # noqa: F811
         yield server
 
 
-def test_a_question_is_asked_watched_verified_asked_without_and_found_again(server, visit, tmp_path):  # noqa: F811
+def test_a_question_is_asked_watched_verified_asked_without_and_found_again(server, visit, tmp_path):
     page = visit(server)
     page.set_default_timeout(60_000)
     expect(page.locator(".gallery button")).to_have_count(12, timeout=60_000)
@@ -55,7 +55,7 @@ def test_a_question_is_asked_watched_verified_asked_without_and_found_again(serv
     assert again.locator(".trace").inner_text() == trace
 
 
-def test_what_the_server_refuses_is_said_in_its_words(server, visit, tmp_path):  # noqa: F811
+def test_what_the_server_refuses_is_said_in_its_words(server, visit, tmp_path):
     page = visit(server, "/?run=run-none", expected="404")
     expect(page.locator("#bad-link")).to_contain_text("There is no run “run-none” here")
     page = visit(server, expected="400")

@@ -1,8 +1,8 @@
 """What a model writes faster than a person reads, as the page shows it; the clock stands still but where a test moves it."""
 
 import pytest
+from browsing import MIDDLE, ask, expect, heat_at
 from page_server import PageServer
-from test_page import MIDDLE, ask, browser, expect, heat_at, visit  # noqa: F401  fixtures
 from test_runs import make_run
 
 pytestmark = pytest.mark.browser
@@ -29,14 +29,14 @@ PLAY = """async ([arrivals, paced]) => {
 
 
 @pytest.fixture
-def play(visit):  # noqa: F811
+def play(visit):
     with PageServer(make_run()) as server:
         page = visit(server)
         yield lambda arrivals, paced=True: page.evaluate(PLAY, [arrivals, paced])
 
 
 @pytest.fixture
-def stopped(visit):  # noqa: F811
+def stopped(visit):
     """Opens the page of a server with its clock stopped and motion welcome."""
 
     def stopped(server, path="/", **options):

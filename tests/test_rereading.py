@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from conftest import build_tiny, tiny_model
-from test_ablation import slow_pixels
+from slow_hiding import slow_pixels
 from test_features import trace_of
 from test_leak import asked
 

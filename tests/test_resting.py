@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from page_server import PageServer
 from test_embedded import mini
-from test_page import browser, visit  # noqa: F401  fixtures
 from test_runs import make_run
 from test_terminal import span_of
 
@@ -81,7 +80,7 @@ def test_the_picture_of_many_weak_regions_that_do_much_together_is_as_strong_as_
 
 @pytest.mark.browser
 @pytest.mark.parametrize("unit", ["nats", "attention"])
-def test_the_page_says_the_same_as_the_terminal(visit, unit):  # noqa: F811
+def test_the_page_says_the_same_as_the_terminal(visit, unit):
     spans = [span for cases in CASES.values() for span in cases] + [drawn(seed) for seed in range(400)]
     with PageServer(make_run()) as server:
         said = visit(server).evaluate(

@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 from conftest import picture, tiny_model
 from PIL import Image
-from test_ablation import slow_log_probs
+from slow_hiding import slow_log_probs
 from test_baselines_gradient import spans_of, trace_of
 
 import eyeline

@@ -7,7 +7,6 @@ from random import Random
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
-from test_page import browser  # noqa: F401  a fixture
 
 from eyeline.scenes import code
 from eyeline.scenes.canvas import COLOURS, Canvas
@@ -38,7 +37,7 @@ def rgb(css):
 
 
 @pytest.fixture(scope="module")
-def named(browser):  # noqa: F811
+def named(browser):
     """What the browser shows for the scenes' colour names."""
     page = browser.new_page()
     paint = "name => { document.body.style.color = name; return getComputedStyle(document.body).color }"
@@ -59,7 +58,7 @@ def test_scenes_name_colours_as_browsers_do(named):
     assert given.tolist() == list(range(len(COLOURS)))
 
 
-def test_fifty_pages_look_in_a_browser_as_they_are_drawn(browser, named, monkeypatch):  # noqa: F811
+def test_fifty_pages_look_in_a_browser_as_they_are_drawn(browser, named, monkeypatch):
     drawn = []
     text = Canvas.text
 

@@ -1,0 +1,92 @@
+"""Numbers and terms on the page: one form, one numbering, and what they mean where they stand."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from browsing import ask, expect
+from page_server import PageServer
+from test_runs import make_run
+
+from eyeline.events import SpanAttribution
+from eyeline.runs import Run
+
+pytestmark = pytest.mark.browser
+
+
+def test_every_region_has_a_number_that_is_the_same_on_the_image_and_in_every_list(visit, tmp_path):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.keyboard.press("End")
+        page.locator("#view h1").hover()
+        expect(page.locator(".strongest .place em").first).to_have_text("10")
+        expect(page.locator(".badge")).to_have_text(["10"])  # alone above a tenth of the strongest
+        page.get_by_role("button", name="All numbers").click()
+        numbers = page.locator(".badge").all_inner_texts()
+        assert sorted(map(int, numbers)) == list(range(1, 11))
+        page.locator(".more").click()
+        rows = page.locator(".strongest .place").all_inner_texts()
+        assert len(set(rows)) == 10  # though several regions lie in one place
+        page.locator(".strongest button").first.click()
+        expect(page.locator(".selection")).to_contain_text("10 bottom right of image 2:")
+
+
+def test_small_numbers_have_one_form_and_none_is_a_negative_nothing(visit, tmp_path):
+    run = make_run()
+    small = (0.0004, -0.0004, 0.004, -0.06, 0.3, 1.234, 12.34, 123.4, 0.0, -0.0049)
+    events = [
+        replace(
+            event,
+            effects=small,
+            interval=None,
+            contributions=small,
+            contribution_interval=None,
+            log_prob=-0.0001,
+            whole_image=-0.001,
+        )
+        if isinstance(event, SpanAttribution) and event.index == 2
+        else event
+        for event in run.events
+    ]
+    with PageServer(Run(run.prompt, run.images, tuple(events))) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        page.keyboard.press("End")
+        page.locator(".more").click()
+        numbers = [text.strip() for text in page.locator(".strongest .number").all_inner_texts()]
+        assert numbers == ["123", "12.3", "1.23", "0.30", "−0.06", "0.00", "0.00", "0.00", "0.00", "0.00"]
+        expect(page.locator(".about .facts")).to_contain_text("log p 0.00")
+        expect(page.locator(".about .facts")).to_contain_text("whole image 0.00 nats")
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [
+        ("in nats", "2.7 times less likely"),
+        ("log p −1.25", "0 is certain"),
+        ("rank agreement 0.83", "Spearman’s correlation"),
+        ("[90 % interval]", "9 times in 10"),
+    ],
+)
+def test_a_term_says_what_it_means_where_it_stands(visit, tmp_path, word, meaning):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        if word.startswith("rank"):
+            page.get_by_role("button", name="Verify").click()
+        term = page.get_by_role("button", name=word, exact=True)
+        note = page.get_by_role("tooltip").filter(has_text=meaning)
+        expect(note).to_be_hidden()
+        term.hover()
+        expect(note).to_be_visible()
+        page.locator("#view h1").hover()
+        expect(note).to_be_hidden()
+        term.focus()  # by keyboard, or a finger
+        expect(note).to_be_visible()
+        expect(term).to_have_accessible_description(re.compile(meaning))
+        page.keyboard.press("Escape")
+        expect(note).to_be_hidden()
