@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 METHODS = {
-    "raw attention": "raw-attention",
+    "raw attention, mean over a region": "raw-attention-mean",
     "AttnLRP": "attn-lrp",
     "gradient times input": "input-gradient",
     "regression on 32 hidden sets (ContextCite)": "regression-32",

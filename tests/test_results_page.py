@@ -17,6 +17,11 @@ ASKED = (
 )
 METHODS = {
     "random": "random",
+    "middle of the image (centre prior)": "centre",
+    "Token Activation Map, mean": "tam-mean",
+    "attention rollout, mean": "rollout-mean",
+    "raw attention, mean": "raw-attention-mean",
+    "IFR (FlashTrace), mean": "ifr-mean",
     "Token Activation Map": "tam",
     "attention rollout": "rollout",
     "raw attention": "raw-attention",
@@ -307,6 +312,26 @@ def said(name, method, metric, at="", family="mean"):
     return numbers(row_of(name, method=method, metric=metric, at=at, family=family))[0]
 
 
+def ahead(method):
+    """Of what the heat shows, in LDS."""
+    given = {"versus": "eyeline (eyeline-mini)", "metric": "lds", "at": "0.5", "family": "mean"}
+    return numbers(row_of("faithfulness_versus", method=method, **given))[0]
+
+
+def test_every_cheaper_rival_is_behind_by_a_paired_interval():
+    for method in (
+        "centre",
+        "raw-attention-mean",
+        "ifr-mean",
+        "attn-lrp",
+        "cp-lrp",
+        "input-gradient",
+        "regression-32",
+    ):
+        given = {"versus": "eyeline (eyeline-mini)", "metric": "lds", "at": "0.5", "family": "mean"}
+        assert float(row_of("faithfulness_versus", method=method, **given)["high"]) < 0
+
+
 def prose():
     """Sentences beside the tables, with `#` in the place of each number, and the numbers."""
     heat, alone = "eyeline (eyeline-mini)", "eyeline (eyeline-mini), alone"
@@ -325,6 +350,11 @@ def prose():
         ],
         "What the heat shows has # of exhaustive ablation's LDS": [heat_lds / measured_lds],
         "they have # more LDS than single effects": [heat_lds - alone_lds],
+        "The nearest is the paper's estimator, # behind": [-ahead("eyeline (paper-attention)")],
+        "regression on # subsets (# passes) are level with it. Ridge regression on # subsets (# passes) is # ahead": [
+            64, said(now, "regression-64", "forward_passes"),
+            256, said(now, "ridge-256", "forward_passes"), ahead("ridge-256"),
+        ],
         "The # % intervals of single effects hold # % of them, and # % of those above half a nat": [
             90, 100 * said(now, alone, "coverage", "alone", "all"), 100 * said(now, alone, half, "alone", "all"),
         ],
