@@ -8,8 +8,9 @@ from conftest import picture, tiny_model
 from benchmarks import accuracy
 from benchmarks.accuracy import Asked, answers, blank, pad, readings, score
 from eyeline.examples import Example
-from eyeline.generation import write
+from eyeline.generation import Written, write
 from eyeline.scenes import counterfactual, sample
+from eyeline.training.manners import HELPFUL, PLAIN
 
 
 def test_questions_in_a_batch_are_answered_as_alone(tiny):
@@ -23,8 +24,9 @@ def test_questions_in_a_batch_are_answered_as_alone(tiny):
     assert [written.ids for written in write(tiny, pad(prompts), 12)] == ids
     assert len(set(map(tuple, ids))) == 3
     alone = [answers(tiny, [question], 12)[0] for question in questions]
-    assert answers(tiny, questions, 12, batch=3) == alone
-    assert answers(tiny, questions, 12, batch=2) == alone
+    assert answers(tiny, questions, 12) == alone
+    for size in (3, 2):
+        assert [each.answer for each in accuracy.written(tiny, questions, 12, size)] == alone
     if tiny.adapter.family == "glm4v":  # the others' prompts open thinking, and nothing closes it
         assert len(set(alone)) == 3
 
@@ -78,26 +80,54 @@ def pair():
     raise AssertionError("no pair")
 
 
+def saying(answer, tokens):
+    return Written([0] * tokens, [], answer)
+
+
 def test_scores_say_what_the_answers_follow(pair, monkeypatch):
     """A reader that answers by the trace where one has begun, else by the image, and else the first's answer."""
     one, other = pair
     of_image = {np.asarray(each.image).tobytes(): each.answer for each in pair}
     of_trace = {readings(each): each.answer for each in pair}
 
+    asked = []
+
     def read(model, questions, max_new_tokens):
+        asked.extend(questions)
         return [
-            of_trace.get(each.begun) or of_image.get(np.asarray(each.image).tobytes(), one.answer)
+            saying(
+                of_trace.get(each.begun) or of_image.get(np.asarray(each.image).tobytes(), one.answer),
+                8 if each.manner.text_first else 4,
+            )
             for each in questions
         ]
 
-    monkeypatch.setattr(accuracy, "answers", read)
+    monkeypatch.setattr(accuracy, "written", read)
     by_family, by_kind = score(tiny_model("qwen3_vl"), [one, other, sample("code", 3)], 8)
-    assert by_family["image"] == {"math": [1.0], "code": [0.0]}
-    assert by_family["blank"] == by_family["evidence"] == {"math": [1.0], "code": [0.0]}
-    assert by_family["pairs"] == {"math": [1.0]}
-    assert by_family["trace"] == {"math": [1.0, 1.0]}
-    assert by_kind["pairs"] == {f"math/{one.source}": [1.0]}
-    monkeypatch.setattr(accuracy, "answers", lambda model, questions, most: [one.answer for _ in questions])
+    for manner, tokens in {"image": 4, "text first": 8, "system prompt": 4, "both": 8}.items():
+        assert by_family[manner] == {"math": [(1.0, tokens)], "code": [(0.0, tokens)]}
+    assert {each.manner for each in asked} == {PLAIN, *accuracy.MANNERS.values()}
+    assert by_family["blank"] == by_family["evidence"] == {"math": [(1.0, 4)], "code": [(0.0, 4)]}
+    assert by_family["pairs"] == {"math": [(1.0, 4)]}
+    assert by_family["trace"] == {"math": [(1.0, 4), (1.0, 4)]}
+    assert by_kind["pairs"] == {f"math/{one.source}": [(1.0, 4)]}
+    monkeypatch.setattr(
+        accuracy, "written", lambda model, questions, most: [saying(one.answer, 4) for _ in questions]
+    )
     by_family, _ = score(tiny_model("qwen3_vl"), [one, other], 8)
-    assert by_family["pairs"] == {"math": [0.0]}
-    assert by_family["trace"] == {"math": [0.0, 1.0]}
+    assert by_family["pairs"] == {"math": [(0.0, 4)]}
+    assert by_family["trace"] == {"math": [(0.0, 4), (1.0, 4)]}
+
+
+def test_another_manner_of_asking_is_in_the_prompt():
+    model = tiny_model("qwen3_vl")
+
+    def prompt(manner):
+        inputs = accuracy._begin(model, Asked(picture(), "Why is it?", manner=manner))
+        return model.tokenizer.decode(inputs["input_ids"][0])
+
+    image = model.tokenizer.convert_ids_to_tokens(model.adapter.image_token_id(model.hf))
+    for manner in (PLAIN, *accuracy.MANNERS.values()):
+        text = prompt(manner)
+        assert (text.index("Why is it?") < text.index(image)) == manner.text_first
+        assert (HELPFUL in text) == bool(manner.system)
