@@ -95,11 +95,6 @@ def written(model: Model, questions: Sequence[Asked], max_new_tokens: int, batch
     return [found[at] for at in range(len(questions))]
 
 
-def answers(model: Model, questions: Sequence[Asked], max_new_tokens: int) -> list[str]:
-    """What `written` gives as answers."""
-    return [row.answer for row in written(model, questions, max_new_tokens)]
-
-
 def _begin(model: Model, question: Asked) -> Inputs:
     parts = [{"type": "image"}, {"type": "text", "text": question.prompt}]
     asked = {"role": "user", "content": parts[::-1] if question.manner.text_first else parts}
@@ -165,9 +160,11 @@ def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tup
     seen = dict(zip(known, right["image"], strict=True))
     found = [
         *(("image", each, seen[each.id]) for each in alone),
-        *((name, each, value) for name in MANNERS for each, value in zip(alone, right[name], strict=True)),
-        *(("blank", each, value) for each, value in zip(alone, right["blank"], strict=True)),
-        *(("evidence", each, value) for each, value in zip(alone, right["evidence"], strict=True)),
+        *(
+            (name, each, value)
+            for name in (*MANNERS, "blank", "evidence")
+            for each, value in zip(alone, right[name], strict=True)
+        ),
         *(("prior", each, seen[each.id]) for each in alone if each.prior),
         *(("pairs", one, _both(seen[one.id], seen[other.id])) for one, other in twins),
         *(("trace", one, value) for (one, _), value in zip(crossed, right["trace"], strict=True)),

@@ -154,10 +154,8 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
     along = torch.zeros(PERMUTATIONS, setting.regions, dtype=torch.long, device="meta")
 
     def read_span() -> None:
-        log_probs = features.token_log_probs(model, steps)
-        written = features.read_written(model, steps.hidden, log_probs, ids)
-        seen = features.token_features(model, capture, image, steps, written, parts, kinds, weights)
-        game = estimator.game(seen.regions, features.log_odds(log_probs, ids))
+        read = features.read_steps(model, capture, image, steps, ids, parts, kinds, lambda odds: weights)
+        game = estimator.game(read.features, read.log_odds)
         game.alone()
         contributions(game, along)
 

@@ -375,21 +375,20 @@ class Read:
     cells: Float[Tensor, "token patch"] | None = None  # weighted sums of the features of each visual token
 
 
-def read_span(
+def read_steps(
     model: Model,
     capture: AttentionCapture,
     image: ImageValues,
-    span: Span,
+    steps: Steps,
     token_ids: Int[Tensor, " token"],
     parts: Parts,
     kinds: Sequence[str] = KINDS,
     weigh: Callable[[Float[Tensor, " token"]], Float[Tensor, "token feature"]] | None = None,
 ) -> Read:
-    """What is read of one span that a capture has seen; `token_ids` are its tokens.
+    """What is read of the steps of a span, taken from the capture; `token_ids` are the span's tokens.
 
     `weigh` gives the weights of each token's features from its log-odds, which visual tokens are summed by.
     """
-    steps = capture.take(span.start, span.end)
     log_probs = token_log_probs(model, steps)
     odds = log_odds(log_probs, token_ids)
     written = read_written(model, steps.hidden, log_probs, token_ids) if needs_written(kinds) else None
@@ -411,10 +410,10 @@ def captured_features(
     Raises `UnsupportedModelError` for numbers that are not finite.
     """
     image = read_image(model, capture)
-    each = [
-        read_span(model, capture, image, span, trace_ids[span.start : span.end], parts, kinds)
-        for span in spans
-    ]
+    each = []
+    for span in spans:
+        steps, ids = capture.take(span.start, span.end), trace_ids[span.start : span.end]
+        each.append(read_steps(model, capture, image, steps, ids, parts, kinds))
     read = Read(
         *(torch.cat([getattr(one, name) for one in each]) for name in ("features", "log_odds", "log_probs"))
     )

@@ -16,7 +16,7 @@ from eyeline.attribution import Attribution, attribute, heat
 from eyeline.capture import AttentionCapture
 from eyeline.estimator import Estimator
 from eyeline.events import SpanAttribution, Steps
-from eyeline.features import own_parts, read_image, read_span, spread_parts
+from eyeline.features import own_parts, read_image, read_steps, spread_parts
 from eyeline.game import Game, orders
 from eyeline.leak import fill_regions, spreads
 from eyeline.model import Inputs, Model
@@ -71,7 +71,8 @@ class Reader:
         if self.estimator is not None:
             kinds, weigh = self.estimator.kinds, self.estimator.of_tokens
         written = torch.tensor(ids, device=self.model.device)
-        read = read_span(self.model, self.capture, self.image, span, written, self.parts, kinds, weigh)
+        steps = self.capture.take(span.start, span.end)
+        read = read_steps(self.model, self.capture, self.image, steps, written, self.parts, kinds, weigh)
         assert read.cells is not None, "there are weights"
         log_prob = read.log_probs.sum()
         if self.estimator is None:

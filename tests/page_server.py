@@ -40,9 +40,7 @@ class PageServer:
         self.saved: dict[str, Run] = {}
         self.asked: list[dict] = []  # bodies of questions, in order
         self.kept: int | None = None  # how many events of the next question are saved; all of them
-        self.gone = bool(
-            self.cuts
-        )  # once it went away or cut a stream, the browser tells of lost connections
+        self.gone = False  # once it went away or cut a stream, the browser tells of lost connections
         self.left = threading.Event()  # a client went away in the middle of a stream
         self._go = threading.Event()
         self._listen(0)
@@ -171,6 +169,7 @@ class Handler(BaseHTTPRequestHandler):
                 if number == gate:
                     self.server_of.wait()
                 if number == cut:
+                    self.server_of.gone = True
                     return
                 self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
                 self.wfile.flush()

@@ -5,7 +5,7 @@ import functools
 import pytest
 
 import eyeline
-from benchmarks.accuracy import Asked, answers, blank
+from benchmarks.accuracy import Asked, blank, written
 from eyeline.estimator import estimator_for
 from eyeline.evaluation.answers import is_right
 from eyeline.events import Done, SpanAttribution, Start
@@ -60,10 +60,10 @@ def test_it_needs_the_image(family):
     examples = [sample(family, seed) for seed in range(8_000_003, 8_000_007)]
     right = {
         name: sum(
-            is_right(each, told)
-            for each, told in zip(
+            is_right(each, row.answer)
+            for each, row in zip(
                 examples,
-                answers(mini(), [Asked(change(each.image), each.prompt) for each in examples], 400),
+                written(mini(), [Asked(change(each.image), each.prompt) for each in examples], 400),
                 strict=True,
             )
         )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import build_tiny, picture, tiny_model, tiny_tokenizer
 
-from benchmarks.accuracy import Asked, answers, pad
+from benchmarks.accuracy import Asked, pad, written
 from eyeline.errors import PromptError
 from eyeline.evaluation.evaluate import Settings as EvaluationSettings
 from eyeline.evaluation.evaluate import evaluate
@@ -32,6 +32,10 @@ def scripted(family, text):
 def streamed(model, **options):
     with model.stream(picture(), QUESTION, temperature=0, max_new_tokens=40, **options) as stream:
         return list(stream), stream.ids
+
+
+def answers(model, questions, max_new_tokens):
+    return [row.answer for row in written(model, questions, max_new_tokens)]
 
 
 @pytest.mark.parametrize(

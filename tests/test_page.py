@@ -1,15 +1,11 @@
 """The page in a real browser, against a scripted server: what somebody sees who asks, looks and checks."""
 
 import re
-from dataclasses import replace
 
 import pytest
 from browsing import MIDDLE, ask, expect, heat_at
 from page_server import PageServer
-from test_runs import HOSTILE, make_run
-
-from eyeline.events import SpanAttribution
-from eyeline.runs import Run
+from test_runs import HOSTILE, make_run, with_span
 
 pytestmark = pytest.mark.browser
 
@@ -173,14 +169,9 @@ def test_outlines_show_under_the_pointer_and_stay_where_they_are_asked_for(visit
 
 
 def test_a_run_that_ends_in_a_span_without_effect_shows_the_one_that_rests_most_on_the_image(visit, tmp_path):
-    run = make_run()
-    events = [
-        replace(event, effects=(0.01,) * 10, contributions=(0.01,) * 10, whole_image=0.1, patches=None)
-        if isinstance(event, SpanAttribution) and event.index == 2
-        else event
-        for event in run.events
-    ]
-    with PageServer(Run(run.prompt, run.images, tuple(events))) as server:
+    small = (0.01,) * 10
+    run = with_span(make_run(), 2, effects=small, contributions=small, whole_image=0.1, patches=None)
+    with PageServer(run) as server:
         page = visit(server)
         ask(page, tmp_path)
         expect(page.locator(".end")).to_have_count(1)

@@ -1,15 +1,11 @@
 """Numbers and terms on the page: one form, one numbering, and what they mean where they stand."""
 
 import re
-from dataclasses import replace
 
 import pytest
 from browsing import ask, expect
 from page_server import PageServer
-from test_runs import make_run
-
-from eyeline.events import SpanAttribution
-from eyeline.runs import Run
+from test_runs import make_run, with_span
 
 pytestmark = pytest.mark.browser
 
@@ -34,23 +30,10 @@ def test_every_region_has_a_number_that_is_the_same_on_the_image_and_in_every_li
 
 
 def test_small_numbers_have_one_form_and_none_is_a_negative_nothing(visit, tmp_path):
-    run = make_run()
     small = (0.0004, -0.0004, 0.004, -0.06, 0.3, 1.234, 12.34, 123.4, 0.0, -0.0049)
-    events = [
-        replace(
-            event,
-            effects=small,
-            interval=None,
-            contributions=small,
-            contribution_interval=None,
-            log_prob=-0.0001,
-            whole_image=-0.001,
-        )
-        if isinstance(event, SpanAttribution) and event.index == 2
-        else event
-        for event in run.events
-    ]
-    with PageServer(Run(run.prompt, run.images, tuple(events))) as server:
+    changes = {"effects": small, "interval": None, "contributions": small, "contribution_interval": None}
+    run = with_span(make_run(), 2, **changes, log_prob=-0.0001, whole_image=-0.001)
+    with PageServer(run) as server:
         page = visit(server)
         ask(page, tmp_path)
         expect(page.locator(".answer .span")).to_have_count(1)

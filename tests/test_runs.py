@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 
@@ -80,6 +81,15 @@ def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extr
         events.append(span)
     events.append(Done("It is 7.", 90, token + 1, 31.4, 0.0, "eos"))
     return Run("How far is it? " + HOSTILE, tuple(map(_draw, infos)), tuple(events))
+
+
+def with_span(run: Run, index: int, **changes) -> Run:
+    """The same run with one of its spans otherwise."""
+    events = (
+        replace(event, **changes) if isinstance(event, SpanAttribution) and event.index == index else event
+        for event in run.events
+    )
+    return Run(run.prompt, run.images, tuple(events))
 
 
 def _draw(info: ImageInfo) -> Image.Image:
