@@ -50,6 +50,17 @@ def test_a_row_of_the_readme_is_what_was_measured(name, method):
     assert passes == expected
 
 
+def test_what_the_readme_says_of_a_truer_rival_is_what_was_measured():
+    with (ROOT / "results" / "faithfulness.csv").open(encoding="utf-8") as file:
+        found = {
+            (row["metric"], row["at"]): float(row["value"])
+            for row in csv.DictReader(file)
+            if row["method"] == "ridge-256" and row["family"] == "mean"
+        }
+    (line,) = [line for line in lines() if "ridge regression on 256" in line]
+    assert f"({found['forward_passes', '']:.0f} passes) has LDS {found['lds', '0.5']:.2f}." in line
+
+
 def test_every_file_that_the_readme_names_is_there():
     text = "\n".join(lines())
     named = {path.partition("#")[0] for path in re.findall(r"\]\(([^)]+)\)", text) if "://" not in path}
