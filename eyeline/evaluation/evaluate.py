@@ -190,7 +190,7 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
     """Generates, cuts, attributes by every method, and ablates what their attributions ask for."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
     inputs, trace, spans = own.inputs, own.ids, own.spans
-    regions = regions_of(model, own.picture, inputs, settings.regions, settings.seed)
+    regions = regions_of(model, own.pictures, inputs, settings.regions, settings.seed)
     subsets, rates = draw_subsets(regions.count, settings, example.id)
     told: dict[str, _Told] = {}
     costs: dict[str, Cost] = {}
@@ -233,7 +233,7 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
         predicted={name: each.predicted for name, each in told.items()},
         hidden={name: measured(places) for name, places in tops.items()},
         shown={name: measured(places) for name, places in rests.items()},
-        evidence=find_evidence(example, spans, regions.labels[0], own.picture.size),
+        evidence=find_evidence(example, spans, regions.labels[0], own.pictures[0].size),
     )
 
 
