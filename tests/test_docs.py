@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from eyeline.catalogue import SETS
+from eyeline.evaluation.answers import RULES
 from eyeline.events import from_json, to_json
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +51,16 @@ def test_lists_and_tables_begin_after_an_empty_line(page):
         starts = line.startswith("|") and not before.startswith("|")
         starts |= bool(re.match(r"(?:- |1\. )", line)) and not (ITEM.match(before) or before.startswith(" "))
         assert not starts or not before.strip() or before.startswith("#"), line
+
+
+def test_the_page_of_public_sets_says_what_the_catalogue_says():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for found in SETS.values():
+        (line,) = re.findall(rf"^\| `{found.name}` \|.*$", text, re.MULTILINE)
+        rows = "" if found.rows is None else f"{found.rows:,}"
+        assert line.endswith(f" | {rows} | {found.rule} | {found.licence} |")
+        assert f"- **{found.name}**: {found.note}" in text or not found.note
+    assert set(RULES) <= set(re.findall(r"`([a-z-]+)`", text))
 
 
 def test_every_entry_of_the_log_has_its_date():
