@@ -139,6 +139,12 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     show_default=True,
     help="Number of orders, and their reverses, by which contributions are measured: twice so many passes for each region.",
 )
+@click.option(
+    "--answers",
+    is_flag=True,
+    help="Read whole answers too: marks by the set's rule, heat against its evidence, deletion and insertion; 20 more passes for "
+    "each method, and two more answers.",
+)
 @LENGTH
 @subset_seed(1)
 @LIMIT
