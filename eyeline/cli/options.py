@@ -13,7 +13,9 @@ from eyeline.files import check_room
 
 
 def _split(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> tuple[list[str], str]:
-    """Images and prompt."""
+    """Images and prompt; nothing where a file of questions is given in their place."""
+    if not words and ctx.params.get("data") is not None:
+        return [], ""
     if len(words) < 2:
         raise click.UsageError("Expected an image and a prompt: chart.png 'Which bar is the tallest?'", ctx)
     if os.path.isfile(words[-1]):  # not Path: it raises for a prompt longer than a file name
