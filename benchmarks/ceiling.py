@@ -23,7 +23,7 @@ from eyeline import load
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.baselines.hiding import fit_drops, span_drops
+from eyeline.evaluation.baselines.hiding import fit_falls, span_falls
 from eyeline.evaluation.command_options import DATA, ESTIMATOR, MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.evaluate import Settings, one_estimator
 from eyeline.evaluation.prediction import estimated
@@ -61,15 +61,15 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One image's spans with their drops: the subsets that are scored, and those that regressions are given."""
+    """One image's spans with their falls: the subsets that are scored, and those that regressions are given."""
 
     family: str
     predicted: Mapping[str, Float[Tensor, "span subset"]]  # by the estimator, and by exhaustive ablation
     lengths: Int[Tensor, " span"]  # tokens
     scored: Bool[Tensor, "subset region"]
-    scored_drops: Float[Tensor, "span subset"]
+    scored_falls: Float[Tensor, "span subset"]
     given: Bool[Tensor, "given region"]
-    given_drops: Float[Tensor, "span given"]
+    given_falls: Float[Tensor, "span given"]
 
 
 def measure(model: Model, example: Example, estimator: Estimator, settings: Settings) -> Measured | None:
@@ -80,11 +80,11 @@ def measure(model: Model, example: Example, estimator: Estimator, settings: Sett
     others = replace(settings, seed=settings.seed + 1, subsets=max(COUNTS))
     given = draw_subsets(regions.count, others, example.id)[0][: max(COUNTS)]
     every = torch.cat([scored, given])
-    drops = span_drops(model, own.inputs, own.ids, own.spans, regions, every, settings.hiding).float().cpu()
-    scored_drops, given_drops = drops.split([len(scored), len(given)], dim=1)
-    alone, random = scored_drops[:, rates == ALONE], torch.isclose(rates, torch.tensor(RATE))
-    scored, scored_drops = scored[random], scored_drops[:, random]
-    kept = metrics.varies(scored_drops)
+    falls = span_falls(model, own.inputs, own.ids, own.spans, regions, every, settings.hiding).float().cpu()
+    scored_falls, given_falls = falls.split([len(scored), len(given)], dim=1)
+    alone, random = scored_falls[:, rates == ALONE], torch.isclose(rates, torch.tensor(RATE))
+    scored, scored_falls = scored[random], scored_falls[:, random]
+    kept = metrics.varies(scored_falls)
     if not kept.any():
         return None
     predicted = {
@@ -97,7 +97,7 @@ def measure(model: Model, example: Example, estimator: Estimator, settings: Sett
     lengths = torch.tensor([span.end - span.start for span in own.spans])
     return Measured(
         example.family, {name: values[kept] for name, values in predicted.items()}, lengths[kept],
-        scored, scored_drops[kept], given, given_drops[kept],
+        scored, scored_falls[kept], given, given_falls[kept],
     )  # fmt: skip
 
 
@@ -105,14 +105,14 @@ def predictions(one: Measured) -> dict[tuple[str, int | None], Float[Tensor, "sp
     """What each way predicts for the scored subsets, up to a constant of each span; by name and forward passes."""
     told: dict[tuple[str, int | None], Tensor] = {(name, None): each for name, each in one.predicted.items()}
     for count in COUNTS:
-        effects = fit_drops(one.given[:count], one.given_drops[:, :count], one.lengths)
+        effects = fit_falls(one.given[:count], one.given_falls[:, :count], one.lengths)
         told["contextcite", count] = metrics.joint(effects, one.scored)
         told["ridge", count] = ridge(
-            one.given[:count].float(), one.given_drops[:, :count], one.scored.float()
+            one.given[:count].float(), one.given_falls[:, :count], one.scored.float()
         )
     told["ceiling, linear", CEILING] = told["ridge", CEILING]
     told["ceiling, pairwise", CEILING] = ridge(
-        with_pairs(one.given[:CEILING]), one.given_drops[:, :CEILING], with_pairs(one.scored)
+        with_pairs(one.given[:CEILING]), one.given_falls[:, :CEILING], with_pairs(one.scored)
     )
     return told
 
@@ -126,7 +126,7 @@ def with_pairs(subsets: Bool[Tensor, "subset region"]) -> Float[Tensor, "subset 
 def ridge(
     inputs: Float[Tensor, "given feature"], targets: Float[Tensor, "span given"], asked: Float[Tensor, "subset feature"]
 ) -> Float[Tensor, "span subset"]:  # fmt: skip
-    """Ridge regression of each span's drops, its strength by leave-one-out."""
+    """Ridge regression of each span's falls, its strength by leave-one-out."""
     from sklearn.linear_model import RidgeCV
 
     solver = RidgeCV(alphas=PENALTIES, alpha_per_target=True).fit(inputs.numpy(), targets.double().T.numpy())
@@ -140,7 +140,7 @@ def score(images: Sequence[Measured]) -> list[Row]:
         for (name, passes), told in predictions(one).items():
             for metric in (metrics.lds, metrics.r2_span):
                 families = values.setdefault((name, passes, metric.__name__), {})
-                families.setdefault(one.family, []).append(float(metric(told, one.scored_drops).mean()))
+                families.setdefault(one.family, []).append(float(metric(told, one.scored_falls).mean()))
     return [
         Row(name, passes, metric, *metrics.bootstrap(families), sum(map(len, families.values())))
         for (name, passes, metric), families in values.items()

@@ -54,7 +54,7 @@ class Row:
 
 
 def score(estimator: Estimator, images: Sequence[Collected]) -> Scores:
-    """LDS of the drops that an estimator, of all kinds of features, predicts."""
+    """LDS of the falls that an estimator, of all kinds of features, predicts."""
 
     def predict(one: Collected, subsets: Tensor) -> Tensor:
         return sum_spans(game_of(one, estimator).falls(subsets.T.float()), one.lengths)
@@ -71,9 +71,9 @@ def of_images(
         drawn = torch.isclose(one.rates, torch.tensor(RATE))
         if drawn.sum() < 2:  # nothing to correlate
             continue
-        kept = metrics.varies(one.drops[:, drawn])
+        kept = metrics.varies(one.falls[:, drawn])
         if kept.any():
-            of_spans = metrics.lds(predict(one, one.subsets[drawn])[kept], one.drops[kept][:, drawn])
+            of_spans = metrics.lds(predict(one, one.subsets[drawn])[kept], one.falls[kept][:, drawn])
             values.setdefault(one.family, []).append(float(of_spans.mean()))
     return values
 

@@ -63,7 +63,7 @@ def gather(model: Model, examples: Sequence[Example], source: str, run: Path) ->
 
 def exhaustive(images: Sequence[Collected]) -> Scores:
     """LDS of each region's own effect, measured, on the same spans as `score`."""
-    return of_images(images, lambda one, subsets: metrics.joint(one.drops[:, one.rates == ALONE], subsets))
+    return of_images(images, lambda one, subsets: metrics.joint(one.falls[:, one.rates == ALONE], subsets))
 
 
 def compare(

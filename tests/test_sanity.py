@@ -89,12 +89,12 @@ def test_the_estimator_is_scored_on_what_hiding_does_to_each_model(tiny):
     subsets, maps = subsets[:16], {}
     for name, model in models.items():
         hidden = hidden_patches(subsets, CELLS.of_patch)
-        drops = ablate(model, own.inputs, own.ids, hidden, "pixels").drops
+        falls = ablate(model, own.inputs, own.ids, hidden, "pixels").falls
         told = estimated(estimator)(model, own.inputs, own.ids, own.spans, CELLS)
         maps[name] = told.shown
         of_spans, of_joint = [], []
         for number, span in enumerate(own.spans):
-            actual = drops[:, span.start : span.end].sum(1)
+            actual = falls[:, span.start : span.end].sum(1)
             assert actual.std() > 0.05
             added = torch.stack([told.shown[number][subset].sum() for subset in subsets])
             of_spans.append(spearman(added, actual))
@@ -115,15 +115,15 @@ def test_a_model_held_against_itself_has_the_same_maps_and_the_same_lds(tiny):
 
 def test_maps_are_held_against_each_other_only_where_spans_vary_on_the_trained_model(tiny, monkeypatch):
     own, models, nothing = answered(tiny), {"trained": tiny, "randomised": randomised(tiny)}, []
-    real = sanity.span_drops
+    real = sanity.span_falls
 
     def still(model, *given):
-        drops = real(model, *given).clone()
+        falls = real(model, *given).clone()
         if model is tiny:
-            drops[nothing] = 0.0  # hiding does nothing to these spans
-        return drops
+            falls[nothing] = 0.0  # hiding does nothing to these spans
+        return falls
 
-    monkeypatch.setattr(sanity, "span_drops", still)
+    monkeypatch.setattr(sanity, "span_falls", still)
 
     def similarity():
         found = check_weights(models, estimator_of(tiny), example(), own, CELLS, SETTINGS)
@@ -167,12 +167,12 @@ def test_all_methods_tell_of_the_regions_that_hold_the_difference(tiny):
     pair = check_pair(tiny, estimator, example("two", two), own, CELLS, SETTINGS)
     hidden = torch.zeros(3, 6, dtype=torch.bool)
     hidden[0, [0, 3]] = hidden[1, 5] = hidden[2, [0, 3, 5]] = True
-    drops = ablate(tiny, own.inputs, own.ids, hidden, "pixels").drops
+    falls = ablate(tiny, own.inputs, own.ids, hidden, "pixels").falls
     told = estimated(estimator)(tiny, own.inputs, own.ids, own.spans, CELLS)
     together = told.together(torch.tensor([[True, False, False, False, True]]))[:, 0]
     seen = falls_when_seeing(tiny, own.inputs, tiny.inputs(two, "How many?"), own.ids)
     for number, span in enumerate(own.spans):
-        of_span = drops[:, span.start : span.end].sum(1)
+        of_span = falls[:, span.start : span.end].sum(1)
         assert pair.falls[number].item() == pytest.approx(seen[span.start : span.end].sum().item(), abs=1e-4)
         assert pair.told["exhaustive"][number].item() == pytest.approx(of_span[:2].sum().item(), abs=1e-3)
         assert pair.told["hidden together"][number].item() == pytest.approx(of_span[2].item(), abs=1e-3)

@@ -75,7 +75,7 @@ def test_real_ablation_of_several_regions_stands_beside_their_joint_fall(server,
     hidden = torch.zeros(1, 6, dtype=torch.bool)
     hidden[0, [0, 4]] = True
     truth = ablate(model, model.inputs(picture(), "How many?"), ids, hidden, "pixels")
-    assert found["actual"] == pytest.approx(float(truth.drops[0, span["start"] :].sum()), abs=1e-3)
+    assert found["actual"] == pytest.approx(float(truth.falls[0, span["start"] :].sum()), abs=1e-3)
     assert found["predicted"] == pytest.approx(ask(server, saved["id"], span["index"], [0, 4]).json["fall"])
     assert found["parts"] == pytest.approx(span["effects"][0] + span["effects"][4], abs=1e-6)
     assert done["event"] == "done"

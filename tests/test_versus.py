@@ -27,17 +27,17 @@ NAMES = ("ours", "worse", "other")
 def image(family: str, number: int) -> Evaluated:
     """One whose effects are as hard to predict as its number says, for "ours" hardly less than for "worse"."""
     rng = torch.Generator().manual_seed(100 * len(family) + number)
-    drops, noise, another = torch.randn(3, 3, len(RATES), generator=rng)
-    drops[2, :24] = 0.001 * drops[2, :24]  # counts in no correlation
+    falls, noise, another = torch.randn(3, 3, len(RATES), generator=rng)
+    falls[2, :24] = 0.001 * falls[2, :24]  # counts in no correlation
     hard = 0.3 + 0.7 * number
     predicted = {
-        "ours": drops + hard * noise,
-        "worse": drops + (hard + 0.3) * noise,
-        "other": drops + hard * another,
+        "ours": falls + hard * noise,
+        "worse": falls + (hard + 0.3) * noise,
+        "other": falls + hard * another,
     }
     four, three = torch.zeros(3, 4), torch.zeros(3, 3)
     return Evaluated(
-        f"{family}-{number}", family, (), 9, {}, torch.zeros(len(RATES), 4, dtype=torch.bool), RATES, drops, None, None,
+        f"{family}-{number}", family, (), 9, {}, torch.zeros(len(RATES), 4, dtype=torch.bool), RATES, falls, None, None,
         dict.fromkeys(NAMES, four), {}, predicted, dict.fromkeys(NAMES, three), dict.fromkeys(NAMES, three), (),
     )  # fmt: skip
 
@@ -49,7 +49,7 @@ def score(one: Evaluated, name: str, metric: str, rate: float) -> float:
     drawn = (rate == RATES).nonzero()[:, 0].tolist()
     found = []
     for told, actual in zip(
-        one.predicted[name][:, drawn].tolist(), one.drops[:, drawn].tolist(), strict=True
+        one.predicted[name][:, drawn].tolist(), one.falls[:, drawn].tolist(), strict=True
     ):
         if np.std(actual, ddof=1) >= 0.05:
             found.append(
@@ -138,7 +138,7 @@ def test_a_method_is_ahead_only_where_the_whole_interval_is(low, high, verdict):
 
 def test_images_of_which_no_span_counts_and_families_of_one_image_leave_no_false_interval():
     still = [image("science", 0)]
-    still[0].drops[:] = 0
+    still[0].falls[:] = 0
     found = [one for one in differences([*IMAGES, *still], "ours") if one.method == "other"]
     assert {one.family for one in found} == {"math", "code", "mean"}
     single = [

@@ -17,7 +17,7 @@ from eyeline.ablation import Method, measured_contributions, prefixes
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, MeanOverRegions, baseline
-from eyeline.evaluation.baselines.hiding import span_drops
+from eyeline.evaluation.baselines.hiding import span_falls
 from eyeline.evaluation.meter import Cost, Meter
 from eyeline.evaluation.metrics import joint, shared_areas, top_regions
 from eyeline.evaluation.prediction import Prediction, estimated
@@ -67,7 +67,7 @@ class Evaluated:
     costs: Mapping[str, Cost]  # of all spans, by method; rows of one estimator share theirs
     subsets: Bool[Tensor, "subset region"]
     rates: Float[Tensor, " subset"]  # as a collection's
-    drops: Float[Tensor, "span subset"]  # fall in log-prob, nats
+    falls: Float[Tensor, "span subset"]  # fall in log-prob, nats
     contributions: Float[Tensor, "span region"] | None  # measured, nats
     contribution_errors: Float[Tensor, "span region"] | None  # their standard errors
     effects: Mapping[str, Float[Tensor, "span region"]]  # one number a region, by method, in its own unit
@@ -208,14 +208,14 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
     )
     ordered = orders(regions.count, settings.ordered, settings.seed) if settings.ordered else None
     every = [asked.subsets()] if ordered is None else [asked.subsets(), prefixes(ordered)]
-    drops = span_drops(model, inputs, trace, spans, regions, torch.cat(every), settings.hiding).float().cpu()
+    falls = span_falls(model, inputs, trace, spans, regions, torch.cat(every), settings.hiding).float().cpu()
     pairs = None
     if ordered is not None:
-        whole = drops[:, len(subsets) - 1]
-        pairs = measured_contributions(drops[:, len(every[0]) :].T, whole, ordered)  # (pair, region, span)
+        whole = falls[:, len(subsets) - 1]
+        pairs = measured_contributions(falls[:, len(every[0]) :].T, whole, ordered)  # (pair, region, span)
 
     def measured(places: list[list[int]]) -> Float[Tensor, "span top"]:
-        return torch.stack([drops[torch.arange(len(spans)), torch.tensor(top)] for top in places], dim=1)
+        return torch.stack([falls[torch.arange(len(spans)), torch.tensor(top)] for top in places], dim=1)
 
     return Evaluated(
         id=example.id,
@@ -225,7 +225,7 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
         costs=costs,
         subsets=subsets,
         rates=rates,
-        drops=drops[:, : len(subsets)],
+        falls=falls[:, : len(subsets)],
         contributions=None if pairs is None else pairs.mean(0).T,
         contribution_errors=None if pairs is None else (pairs.std(0) / len(pairs) ** 0.5).T,
         effects={name: each.effects for name, each in told.items()},
@@ -298,7 +298,7 @@ def evaluate(
 
 
 PLAIN = ("id", "family", "spans", "tokens", "evidence")
-TENSORS = ("subsets", "rates", "drops", "contributions", "contribution_errors")
+TENSORS = ("subsets", "rates", "falls", "contributions", "contribution_errors")
 BY_METHOD = ("effects", "intervals", "predicted", "hidden", "shown")
 
 

@@ -192,7 +192,7 @@ def predicted_against_actual(images: Sequence[Evaluated], estimators: Mapping[st
     """What each region does to each span when hidden alone: measured, against estimated, with the estimator's intervals."""
     figure = new_figure(0.8 + 3.9 * len(estimators), 4.2)
     line = figure.subplots(1, len(estimators), sharex=True, sharey=True, squeeze=False)[0]
-    actual = torch.cat([one.drops[:, one.rates == ALONE].flatten() for one in images])
+    actual = torch.cat([one.falls[:, one.rates == ALONE].flatten() for one in images])
     for axes, name in zip(line, estimators, strict=True):
         row = ALONE_ROW.format(name)
         effects = torch.cat([one.effects[row].flatten() for one in images]).sort()

@@ -22,7 +22,7 @@ from eyeline.ablation import by_span
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.baselines.hiding import span_drops
+from eyeline.evaluation.baselines.hiding import span_falls
 from eyeline.evaluation.command_options import ESTIMATOR, MODEL, TABLE
 from eyeline.evaluation.evaluate import JOINT_ROW, Settings, one_estimator
 from eyeline.evaluation.prediction import estimated
@@ -81,15 +81,15 @@ def check_weights(
     mapped = torch.zeros(len(own.spans), dtype=torch.bool)
     for name, model in models.items():
         given = (model, own.inputs, own.ids, own.spans, regions)
-        drops = span_drops(*given, subsets, settings.hiding).float().cpu()
+        falls = span_falls(*given, subsets, settings.hiding).float().cpu()
         told = estimated(estimator)(*given)
         maps.append(told.shown.float().cpu())
-        kept = metrics.varies(drops)
+        kept = metrics.varies(falls)
         if kept.any():
             shown, together = metrics.joint(maps[-1], subsets), told.together(subsets).float().cpu()
-            found[f"{EYELINE}, {name}", "lds"] = float(metrics.lds(shown[kept], drops[kept]).mean())
+            found[f"{EYELINE}, {name}", "lds"] = float(metrics.lds(shown[kept], falls[kept]).mean())
             joint = JOINT_ROW.format(EYELINE)
-            found[f"{joint}, {name}", "lds"] = float(metrics.lds(together[kept], drops[kept]).mean())
+            found[f"{joint}, {name}", "lds"] = float(metrics.lds(together[kept], falls[kept]).mean())
         if len(maps) == 1:
             mapped = kept
         elif mapped.any():
@@ -130,7 +130,7 @@ def check_pair(
     differing[regions.of_patch[cells.cpu()]] = True
     alone = torch.eye(regions.count, dtype=torch.bool)[differing]
     given = (model, own.inputs, own.ids, own.spans, regions)
-    hidden = span_drops(*given, torch.cat([alone, differing[None]]), settings.hiding).float().cpu()
+    hidden = span_falls(*given, torch.cat([alone, differing[None]]), settings.hiding).float().cpu()
     told = estimated(estimator)(*given)
     return Pair(
         by_span(falls_when_seeing(model, own.inputs, seen, own.ids)[None], own.spans)[:, 0].float().cpu(),

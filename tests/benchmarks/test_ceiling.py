@@ -19,13 +19,13 @@ def planted(interaction: float, seed: int = 0) -> Measured:
     effects = torch.randn(3, 8, generator=rng)
     scored, given = (torch.rand(count, 8, generator=rng) < 0.5 for count in (32, 1024))
 
-    def drops(subsets):
+    def falls(subsets):
         pairs = subsets[:, [0, 2]] & subsets[:, [1, 3]]
         return effects @ subsets.float().T + interaction * pairs.float().sum(1)
 
     return Measured(
         "math", {"estimator": torch.randn(3, 32, generator=rng), "exhaustive": effects @ scored.float().T},
-        torch.tensor([1, 2, 3]), scored, drops(scored), given, drops(given),
+        torch.tensor([1, 2, 3]), scored, falls(scored), given, falls(given),
     )  # fmt: skip
 
 

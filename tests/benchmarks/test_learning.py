@@ -48,12 +48,12 @@ def synthetic(truth, count=24, *, noise=0.0, prefix="fit", seed=0, spans=3):
             name = f"{prefix}-{family}-{number}"
             subsets, rates = draw_subsets(8, Settings(subsets=16), name)
             features = torch.randn(spans, 8, FEATURES, generator=rng).half()
-            drops = torch.einsum("skf,f,mk->sm", features.float(), weights, subsets.float())
-            drops = drops + noise * torch.randn(drops.shape, generator=rng)
+            falls = torch.einsum("skf,f,mk->sm", features.float(), weights, subsets.float())
+            falls = falls + noise * torch.randn(falls.shape, generator=rng)
             of_one = tuple({"start": at, "end": at + 1} for at in range(spans))
             odds = torch.zeros(spans)
             images.append(
-                Collected(name, family, "3", of_one, features, odds, subsets, rates, drops, None, (([0],),))
+                Collected(name, family, "3", of_one, features, odds, subsets, rates, falls, None, (([0],),))
             )
     return images
 
@@ -67,15 +67,15 @@ PLAIN = weights_of(attention={0: 1.0, 3: 0.5}, value={2: -1.0}, odds={5: 0.7})
 
 def test_scores_are_spearmans_of_random_subsets_without_flat_spans_and_images():
     images = synthetic({"math": PLAIN, "code": PLAIN}, 3, noise=1.0)
-    images[0].token_drops[1] *= 1e-3  # a span that hardly varies
-    images[4].token_drops[:] *= 1e-3  # an image of such
+    images[0].token_falls[1] *= 1e-3  # a span that hardly varies
+    images[4].token_falls[:] *= 1e-3  # an image of such
     weights = torch.randn(1, FEATURES, generator=torch.Generator().manual_seed(1))
     expected = {"math": [], "code": []}
     for number, one in enumerate(images):
         kept = {0: [0, 2], 4: []}.get(number, [0, 1, 2])
         random = one.subsets[:16].float()
         values = [
-            spearmanr(random @ one.features[span].float() @ weights[0], one.drops[span, :16]).statistic
+            spearmanr(random @ one.features[span].float() @ weights[0], one.falls[span, :16]).statistic
             for span in kept
         ]
         expected[one.family] += [sum(values) / len(values)] if values else []
@@ -93,7 +93,7 @@ def test_scores_with_log_odds_are_of_what_these_leave_of_each_tokens_log_prob():
     tokens = torch.einsum("tkf,tf,mk->tm", one.features.float(), of_tokens, one.subsets.float())
     falls = logsigmoid(odds)[:, None] - logsigmoid(odds[:, None] - tokens)
     spans = ({"start": 0, "end": 2}, {"start": 2, "end": 3})
-    one = dataclasses.replace(one, spans=spans, log_odds=odds, token_drops=falls)
+    one = dataclasses.replace(one, spans=spans, log_odds=odds, token_falls=falls)
     assert score(linear(weights, "log-odds"), [one])["math"] == pytest.approx([1.0])
     for other in (weights[:1].expand(2, -1), weights[1:].expand(2, -1), weights.flip(0)):
         assert score(linear(other, "log-odds"), [one])["math"][0] < 0.95
@@ -105,7 +105,7 @@ def test_only_subsets_of_the_rate_one_half_are_scored():
     assert score(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
     for one in images:
         one.rates[:8] = 0.25
-        one.token_drops[:, :8] *= -1
+        one.token_falls[:, :8] *= -1
     assert score(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
     for one in images:
         one.rates[:16] = 0.25
@@ -331,7 +331,7 @@ def test_too_few_images_common_ones_and_tests_without_varying_spans_are_refused(
         read_both(fit, test)
     for one in synthetic({"math": PLAIN}, 24, prefix="flat"):
         _save(
-            dataclasses.replace(one, token_drops=one.token_drops * 1e-6),
+            dataclasses.replace(one, token_falls=one.token_falls * 1e-6),
             test / "examples" / f"{one.id}.safetensors",
         )
     for path in paths[3:]:
