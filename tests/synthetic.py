@@ -48,8 +48,8 @@ def synthetic(count, *, link="identity", noise=0.0, grows=0.0, spans=4, seed=0, 
         features = features.half()
         log_odds = torch.randn(tokens, generator=rng) * 2 + 2
         truth = (WEIGHTS / scales).expand(SETS[link], -1)
-        told = Estimator("", truth, UNKNOWN, UNKNOWN, KINDS, link)
-        falls = told.game(features.float(), log_odds).falls(subsets.float().T)
+        true = Estimator("", truth, UNKNOWN, UNKNOWN, KINDS, link)
+        falls = true.game(features.float(), log_odds).falls(subsets.float().T)
         labels = ((list(range(regions)),),)
         ends = lengths.cumsum(0).tolist()
         spoken = tuple(

@@ -259,7 +259,7 @@ def test_the_largest_region_has_a_rate_of_its_own(run):
     assert not [row for row in table([one], {}) if row.metric == "pointing_of_largest"]
 
 
-def test_an_estimator_is_scored_by_its_heat_by_single_effects_and_by_joint_falls(lively, tmp_path):
+def test_an_estimator_is_evaluated_by_its_heat_by_single_effects_and_by_joint_falls(lively, tmp_path):
     estimator = fake_estimator(lively)
     save_estimator(dataclasses.replace(estimator, weights=60 * estimator.weights), tmp_path / "estimator")
     chosen = choose_methods(lively, ["eyeline"], [tmp_path / "estimator"], "pixels")
@@ -278,20 +278,20 @@ def test_an_estimator_is_scored_by_its_heat_by_single_effects_and_by_joint_falls
     half = one.rates == 0.5
     kept = varies(one.falls[:, half])
     rows = {(row.method, row.metric, row.at, row.family): row for row in table([one], chosen.estimators)}
-    scores = {}
+    values = {}
     for name in (shown, alone, together):
         of_spans = lds(one.predicted[name][kept][:, half], one.falls[kept][:, half])
-        scores[name] = rows[name, "lds", "0.5", "mean"].value
-        assert scores[name] == pytest.approx(float(of_spans.mean()))
-    assert abs(scores[together] - scores[alone]) > 0.01
+        values[name] = rows[name, "lds", "0.5", "mean"].value
+        assert values[name] == pytest.approx(float(of_spans.mean()))
+    assert abs(values[together] - values[alone]) > 0.01
     for at, rate in (("0.5", 0.5), ("alone", ALONE), ("whole", WHOLE)):
         drawn = torch.isclose(one.rates, torch.tensor(rate))
-        told, falls = one.predicted[together][:, drawn], one.falls[:, drawn]
-        left = (falls - told).square().sum() / (falls - falls.mean()).square().sum()
+        predicted, falls = one.predicted[together][:, drawn], one.falls[:, drawn]
+        left = (falls - predicted).square().sum() / (falls - falls.mean()).square().sum()
         assert rows[together, "r2_nats", at, "all"].value == pytest.approx(
             1 - float(left), rel=1e-3, abs=1e-4
         )
-        slope = float((told * falls).sum() / told.square().sum())
+        slope = float((predicted * falls).sum() / predicted.square().sum())
         assert rows[together, "slope", at, "all"].value == pytest.approx(slope, rel=1e-3, abs=1e-4)
 
 

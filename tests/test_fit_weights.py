@@ -83,12 +83,12 @@ def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by
             assert all(
                 any(torch.equal(of_token, row) for row in one.token_falls[:, wanted]) for of_token in measured
             )
-            told = [falls[token, subsets] for token in own]
-            found = [float(pearsonr(*pair).statistic) for pair in zip(told, measured, strict=True)]
+            predicted = [falls[token, subsets] for token in own]
+            found = [float(pearsonr(*pair).statistic) for pair in zip(predicted, measured, strict=True)]
             spread = [float(of_token.std(correction=0)) for of_token in measured]
             counts = [each**0.5 * (each > LEAST_OF_TOKEN) for each in spread]
             of_tokens.append(sum(map(operator.mul, found, counts)) / sum(counts))
-            of_spans.append(float(pearsonr(sum(told), sum(measured)).statistic))
+            of_spans.append(float(pearsonr(sum(predicted), sum(measured)).statistic))
             at = own.stop
         return sum(0.75 * one + 0.25 * other for one, other in zip(of_spans, of_tokens, strict=True)) / 3
 
@@ -141,7 +141,7 @@ def test_predictions_are_those_of_the_estimator_image_by_image():
     torch.testing.assert_close(
         together.predict(estimator, spans, compressed), predicted, rtol=1e-2, atol=2e-2
     )
-    told = []
+    image_by_image = []
     most = max(one.subsets.shape[1] for one in images)
     for one in images:
         missing = most - one.subsets.shape[1]
@@ -149,9 +149,9 @@ def test_predictions_are_those_of_the_estimator_image_by_image():
         parts.insert(2, torch.zeros(missing, one.subsets.shape[1]))
         game = estimator.game(choose(one.features, ("odds", "value")).float(), one.log_odds)
         falls = sum_spans(game.falls(torch.cat(parts).float().T), one.lengths)
-        told.append(falls[one.falls[:, one.rates > 0].std(1) > MIN_SPREAD])
+        image_by_image.append(falls[one.falls[:, one.rates > 0].std(1) > MIN_SPREAD])
     assert len({one.subsets.shape[1] for one in images}) > 1
-    expected = torch.cat(told)
+    expected = torch.cat(image_by_image)
     torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-5)
     some = torch.tensor([5, 0, 5])
     torch.testing.assert_close(together.predict(estimator, some), predicted[some])

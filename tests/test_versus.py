@@ -45,17 +45,17 @@ def image(family: str, number: int) -> Evaluated:
 IMAGES = [image(family, number) for family, count in FAMILIES.items() for number in range(count)]
 
 
-def score(one: Evaluated, name: str, metric: str, rate: float) -> float:
+def mean_of_spans(one: Evaluated, name: str, metric: str, rate: float) -> float:
     drawn = (rate == RATES).nonzero()[:, 0].tolist()
     found = []
-    for told, actual in zip(
+    for predicted, actual in zip(
         one.predicted[name][:, drawn].tolist(), one.falls[:, drawn].tolist(), strict=True
     ):
         if np.std(actual, ddof=1) >= 0.05:
             found.append(
-                spearmanr(told, actual).statistic
+                spearmanr(predicted, actual).statistic
                 if metric == "lds"
-                else pearsonr(told, actual).statistic ** 2
+                else pearsonr(predicted, actual).statistic ** 2
             )
     assert len(found) == 2
     return sum(found) / len(found)
@@ -63,9 +63,9 @@ def score(one: Evaluated, name: str, metric: str, rate: float) -> float:
 
 def literal(name: str, metric: str, rate: float, families: dict[str, int]) -> tuple[float, float, float]:
     """Both methods' means over families, less one another, as they are and of 2000 draws of the same images for both."""
-    scores = {
+    values = {
         each: {
-            family: [score(one, each, metric, rate) for one in IMAGES if one.family == family] for family in families
+            family: [mean_of_spans(one, each, metric, rate) for one in IMAGES if one.family == family] for family in families
         }
         for each in (name, "ours")
     }  # fmt: skip
@@ -74,7 +74,7 @@ def literal(name: str, metric: str, rate: float, families: dict[str, int]) -> tu
 
     def mean(each: str, places: dict[str, list[int]]) -> float:
         of_family = [
-            sum(scores[each][family][at] for at in some) / len(some) for family, some in places.items()
+            sum(values[each][family][at] for at in some) / len(some) for family, some in places.items()
         ]
         return sum(of_family) / len(of_family)
 

@@ -142,7 +142,7 @@ ALONE_ROW, JOINT_ROW = "{}, alone", "{}, joint"  # beside the row of what the he
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
+class _Row:
     """What a method says, or one of the three things that an estimator does."""
 
     effects: Tensor  # (span, region)
@@ -152,12 +152,12 @@ class _Told:
     intervals: Tensor | None = None  # (span, region, 2)
 
 
-def _rows_of(name: str, found: Any, subsets: Bool[Tensor, "subset region"]) -> dict[str, _Told]:
+def _rows_of(name: str, found: Any, subsets: Bool[Tensor, "subset region"]) -> dict[str, _Row]:
     """A rival's one row, or the three of an estimator: what the heat shows and single effects, added up, and joint falls."""
 
-    def added(effects: Tensor, intervals: Tensor | None = None) -> _Told:
+    def added(effects: Tensor, intervals: Tensor | None = None) -> _Row:
         effects = effects.float().cpu()
-        return _Told(effects, joint(effects, subsets), effects, effects, intervals)
+        return _Row(effects, joint(effects, subsets), effects, effects, intervals)
 
     if not isinstance(found, Prediction):
         return {name: added(found)}
@@ -166,7 +166,7 @@ def _rows_of(name: str, found: Any, subsets: Bool[Tensor, "subset region"]) -> d
     return {
         name: added(shown, found.shown_intervals.float().cpu()),
         ALONE_ROW.format(name): added(found.effects, found.intervals.float().cpu()),
-        JOINT_ROW.format(name): _Told(shown, together, *orders),
+        JOINT_ROW.format(name): _Row(shown, together, *orders),
     }
 
 
@@ -192,17 +192,17 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
     inputs, trace, spans = own.inputs, own.ids, own.spans
     regions = regions_of(model, own.picture, inputs, settings.regions, settings.seed)
     subsets, rates = draw_subsets(regions.count, settings, example.id)
-    told: dict[str, _Told] = {}
+    rows: dict[str, _Row] = {}
     costs: dict[str, Cost] = {}
     for name, found, cost in attribute(methods, model, inputs, trace, spans, regions):
-        rows = _rows_of(name, found, subsets)
-        told |= rows
-        costs |= dict.fromkeys(rows, cost)
+        of_method = _rows_of(name, found, subsets)
+        rows |= of_method
+        costs |= dict.fromkeys(of_method, cost)
     asked = _Asked(subsets)
     tops, rests = (
         {
             name: [[asked.place(row) for row in top_regions(order(each), count) ^ shown] for count in TOPS]
-            for name, each in told.items()
+            for name, each in rows.items()
         }
         for shown, order in ((False, lambda each: each.hiding), (True, lambda each: each.showing))
     )
@@ -228,9 +228,9 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
         falls=falls[:, : len(subsets)],
         contributions=None if pairs is None else pairs.mean(0).T,
         contribution_errors=None if pairs is None else (pairs.std(0) / len(pairs) ** 0.5).T,
-        effects={name: each.effects for name, each in told.items()},
-        intervals={name: each.intervals for name, each in told.items() if each.intervals is not None},
-        predicted={name: each.predicted for name, each in told.items()},
+        effects={name: each.effects for name, each in rows.items()},
+        intervals={name: each.intervals for name, each in rows.items() if each.intervals is not None},
+        predicted={name: each.predicted for name, each in rows.items()},
         hidden={name: measured(places) for name, places in tops.items()},
         shown={name: measured(places) for name, places in rests.items()},
         evidence=find_evidence(example, spans, regions.labels[0], own.picture.size),

@@ -117,7 +117,7 @@ def _measures(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
 
 
 def _with_contributions(one: Evaluated, name: str, ranks: bool) -> list[float]:
-    """Pearson or Spearman of what is told of regions with their measured contributions, of spans whose random halves vary."""
+    """Pearson or Spearman of what regions are given with their measured contributions, of spans whose random halves vary."""
     assert one.contributions is not None
     kept = metrics.varies(_halves(one))
     correlate = metrics.spearman if ranks else metrics.pearson
@@ -183,7 +183,7 @@ def by_image(
 
 
 def groups(values: Mapping[str, list[float]]) -> dict[str, Mapping[str, list[float]]]:
-    """What is told of values by family: each family by itself, and the mean of them; nothing without any."""
+    """Values by family: each family by itself, and the mean of them; nothing without any."""
     alone = {family: {family: values[family]} for family in sorted(values)}
     return {**alone, "mean": values} if values else {}
 
@@ -227,12 +227,12 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
         return
     if name.endswith(JOINT_ROW.format("")):
         for rate in (*_rates(images), ALONE, WHOLE):
-            told = torch.cat([one.predicted[name][:, _drawn_at(one, rate)].flatten() for one in images])
+            predicted = torch.cat([one.predicted[name][:, _drawn_at(one, rate)].flatten() for one in images])
             actual = torch.cat([one.falls[:, _drawn_at(one, rate)].flatten() for one in images])
             at = {ALONE: "alone", WHOLE: "whole"}.get(rate, f"{rate:.2g}")
-            if (value := metrics.r2_nats(told, actual)) is not None:
+            if (value := metrics.r2_nats(predicted, actual)) is not None:
                 yield Row(name, "r2_nats", at, "all", value, None, None, len(actual))
-            yield Row(name, "slope", at, "all", metrics.slope(told, actual), None, None, len(actual))
+            yield Row(name, "slope", at, "all", metrics.slope(predicted, actual), None, None, len(actual))
         return
     if name.endswith(ALONE_ROW.format("")):
         at, measured = "alone", [one.falls[:, one.rates == ALONE] for one in images]

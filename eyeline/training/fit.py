@@ -257,20 +257,20 @@ def _widen(spread: Float[Tensor, "knot 3"], margin: float) -> Float[Tensor, "kno
     return torch.stack([at, (low - room).clamp(max=-NARROWEST), (high + room).clamp(min=NARROWEST)], dim=1)
 
 
-def _quantile(scores: Tensor, image: Tensor, share: float) -> float:
-    """The least score with at least `share` of the pairs at or below it; images weigh the same."""
+def _quantile(values: Tensor, image: Tensor, share: float) -> float:
+    """The least value with at least `share` of the pairs at or below it; images weigh the same."""
     counts = torch.bincount(image)
-    order = scores.argsort()
+    order = values.argsort()
     reached = (1 / counts[image[order]].double()).cumsum(0) >= share * len(counts) - 1e-9
-    assert reached.any(), "no score is high enough"
-    return float(scores[order][int(reached.int().argmax())])
+    assert reached.any(), "no value is high enough"
+    return float(values[order][int(reached.int().argmax())])
 
 
-def _conformal_quantile(scores: Tensor, image: Tensor, coverage: float) -> float:
+def _conformal_quantile(values: Tensor, image: Tensor, coverage: float) -> float:
     """The width that holds at least a share `coverage` of the pairs of a new image, in expectation.
 
     Pairs of one image are not independent, images are: each of n images weighs 1 / (n + 1), spread evenly over its
     pairs, and the new one 1 / (n + 1) at infinity (Lee, Barber & Willett 2023, arXiv 2306.06342, HCP).
     """
     images = len(torch.bincount(image))
-    return _quantile(scores, image, coverage * (images + 1) / images)
+    return _quantile(values, image, coverage * (images + 1) / images)

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from torch.nn.functional import logsigmoid
 
 from benchmarks import learning
-from benchmarks.learning import draw, read_both, score, share
+from benchmarks.learning import draw, evaluate, read_both, share
 from eyeline.errors import DataError
 from eyeline.estimator import SURE, WIDTH, Estimator
 from eyeline.evaluation import metrics
@@ -65,7 +65,7 @@ def linear(weights, link="identity"):
 PLAIN = weights_of(attention={0: 1.0, 3: 0.5}, value={2: -1.0}, odds={5: 0.7})
 
 
-def test_scores_are_spearmans_of_random_subsets_without_flat_spans_and_images():
+def test_lds_is_spearmans_of_random_subsets_without_flat_spans_and_images():
     images = synthetic({"math": PLAIN, "code": PLAIN}, 3, noise=1.0)
     images[0].token_falls[1] *= 1e-3  # a span that hardly varies
     images[4].token_falls[:] *= 1e-3  # an image of such
@@ -79,13 +79,13 @@ def test_scores_are_spearmans_of_random_subsets_without_flat_spans_and_images():
             for span in kept
         ]
         expected[one.family] += [sum(values) / len(values)] if values else []
-    found = score(linear(weights), images)
+    found = evaluate(linear(weights), images)
     assert {family: len(values) for family, values in found.items()} == {"math": 3, "code": 2}
     assert found == {family: pytest.approx(values, abs=1e-6) for family, values in expected.items()}
-    assert score(linear(torch.zeros(1, FEATURES)), images) == {"math": [0.0] * 3, "code": [0.0] * 2}
+    assert evaluate(linear(torch.zeros(1, FEATURES)), images) == {"math": [0.0] * 3, "code": [0.0] * 2}
 
 
-def test_scores_with_log_odds_are_of_what_these_leave_of_each_tokens_log_prob():
+def test_lds_with_log_odds_is_of_what_these_leave_of_each_tokens_log_prob():
     (one,) = synthetic({"math": PLAIN}, 1)
     odds, weights = torch.tensor([7.0, -1.0, 4.0]), torch.stack([PLAIN, 4 * PLAIN.roll(1)])
     sure = torch.sigmoid((odds - SURE) / WIDTH)[:, None]
@@ -94,22 +94,22 @@ def test_scores_with_log_odds_are_of_what_these_leave_of_each_tokens_log_prob():
     falls = logsigmoid(odds)[:, None] - logsigmoid(odds[:, None] - tokens)
     spans = ({"start": 0, "end": 2}, {"start": 2, "end": 3})
     one = dataclasses.replace(one, spans=spans, log_odds=odds, token_falls=falls)
-    assert score(linear(weights, "log-odds"), [one])["math"] == pytest.approx([1.0])
+    assert evaluate(linear(weights, "log-odds"), [one])["math"] == pytest.approx([1.0])
     for other in (weights[:1].expand(2, -1), weights[1:].expand(2, -1), weights.flip(0)):
-        assert score(linear(other, "log-odds"), [one])["math"][0] < 0.95
-    assert score(linear(weights[:1]), [one])["math"][0] < 0.95
+        assert evaluate(linear(other, "log-odds"), [one])["math"][0] < 0.95
+    assert evaluate(linear(weights[:1]), [one])["math"][0] < 0.95
 
 
-def test_only_subsets_of_the_rate_one_half_are_scored():
+def test_only_subsets_of_the_rate_one_half_count():
     images = synthetic({"math": PLAIN}, 3)
-    assert score(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
+    assert evaluate(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
     for one in images:
         one.rates[:8] = 0.25
         one.token_falls[:, :8] *= -1
-    assert score(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
+    assert evaluate(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
     for one in images:
         one.rates[:16] = 0.25
-    assert score(linear(PLAIN[None]), images) == {}
+    assert evaluate(linear(PLAIN[None]), images) == {}
 
 
 def test_a_share_is_a_ratio_of_means_whose_interval_is_of_images_drawn_in_pairs():
@@ -169,7 +169,7 @@ def test_a_small_number_of_scenes_is_the_mean_of_several_draws(monkeypatch):
     monkeypatch.setattr(learning, "DRAWS", 3)
     images = synthetic({"math": PLAIN, "code": PLAIN}, 12, noise=2.0, spans=1)
     tested = synthetic({"math": PLAIN}, 12, prefix="test", seed=1)
-    draws = [score(learn(training_data(draw(images, 4, seed), KINDS), FAST), tested) for seed in range(3)]
+    draws = [evaluate(learn(training_data(draw(images, 4, seed), KINDS), FAST), tested) for seed in range(3)]
     means = [metrics.bootstrap(values)[0] for values in draws]
     assert len(set(means)) == 3
     assert learning.scenes(images, tested, FAST)[0].lds == pytest.approx(sum(means) / 3)
@@ -209,7 +209,7 @@ def test_transfer_between_fewer_than_two_families_is_refused():
         learning.transfer(images, tested, FAST)
 
 
-def test_every_subset_of_the_features_is_scored_and_what_effects_are_made_of_wins():
+def test_every_subset_of_the_features_is_evaluated_and_what_effects_are_made_of_wins():
     truth = {"math": weights_of(value={0: 1.0, 4: 0.5}, odds={2: 0.7})}
     settings = dataclasses.replace(FAST, link="log-odds", hidden=2, tokens=0.0, ranks=0.0, alone=0.0)
     rows = learning.features(synthetic(truth, 24), synthetic(truth, 10, prefix="test", seed=1), settings)

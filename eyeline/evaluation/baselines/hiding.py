@@ -47,7 +47,7 @@ def regression(
 
     A sparse linear model of a span's log-prob falls in which regions are hidden, fitted to `subsets` random subsets (the
     paper takes 32 to 256), each region hidden with probability `rate`; nats. The fall is in log-prob, not in the paper's
-    log-odds, because that is what methods are scored on. All spans share the subsets, so that the cost is one forward
+    log-odds, because that is what methods are evaluated on. All spans share the subsets, so that the cost is one forward
     a subset and trace. Subsets depend on `seed` and the trace.
     """
 
