@@ -1,9 +1,8 @@
 """Runs that the running server keeps: their list, downloads, verification and questions without regions."""
-# ruff: noqa: F811  (fixtures that are imported)
 
 import pytest
 from conftest import picture
-from server_process import eventually, model_folder, question, running, saved, server  # noqa: F401
+from server_process import eventually, question
 
 import eyeline
 

@@ -1,5 +1,4 @@
 """Joint falls over HTTP: any regions, any words, of runs that are on and of runs that are over; and real ablation beside them."""
-# ruff: noqa: F811  (fixtures that are imported)
 
 import shutil
 import threading
@@ -7,7 +6,7 @@ import threading
 import pytest
 import torch
 from conftest import SPREADS, picture
-from server_process import Server, eventually, model_folder, question, running  # noqa: F401
+from server_process import Server, eventually, running
 
 import eyeline
 from eyeline.ablation import ablate
