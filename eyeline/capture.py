@@ -299,7 +299,10 @@ class AttentionCapture:
             if first < 0:
                 raise UnsupportedModelError("The keys of earlier text have left the model's sliding window.")
             found.append(
-                (columns.keys[0, :, first : first + end - start], columns.values[0, :, first : first + end - start])
+                (
+                    columns.keys[0, :, first : first + end - start],
+                    columns.values[0, :, first : first + end - start],
+                )
             )
         keys, values = zip(*found, strict=True)
         return torch.stack(keys).detach(), torch.stack(values).detach()
@@ -405,7 +408,10 @@ class NoCapture:
             if first < 0:
                 raise UnsupportedModelError("The keys of earlier text have left the model's sliding window.")
             found.append(
-                (columns.keys[0, :, first : first + end - start], columns.values[0, :, first : first + end - start])
+                (
+                    columns.keys[0, :, first : first + end - start],
+                    columns.values[0, :, first : first + end - start],
+                )
             )
         keys, values = zip(*found, strict=True)
         return torch.stack(keys).detach(), torch.stack(values).detach()

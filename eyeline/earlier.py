@@ -43,7 +43,10 @@ class EarlierText:
         end = steps.start + tokens - 1
         found = torch.zeros(len(KINDS), tokens, end, device=steps.queries.device)
         norms = self._norms_of(end)
-        before = torch.arange(end, device=found.device) < steps.start + torch.arange(tokens, device=found.device)[:, None]
+        before = (
+            torch.arange(end, device=found.device)
+            < steps.start + torch.arange(tokens, device=found.device)[:, None]
+        )
         for some in torch.arange(layers).split(max(1, AT_ONCE // max(1, heads * tokens * end))):
             span = slice(int(some[0]), int(some[-1]) + 1)
             keys, _ = self.capture.text_columns(span, 0, end)
@@ -64,7 +67,10 @@ class EarlierText:
             self._known = end
         self._norms = [torch.cat(self._norms, dim=2)] if self._norms else []
         if not self._norms:
-            layers, heads = len(self.capture.layers), self.model.adapter.text_config(self.model.hf).num_attention_heads
+            layers, heads = (
+                len(self.capture.layers),
+                self.model.adapter.text_config(self.model.hf).num_attention_heads,
+            )
             return torch.zeros(layers, heads, 0, device=self.model.device)
         return self._norms[0][:, :, :end]
 
@@ -76,18 +82,28 @@ class Links:
     earlier: Int[Tensor, "token link"]  # positions in the generated ids
     scores: Float[Tensor, "token link"]  # nats of log-odds; 0 where there are fewer
 
+    def to(self, device: torch.device) -> "Links":
+        return Links(self.earlier.to(device), self.scores.to(device))
+
+    def of(self, start: int, end: int) -> "Links":
+        """Those of some of the tokens, [start, end)."""
+        return Links(self.earlier[start:end], self.scores[start:end])
+
+    def rounded(self) -> "Links":
+        """In half precision, as they are kept; so that whoever asks later gets the same numbers."""
+        return Links(self.earlier, self.scores.clamp(max=torch.finfo(torch.float16).max).half().float())
+
 
 def strongest(scores: Float[Tensor, "token earlier"], count: int = LINKS) -> Links:
     """The links of some tokens; always `count` of them, filled up with nothing."""
     positive = torch.nn.functional.pad(scores.clamp(min=0), (0, max(0, count - scores.shape[1])))
     found = positive.topk(count, dim=1)
-    return Links(found.indices.where(found.values > 0, 0), found.values)
+    return Links(found.indices.where(found.values > 0, 0).int(), found.values)
 
 
-def sources_game(
-    scores: Float[Tensor, "token earlier"], ends: Sequence[tuple[int, int]], log_odds: Float[Tensor, " token"]
-) -> Game:
+def sources_game(links: Links, ranges: Sequence[tuple[int, int]], log_odds: Float[Tensor, " token"]) -> Game:
     """The game of a text whose players are stretches [start, end) of the tokens before it, the image visible all the while."""
-    apart = torch.stack([scores[:, start:end].sum(1) for start, end in ends], dim=1)
+    inside = [(links.earlier >= start) & (links.earlier < end) for start, end in ranges]
+    apart = torch.stack([(links.scores * each).sum(1) for each in inside], dim=1)
     none = apart.new_zeros(len(apart), 0)
     return Game(apart, apart[:, None][:, :0], none, none, log_odds)

@@ -63,7 +63,9 @@ def hide_text(
     return torch.cat(falls).clone()
 
 
-def of_spans(subsets: Bool[Tensor, "subset source"], spans: Sequence[Span], count: int) -> Bool[Tensor, "subset earlier"]:
+def of_spans(
+    subsets: Bool[Tensor, "subset source"], spans: Sequence[Span], count: int
+) -> Bool[Tensor, "subset earlier"]:
     """Subsets of earlier spans as subsets of the first `count` tokens of a trace."""
     found = subsets.new_zeros(len(subsets), count)
     for column, span in zip(subsets.T, spans, strict=True):

@@ -79,5 +79,5 @@ class Chain:
         found = falls.new_zeros(start + len(falls), falls.shape[1])
         found[: len(self.chances)] = self.chances[: len(found)]
         for token, (own, share, earlier) in enumerate(zip(seen, shares, links.earlier, strict=True)):
-            found[start + token] = 1 - (1 - own) * (1 - share @ found[earlier])
+            found[start + token] = 1 - (1 - own) * (1 - share @ found[earlier.long()])
         self.chances = found
