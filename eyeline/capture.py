@@ -330,7 +330,7 @@ class AttentionCapture:
         return torch.stack([distance < (window or self._position + 1) for window in self._windows])
 
     def mark(self) -> "torch.cuda.Event | None":
-        """On CUDA an event of the stream that the model runs on, to wait on before reading what is kept so far; from any thread."""
+        """On CUDA an event of the model's stream, to wait on before reading what is kept so far; from any thread."""
         if self.image_positions.device.type != "cuda":
             return None
         event = torch.cuda.Event()

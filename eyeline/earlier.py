@@ -77,7 +77,7 @@ class EarlierText:
 
 @dataclass(frozen=True, eq=False)
 class Links:
-    """The earlier tokens that each token takes most from, and how much: scores above 0, by which hiding them lowers its log-odds."""
+    """The earlier tokens that each token takes most from: scores above 0, by how much hiding them lowers its log-odds."""
 
     earlier: Int[Tensor, "token link"]  # positions in the generated ids
     scores: Float[Tensor, "token link"]  # nats of log-odds; 0 where there are fewer

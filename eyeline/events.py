@@ -100,7 +100,7 @@ class SpanAttribution:
 
 @dataclass(frozen=True, slots=True)
 class RestsOn:
-    """What an answer as a whole rests on, through the thinking: with regions hidden from the start, and the thinking written anew.
+    """What an answer rests on, through the thinking: with regions hidden from the start, and the thinking written anew.
 
     Predicted, in chances and nats; `eyeline rethink` measures the same.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -120,18 +120,22 @@ class Games:
         wanted = singly if sets is None else torch.zeros(regions, len(sets))
         for column, each in enumerate(sets or ()):
             wanted[list(each), column] = 1.0
-        chain = Chain(torch.cat([singly, wanted, torch.ones(regions, 1)], dim=1))
-        order = sorted(range(len(self.games)), key=lambda span: int(self.tokens[span][0]))
-        for span in order:
-            chain.add(int(self.tokens[span][0]), self.games[span], self.links[span])
-        at = torch.cat([torch.arange(start, end) for start, end in answer])
-        reached = chain.chances[at].amax(0)
+        reached = self.reach(answer, torch.cat([singly, wanted, torch.ones(regions, 1)], dim=1))
         changes = chances(reached, reached[:regions].max())[regions:]
         direct = of_answer(wanted)
         return RestsOn(
             changes=rounded(changes[:-1]), whole=rounded(changes[-1]), total=rounded(direct + changes[:-1] * chances.cost),
             direct=rounded(direct), sources=self.sources(answer),
         )  # fmt: skip
+
+    def reach(
+        self, answer: Sequence[tuple[int, int]], sets: Float[Tensor, "region set"]
+    ) -> Float[Tensor, " set"]:
+        """The largest chance of any of the answer's tokens to be written otherwise with each set hidden from the start."""
+        chain = Chain(sets)
+        for span in sorted(range(len(self.games)), key=lambda span: int(self.tokens[span][0])):
+            chain.add(int(self.tokens[span][0]), self.games[span], self.links[span])
+        return chain.chances[torch.cat([torch.arange(start, end) for start, end in answer])].amax(0)
 
     def sources(self, ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, float], ...]:
         """The earlier spans that the text of some tokens takes most from, by index, and their contributions.

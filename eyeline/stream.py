@@ -54,11 +54,10 @@ def stream(
     `estimator` is a folder or an `Estimator`; by default the one that lies in the model's own folder, and without one
     the effects are attention shares. `temperature=0` is greedy; `seed` makes sampling repeatable; options left out
     come from the model's generation config; `generation` holds further options of `hf.generate` (`repetition_penalty`,
-    ...). `hidden` regions of an earlier stream are hidden all the while, and its regions are
-    shown. Without `sources` earlier text is not read: nothing is said of which sentence comes from which, nor of what the
-    answer rests on through them. A prompt of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`,
-    `RegionError`, `EstimatorError` or `UnsupportedModelError` at once for what cannot work; what fails later is an
-    `Error` event.
+    ...). `hidden` regions of an earlier stream are hidden all the while, and its regions are shown. Without `sources` earlier
+    text is not read: nothing is said of which sentence comes from which, nor of what the answer rests on through them. A prompt
+    of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`, `RegionError`,
+    `EstimatorError` or `UnsupportedModelError` at once for what cannot work; what fails later is an `Error` event.
     """
     generation |= {name: value for name, value in (("top_p", top_p), ("top_k", top_k)) if value is not None}
     stops = [stop] if isinstance(stop, str) else list(stop)

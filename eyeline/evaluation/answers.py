@@ -1,6 +1,8 @@
 """Is an answer right? Exact after trimming; code by what it means: the same element tree, or the same Python syntax tree."""
 
 import ast
+from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -14,6 +16,15 @@ def is_right(example: Example, answer: str) -> bool:
     meaning = _elements if example.answer.lstrip().startswith("<") else _syntax
     expected = meaning(example.answer)
     return expected is not None and meaning(answer) == expected
+
+
+def means_the_same(example: Example) -> Callable[[str, str], bool]:
+    """Whether a second answer to an example's question means what the first does: by the rule that answers are matched by."""
+
+    def same(first: str, other: str) -> bool:
+        return first.strip() == other.strip() or is_right(replace(example, answer=first), other)
+
+    return same
 
 
 def _syntax(code: str) -> str | None:
