@@ -372,7 +372,8 @@ def read_saved(
         try:
             with safe_open(path, "pt") as file:
                 rest = json.loads(file.metadata()["rest"])
-                one = make(rest, {names.get(key, key): file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+                keys: list[str] = list(file.keys())
+                one = make(rest, {names.get(key, key): file.get_tensor(key) for key in keys})
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise DataError(
                 f"{path} is no {what} example ({type(error).__name__}: {error}); remove it and run the same again."
