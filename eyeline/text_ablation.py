@@ -20,7 +20,7 @@ from eyeline.teacher_forcing import cache_name, kernel_without_mask, read, see, 
 def hide_text(
     model: Model,
     inputs: Mapping[str, Tensor],
-    trace_ids: Int[Tensor, " token"],
+    trace_ids: Int[Tensor, " trace_token"],
     span: Span,
     hidden: Bool[Tensor, "subset earlier"],
     rows: int = 64,
