@@ -19,12 +19,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import silu
 
+from eyeline import earlier
 from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import Game
 from eyeline.loading import MODELS
 from eyeline.model import Model
+from eyeline.through import Chances
 
 FORMAT = 6
 Link = Literal["log-odds", "identity"]
@@ -152,11 +154,18 @@ class Estimator:
     link: Link = "log-odds"
     card: Mapping[str, Any] = field(default_factory=dict)
     network: Network | None = None
+    text: Float[Tensor, "set text_feature"] | None = None  # score for each unit of a feature of earlier text
 
     @property
     def hiding(self) -> str:
         """The way of hiding that its numbers mean."""
         return str(self.card.get("hiding", "pixels"))
+
+    @property
+    def chances(self) -> Chances | None:
+        """How likely answers change when the model thinks again, where that was fitted."""
+        card = self.card.get("chances")
+        return None if card is None else Chances.of(card)
 
     def of_tokens(self, log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token feature"]:
         """The weights that each token has."""
@@ -176,6 +185,14 @@ class Estimator:
             return self.network.game(linear, seen, log_odds, linked)
         none = linear.new_zeros(len(linear), 0)
         return Game(linear, linear[:, None][:, :0], none, none, log_odds if linked else None)
+
+    def links(
+        self, features: Float[Tensor, "token earlier text_feature"], log_odds: Float[Tensor, " token"]
+    ) -> earlier.Links:
+        """By how much hiding earlier tokens lowers the log-odds of some tokens; `text` must be there."""
+        assert self.text is not None, "the estimator knows earlier text"
+        scores = torch.einsum("tef,tf->te", features, mix(log_odds, len(self.text)) @ self.text)
+        return earlier.strongest(scores).rounded()
 
     def layers(self, count: int) -> list[int]:
         """Which of a model's `count` layers have a head with any weight; the first where none has, for one is always captured."""
@@ -200,7 +217,9 @@ class Estimator:
 
     def to(self, device: torch.device) -> "Estimator":
         tensors = {name: getattr(self, name).to(device) for name in TENSORS}
-        return replace(self, **tensors, network=None if self.network is None else self.network.to(device))
+        network = None if self.network is None else self.network.to(device)
+        text = None if self.text is None else self.text.to(device)
+        return replace(self, **tensors, network=network, text=text)
 
 
 def interval(values: Float[Tensor, " region"], spread: Float[Tensor, "knot 3"]) -> Float[Tensor, "region 2"]:
@@ -261,6 +280,8 @@ def _tensors(estimator: Estimator) -> dict[str, Tensor]:
     tensors = {name: getattr(estimator, name).clone().contiguous() for name in TENSORS}  # files share nothing
     if estimator.network is not None:
         tensors |= {f"network.{name}": getattr(estimator.network, name).contiguous() for name in OF_NETWORK}
+    if estimator.text is not None:
+        tensors["text"] = estimator.text.clone().contiguous()
     return tensors
 
 
@@ -301,6 +322,11 @@ def read_estimator(folder: Path) -> Estimator:
             growing = spread.ndim == 2 and len(spread) > 1 and bool((spread[1:, 0] > spread[:-1, 0]).all())
             if not growing or spread.shape[1] != 3 or not (spread[:, 1] <= spread[:, 2]).all():
                 raise ValueError("a spread that is no table of value, low and high with growing values")
+        text = tensors.get("text")
+        if text is not None and tuple(text.shape) != (len(tensors["weights"]), len(earlier.KINDS)):
+            raise ValueError("weights of earlier text in another number than its features")
+        if card.get("chances") is not None:
+            Chances.of(card["chances"])
         return Estimator(
             str(card["id"]),
             tensors["weights"],
@@ -310,6 +336,7 @@ def read_estimator(folder: Path) -> Estimator:
             card["link"],
             card,
             _read_network(tensors),
+            text,
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise EstimatorError(

@@ -3,15 +3,17 @@
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from eyeline.asked import Asked
 from eyeline.capture import AttentionCapture, NoCapture
 from eyeline.errors import EyelineError
-from eyeline.events import Done, Error, Event, Grid, Reason, SpanAttribution, Text
+from eyeline.events import Done, Error, Event, Grid, Reason, RestsOn, SpanAttribution, Text
 from eyeline.kept_games import Games
 from eyeline.spans import Segmenter, Span
+from eyeline.targets import answer_ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,9 @@ class Exchange:
     begun: float = 0.0  # when decoding began
     stalled_s: float = 0.0
     reason: Reason = "error"
+
+    def __post_init__(self) -> None:
+        self.games.chances = None if self.asked.estimator is None else self.asked.estimator.chances
 
     # --- the producer's side
 
@@ -109,8 +114,20 @@ class Exchange:
                 tokens_per_s=round(len(self.ids) / seconds, 2) if seconds > 0 else 0.0,
                 stalled_s=round(self.stalled_s, 4),
                 reason=self.reason,
+                rests_on=self._rests_on(),
             )
         )
+
+    def rests_on(self, sets: Sequence[Sequence[int]] | None = None) -> RestsOn:
+        """What the answer rests on, of every region or of some sets. Raises `DataError` or `RegionError`."""
+        return self.games.rests_on(answer_ranges(self.passed_on), sets)
+
+    def _rests_on(self) -> RestsOn | None:
+        """The same for the last event: None where it cannot be said."""
+        try:
+            return self.rests_on()
+        except EyelineError:
+            return None
 
     # --- of both, and of the reader
 

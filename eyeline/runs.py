@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from eyeline.errors import DataError, ImageError
-from eyeline.events import Done, Event, SpanAttribution, Start, from_json, to_json
+from eyeline.events import Done, Event, RestsOn, SpanAttribution, Start, from_json, to_json
 from eyeline.files import cannot_write, decode_text, read_lines, read_text, write_files
 from eyeline.images import open_image
 from eyeline.kept_games import FILE, Games, Joint, read_games
-from eyeline.targets import Target, tokens_of
+from eyeline.targets import Target, answer_ranges, tokens_of
 
 EVENTS, PROMPT = "events.jsonl", "run.json"
 
@@ -51,11 +51,18 @@ class Run:
 
         No model is needed. Raises `DataError`, for a run that keeps no numbers too, and `RegionError`.
         """
+        return self._games().joint(tokens_of(target, self.events), regions)
+
+    def rests_on(self, sets: Sequence[Sequence[int]] | None = None) -> RestsOn:
+        """What the answer rests on through the thinking, of every region or of sets of them: see `Stream.rests_on`."""
+        return self._games().rests_on(answer_ranges(self.events), sets)
+
+    def _games(self) -> Games:
         if self.folder is None:
             raise DataError(
                 "Only a saved run keeps the numbers to ask about; read one with eyeline.runs.read_run."
             )
-        return read_games(self.folder).joint(tokens_of(target, self.events), regions)
+        return read_games(self.folder)
 
     def __repr__(self) -> str:
         start = next((event for event in self.events if isinstance(event, Start)), None)

@@ -36,6 +36,7 @@ class StreamingModel(Model):
         stop: str | Sequence[str] = (),
         pending_bytes: int = PENDING_BYTES,
         hidden: Hidden | None = None,
+        sources: bool = True,
         **generation: Any,
     ) -> Stream:
         """Generates an answer and yields events while it is written; also a context manager (`eyeline.stream.Stream`).
@@ -50,7 +51,7 @@ class StreamingModel(Model):
         return stream.stream(
             self, images, prompt, estimator=estimator, regions=regions, max_new_tokens=max_new_tokens,
             temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, pending_bytes=pending_bytes,
-            hidden=hidden, **generation,
+            hidden=hidden, sources=sources, **generation,
         )  # fmt: skip
 
     def attribute(
@@ -61,13 +62,16 @@ class StreamingModel(Model):
         *,
         estimator: str | Path | Estimator | None = None,
         regions: str | Path | Sequence[str | Path] = "native",
+        sources: bool = True,
     ) -> Stream:
         """Yields the events of a text that is already written, as if the model wrote it now.
 
         `text`: what follows the prompt, markers included, or its token ids. `estimator` and `regions` as in `stream`.
         Raises as `eyeline.stream.attribute` does.
         """
-        return stream.attribute(self, images, prompt, text, estimator=estimator, regions=regions)
+        return stream.attribute(
+            self, images, prompt, text, estimator=estimator, regions=regions, sources=sources
+        )
 
     def watch(
         self,
@@ -84,6 +88,7 @@ class StreamingModel(Model):
         stop: str | Sequence[str] = (),
         pending_bytes: int = PENDING_BYTES,
         hidden: Hidden | None = None,
+        sources: bool = True,
         **generation: Any,
     ) -> notebook.Watched:
         """Streams an answer into a notebook and shows it while it is written; returns the run and its answer.
@@ -93,7 +98,7 @@ class StreamingModel(Model):
         return notebook.watch(
             self, images, prompt, estimator=estimator, regions=regions, max_new_tokens=max_new_tokens,
             temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, pending_bytes=pending_bytes,
-            hidden=hidden, **generation,
+            hidden=hidden, sources=sources, **generation,
         )  # fmt: skip
 
 

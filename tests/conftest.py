@@ -20,7 +20,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from eyeline import Model, load
 
-pytest_plugins = ["command", "browsing"]  # fixtures of the command line and of the page
+pytest_plugins = [
+    "command",
+    "browsing",
+    "server_process",
+]  # fixtures of the command line, the page and the server
 pytest.register_assert_rewrite("streams")  # whose assertions tell as much as a test's
 
 settings.register_profile("eyeline", deadline=None, derandomize=bool(os.environ.get("CI")))

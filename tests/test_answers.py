@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyeline.evaluation.answers import RULES, final_answer, is_right, letter, likeness, marks
+from eyeline.evaluation.answers import RULES, final_answer, is_right, letter, likeness, marks, means_the_same
 from eyeline.evaluation.expressions import same_formula, value
 from eyeline.examples import Example, Matching
 
@@ -94,6 +94,22 @@ def test_thinking_is_cut_off_before_any_rule_and_without_its_end_there_is_no_ans
     )  # the letter in the thinking does not win
     assert marks(one, f"<think>{good[0]}") == 0.0
     assert marks(one, f"<think>a</think>{good[0]}<think>") == 0.0
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_answers_that_are_right_alike_mean_the_same_and_wrong_ones_something_else(name):
+    _, more, good, bad = HELD[name]
+    same = means_the_same(example("something else", name.split()[0], **more))
+    if not {"also", "error"} & set(more):  # then right answers need not mean the same
+        assert all(same(good[0], other) for other in good)
+    if "error" not in more:
+        assert not any(same(good[0], other) for other in bad)
+
+
+def test_without_a_rule_only_the_same_text_means_the_same():
+    same = means_the_same(example("x", ""))
+    assert same("A pot.", " A pot.\n")
+    assert not same("A pot.", "a pot")
 
 
 def test_a_trace_whose_prompt_opened_the_thinking_has_an_answer_only_after_its_end():

@@ -24,8 +24,11 @@ def trace_of(model, tokens=7, seed=2):
     return ids
 
 
-def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
-    """(kind, layer, head, token, patch): loops over everything, on the attention weights of the eager model."""
+def slow_features(family, pictures, question, trace_ids, dtype=torch.float32, of_text=False):
+    """(kind, layer, head, token, patch): loops over everything, on the attention weights of the eager model.
+
+    `of_text`: of the trace's own tokens in the place of visual ones.
+    """
     model = build_tiny(family)
     model.hf.to(dtype).float().set_attn_implementation("eager")
     inputs = model.inputs(list(pictures), question)
@@ -49,6 +52,8 @@ def slow_features(family, pictures, question, trace_ids, dtype=torch.float32):
     for hook in hooks:
         hook.remove()
     positions = (inputs["input_ids"][0] == model.adapter.image_token_id(model.hf)).nonzero()[:, 0].tolist()
+    if of_text:
+        positions = list(range(length, length + len(trace_ids)))
     heads, width = output.attentions[0].shape[1], seen["hidden"].shape[1]
     slow = torch.zeros(4, len(layers), heads, len(trace_ids), len(positions))
     for token, token_id in enumerate(trace_ids.tolist()):

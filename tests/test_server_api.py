@@ -4,7 +4,6 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
-from server_process import model_folder, server  # noqa: F401
 
 OPERATIONS = (
     ("POST", "/v1/chat/completions"), ("POST", "/v1/verify"), ("POST", "/v1/joint"),
@@ -16,7 +15,7 @@ OPERATIONS = (
 
 
 @pytest.fixture(scope="module")
-def document(server):  # noqa: F811
+def document(server):
     return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 

@@ -9,7 +9,7 @@ from conftest import picture, tiny_model
 
 from eyeline.ablation import ablate, hidden_patches
 from eyeline.evaluation import whole_answers
-from eyeline.evaluation.baselines.hiding import span_drops
+from eyeline.evaluation.baselines.hiding import span_falls
 from eyeline.evaluation.evaluate import Settings, choose_methods, evaluate, read_evaluated
 from eyeline.evaluation.table import table
 from eyeline.evaluation.whole_answers import kept_areas, read_whole, step_counts, whole_measures
@@ -36,7 +36,7 @@ def read(model, own: Answered, example: Example = EXAMPLE, effects=None):
     found = effects or {"mine": torch.randn(len(own.spans), regions.count, generator=rng)}
 
     def falls(hidden):
-        return span_drops(model, own.inputs, own.ids, own.spans, regions, hidden, "pixels").float()
+        return span_falls(model, own.inputs, own.ids, own.spans, regions, hidden, "pixels").float()
 
     return read_whole(model, example, own, regions, found, falls, 8), regions, found
 
@@ -71,7 +71,7 @@ def test_what_is_kept_of_a_right_answer_equals_a_literal_rerun(otherwise):
         for subset, name in ((hidden, "hidden"), (~hidden, "shown")):
             falls = ablate(
                 model, own.inputs, own.ids, hidden_patches(subset[None], regions.of_patch), "pixels"
-            ).drops[0]
+            ).falls[0]
             literal = sum(float(falls[own.spans[row].start : own.spans[row].end].sum()) for row in rows)
             assert kept[name]["mine"][number] == pytest.approx(literal, abs=1e-3)
     blurred, grey = (images[0] for images in otherwise.seen)

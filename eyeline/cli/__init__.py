@@ -15,6 +15,6 @@ def main() -> None:
 
 for command in (
     live.stream, live.attribute, live.demo, saved.report, saved.joint, drawing.scenes, public.data,
-    fitting.collect, fitting.fit, fitting.evaluate, service.serve,
+    fitting.collect, fitting.fit, fitting.collect_through, fitting.fit_through, fitting.evaluate, service.serve,
 ):  # fmt: skip
     main.add_command(command)

@@ -107,6 +107,61 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     click.echo(f"Estimator: {out} (loss {estimator.card['loss']})", err=True)
 
 
+@click.command("collect-through")
+@MODEL
+@click.option(
+    "--estimator",
+    show_default="the one in the model's folder",
+    help="Folder of a fitted estimator, or its id on the Hub.",
+)
+@DATA
+@FOLDER
+@out("Folder of the collection; goes on where it holds one.")
+@SOURCE
+@click.option(
+    "--subsets", type=click.IntRange(4), default=32, show_default=True, help="Random sets of earlier spans."
+)
+@LENGTH
+@subset_seed(0)
+@LIMIT
+def collect_through(model_id, estimator, data, folder, out, limit, **settings) -> None:
+    """Measure what spans take from earlier ones, and what answers rest on through them: hide, and let the model think again."""
+    from eyeline import load
+    from eyeline.catalogue import examples_of
+    from eyeline.evaluation.answers import means_the_same
+    from eyeline.evaluation.evaluate import one_estimator
+    from eyeline.training import through
+
+    examples, known = examples_of(data, "fit", folder, limit)
+    model = load(model_id)
+    found, _ = one_estimator(model, estimator)
+    done = through.collect(model, found, examples, out, through.Settings(**settings), means_the_same)
+    count = sum(1 for _ in progress(done, known))
+    _tell_left_out(examples)
+    click.echo(f"{count} examples in {out}", err=True)
+
+
+@click.command("fit-through")
+@click.argument("run", type=PATH)
+@click.option(
+    "--estimator", required=True, type=PATH, help="Folder of the estimator that the run was collected with."
+)
+@out(
+    "Folder of the estimator to write: the same, and what it says of earlier text and of answers. May be the same folder."
+)
+def fit_through(run, estimator, out) -> None:
+    """Fit what an estimator says of earlier text, and of answers through it, on a collection of traces."""
+    from eyeline.estimator import read_estimator, save_estimator
+    from eyeline.training.collect import read_run
+    from eyeline.training.through import check_run, fit, read_traced
+
+    found = read_estimator(estimator)
+    check_run(read_run(run), found)
+    fitted = fit(read_traced(run), found)
+    save_estimator(fitted, out)
+    click.echo(f"Estimator: {out} ({fitted.card['traces']} traces)", err=True)
+
+
 @click.command()
 @MODEL
 @click.option(

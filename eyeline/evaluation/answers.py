@@ -5,6 +5,7 @@ A rule holds what the model said at last against the right answer. Thinking is c
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from eyeline.evaluation.code_answers import markup_likeness, python_likeness, same_code
 from eyeline.evaluation.expressions import same_formula, value
@@ -30,7 +31,7 @@ def marks(example: Example, answer: str) -> float | None:
     `answer` is what comes after the thinking; thinking that is still before it is cut off, and where it has no end there is no
     answer, and no mark. None where only a judge could tell.
     """
-    matching = example.matching or Matching("code" if example.family == "code" else "exact")
+    matching = _matching(example)
     if not matching.rule:
         return None
     said = final_answer(answer)
@@ -43,6 +44,29 @@ def is_right(example: Example, answer: str) -> bool:
     return found is not None and found >= (
         LEAST_ALIKE if example.matching and example.matching.rule == "anls" else 1.0
     )
+
+
+def means_the_same(example: Example) -> Callable[[str, str], bool]:
+    """Whether a second answer to an example's question means what the first does: by the rule that answers are matched by.
+
+    Where only a judge could tell, the same text does.
+    """
+    matching = _matching(example)
+
+    def same(first: str, other: str) -> bool:
+        if first.strip() == other.strip():
+            return True
+        said = final_answer(first) if matching.rule else None
+        meant = None if said is None else MEANT.get(matching.rule, _concluded)(said, matching)
+        if not meant:
+            return False
+        return is_right(replace(example, answer=meant, matching=replace(matching, also=())), other)
+
+    return same
+
+
+def _matching(example: Example) -> Matching:
+    return example.matching or Matching("code" if example.family == "code" else "exact")
 
 
 def final_answer(text: str, *, opened: bool = False) -> str | None:
@@ -153,9 +177,8 @@ def _text(said: str, right: str, matching: Matching) -> float:
     return float(any(_same(text, each) for text in _readings(said) for each in _rights(right, matching)))
 
 
-def _yes_no(said: str, right: str, _: Matching) -> float:
-    found = re.search(r"\b(yes|no)\b", said.casefold())
-    return float(found is not None and found[1] == right.strip().casefold())
+def _yes_no(said: str, right: str, matching: Matching) -> float:
+    return float(_meant_yes_no(said, matching) == right.strip().casefold())
 
 
 def _letter(said: str, right: str, matching: Matching) -> float:
@@ -270,4 +293,40 @@ RULES: dict[str, Callable[[str, str, Matching], float]] = {
     "code": lambda said, right, _: float(same_code(said, right)),
     "markup": lambda said, right, _: markup_likeness(said, right),
     "python": lambda said, right, _: python_likeness(said, right),
+}
+
+
+def _concluded(said: str, _: Matching) -> str:
+    return concluded(said)[0]
+
+
+def _whole(said: str, _: Matching) -> str:
+    return said
+
+
+def _meant_choice(said: str, matching: Matching) -> str | None:
+    meant = letter(said, matching.choices)
+    return None if meant is None else matching.choices[ord(meant) - ord("A")]
+
+
+def _meant_number(said: str, _: Matching) -> str | None:
+    found = _one_number(said)
+    return None if found is None else repr(found)
+
+
+def _meant_yes_no(said: str, _: Matching) -> str | None:
+    found = re.search(r"\b(yes|no)\b", said.casefold())
+    return found and found[1]
+
+
+# what an answer says as a right answer would be written, by rule; for others what it comes down to
+MEANT: dict[str, Callable[[str, Matching], str | None]] = {
+    "exact": _whole,
+    "code": _whole,
+    "markup": _whole,
+    "python": _whole,
+    "letter": lambda said, matching: letter(said, matching.choices),
+    "choice": _meant_choice,
+    "number": _meant_number,
+    "yes-no": _meant_yes_no,
 }

@@ -358,7 +358,7 @@ class _Worker:
         labels = torch.cat([torch.tensor(grid).flatten() for grid in grids])
         hidden = torch.stack([torch.isin(labels, torch.tensor(list(some))) for some in subsets])
         found = ablate(self.model, inputs, torch.tensor(token_ids), hidden, method)  # pyright: ignore
-        falls = found.drops[:, start:].sum(1).tolist()
+        falls = found.falls[:, start:].sum(1).tolist()
         return {"log_prob": float(found.log_probs[start:].sum()), "falls": falls}
 
 
