@@ -133,7 +133,7 @@ def test_a_collection_goes_on_where_it_stopped_and_says_whose_it_is(tmp_path, th
 
     def answer(model, example, *_):
         inputs = model.inputs(example.image, example.prompt)
-        return collection.Answered(example.image, inputs, torch.tensor(ids), cut(model, inputs, ids), "3")
+        return collection.Answered([example.image], inputs, torch.tensor(ids), cut(model, inputs, ids), "3")
 
     monkeypatch.setattr(through, "answer", answer)
     estimator = random_estimator(model)

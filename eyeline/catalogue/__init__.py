@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from PIL import Image
 
@@ -125,7 +125,7 @@ def examples_of(
         found = find_set(name)
     except DataError as error:
         raise DataError(f"There is no data folder {data!r}, and as a public set: {error}") from error
-    chosen: Part = next((each for each in get_args(Part) if each == told), part)
+    chosen = cast(Part, told) if told else part
     examples = PublicExamples(found, chosen, folder, limit)
     if next(iter(examples), None) is None:  # what cannot be read is told before any work
         raise DataError(
