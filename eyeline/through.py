@@ -57,7 +57,7 @@ class Chances:
 def logistic_inputs(reached: Float[Tensor, " set"], largest: Float[Tensor, ""]) -> Float[Tensor, "set 2"]:
     """The logit of what reaches the answer, and the log of its share in the largest of any region."""
     chance = reached.clamp(0, 1)
-    share = (chance / largest.clamp(min=LEAST)).clamp(LEAST, 1)
+    share = (chance / largest.clamp(min=LEAST)).clamp(min=LEAST)
     return torch.stack([torch.log((chance + LEAST) / (1 - chance + LEAST)), share.log()], dim=1)
 
 
