@@ -75,7 +75,7 @@ class Measured:
 def measure(model: Model, example: Example, estimator: Estimator, settings: Settings) -> Measured | None:
     """Generates, and hides all subsets. None where no span's effects vary."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
-    regions = regions_of(model, own.picture, own.inputs, settings.regions, settings.seed)
+    regions = regions_of(model, own.pictures, own.inputs, settings.regions, settings.seed)
     asked, rates = draw_subsets(regions.count, settings, example.id)
     others = replace(settings, seed=settings.seed + 1, subsets=max(COUNTS))
     given = draw_subsets(regions.count, others, example.id)[0][: max(COUNTS)]

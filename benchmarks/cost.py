@@ -268,7 +268,7 @@ def make_case(
     sentences = " ".join(example.trace) + " "
     text += sentences * (tokens // len(model.tokenizer(sentences, add_special_tokens=False)["input_ids"]) + 2)
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"][:tokens]
-    regions = regions_of(model, picture, inputs)
+    regions = regions_of(model, [picture], inputs)
     spans = cut(model, inputs, ids)
     return Case(example, inputs, torch.tensor(ids), spans, regions, estimator, hiding, positions)
 

@@ -67,8 +67,8 @@ def compare(
     alone, random = rates == ALONE, rates > 0
     without = log_probs_without_image(model, example.prompt, own.ids)
     given_away = without > np.log(GIVEN_AWAY)
-    empty = empty_regions(own.picture, regions)
-    evidence = find_evidence(example, own.spans, regions.labels[0], own.picture.size)
+    empty = empty_regions(own.pictures[0], regions)
+    evidence = find_evidence(example, own.spans, regions.labels[0], own.pictures[0].size)
     found: dict[tuple[str, str], float] = {}
     by_way: dict[str, Tensor] = {}
     for way in METHODS:
@@ -158,7 +158,7 @@ def main(model_id: str, data: Path, limit: int, timed: int, out: Path) -> None:
         values: Mapping[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for number, example in enumerate(islice(read_examples(data), limit)):
             own = answer(model, example, settings.max_new_tokens, settings.max_spans)
-            regions = regions_of(model, own.picture, own.inputs, settings.regions, settings.seed)
+            regions = regions_of(model, own.pictures, own.inputs, settings.regions, settings.seed)
             found = compare(model, example, own, regions, settings)
             if number < timed:
                 found |= {(way, "speed_up"): each for way, each in speed_up(model, own, regions).items()}

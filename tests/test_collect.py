@@ -158,7 +158,7 @@ def test_finding_regions_leaves_rope_deltas_as_they_were(tiny):
     inner, mark = tiny.hf.model, torch.tensor([[17]])
     before, inner.rope_deltas = inner.rope_deltas, mark
     try:
-        regions_of(tiny, picture(), tiny.inputs(picture(), "How many?"))
+        regions_of(tiny, [picture()], tiny.inputs(picture(), "How many?"))
         assert inner.rope_deltas is mark
     finally:
         inner.rope_deltas = before

@@ -282,9 +282,9 @@ def test_a_trace_is_read_as_a_stream_reads_it():
 def test_hiding_what_an_answer_is_read_from_changes_it_through_the_thinking():
     model, example = load("mini"), sample("math", 8_000_003)
     own = collect.answer(model, example, 512, 64)
-    labels = collect.regions_of(model, own.picture, own.inputs).labels[0]
+    labels = collect.regions_of(model, own.pictures, own.inputs).labels[0]
     rows, cols = labels.shape
-    width, height = own.picture.size
+    width, height = own.pictures[0].size
     seen = {
         int(labels[y, x])
         for left, top, right, bottom in (box for boxes in example.evidence for box in boxes)

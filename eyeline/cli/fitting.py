@@ -3,7 +3,7 @@
 import click
 
 from eyeline.cli.choices import FEATURES, WAYS
-from eyeline.cli.options import DATA, LENGTH, LIMIT, MODEL, PATH, SOURCE, out, subset_seed
+from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, MODEL, PATH, SOURCE, out, subset_seed
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Joined, Real
 
@@ -11,6 +11,7 @@ from eyeline.cli.values import Joined, Real
 @click.command()
 @MODEL
 @DATA
+@FOLDER
 @out("Folder of the collection; goes on where it holds one.")
 @click.option(
     "--hiding",
@@ -40,17 +41,16 @@ from eyeline.cli.values import Joined, Real
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect(model_id, data, out, limit, rates, **settings) -> None:
+def collect(model_id, data, folder, out, limit, rates, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
-    from itertools import islice
-
     from eyeline import load
-    from eyeline.examples import read_examples
+    from eyeline.catalogue import examples_of
     from eyeline.training import collect as collection
 
-    examples = list(islice(read_examples(data), limit))
+    examples, known = examples_of(data, "fit", folder, limit)
     done = collection.collect(load(model_id), examples, out, collection.Settings(rates=rates, **settings))
-    count = sum(1 for _ in progress(done, len(examples)))
+    count = sum(1 for _ in progress(done, known))
+    _tell_left_out(examples)
     click.echo(f"{count} examples in {out}", err=True)
 
 
@@ -115,6 +115,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     help="Folder of a fitted estimator, or its id on the Hub.",
 )
 @DATA
+@FOLDER
 @out("Folder of the collection; goes on where it holds one.")
 @SOURCE
 @click.option(
@@ -123,21 +124,20 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect_through(model_id, estimator, data, out, limit, **settings) -> None:
+def collect_through(model_id, estimator, data, folder, out, limit, **settings) -> None:
     """Measure what spans take from earlier ones, and what answers rest on through them: hide, and let the model think again."""
-    from itertools import islice
-
     from eyeline import load
+    from eyeline.catalogue import examples_of
     from eyeline.evaluation.answers import means_the_same
     from eyeline.evaluation.evaluate import one_estimator
-    from eyeline.examples import read_examples
     from eyeline.training import through
 
-    examples = list(islice(read_examples(data), limit))
+    examples, known = examples_of(data, "fit", folder, limit)
     model = load(model_id)
     found, _ = one_estimator(model, estimator)
     done = through.collect(model, found, examples, out, through.Settings(**settings), means_the_same)
-    count = sum(1 for _ in progress(done, len(examples)))
+    count = sum(1 for _ in progress(done, known))
+    _tell_left_out(examples)
     click.echo(f"{count} examples in {out}", err=True)
 
 
@@ -172,6 +172,7 @@ def fit_through(run, estimator, out) -> None:
     help="Folder of a fitted estimator, or its id on the Hub. Repeatable.",
 )
 @DATA
+@FOLDER
 @out("Folder for measurements, table.csv, page.html and its figures; goes on where it holds some.")
 @click.option(
     "--methods",
@@ -193,20 +194,24 @@ def fit_through(run, estimator, out) -> None:
     show_default=True,
     help="Number of orders, and their reverses, by which contributions are measured: twice so many passes for each region.",
 )
+@click.option(
+    "--answers",
+    is_flag=True,
+    help="Read whole answers too: marks by the set's rule, heat against its evidence, deletion and insertion; 20 more passes for "
+    "each method, and two more answers.",
+)
 @LENGTH
 @subset_seed(1)
 @LIMIT
-def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings) -> None:
+def evaluate(model_id, estimators, data, folder, out, methods, hiding, limit, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
-    from itertools import islice
-
     from eyeline import load
+    from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
-    from eyeline.examples import read_examples
 
-    examples = list(islice(read_examples(data), limit))
+    examples, known = examples_of(data, "test", folder, limit)
     model = load(model_id)
     chosen = choose_methods(model, methods.split(","), estimators, hiding)
     for name, estimator in chosen.estimators.items():
@@ -217,6 +222,13 @@ def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings
             )
     made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
     done = measure(model, examples, chosen.methods, out, made_with, chosen.cards)
-    count = sum(1 for _ in progress(done, len(examples)))
+    count = sum(1 for _ in progress(done, known))
+    _tell_left_out(examples)
     write_results(model, chosen, out)
     click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
+
+
+def _tell_left_out(examples) -> None:
+    """Rows of a public set that were no questions, by reason."""
+    for reason, count in getattr(examples, "left_out", {}).items():
+        click.echo(f"{count} rows left out: {reason}", err=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from eyeline.cli.choices import FAMILIES, LAST_SEED
+from eyeline.cli.choices import FAMILIES, LAST_SEED, SOURCES
 from eyeline.cli.options import (
     ESTIMATOR,
     JSON,
@@ -18,8 +18,10 @@ from eyeline.cli.options import (
     TOKENS,
     with_room,
 )
+from eyeline.cli.progress import progress
 from eyeline.cli.showing import follow, one_or_each
 from eyeline.cli.values import Real, Text
+from eyeline.errors import EyelineError
 
 
 @click.command()
@@ -63,22 +65,84 @@ def stream(question, model_id, estimator, regions, as_json, save, report, top_p,
 
 
 @click.command()
+@click.option(
+    "--data",
+    type=PATH,
+    is_eager=True,
+    show_default="one question",
+    help="File of many traces in place of a question, one JSON object a line: image, prompt, text.",
+)
 @QUESTION
-@click.option("--text", type=Text(), required=True, help="UTF-8 file of the trace; - for stdin.")
+@click.option(
+    "--text", type=Text(), show_default="needed for a question", help="UTF-8 file of the trace; - for stdin."
+)
+@click.option(
+    "--out",
+    type=PATH,
+    callback=with_room,
+    show_default="none",
+    help="Of many traces: folder of the table; goes on where it holds some.",
+)
+@click.option(
+    "--traces",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Of many traces: number of them in a file.",
+)
 @MODEL
 @ESTIMATOR
 @REGIONS
 @JSON
 @SAVE
 @REPORT
-def attribute(question, text, model_id, estimator, regions, as_json, save, report) -> int:
-    """Attribute a trace that is already written, its markers included, as if the model wrote it now."""
+def attribute(
+    question, text, data, out, traces, model_id, estimator, regions, as_json, save, report
+) -> int | None:
+    """Attribute a trace that is already written, its markers included, as if the model wrote it now; or many, to a table."""
+    if data is not None:
+        others = [
+            text is not None and "--text",
+            save and "--save",
+            report and "--report",
+            as_json and "--json",
+        ]
+        _refuse_mixed(question, others, out, regions)
+        return _attribute_log(data, out, model_id, estimator, regions[0], traces)
+    if text is None:
+        raise click.UsageError("Missing option '--text'.", click.get_current_context())
+    if out is not None:
+        raise EyelineError("--out is where --data goes to; for one trace there are --save and --report.")
     images, prompt = question
     options = {"estimator": estimator, "regions": one_or_each(regions)}
     return follow(
         lambda model, pictures: model.attribute(pictures, prompt, text, **options),
         model_id, images, prompt, as_json, save, report,
     )  # fmt: skip
+
+
+def _refuse_mixed(question, others, out, regions) -> None:
+    given = ["a question"] * bool(question[0]) + [name for name in others if name]
+    if given:
+        raise EyelineError(
+            f"--data brings its own questions and goes to --out: leave out {' and '.join(given)}."
+        )
+    if out is None:
+        raise EyelineError("Give --out, the folder that the table of --data goes to.")
+    if len(regions) > 1 or regions[0].partition(":")[0] not in SOURCES:
+        raise EyelineError(
+            f"With --data regions come from one source for all images: give one of {', '.join(SOURCES)}."
+        )
+
+
+def _attribute_log(log, out, model_id, estimator, regions, traces) -> None:
+    from eyeline import load
+    from eyeline.bulk import attribute_log, count_lines
+
+    total = count_lines(log)
+    done = attribute_log(load(model_id), log, out, estimator=estimator, regions=regions, traces=traces)
+    count = sum(1 for _ in progress(done, total))
+    click.echo(f"{count} traces in {out}", err=True)
 
 
 @click.command()

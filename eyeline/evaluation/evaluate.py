@@ -21,6 +21,7 @@ from eyeline.evaluation.baselines.hiding import span_falls
 from eyeline.evaluation.meter import Cost, Meter
 from eyeline.evaluation.metrics import joint, shared_areas, top_regions
 from eyeline.evaluation.prediction import Prediction, estimated
+from eyeline.evaluation.whole_answers import read_whole
 from eyeline.examples import Box, Example
 from eyeline.game import orders
 from eyeline.generation import check_options
@@ -54,6 +55,7 @@ class Settings:
     max_new_tokens: int = 512
     max_spans: int = 64  # of a trace, spread evenly
     seed: int = 1  # another one than collection's
+    answers: bool = False  # whether whole answers are read too
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Evaluated:
     evidence: tuple[
         dict[str, Any], ...
     ]  # of spans that read boxes: span; covers, areas, boxes for `pointing`
+    whole: dict[str, Any] | None = None  # of the whole answer, as `read_whole` gives it
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
     """Generates, cuts, attributes by every method, and ablates what their attributions ask for."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
     inputs, trace, spans = own.inputs, own.ids, own.spans
-    regions = regions_of(model, own.picture, inputs, settings.regions, settings.seed)
+    regions = regions_of(model, own.pictures, inputs, settings.regions, settings.seed)
     subsets, rates = draw_subsets(regions.count, settings, example.id)
     rows: dict[str, _Row] = {}
     costs: dict[str, Cost] = {}
@@ -217,6 +220,16 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
     def measured(places: list[list[int]]) -> Float[Tensor, "span top"]:
         return torch.stack([falls[torch.arange(len(spans)), torch.tensor(top)] for top in places], dim=1)
 
+    kept = None
+    if settings.answers:
+
+        def measure(hidden: Bool[Tensor, "subset region"]) -> Float[Tensor, "span subset"]:
+            return span_falls(model, inputs, trace, spans, regions, hidden, settings.hiding).float()
+
+        summed = {
+            name: each.effects for name, each in rows.items() if not name.endswith(JOINT_ROW.format(""))
+        }
+        kept = read_whole(model, example, own, regions, summed, measure, settings.max_new_tokens)
     return Evaluated(
         id=example.id,
         family=example.family,
@@ -233,7 +246,8 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
         predicted={name: each.predicted for name, each in rows.items()},
         hidden={name: measured(places) for name, places in tops.items()},
         shown={name: measured(places) for name, places in rests.items()},
-        evidence=find_evidence(example, spans, regions.labels[0], own.picture.size),
+        evidence=find_evidence(example, spans, regions.labels[0], own.pictures[0].size),
+        whole=kept,
     )
 
 
@@ -297,7 +311,7 @@ def evaluate(
     )  # fmt: skip
 
 
-PLAIN = ("id", "family", "spans", "tokens", "evidence")
+PLAIN = ("id", "family", "spans", "tokens", "evidence", "whole")
 TENSORS = ("subsets", "rates", "falls", "contributions", "contribution_errors")
 BY_METHOD = ("effects", "intervals", "predicted", "hidden", "shown")
 
@@ -324,5 +338,5 @@ def _evaluated(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Evaluated:
     return Evaluated(
         rest["id"], rest["family"], tuple(rest["spans"]), rest["tokens"],
         {name: Cost(**cost) for name, cost in rest["costs"].items()},
-        **own, evidence=tuple(rest["evidence"]),
+        **own, evidence=tuple(rest["evidence"]), whole=rest.get("whole"),
     )  # fmt: skip

@@ -229,7 +229,7 @@ def check(
     pairs: list[Pair] = []
     for one, other in twins:
         own = answer(model, one, settings.max_new_tokens, settings.max_spans)
-        regions = regions_of(model, own.picture, own.inputs, settings.regions, settings.seed)
+        regions = regions_of(model, own.pictures, own.inputs, settings.regions, settings.seed)
         for key, value in check_weights(models, estimator, one, own, regions, settings).items():
             values[key][one.family].append(value)
         pair = check_pair(model, estimator, other, own, regions, settings)

@@ -16,6 +16,7 @@ from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.evaluate import ALONE_ROW, JOINT_ROW, TOPS, Evaluated
 from eyeline.evaluation.meter import Cost
+from eyeline.evaluation.whole_answers import answer_marks, whole_measures
 from eyeline.training.collect import ALONE, WHOLE
 from eyeline.training.weights import MIN_SPREAD
 
@@ -53,6 +54,7 @@ class Row:
 def table(images: Sequence[Evaluated], estimators: Mapping[str, Estimator]) -> list[Row]:
     """All rows; `estimators` are the methods of that name, alone and joint, that predict nats."""
     rows = [*_left_out(images), *_by_family(images, "all", "pointing_of_largest", "", _largest_hits)]
+    rows += _by_family(images, "all", "marks", "", answer_marks)
     if measured := [
         one.contribution_errors.flatten() for one in images if one.contribution_errors is not None
     ]:
@@ -112,6 +114,7 @@ def _measures(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
     yield "deletion", "", lambda one: _area(one, one.hidden[name], torch.zeros(len(one.falls), 1))
     yield "insertion", "", lambda one: _area(one, one.shown[name], one.falls[:, one.rates == WHOLE])
     yield "pointing", "", lambda one: hits(one.evidence, one.effects[name])
+    yield from whole_measures(name)
     for metric, read in COSTS.items():
         yield metric, "", lambda one, read=read: _known(read(one.costs[name], one.tokens))
 

@@ -93,7 +93,7 @@ class Collected:
 class Answered:
     """One example with the model's own greedy trace."""
 
-    picture: Image.Image
+    pictures: list[Image.Image]
     inputs: Inputs
     ids: Int[Tensor, " token"]  # on the model's device
     spans: list[Span]
@@ -102,23 +102,23 @@ class Answered:
 
 def answer(model: Model, example: Example, max_new_tokens: int, max_spans: int) -> Answered:
     """Generates and cuts; of more than `max_spans` spans so many are kept, spread evenly."""
-    picture = open_image(example.image)
-    inputs = model.inputs(picture, example.prompt)
+    pictures = [open_image(image) for image in example.images]
+    inputs = model.inputs(pictures, example.prompt)
     (written,) = write(model, inputs, max_new_tokens)
     spans = written.spans
     if len(spans) > max_spans:
         spans = [spans[int(at)] for at in torch.linspace(0, len(spans) - 1, max_spans).tolist()]
-    return Answered(picture, inputs, torch.tensor(written.ids, device=model.device), spans, written.answer)
+    return Answered(pictures, inputs, torch.tensor(written.ids, device=model.device), spans, written.answer)
 
 
 def regions_of(
-    model: Model, picture: Image.Image, inputs: Inputs, source: str = "native", seed: int = 0
+    model: Model, pictures: list[Image.Image], inputs: Inputs, source: str = "native", seed: int = 0
 ) -> Regions:
-    """The regions of a prompt with one image, from a pass over the prompt alone."""
+    """The regions of a prompt with images, from a pass over the prompt alone."""
     with torch.inference_mode(), rope_deltas_kept(model), AttentionCapture(model, inputs) as capture:
         model.hf.model(**inputs, use_cache=False)
     assert capture.vision_features is not None
-    return regions_for([picture], capture.grids, capture.vision_features, source, seed)
+    return regions_for(pictures, capture.grids, capture.vision_features, source, seed)
 
 
 def collect_one(model: Model, example: Example, settings: Settings) -> Collected:
@@ -127,9 +127,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
     with torch.inference_mode(), AttentionCapture(model, own.inputs, outputs=True) as capture:
         read_trace(model, own.inputs, own.ids)
     assert capture.vision_features is not None
-    found = regions_for(
-        [own.picture], capture.grids, capture.vision_features, settings.regions, settings.seed
-    )
+    found = regions_for(own.pictures, capture.grids, capture.vision_features, settings.regions, settings.seed)
     labels = found.of_patch.to(model.device)
     drawn, rates = draw_subsets(found.count, settings, example.id)
     ordered = None

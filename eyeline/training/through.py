@@ -131,7 +131,7 @@ def collect_one(
         read_trace(model, own.inputs, own.ids)
     assert capture.vision_features is not None
     regions = regions_for(
-        [own.picture], capture.grids, capture.vision_features, settings.regions, settings.seed
+        own.pictures, capture.grids, capture.vision_features, settings.regions, settings.seed
     )
     ids = own.ids.tolist()
     with torch.inference_mode():
@@ -265,7 +265,9 @@ def fit_text(
     rng = torch.Generator().manual_seed(0)
     everything = torch.cat([(span.features * unit).sum((1, 2)) for span in spans])
     sure = torch.cat([span.log_odds for span in spans]).clamp(min=1)
-    begin = torch.log(sure.mean() / everything.mean().clamp(min=1e-12))  # hiding everything leaves an even chance
+    begin = torch.log(
+        sure.mean() / everything.mean().clamp(min=1e-12)
+    )  # hiding everything leaves an even chance
     inner = begin.expand(sets, len(KINDS)).clone().requires_grad_()
     optimizer = torch.optim.Adam([inner], 0.05)
     for _ in range(steps):
