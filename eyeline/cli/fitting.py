@@ -3,13 +3,14 @@
 import click
 
 from eyeline.cli.choices import FEATURES, WAYS
-from eyeline.cli.options import DATA, LENGTH, LIMIT, MODEL, PATH, SOURCE, out, subset_seed
+from eyeline.cli.chosen_model import takes_model
+from eyeline.cli.options import DATA, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Joined, Real
 
 
 @click.command()
-@MODEL
+@takes_model
 @DATA
 @out("Folder of the collection; goes on where it holds one.")
 @click.option(
@@ -40,16 +41,15 @@ from eyeline.cli.values import Joined, Real
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect(model_id, data, out, limit, rates, **settings) -> None:
+def collect(model, data, out, limit, rates, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from itertools import islice
 
-    from eyeline import load
     from eyeline.examples import read_examples
     from eyeline.training import collect as collection
 
     examples = list(islice(read_examples(data), limit))
-    done = collection.collect(load(model_id), examples, out, collection.Settings(rates=rates, **settings))
+    done = collection.collect(model.load(), examples, out, collection.Settings(rates=rates, **settings))
     count = sum(1 for _ in progress(done, len(examples)))
     click.echo(f"{count} examples in {out}", err=True)
 
@@ -108,7 +108,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 
 
 @click.command()
-@MODEL
+@takes_model
 @click.option(
     "--estimator",
     "estimators",
@@ -141,19 +141,18 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 @LENGTH
 @subset_seed(1)
 @LIMIT
-def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings) -> None:
+def evaluate(model, estimators, data, out, methods, hiding, limit, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
     from itertools import islice
 
-    from eyeline import load
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
     from eyeline.examples import read_examples
 
     examples = list(islice(read_examples(data), limit))
-    model = load(model_id)
-    chosen = choose_methods(model, methods.split(","), estimators, hiding)
+    loaded = model.load()
+    chosen = choose_methods(loaded, methods.split(","), estimators, hiding)
     for name, estimator in chosen.estimators.items():
         fitted = estimator.card.get("regions", settings["regions"])
         if fitted != settings["regions"]:
@@ -161,7 +160,7 @@ def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings
                 f"{name} was fitted on {fitted} regions and is measured on {settings['regions']}.", err=True
             )
     made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
-    done = measure(model, examples, chosen.methods, out, made_with, chosen.cards)
+    done = measure(loaded, examples, chosen.methods, out, made_with, chosen.cards)
     count = sum(1 for _ in progress(done, len(examples)))
-    write_results(model, chosen, out)
+    write_results(loaded, chosen, out)
     click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)

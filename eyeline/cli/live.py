@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from eyeline.cli.choices import FAMILIES, LAST_SEED
+from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.options import (
     ESTIMATOR,
     JSON,
-    MODEL,
     PATH,
     QUESTION,
     REGIONS,
@@ -24,7 +24,7 @@ from eyeline.cli.values import Real, Text
 
 @click.command()
 @QUESTION
-@MODEL
+@takes_model
 @ESTIMATOR
 @REGIONS
 @click.option(
@@ -51,33 +51,33 @@ from eyeline.cli.values import Real, Text
 @JSON
 @SAVE
 @REPORT
-def stream(question, model_id, estimator, regions, as_json, save, report, top_p, **options) -> int:
+def stream(question, model, estimator, regions, as_json, save, report, top_p, **options) -> int:
     """Ask about an image, and see what each sentence of the thinking rests on while it is written."""
     options |= {"estimator": estimator, "regions": one_or_each(regions)}
     options |= {} if top_p is None else {"top_p": top_p}
     images, prompt = question
     return follow(
-        lambda model, pictures: model.stream(pictures, prompt, **options),
-        model_id, images, prompt, as_json, save, report,
+        lambda loaded, pictures: loaded.stream(pictures, prompt, **options),
+        model, images, prompt, as_json, save, report,
     )  # fmt: skip
 
 
 @click.command()
 @QUESTION
 @click.option("--text", type=Text(), required=True, help="UTF-8 file of the trace; - for stdin.")
-@MODEL
+@takes_model
 @ESTIMATOR
 @REGIONS
 @JSON
 @SAVE
 @REPORT
-def attribute(question, text, model_id, estimator, regions, as_json, save, report) -> int:
+def attribute(question, text, model, estimator, regions, as_json, save, report) -> int:
     """Attribute a trace that is already written, its markers included, as if the model wrote it now."""
     images, prompt = question
     options = {"estimator": estimator, "regions": one_or_each(regions)}
     return follow(
-        lambda model, pictures: model.attribute(pictures, prompt, text, **options),
-        model_id, images, prompt, as_json, save, report,
+        lambda loaded, pictures: loaded.attribute(pictures, prompt, text, **options),
+        model, images, prompt, as_json, save, report,
     )  # fmt: skip
 
 
@@ -100,15 +100,15 @@ def attribute(question, text, model_id, estimator, regions, as_json, save, repor
     show_default=True,
     help="Folder for the run and report.html.",
 )
-@MODEL
+@takes_model
 @JSON
-def demo(family, seed, out, model_id, as_json) -> int:
+def demo(family, seed, out, model, as_json) -> int:
     """Ask about a scene drawn for the occasion, and write a report."""
     from eyeline.scenes import sample
 
     example = sample(family, seed)
     click.echo(f"{example.prompt}  ({family} scene {seed}; right answer: {example.answer!r})", err=True)
     return follow(
-        lambda model, pictures: model.stream(pictures, example.prompt, temperature=0),
-        model_id, [example.image], example.prompt, as_json, out / "run", out / "report.html",
+        lambda loaded, pictures: loaded.stream(pictures, example.prompt, temperature=0),
+        model, [example.image], example.prompt, as_json, out / "run", out / "report.html",
     )  # fmt: skip
