@@ -20,6 +20,7 @@ from eyeline.errors import EyelineError, UnsupportedModelError
 from eyeline.files import read_text
 from eyeline.load_options import LoadOptions, Placement, device_of, dtype_of, needs, place
 from eyeline.model import Model
+from eyeline.projections import check_model, one_at_a_time
 
 MODELS = Path(__file__).parent / "models"  # the embedded models, package data
 ALIASES = {"mini": "qwen3-vl-mini"}
@@ -56,8 +57,11 @@ def load_model(
             f"The model {name!r} has no chat template; expected one in its tokenizer, in chat_template.jinja "
             "or in chat_template.json."
         )
+    hf.eval()
+    one_at_a_time(hf)
+    check_model(hf, adapter)
     _import_early()
-    return Model(name, hf.eval(), tokenizer, image_processor, adapter, template)
+    return Model(name, hf, tokenizer, image_processor, adapter, template)
 
 
 def _in_memory(source: tuple[Any, Any], options: LoadOptions) -> tuple[Any, Adapter, Any]:
