@@ -76,7 +76,9 @@ def token_log_probs(model: Model, steps: Steps) -> Float[Tensor, "token entry"]:
     """log p of every entry of the vocabulary for each token, nats, temperature 1: by the model's own norm and head."""
     logits = steps.logits
     if logits is None:
-        logits = model.adapter.lm_head(model.hf)(model.adapter.final_norm(model.hf)(steps.hidden))
+        logits = model.adapter.lm_head(model.hf)(model.adapter.final_norm(model.hf)(steps.hidden)).to(
+            model.device
+        )
     return logits.float().log_softmax(-1)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ def device_of(module: nn.Module) -> torch.device:
     place = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     if place is not None:
         return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
-    return next(module.parameters()).device
+    first = next(chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 @contextmanager
