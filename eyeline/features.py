@@ -221,8 +221,8 @@ def _features(
     layers, heads, tokens, _ = steps.queries.shape
     columns = image.keys.shape[2] + (len(parts.without.patch) if needs_outputs(kinds) else 0)
     at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * columns))
-    for some in torch.arange(layers).split(at_once):
-        span = slice(int(some[0]), int(some[-1]) + 1)
+    for first in range(0, layers, at_once):
+        span = slice(first, min(first + at_once, layers))
         part = steps.of_layers(span)
         seen = None if visible is None else visible[span]
         weights = attention_to_image(part, image.keys[span], capture.scaling, seen)
