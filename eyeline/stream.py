@@ -104,7 +104,7 @@ def attribute(
             f"The text to attribute has {len(ids)} tokens; expected 1 to {asked.room}, "
             "what the model's context leaves after the prompt."
         )
-    entries = model.hf.get_input_embeddings().num_embeddings
+    entries = int(model.adapter.text_config(model.hf).vocab_size)
     if not 0 <= min(ids) <= max(ids) < entries:
         raise PromptError(f"The token ids reach from {min(ids)} to {max(ids)}; expected 0 to {entries - 1}.")
     exchange = Exchange(asked, _segmenter(asked, ()), sys.maxsize)

@@ -3,13 +3,14 @@
 import click
 
 from eyeline.cli.choices import FEATURES, WAYS
-from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, MODEL, PATH, SOURCE, out, subset_seed
+from eyeline.cli.chosen_model import takes_model
+from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Joined, Real
 
 
 @click.command()
-@MODEL
+@takes_model
 @DATA
 @FOLDER
 @out("Folder of the collection; goes on where it holds one.")
@@ -41,14 +42,13 @@ from eyeline.cli.values import Joined, Real
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect(model_id, data, folder, out, limit, rates, **settings) -> None:
+def collect(model, data, folder, out, limit, rates, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
-    from eyeline import load
     from eyeline.catalogue import examples_of
     from eyeline.training import collect as collection
 
     examples, known = examples_of(data, "fit", folder, limit)
-    done = collection.collect(load(model_id), examples, out, collection.Settings(rates=rates, **settings))
+    done = collection.collect(model.load(), examples, out, collection.Settings(rates=rates, **settings))
     count = sum(1 for _ in progress(done, known))
     _tell_left_out(examples)
     click.echo(f"{count} examples in {out}", err=True)
@@ -108,7 +108,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 
 
 @click.command("collect-through")
-@MODEL
+@takes_model
 @click.option(
     "--estimator",
     show_default="the one in the model's folder",
@@ -124,18 +124,17 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect_through(model_id, estimator, data, folder, out, limit, **settings) -> None:
+def collect_through(model, estimator, data, folder, out, limit, **settings) -> None:
     """Measure what spans take from earlier ones, and what answers rest on through them: hide, and let the model think again."""
-    from eyeline import load
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.answers import means_the_same
     from eyeline.evaluation.evaluate import one_estimator
     from eyeline.training import through
 
     examples, known = examples_of(data, "fit", folder, limit)
-    model = load(model_id)
-    found, _ = one_estimator(model, estimator)
-    done = through.collect(model, found, examples, out, through.Settings(**settings), means_the_same)
+    loaded = model.load()
+    found, _ = one_estimator(loaded, estimator)
+    done = through.collect(loaded, found, examples, out, through.Settings(**settings), means_the_same)
     count = sum(1 for _ in progress(done, known))
     _tell_left_out(examples)
     click.echo(f"{count} examples in {out}", err=True)
@@ -163,7 +162,7 @@ def fit_through(run, estimator, out) -> None:
 
 
 @click.command()
-@MODEL
+@takes_model
 @click.option(
     "--estimator",
     "estimators",
@@ -203,17 +202,16 @@ def fit_through(run, estimator, out) -> None:
 @LENGTH
 @subset_seed(1)
 @LIMIT
-def evaluate(model_id, estimators, data, folder, out, methods, hiding, limit, **settings) -> None:
+def evaluate(model, estimators, data, folder, out, methods, hiding, limit, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
-    from eyeline import load
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
 
     examples, known = examples_of(data, "test", folder, limit)
-    model = load(model_id)
-    chosen = choose_methods(model, methods.split(","), estimators, hiding)
+    loaded = model.load()
+    chosen = choose_methods(loaded, methods.split(","), estimators, hiding)
     for name, estimator in chosen.estimators.items():
         fitted = estimator.card.get("regions", settings["regions"])
         if fitted != settings["regions"]:
@@ -221,10 +219,10 @@ def evaluate(model_id, estimators, data, folder, out, methods, hiding, limit, **
                 f"{name} was fitted on {fitted} regions and is measured on {settings['regions']}.", err=True
             )
     made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
-    done = measure(model, examples, chosen.methods, out, made_with, chosen.cards)
+    done = measure(loaded, examples, chosen.methods, out, made_with, chosen.cards)
     count = sum(1 for _ in progress(done, known))
     _tell_left_out(examples)
-    write_results(model, chosen, out)
+    write_results(loaded, chosen, out)
     click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
 
 

@@ -77,8 +77,10 @@ class Engine:
     `start` waits until the model is loaded, and raises `EyelineError` where it cannot be.
     """
 
-    def __init__(self, model: str, estimator: str | Path | None = None) -> None:
-        self._spec = (model, None if estimator is None else str(estimator))
+    def __init__(
+        self, model: str, estimator: str | Path | None = None, options: Mapping[str, Any] | None = None
+    ) -> None:  # options of `eyeline.load`
+        self._spec = (model, None if estimator is None else str(estimator), dict(options or {}))
         self._jobs: dict[int, asyncio.Queue[Message]] = {}
         self._numbers = iter(range(1, 2**63))
         self._sender = ThreadPoolExecutor(1, "eyeline-engine-sender")
@@ -218,12 +220,12 @@ def _read(pipe: Connection) -> tuple[str, dict[str, Any], bytes]:
 # --- the other process
 
 
-def _run(pipe: Connection, model_id: str, estimator: str | None) -> None:
+def _run(pipe: Connection, model_id: str, estimator: str | None, options: Mapping[str, Any]) -> None:
     """Loads the model, then does jobs until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other side's to handle
     worker = _Worker(pipe)
     try:
-        worker.load(model_id, estimator)
+        worker.load(model_id, estimator, options)
         threading.Thread(target=worker.listen, daemon=True).start()
         worker.work()
     except EyelineError as error:
@@ -247,8 +249,8 @@ class _Worker:
         with self.lock:
             self.pipe.send_bytes(head if line is None else head + b"\n" + line.encode("utf-8", "replace"))
 
-    def load(self, model_id: str, estimator: str | None) -> None:
-        self.model = load(model_id)
+    def load(self, model_id: str, estimator: str | None, options: Mapping[str, Any]) -> None:
+        self.model = load(model_id, **options)
         self.estimator = estimator_for(self.model, estimator)
         found = self.estimator
         self.say(
