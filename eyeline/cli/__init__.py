@@ -14,7 +14,7 @@ def main() -> None:
 
 
 for command in (
-    live.stream, live.attribute, live.demo, saved.report, saved.joint, drawing.scenes,
+    live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rethink, drawing.scenes,
     fitting.collect, fitting.fit, fitting.evaluate, service.serve,
 ):  # fmt: skip
     main.add_command(command)

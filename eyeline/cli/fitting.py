@@ -138,10 +138,15 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     show_default=True,
     help="Number of orders, and their reverses, by which contributions are measured: twice so many passes for each region.",
 )
+@click.option(
+    "--totals",
+    is_flag=True,
+    help="Also think again without each region: what the answers rest on, in the folder `totals`.",
+)
 @LENGTH
 @subset_seed(1)
 @LIMIT
-def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings) -> None:
+def evaluate(model_id, estimators, data, out, methods, hiding, limit, totals, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
     from itertools import islice
 
@@ -149,6 +154,7 @@ def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
+    from eyeline.evaluation.totals import measure_totals
     from eyeline.examples import read_examples
 
     examples = list(islice(read_examples(data), limit))
@@ -163,5 +169,8 @@ def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings
     made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
     done = measure(model, examples, chosen.methods, out, made_with, chosen.cards)
     count = sum(1 for _ in progress(done, len(examples)))
+    if totals:
+        for _ in progress(measure_totals(model, examples, out, made_with), len(examples)):
+            pass
     write_results(model, chosen, out)
     click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
