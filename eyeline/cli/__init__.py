@@ -14,7 +14,7 @@ def main() -> None:
 
 
 for command in (
-    live.stream, live.attribute, live.demo, saved.report, saved.joint, drawing.scenes, public.data,
+    live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rethink, drawing.scenes, public.data,
     fitting.collect, fitting.fit, fitting.collect_through, fitting.fit_through, fitting.evaluate, service.serve,
     machine.doctor, machine.models,
 ):  # fmt: skip

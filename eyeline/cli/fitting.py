@@ -199,15 +199,21 @@ def fit_through(run, estimator, out) -> None:
     help="Read whole answers too: marks by the set's rule, heat against its evidence, deletion and insertion; 20 more passes for "
     "each method, and two more answers.",
 )
+@click.option(
+    "--totals",
+    is_flag=True,
+    help="Also think again without each region: what the answers rest on, in the folder `totals`.",
+)
 @LENGTH
 @subset_seed(1)
 @LIMIT
-def evaluate(model, estimators, data, folder, out, methods, hiding, limit, **settings) -> None:
+def evaluate(model, estimators, data, folder, out, methods, hiding, limit, totals, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
+    from eyeline.evaluation.totals import measure_totals
 
     examples, known = examples_of(data, "test", folder, limit)
     loaded = model.load()
@@ -222,6 +228,9 @@ def evaluate(model, estimators, data, folder, out, methods, hiding, limit, **set
     done = measure(loaded, examples, chosen.methods, out, made_with, chosen.cards)
     count = sum(1 for _ in progress(done, known))
     _tell_left_out(examples)
+    if totals:
+        for _ in progress(measure_totals(loaded, examples, out, made_with), known):
+            pass
     write_results(loaded, chosen, out)
     click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
 

@@ -49,7 +49,7 @@ def follow(
             for take in takers:
                 take(event)
         if saved is not None:
-            saved.keep(stream.games)
+            saved.keep(stream.games, stream.ids, stream.generation)
     if report is not None:
         write_report(Run(prompt, tuple(pictures), tuple(events)), report)
         click.echo(f"Report: {report}", err=True)

@@ -30,7 +30,9 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import estimator_for
 from eyeline.events import to_json
 from eyeline.images import open_image
+from eyeline.runs import keep, read_run
 from eyeline.stream import stream
+from eyeline.thinking_again import think_again
 
 log = logging.getLogger("eyeline.server")
 MOST_RESTARTS = 5  # in a row, without any job done
@@ -330,7 +332,7 @@ class _Worker:
                 new = events.ids[sent:]
                 sent += len(new)
                 self.say("event", to_json(event), job=number, ids=new)
-            events.games.save(Path(folder))
+            keep(Path(folder), events.games, events.ids, events.generation)
         return {"token_ids": events.ids}
 
     def do_joint(self, number: int, of: int, target: Any, regions: Sequence[int]) -> dict[str, Any]:
@@ -362,6 +364,25 @@ class _Worker:
         found = ablate(self.model, inputs, torch.tensor(token_ids), hidden, method)  # pyright: ignore
         falls = found.falls[:, start:].sum(1).tolist()
         return {"log_prob": float(found.log_probs[start:].sum()), "falls": falls}
+
+    def do_rethink(
+        self,
+        number: int,
+        folder: str,
+        messages: Sequence[Any],
+        regions: Sequence[int],
+        samples: int | None,
+        hidden: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """Some regions of a run hidden together from the start."""
+        if number in self.cancelled:
+            return {}
+        hidden = hidden or {"regions": (), "method": None}
+        told = think_again(
+            self.model, read_run(folder), [regions], samples=samples, method=hidden["method"],
+            prompt=messages, hidden=hidden["regions"],
+        )  # fmt: skip
+        return told.as_json()
 
 
 def _pictures(folder: str, count: int) -> list[Any]:
