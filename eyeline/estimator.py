@@ -24,6 +24,7 @@ from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import Game
+from eyeline.links import Links, strongest
 from eyeline.loading import MODELS
 from eyeline.model import Model
 from eyeline.projections import at_hand, is_packed
@@ -189,11 +190,11 @@ class Estimator:
 
     def links(
         self, features: Float[Tensor, "token earlier text_feature"], log_odds: Float[Tensor, " token"]
-    ) -> earlier.Links:
+    ) -> Links:
         """By how much hiding earlier tokens lowers the log-odds of some tokens; `text` must be there."""
         assert self.text is not None, "the estimator knows earlier text"
         scores = torch.einsum("tef,tf->te", features, mix(log_odds, len(self.text)) @ self.text)
-        return earlier.strongest(scores).rounded()
+        return strongest(scores).rounded()
 
     def layers(self, count: int) -> list[int]:
         """Which of a model's `count` layers have a head with any weight; the first where none has, for one is always captured."""

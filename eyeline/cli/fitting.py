@@ -129,12 +129,12 @@ def collect_through(model, estimator, data, folder, out, limit, **settings) -> N
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.answers import means_the_same
     from eyeline.evaluation.evaluate import one_estimator
-    from eyeline.training import through
+    from eyeline.training import traces
 
     examples, known = examples_of(data, "fit", folder, limit)
     loaded = model.load()
     found, _ = one_estimator(loaded, estimator)
-    done = through.collect(loaded, found, examples, out, through.Settings(**settings), means_the_same)
+    done = traces.collect(loaded, found, examples, out, traces.Settings(**settings), means_the_same)
     count = sum(1 for _ in progress(done, known))
     _tell_left_out(examples)
     click.echo(f"{count} examples in {out}", err=True)
@@ -152,7 +152,7 @@ def fit_through(run, estimator, out) -> None:
     """Fit what an estimator says of earlier text, and of answers through it, on a collection of traces."""
     from eyeline.estimator import read_estimator, save_estimator
     from eyeline.training.collect import read_run
-    from eyeline.training.through import check_run, fit, read_traced
+    from eyeline.training.traces import check_run, fit, read_traced
 
     found = read_estimator(estimator)
     check_run(read_run(run), found)
