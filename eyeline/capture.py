@@ -61,7 +61,7 @@ class AttentionCapture:
                 f"Attention is captured for one prompt at a time, not a batch of {len(inputs['input_ids'])}; "
                 "run the prompts one by one."
             )
-        self.model = model
+        self.model, self.device = model, model.device
         self.prompt_length = inputs["input_ids"].shape[1] if prompt_length is None else prompt_length
         prompt = {**inputs, "input_ids": inputs["input_ids"][:, : self.prompt_length]}
         self.grids = model.image_grids(prompt)
@@ -200,7 +200,7 @@ class AttentionCapture:
         self._pass = self._read = self.seen = None
         self.wanted = frozenset()
         if now.holds_images:
-            self._image_keys, self._image_values = torch.stack(self._keys), torch.stack(self._values)
+            self._image_keys, self._image_values = self._stack(self._keys), self._stack(self._values)
             self._keys, self._values = [], []
         if not now.count:
             return
@@ -223,7 +223,8 @@ class AttentionCapture:
 
     def _keep_vision_features(self, _: nn.Module, args: tuple, output: Any) -> None:
         if threading.get_ident() == self._thread:
-            self.vision_features = self.model.adapter.visual_features(output, self.grids)
+            features = self.model.adapter.visual_features(output, self.grids)
+            self.vision_features = [each.to(self.device) for each in features]
             self._when_seen(self)
 
     # --- for whoever attributes, in any thread
@@ -269,19 +270,22 @@ class AttentionCapture:
         logits = [(step.logits, a, b) for step, a, b in cuts if step.logits is not None]
         rms = None
         if self._norms:
-            norms = torch.stack(
+            norms = self._stack(
                 [torch.cat([step.attention_norms[layer][0, a:b] for step, a, b in cuts]) for layer in layers]
             )
             norm = self._norms[0]
-            rms = (norms.square() / norm.weight.shape[0] + norm.variance_epsilon).sqrt()
+            width = self.model.adapter.text_config(self.model.hf).hidden_size
+            rms = (norms.square() / width + norm.variance_epsilon).sqrt()
         return Steps(
             start=start,
-            queries=torch.stack([joined("queries", layer) for layer in layers]).detach(),
-            log_sum_exp=torch.stack([joined("log_sum_exp", layer) for layer in layers]).detach(),
-            hidden=torch.cat([step.hidden[0, a:b] for step, a, b in cuts]).detach(),
+            queries=self._stack([joined("queries", layer) for layer in layers]).detach(),
+            log_sum_exp=self._stack([joined("log_sum_exp", layer) for layer in layers]).detach(),
+            hidden=torch.cat([step.hidden[0, a:b] for step, a, b in cuts]).to(self.device).detach(),
             attention_rms=None if rms is None else rms.detach(),
-            logits=torch.cat([each[0, a:b] for each, a, b in logits]) if len(logits) == len(cuts) else None,
-            outputs=torch.stack([joined("outputs", layer) for layer in layers]).detach()
+            logits=torch.cat([each[0, a:b] for each, a, b in logits]).to(self.device)
+            if len(logits) == len(cuts)
+            else None,
+            outputs=self._stack([joined("outputs", layer) for layer in layers]).detach()
             if self._keeps_outputs
             else None,
         )
@@ -305,7 +309,11 @@ class AttentionCapture:
                 )
             )
         keys, values = zip(*found, strict=True)
-        return torch.stack(keys).detach(), torch.stack(values).detach()
+        return self._stack(keys).detach(), self._stack(values).detach()
+
+    def _stack(self, layers: Sequence[Tensor]) -> Tensor:
+        """What was kept of each layer, where that layer lies, brought together on the model's device."""
+        return torch.stack([layer.to(self.device) for layer in layers])
 
     def release(self, end: int) -> None:
         """Lets go of the generated tokens before `end`; a pass of many tokens goes when all of them may."""

@@ -24,8 +24,10 @@ from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import Game
+from eyeline.links import Links, strongest
 from eyeline.loading import MODELS
 from eyeline.model import Model
+from eyeline.projections import at_hand, is_packed
 from eyeline.through import Chances
 
 FORMAT = 6
@@ -188,11 +190,11 @@ class Estimator:
 
     def links(
         self, features: Float[Tensor, "token earlier text_feature"], log_odds: Float[Tensor, " token"]
-    ) -> earlier.Links:
+    ) -> Links:
         """By how much hiding earlier tokens lowers the log-odds of some tokens; `text` must be there."""
         assert self.text is not None, "the estimator knows earlier text"
         scores = torch.einsum("tef,tf->te", features, mix(log_odds, len(self.text)) @ self.text)
-        return earlier.strongest(scores).rounded()
+        return strongest(scores).rounded()
 
     def layers(self, count: int) -> list[int]:
         """Which of a model's `count` layers have a head with any weight; the first where none has, for one is always captured."""
@@ -233,26 +235,37 @@ def interval(values: Float[Tensor, " region"], spread: Float[Tensor, "knot 3"]) 
 def fingerprint(model: Model) -> str:
     """SHA-256 over the configuration that changes computation and 64 values of each of 16 tensors, rounded to bfloat16.
 
-    The rounding makes it the same for a 16-bit checkpoint loaded in any wider type. Quantised tensors cannot be
-    read; `is_quantised` tells when the check means nothing.
+    The rounding makes it the same for a 16-bit checkpoint loaded in any wider type, and it does not matter where weights
+    lie. All tensors of a LoRA that is not merged count too. Quantised tensors cannot be read; `is_quantised` tells when the
+    check means nothing.
     """
     digest = hashlib.sha256(
         json.dumps(_computing(model.hf.config.to_diff_dict()), sort_keys=True, default=str).encode()
     )
-    tensors = {name: tensor for name, tensor in model.hf.named_parameters() if tensor.numel() >= 64}
-    names = sorted(tensors)
-    for name in [names[(len(names) - 1) * step // 15] for step in range(16)]:
-        tensor = tensors[name].detach().flatten()
-        at = torch.tensor([(len(tensor) - 1) * step // 63 for step in range(64)], device=tensor.device)
-        values = tensor[at].to("cpu", torch.bfloat16)
+    tied = getattr(model.hf, "all_tied_weights_keys", {})  # the same tensors again, where weights come and go
+    names = sorted(
+        name
+        for name, each in model.hf.named_parameters()
+        if each.numel() >= 64 and name not in tied and not is_packed(each)
+    )
+    beside = [name for name in names if ".lora_" in name]
+    for name in [*(names[(len(names) - 1) * step // 15] for step in range(16)), *beside]:
+        owner, _, own = name.rpartition(".")
+        module = model.hf.get_submodule(owner)
+        with at_hand(module):
+            tensor = getattr(module, own).detach().flatten()
+            at = torch.tensor([(len(tensor) - 1) * step // 63 for step in range(64)], device=tensor.device)
+            values = tensor[at].to("cpu", torch.bfloat16)
         digest.update(name.encode() + values.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
 
 
 def is_quantised(model: Model) -> bool:
+    """Whether some of the model's weights are packed, whoever has packed them."""
     return (
         getattr(model.hf, "is_quantized", False)
         or getattr(model.hf.config, "quantization_config", None) is not None
+        or any(map(is_packed, model.hf.parameters()))
     )
 
 

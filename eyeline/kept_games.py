@@ -1,7 +1,7 @@
 """The games of a run's spans, kept: whoever asks later about any regions and any words needs no model.
 
 What is kept of a token is its part of the game (game.py), with 64 regions and 16 units that see regions together 2.5 kB, and
-its links to earlier tokens (earlier.py), 0.4 kB.
+its links to earlier tokens (links.py), 0.4 kB.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from eyeline.earlier import Links, sources_game
 from eyeline.errors import DataError, RegionError
 from eyeline.events import RestsOn
 from eyeline.files import write_files
 from eyeline.game import Game, breaks, contributions, evidence, orders
+from eyeline.links import Links, sources_game
 from eyeline.through import Chain, Chances
 
 FILE = "games.safetensors"

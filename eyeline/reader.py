@@ -14,12 +14,13 @@ from torch import Tensor
 
 from eyeline.attribution import Attribution, attribute, heat
 from eyeline.capture import AttentionCapture
-from eyeline.earlier import EarlierText, Links
+from eyeline.earlier import EarlierText
 from eyeline.estimator import Estimator
 from eyeline.events import SpanAttribution, Steps
 from eyeline.features import own_parts, read_image, read_steps, spread_parts
 from eyeline.game import Game, orders
 from eyeline.leak import fill_regions, spreads
+from eyeline.links import Links
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span

@@ -5,6 +5,7 @@ under (x, T), (x_k, T), (x, T_k) and (x_k, T_k) gives what hiding does directly,
 How pixels are filled is fills.py's, how a prompt is written on rewriting.py's, and which sets are hidden the caller's.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +18,18 @@ from torch import Tensor
 from eyeline.ablation import Method, hidden_patches
 from eyeline.errors import DataError, PromptError, RegionError
 from eyeline.fills import FILLS
+from eyeline.generation import stop_strings
 from eyeline.model import Inputs, Model, check_finite
 from eyeline.rewriting import Limits, Noise, Rewritten, parse, write_again
-from eyeline.teacher_forcing import continued, prompt_alone, read, see, trace_log_probs, with_texts
+from eyeline.teacher_forcing import (
+    cache_name,
+    continued,
+    prompt_alone,
+    read,
+    see,
+    trace_log_probs,
+    with_texts,
+)
 
 NULLS = ("nothing", "plain", "noise")  # nothing hidden; the plainest region filled; noise on the pixels
 NOISE = 0.02  # standard deviation, of pixels as the processor has made them: about two and a half of 255 grey levels
@@ -74,22 +84,22 @@ def same_text(first: str, other: str) -> bool:
 
 def rethink(
     model: Model, inputs: Inputs, ids: Sequence[int], labels: Int[Tensor, " patch"], sets: Bool[Tensor, "set region"], *,
-    method: Method = "pixels", generation: Mapping[str, Any] | None = None, stop: Sequence[str] = (),
+    method: Method = "pixels", generation: Mapping[str, Any] | None = None,
     samples: int | None = None, seed: int = 0, same: Same = same_text,
     positions_held: int = POSITIONS_HELD, positions_read: int = POSITIONS_READ,
 ) -> Rethinking:  # fmt: skip
     """Hides each set of regions, lets the model think again, and teacher-forces the first answer after both thinkings.
 
     `inputs` is one prompt from `model.inputs`, `ids` what the model wrote after it, `labels` the region of each visual token.
-    `generation` are the options of `hf.generate` that it was written with, `stop` the texts that it ends before. A greedy run
-    is thought again greedily; of a sampled one there are `samples` (FEWEST_SAMPLES by default), each with the same noise
-    whatever is hidden. Without thinking, or with blank thinking, nothing goes through it: `through` is 0. `positions_held` and
+    `generation` are the options of `hf.generate` that it was written with, `stop_strings` among them. A greedy run is thought
+    again greedily; of a sampled one there are `samples` (FEWEST_SAMPLES by default), each with the same noise whatever is
+    hidden. Without thinking, or with blank thinking, nothing goes through it: `through` is 0. `positions_held` and
     `positions_read` bound memory.
 
     Raises `PromptError` for a prompt without images, `DataError` for a trace without an answer and for `samples` that there
     cannot be, `RegionError` for a set that is none and for a way of hiding that fills no pixels.
     """
-    prompt = _Prompt(model, inputs, ids, generation or {}, tuple(stop))
+    prompt = _Prompt(model, inputs, ids, generation or {})
     count = _check(prompt, labels, sets, method, samples)
     pictures = _Pictures(model, inputs, labels.to(model.device), sets.to(model.device), method)
     rows = max(1, positions_held // prompt.longest)
@@ -100,10 +110,14 @@ def rethink(
     for chunk in torch.arange(len(sets)).split(at_once) or [torch.arange(0)]:
         pixels = torch.cat([pictures.nulls(), pictures.filled(chunk)])  # the first has nothing hidden
         new: list[Rewritten] = []
-        for part in pixels.split(max(1, rows // count)):
-            new += prompt.write(part, count, seeds)
+        parts = pixels.split(max(1, rows // count))
+        for part in parts:
+            written, cache = prompt.write(part, count, seeds)
+            new += written
         samples_of = [tuple(new[at : at + count]) for at in range(0, len(new), count)]
-        log_probs = prompt.arms(pixels, samples_of, positions_read)
+        log_probs = prompt.arms(
+            pixels, samples_of, cache if len(parts) == 1 else None, positions_held, positions_read
+        )
         base = float(log_probs[0, 0])
         fell = base - log_probs
         changed = torch.tensor(
@@ -137,7 +151,7 @@ def _check(
         if samples is not None:
             raise DataError(
                 "The run is greedy (temperature 0), and so is thinking again: every sample would be the same; "
-                "leave --samples out."
+                "leave out how many samples."
             )
         return 1
     if samples is not None and samples < FEWEST_SAMPLES:
@@ -151,15 +165,16 @@ class _Prompt:
     """One prompt and its first trace: how it is written again, and how likely the first answer is then."""
 
     def __init__(
-        self, model: Model, inputs: Inputs, ids: Sequence[int], generation: Mapping[str, Any], stop: tuple[str, ...]
-    ) -> None:  # fmt: skip
+        self, model: Model, inputs: Inputs, ids: Sequence[int], generation: Mapping[str, Any]
+    ) -> None:
         if "pixel_values" not in inputs:
             raise PromptError(
                 "The prompt has no image, so there is nothing to hide; ask about a run with an image."
             )
-        self.model, self.generation, self.stop = model, generation, stop
+        self.model, self.generation = model, {**generation}
+        self.stop = stop_strings(model, self.generation.pop("stop_strings", None))
         self.opened = model.prompt_opens_thinking(inputs["input_ids"])
-        self.first = parse(model, ids, opened=self.opened, stop=stop)
+        self.first = parse(model, ids, opened=self.opened, stop=self.stop)
         if self.first.channel == "thinking":
             raise DataError(
                 "The thinking was cut off before an answer came, so no answer can rest on it; let the model write on, "
@@ -195,8 +210,8 @@ class _Prompt:
 
     def write(
         self, pixels: Float[Tensor, "picture pixel_row value"], samples: int, seeds: tuple[int, ...]
-    ) -> list[Rewritten]:
-        """New traces, the samples of one picture after those of another."""
+    ) -> tuple[list[Rewritten], Any]:
+        """New traces, the samples of one picture after those of another; and the cache of the prompt, if there is one."""
         noise = Noise(seeds, tuple(range(samples)) * len(pixels)) if seeds else None
         return write_again(
             self.model, self.inputs, pixels.repeat_interleave(samples, 0), self.limits, opened=self.opened,
@@ -213,44 +228,54 @@ class _Prompt:
         return (*new.thinking_ids, *self.model.tokenizer(ends, add_special_tokens=False)["input_ids"])
 
     def arms(
-        self, pixels: Float[Tensor, "picture pixel_row value"], new: Sequence[Sequence[Rewritten]], positions: int
+        self, pixels: Float[Tensor, "picture pixel_row value"], new: Sequence[Sequence[Rewritten]], cache: Any,
+        held: int, positions: int,
     ) -> Float[Tensor, "picture 3"]:  # fmt: skip
-        """Log-prob of the first answer under (x_k, T), (x, T_k), (x_k, T_k), of the samples the mean; x is the first picture."""
+        """Log-prob of the first answer under (x_k, T), (x, T_k), (x_k, T_k), of the samples the mean; x is the first picture.
+
+        `cache`: that of the prompt, from writing, a row for each sample of each picture; None: the prompt is read again.
+        """
         thinkings = [[self.after(each) for each in of] for of in new]
         pairs = [
             [(at, self.thinking) for _ in of] + [(0, each) for each in of] + [(at, each) for each in of]
             for at, of in enumerate(thinkings)
         ]
-        asked = sorted({pair for of in pairs for pair in of}, key=lambda pair: (pair[0], len(pair[1])))
-        found = dict(zip(asked, self._log_probs(pixels, asked, positions), strict=True))
-        log_probs = torch.tensor([[found[pair] for pair in of] for of in pairs])
-        return log_probs.unflatten(1, (3, -1)).mean(2)
-
-    def _log_probs(
-        self, pixels: Float[Tensor, "picture pixel_row value"], asked: Sequence[tuple[int, tuple[int, ...]]], positions: int
-    ) -> list[float]:  # fmt: skip
-        """Of the first answer, each with one of the pictures and after some thinking; those of a picture come together."""
-        model, answer = self.model, torch.tensor(self.answer, device=self.model.device)
-        prompt = prompt_alone(model, self.inputs).ids.shape[1]
-        longest = prompt + max(len(thinking) for _, thinking in asked) + len(answer)
-        found: list[Tensor] = []
-        at_once = max(1, positions // longest)
+        asked = sorted({pair for of in pairs for pair in of}, key=lambda pair: (len(pair[1]), pair[0]))
+        prompt = prompt_alone(self.model, self.inputs).ids.shape[1]
+        text = max(len(thinking) for _, thinking in asked) + len(self.answer)
+        run = text if cache is not None else prompt + text
+        at_once = max(1, min(positions // run, held // (prompt + text)))
+        found: dict[tuple[int, tuple[int, ...]], float] = {}
         with torch.inference_mode():
             for first in range(0, len(asked), at_once):
                 batch = asked[first : first + at_once]
-                shown, picture = torch.tensor([at for at, _ in batch]).unique(return_inverse=True)
-                trace = with_texts(
-                    model, self.inputs, [(*thinking, *self.answer[:-1]) for _, thinking in batch]
-                )
-                vision = see(model, trace, pixels[shown.to(pixels.device)])
-                vision = vision.of(picture.to(pixels.device))
-                states, _ = read(model, trace, vision, len(batch), use_cache=False)
-                starts = torch.tensor([prompt + len(thinking) - 1 for _, thinking in batch])
-                places = (starts[:, None] + torch.arange(len(answer))).to(states.device)
+                states = self._read(pixels, batch, cache, len(new[0]))
+                starts = torch.tensor([len(thinking) for _, thinking in batch], device=states.device)
+                places = starts[:, None] + torch.arange(len(self.answer), device=states.device)
                 states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
-                found.append(trace_log_probs(model, states, answer).sum(1))
-        check_finite(model, "log-probs", *found)
-        return torch.cat(found).tolist()
+                answer = torch.tensor(self.answer, device=states.device)
+                log_probs = trace_log_probs(self.model, states, answer).sum(1)
+                check_finite(self.model, "log-probs", log_probs)
+                found |= zip(batch, log_probs.tolist(), strict=True)
+        return torch.tensor([[found[pair] for pair in of] for of in pairs]).unflatten(1, (3, -1)).mean(2)
+
+    def _read(
+        self, pixels: Float[Tensor, "picture pixel_row value"], batch: Sequence[tuple[int, tuple[int, ...]]], cache: Any,
+        samples: int,
+    ) -> Float[Tensor, "pair position dim"]:  # fmt: skip
+        """Last hidden states from the prompt's last position on, with a picture and after a thinking each."""
+        model, device = self.model, self.model.device
+        trace = with_texts(model, self.inputs, [(*thinking, *self.answer[:-1]) for _, thinking in batch])
+        start = trace.prompt_length - 1
+        picture = torch.tensor([at for at, _ in batch], device=device)
+        if cache is None:
+            shown, of_pair = picture.unique(return_inverse=True)
+            vision = see(model, trace, pixels[shown]).of(of_pair)
+            return read(model, trace, vision, len(batch), use_cache=False)[0][:, start:]
+        known = copy.deepcopy(cache)
+        known.batch_select_indices(picture * samples)
+        options = {cache_name(model): known, "use_cache": True}
+        return read(model, trace, see(model, trace, pixels[:1]), len(batch), start, **options)[0]
 
 
 class _Pictures:

@@ -3,18 +3,22 @@
 What a trace says is read by the rules of generation.py; what stands in the pictures is left to whoever asks.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from eyeline.events import Channel, Text
 from eyeline.generation import LEFT_OUT, check_options, end_tokens, segmenter
 from eyeline.model import Inputs, Model, rope_deltas_kept
 from eyeline.spans import Segmenter
+from eyeline.teacher_forcing import cache_name
+
+STAYING = 0.75  # of a batch, at most, are still written when those that ended leave it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +64,15 @@ def parse(model: Model, ids: Sequence[int], *, opened: bool, stop: Sequence[str]
 def write_again(
     model: Model, inputs: Inputs, pixels: Float[Tensor, "row pixel_row value"], limits: Limits, *,
     opened: bool, stop: Sequence[str] = (), generation: Mapping[str, Any] | None = None, noise: Noise | None = None,
-) -> list[Rewritten]:  # fmt: skip
-    """What the model writes after one prompt with each of several pictures in it.
+) -> tuple[list[Rewritten], Any]:  # fmt: skip
+    """What the model writes after one prompt with each of several pictures; and the prompt's cache, but for its last id.
 
     `generation`: options of `hf.generate`; a sampled text needs `noise`, a greedy one uses none. Thinking that ends without
-    its marker, or is as long as it may be, is closed for the model, which then answers.
+    its marker, or is as long as it may be, is closed for the model, which then answers. There is no cache where windows slide.
     Raises `PromptError` for options that cannot be followed.
     """
+    from eyeline.growing_cache import grow_in_place  # brings transformers
+
     generation = dict(generation or {})
     check_options(model, generation)
     closing = tuple(model.tokenizer(model.adapter.thinking_markers[1], add_special_tokens=False)["input_ids"])
@@ -75,21 +81,33 @@ def write_again(
         _Row(segmenter(model, opened=opened, stop=stop), limits, closing, ends) for _ in range(len(pixels))
     ]
 
+    cache: Any = None
+
     def loop(hf, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
-        """`GenerationMixin._sample`, where each row decides by itself what is written and when it ends."""
+        """`GenerationMixin._sample`, where each row decides by itself what is written and when it ends, and then leaves."""
+        nonlocal cache
+        name = cache_name(model)
         sampled = _Sampled(noise, model.device) if generation_config.do_sample and noise is not None else None
         outputs = hf._prefill(input_ids, generation_config, kwargs)
+        cache = copy.deepcopy(outputs[name])
+        grow_in_place(outputs[name])
+        alive = torch.arange(len(rows), device=input_ids.device)
         while True:
             kwargs = hf._update_model_kwargs_for_generation(outputs, kwargs, is_encoder_decoder=False)
             logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
             scores = logits_processor(input_ids, logits)
             if sampled is not None:
-                scores = scores + sampled.next(scores.shape[1])
-            chosen = scores.argmax(-1).tolist()
-            tokens = [row.step(token) for row, token in zip(rows, chosen, strict=True)]
+                scores = scores + sampled.next(scores.shape[1], alive)
+            writing = [rows[row] for row in alive.tolist()]
+            tokens = [row.step(token) for row, token in zip(writing, scores.argmax(-1).tolist(), strict=True)]
             input_ids = torch.cat([input_ids, input_ids.new_tensor(tokens)[:, None]], dim=1)
-            if all(row.over for row in rows):
+            left = [at for at, row in enumerate(writing) if not row.over]
+            if not left:
                 return input_ids
+            if len(left) <= STAYING * len(writing):
+                keep = torch.tensor(left, device=input_ids.device)
+                alive, input_ids = alive[keep], input_ids[keep]
+                _keep_rows(hf, kwargs, name, keep)
             prepared = hf.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **kwargs)
             outputs = hf(**prepared, return_dict=True)
 
@@ -100,7 +118,20 @@ def write_again(
     options = {**generation, **LEFT_OUT, "max_new_tokens": limits.all, "custom_generate": loop}
     with torch.inference_mode(), rope_deltas_kept(model):
         model.hf.generate(**batch, pixel_values=pixels.flatten(0, 1), **options)
-    return [row.finish() for row in rows]
+    if any(model.adapter.sliding_windows(model.hf)):
+        cache = None
+    else:
+        cache.crop(-1)
+    return [row.finish() for row in rows], cache
+
+
+def _keep_rows(hf: Any, kwargs: dict[str, Any], cache: str, keep: Int[Tensor, " row"]) -> None:
+    """Lets all other rows of a batch go from what `generate` hands on and from what the model keeps of positions."""
+    kwargs[cache].batch_select_indices(keep)
+    for name in ("attention_mask", "mm_token_type_ids", "position_ids"):  # rows are the last axis but one
+        if kwargs.get(name) is not None:
+            kwargs[name] = kwargs[name][..., keep, :]
+    hf.model.rope_deltas = hf.model.rope_deltas[keep]
 
 
 class _Sampled:
@@ -110,12 +141,12 @@ class _Sampled:
         self._rngs = [torch.Generator(device).manual_seed(seed) for seed in noise.seeds]
         self._of_row = torch.tensor(noise.of_row, device=device)
 
-    def next(self, entries: int) -> Float[Tensor, "row entry"]:
+    def next(self, entries: int, rows: Int[Tensor, " row"]) -> Float[Tensor, "row entry"]:
         drawn = [
             torch.empty(entries, device=rng.device).exponential_(generator=rng).clamp(min=1e-30)
             for rng in self._rngs
         ]
-        return -torch.stack(drawn).log()[self._of_row]
+        return -torch.stack(drawn).log()[self._of_row[rows]]
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ are not yet attributed exceed `pending_bytes`.
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,10 @@ def stream(
     generation |= {"max_new_tokens": max_new_tokens or asked.room, **LEFT_OUT}
     rng = random_generator(model.device, seed)
     exchange = Exchange(asked, _segmenter(asked, stops), pending_bytes)
-    return Stream(exchange, lambda producer: decode(model, asked.inputs, producer, rng, generation))
+    own = {name: value for name, value in generation.items() if name not in LEFT_OUT} | {
+        "stop_strings": stops
+    }
+    return Stream(exchange, lambda producer: decode(model, asked.inputs, producer, rng, generation), own)
 
 
 def attribute(
@@ -104,11 +107,12 @@ def attribute(
             f"The text to attribute has {len(ids)} tokens; expected 1 to {asked.room}, "
             "what the model's context leaves after the prompt."
         )
-    entries = model.hf.get_input_embeddings().num_embeddings
+    entries = int(model.adapter.text_config(model.hf).vocab_size)
     if not 0 <= min(ids) <= max(ids) < entries:
         raise PromptError(f"The token ids reach from {min(ids)} to {max(ids)}; expected 0 to {entries - 1}.")
     exchange = Exchange(asked, _segmenter(asked, ()), sys.maxsize)
-    return Stream(exchange, lambda producer: follow(model, asked.inputs, producer, ids))
+    greedy = {"do_sample": False, "max_new_tokens": asked.room}
+    return Stream(exchange, lambda producer: follow(model, asked.inputs, producer, ids), greedy)
 
 
 def _segmenter(asked: Asked, stops: Sequence[str]) -> Segmenter:
@@ -123,8 +127,13 @@ class Stream(Iterator[Event]):
     the model is free again. A stream that is dropped ends by itself.
     """
 
-    def __init__(self, exchange: Exchange, write: Callable[[Producer], Reason]) -> None:
+    def __init__(
+        self, exchange: Exchange, write: Callable[[Producer], Reason], generation: Mapping[str, Any]
+    ) -> None:
         self._exchange = exchange
+        self.generation = (
+            generation  # options of `hf.generate` that make such a trace again, `stop_strings` among them
+        )
         self._held: deque[Event] = deque()  # events that overtook `Start`
         self._started = self._over = False
         self._threads = start_threads(

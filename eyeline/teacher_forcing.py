@@ -96,7 +96,8 @@ def see(model: Model, trace: Trace, pixels: Float[Tensor, "row pixel_row value"]
     output = tower(pixels.flatten(0, 1).to(tower.dtype), grid_thw=trace.grid_thw.repeat(rows, 1))
     features = torch.cat(model.adapter.visual_features(output, trace.images * rows))
     deepstack = output.deepstack_features if model.adapter.deepstack else []
-    return Vision(features.unflatten(0, (rows, -1)), [layer.unflatten(0, (rows, -1)) for layer in deepstack])
+    layers = [layer.to(model.device).unflatten(0, (rows, -1)) for layer in (features, *deepstack)]
+    return Vision(layers[0], layers[1:])
 
 
 def read(
@@ -111,7 +112,7 @@ def read(
     inside = (trace.patches >= start) & (trace.patches < start + ids.shape[1])
     positions = trace.patches[inside] - start
     embeds = text.get_input_embeddings()(ids)
-    embeds[:, positions] = vision.features[:, inside].to(embeds.dtype)
+    embeds[:, positions] = vision.features[:, inside].to(embeds)
     if vision.deepstack and len(positions):
         is_visual = torch.zeros_like(ids, dtype=torch.bool).index_fill_(1, positions, True)
         options["visual_pos_masks"] = is_visual
@@ -120,7 +121,7 @@ def read(
         ]
     position_ids = trace.position_ids[..., start:end].repeat(1, rows, 1)
     output = text(inputs_embeds=embeds, position_ids=position_ids, **options)
-    return output.last_hidden_state, output.get(cache_name(model))
+    return output.last_hidden_state.to(model.device), output.get(cache_name(model))
 
 
 def mean_tokens(
@@ -152,6 +153,6 @@ def trace_log_probs(
     size = max(1, LOGITS_AT_ONCE // model.adapter.text_config(model.hf).vocab_size)
     log_probs = []
     for chunk, ids in zip(states.flatten(0, 1).split(size), targets.split(size), strict=True):
-        logits = head(chunk).float()
+        logits = head(chunk).to(targets.device).float()
         log_probs.append(logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=1))
     return torch.cat(log_probs).view(states.shape[:2])

@@ -7,7 +7,7 @@ regions hidden, token u is written otherwise with the chance
     c[u] = 1 - (1 - p[u]) (1 - sum over earlier v of M[u, v] c[v])
 
 where p[u] = 1 - exp(-fall) is the chance that it is so by what the token itself sees of the image (game.py), and M are its links
-to earlier tokens (earlier.py): squares of their scores, in shares that add up to KEEP, so that what a token copies counts more
+to earlier tokens (links.py): squares of their scores, in shares that add up to KEEP, so that what a token copies counts more
 than what it only looks at. A fall saturates: past about a nat a token changes, and how far past does not matter.
 
 The answer is reached where the token is that has the largest chance. How likely it is to mean something else then is a logistic
@@ -23,8 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from eyeline.earlier import Links
 from eyeline.game import Game
+from eyeline.links import Links
 
 KEEP = 0.9  # share of a token's links that carries on
 SHARP = 2  # power of the scores of links before they become shares
@@ -57,7 +57,7 @@ class Chances:
 def logistic_inputs(reached: Float[Tensor, " set"], largest: Float[Tensor, ""]) -> Float[Tensor, "set 2"]:
     """The logit of what reaches the answer, and the log of its share in the largest of any region."""
     chance = reached.clamp(0, 1)
-    share = (chance / largest.clamp(min=LEAST)).clamp(LEAST, 1)
+    share = (chance / largest.clamp(min=LEAST)).clamp(min=LEAST)
     return torch.stack([torch.log((chance + LEAST) / (1 - chance + LEAST)), share.log()], dim=1)
 
 

@@ -29,7 +29,7 @@ def test_serve_prints_its_url_and_opens_it_where_there_is_a_browser(
     pages = queue.SimpleQueue()
     monkeypatch.setattr(webbrowser, "open", pages.put)
     monkeypatch.setattr(
-        serving, "serve", lambda settings, model, estimator, ready: ready("http://localhost:1")
+        serving, "serve", lambda settings, model, estimator, ready, options: ready("http://localhost:1")
     )
     result = CliRunner(env=environment).invoke(main, ["serve", *words])
     assert result.exit_code == 0

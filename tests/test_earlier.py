@@ -10,9 +10,10 @@ from test_features import PICTURES, QUESTION, slow_features, trace_of
 
 from eyeline.ablation import read_trace
 from eyeline.capture import AttentionCapture
-from eyeline.earlier import KINDS, EarlierText, Links, sources_game, strongest
+from eyeline.earlier import KINDS, EarlierText
 from eyeline.events import Done, SpanAttribution
 from eyeline.game import fall
+from eyeline.links import Links, sources_game, strongest
 from eyeline.stream import attribute, stream
 
 

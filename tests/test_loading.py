@@ -143,7 +143,7 @@ def test_other_families_are_refused_before_any_weight_is_read(tmp_path, family, 
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family} if family else {}))
     with pytest.raises(UnsupportedModelError, match=message) as caught:
         load(tmp_path)
-    assert "glm4v, qwen2_5_vl, qwen3_vl" in str(caught.value)
+    assert "glm46v, glm4v, glm4v_moe, qwen2_5_vl, qwen3_vl" in str(caught.value)
 
 
 def test_incomplete_and_broken_folders_are_refused(folder):

@@ -174,7 +174,9 @@ def gumbel(model, inputs, options, seed):
 def test_noise_with_a_seed_draws_tokens_as_often_as_they_are_likely():
     scores = torch.tensor([0.5, 0.3, 0.2]).log()
     rows = 4000
-    noise = _Sampled(Noise(tuple(range(rows)), tuple(range(rows))), torch.device("cpu")).next(3)
+    noise = _Sampled(Noise(tuple(range(rows)), tuple(range(rows))), torch.device("cpu")).next(
+        3, torch.arange(rows)
+    )
     counts = (scores + noise).argmax(1).bincount(minlength=3) / rows
     torch.testing.assert_close(counts, scores.exp(), rtol=0, atol=0.03)
 
@@ -222,7 +224,7 @@ def test_without_thinking_nothing_goes_through_it(family, text):
     [
         ("It is so", {}, DataError, "thinking was cut off"),
         ("It is so.</think>\n", {}, DataError, "no answer"),
-        ("It is.</think>24", {"samples": 8}, DataError, r"greedy \(temperature 0\).*leave --samples out"),
+        ("It is.</think>24", {"samples": 8}, DataError, r"greedy \(temperature 0\).*leave out how many"),
         ("It is.</think>24", {"generation": {"do_sample": True}, "samples": 7}, DataError, "expected at least 8"),
         ("It is.</think>24", {"method": "attention"}, RegionError, "cannot hide by 'attention'"),
         ("It is.</think>24", {"sets": SETS & False}, RegionError, "at least one of the 3 regions"),

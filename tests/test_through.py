@@ -7,10 +7,10 @@ import pytest
 import torch
 from test_kept_games import REGIONS, game
 
-from eyeline.earlier import Links
 from eyeline.errors import DataError, RegionError
 from eyeline.game import Game
 from eyeline.kept_games import Games, read_games
+from eyeline.links import Links
 from eyeline.through import KEEP, Chain, Chances
 
 CHANCES = Chances(bias=0.5, reached=1.5, share=0.7, cost=9.0)

@@ -3,7 +3,7 @@
 import click
 
 import eyeline
-from eyeline.cli import drawing, fitting, live, public, saved, service
+from eyeline.cli import drawing, fitting, live, machine, public, saved, service
 from eyeline.cli.group import Group
 
 
@@ -14,7 +14,8 @@ def main() -> None:
 
 
 for command in (
-    live.stream, live.attribute, live.demo, saved.report, saved.joint, drawing.scenes, public.data,
+    live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rethink, drawing.scenes, public.data,
     fitting.collect, fitting.fit, fitting.collect_through, fitting.fit_through, fitting.evaluate, service.serve,
+    machine.doctor, machine.models,
 ):  # fmt: skip
     main.add_command(command)

@@ -3,13 +3,14 @@
 import click
 
 from eyeline.cli.choices import FEATURES, WAYS
-from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, MODEL, PATH, SOURCE, out, subset_seed
+from eyeline.cli.chosen_model import takes_model
+from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Joined, Real
 
 
 @click.command()
-@MODEL
+@takes_model
 @DATA
 @FOLDER
 @out("Folder of the collection; goes on where it holds one.")
@@ -41,14 +42,13 @@ from eyeline.cli.values import Joined, Real
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect(model_id, data, folder, out, limit, rates, **settings) -> None:
+def collect(model, data, folder, out, limit, rates, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
-    from eyeline import load
     from eyeline.catalogue import examples_of
     from eyeline.training import collect as collection
 
     examples, known = examples_of(data, "fit", folder, limit)
-    done = collection.collect(load(model_id), examples, out, collection.Settings(rates=rates, **settings))
+    done = collection.collect(model.load(), examples, out, collection.Settings(rates=rates, **settings))
     count = sum(1 for _ in progress(done, known))
     _tell_left_out(examples)
     click.echo(f"{count} examples in {out}", err=True)
@@ -108,7 +108,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 
 
 @click.command("collect-through")
-@MODEL
+@takes_model
 @click.option(
     "--estimator",
     show_default="the one in the model's folder",
@@ -124,18 +124,17 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect_through(model_id, estimator, data, folder, out, limit, **settings) -> None:
+def collect_through(model, estimator, data, folder, out, limit, **settings) -> None:
     """Measure what spans take from earlier ones, and what answers rest on through them: hide, and let the model think again."""
-    from eyeline import load
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.answers import means_the_same
     from eyeline.evaluation.evaluate import one_estimator
-    from eyeline.training import through
+    from eyeline.training import traces
 
     examples, known = examples_of(data, "fit", folder, limit)
-    model = load(model_id)
-    found, _ = one_estimator(model, estimator)
-    done = through.collect(model, found, examples, out, through.Settings(**settings), means_the_same)
+    loaded = model.load()
+    found, _ = one_estimator(loaded, estimator)
+    done = traces.collect(loaded, found, examples, out, traces.Settings(**settings), means_the_same)
     count = sum(1 for _ in progress(done, known))
     _tell_left_out(examples)
     click.echo(f"{count} examples in {out}", err=True)
@@ -153,7 +152,7 @@ def fit_through(run, estimator, out) -> None:
     """Fit what an estimator says of earlier text, and of answers through it, on a collection of traces."""
     from eyeline.estimator import read_estimator, save_estimator
     from eyeline.training.collect import read_run
-    from eyeline.training.through import check_run, fit, read_traced
+    from eyeline.training.traces import check_run, fit, read_traced
 
     found = read_estimator(estimator)
     check_run(read_run(run), found)
@@ -163,7 +162,7 @@ def fit_through(run, estimator, out) -> None:
 
 
 @click.command()
-@MODEL
+@takes_model
 @click.option(
     "--estimator",
     "estimators",
@@ -200,20 +199,25 @@ def fit_through(run, estimator, out) -> None:
     help="Read whole answers too: marks by the set's rule, heat against its evidence, deletion and insertion; 20 more passes for "
     "each method, and two more answers.",
 )
+@click.option(
+    "--totals",
+    is_flag=True,
+    help="Also think again without each region: what the answers rest on, in the folder `totals`.",
+)
 @LENGTH
 @subset_seed(1)
 @LIMIT
-def evaluate(model_id, estimators, data, folder, out, methods, hiding, limit, **settings) -> None:
+def evaluate(model, estimators, data, folder, out, methods, hiding, limit, totals, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
-    from eyeline import load
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
+    from eyeline.evaluation.totals import measure_totals
 
     examples, known = examples_of(data, "test", folder, limit)
-    model = load(model_id)
-    chosen = choose_methods(model, methods.split(","), estimators, hiding)
+    loaded = model.load()
+    chosen = choose_methods(loaded, methods.split(","), estimators, hiding)
     for name, estimator in chosen.estimators.items():
         fitted = estimator.card.get("regions", settings["regions"])
         if fitted != settings["regions"]:
@@ -221,10 +225,13 @@ def evaluate(model_id, estimators, data, folder, out, methods, hiding, limit, **
                 f"{name} was fitted on {fitted} regions and is measured on {settings['regions']}.", err=True
             )
     made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
-    done = measure(model, examples, chosen.methods, out, made_with, chosen.cards)
+    done = measure(loaded, examples, chosen.methods, out, made_with, chosen.cards)
     count = sum(1 for _ in progress(done, known))
     _tell_left_out(examples)
-    write_results(model, chosen, out)
+    if totals:
+        for _ in progress(measure_totals(loaded, examples, out, made_with), known):
+            pass
+    write_results(loaded, chosen, out)
     click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from eyeline.cli.choices import FAMILIES, LAST_SEED, SOURCES
+from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.options import (
     ESTIMATOR,
     JSON,
-    MODEL,
     PATH,
     QUESTION,
     REGIONS,
@@ -26,7 +26,7 @@ from eyeline.errors import EyelineError
 
 @click.command()
 @QUESTION
-@MODEL
+@takes_model
 @ESTIMATOR
 @REGIONS
 @click.option(
@@ -53,14 +53,14 @@ from eyeline.errors import EyelineError
 @JSON
 @SAVE
 @REPORT
-def stream(question, model_id, estimator, regions, as_json, save, report, top_p, **options) -> int:
+def stream(question, model, estimator, regions, as_json, save, report, top_p, **options) -> int:
     """Ask about an image, and see what each sentence of the thinking rests on while it is written."""
     options |= {"estimator": estimator, "regions": one_or_each(regions)}
     options |= {} if top_p is None else {"top_p": top_p}
     images, prompt = question
     return follow(
-        lambda model, pictures: model.stream(pictures, prompt, **options),
-        model_id, images, prompt, as_json, save, report,
+        lambda loaded, pictures: loaded.stream(pictures, prompt, **options),
+        model, images, prompt, as_json, save, report,
     )  # fmt: skip
 
 
@@ -90,14 +90,14 @@ def stream(question, model_id, estimator, regions, as_json, save, report, top_p,
     show_default=True,
     help="Of many traces: number of them in a file.",
 )
-@MODEL
+@takes_model
 @ESTIMATOR
 @REGIONS
 @JSON
 @SAVE
 @REPORT
 def attribute(
-    question, text, data, out, traces, model_id, estimator, regions, as_json, save, report
+    question, text, data, out, traces, model, estimator, regions, as_json, save, report
 ) -> int | None:
     """Attribute a trace that is already written, its markers included, as if the model wrote it now; or many, to a table."""
     if data is not None:
@@ -108,7 +108,7 @@ def attribute(
             as_json and "--json",
         ]
         _refuse_mixed(question, others, out, regions)
-        return _attribute_log(data, out, model_id, estimator, regions[0], traces)
+        return _attribute_log(data, out, model, estimator, regions[0], traces)
     if text is None:
         raise click.UsageError("Missing option '--text'.", click.get_current_context())
     if out is not None:
@@ -116,8 +116,8 @@ def attribute(
     images, prompt = question
     options = {"estimator": estimator, "regions": one_or_each(regions)}
     return follow(
-        lambda model, pictures: model.attribute(pictures, prompt, text, **options),
-        model_id, images, prompt, as_json, save, report,
+        lambda loaded, pictures: loaded.attribute(pictures, prompt, text, **options),
+        model, images, prompt, as_json, save, report,
     )  # fmt: skip
 
 
@@ -135,12 +135,11 @@ def _refuse_mixed(question, others, out, regions) -> None:
         )
 
 
-def _attribute_log(log, out, model_id, estimator, regions, traces) -> None:
-    from eyeline import load
+def _attribute_log(log, out, model, estimator, regions, traces) -> None:
     from eyeline.bulk import attribute_log, count_lines
 
     total = count_lines(log)
-    done = attribute_log(load(model_id), log, out, estimator=estimator, regions=regions, traces=traces)
+    done = attribute_log(model.load(), log, out, estimator=estimator, regions=regions, traces=traces)
     count = sum(1 for _ in progress(done, total))
     click.echo(f"{count} traces in {out}", err=True)
 
@@ -164,15 +163,15 @@ def _attribute_log(log, out, model_id, estimator, regions, traces) -> None:
     show_default=True,
     help="Folder for the run and report.html.",
 )
-@MODEL
+@takes_model
 @JSON
-def demo(family, seed, out, model_id, as_json) -> int:
+def demo(family, seed, out, model, as_json) -> int:
     """Ask about a scene drawn for the occasion, and write a report."""
     from eyeline.scenes import sample
 
     example = sample(family, seed)
     click.echo(f"{example.prompt}  ({family} scene {seed}; right answer: {example.answer!r})", err=True)
     return follow(
-        lambda model, pictures: model.stream(pictures, example.prompt, temperature=0),
-        model_id, [example.image], example.prompt, as_json, out / "run", out / "report.html",
+        lambda loaded, pictures: loaded.stream(pictures, example.prompt, temperature=0),
+        model, [example.image], example.prompt, as_json, out / "run", out / "report.html",
     )  # fmt: skip

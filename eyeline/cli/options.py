@@ -41,9 +41,6 @@ PATH = click.Path(path_type=Path)
 TOKENS = click.IntRange(min=1)
 SEED = click.IntRange(0, 2**32 - 1)
 QUESTION = click.argument("question", nargs=-1, metavar="IMAGE [IMAGE...] PROMPT", callback=_split)
-MODEL = click.option(
-    "--model", "model_id", default="mini", show_default=True, help="'mini', a folder, or an id on the Hub."
-)
 ESTIMATOR = click.option(
     "--estimator",
     show_default="the one in the model's folder; without one attention is shown, not effects",

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
-from eyeline.cli.options import ESTIMATOR, MODEL, TOKENS
+from eyeline.cli.chosen_model import takes_model
+from eyeline.cli.options import ESTIMATOR, TOKENS
 from eyeline.cli.values import Real, Text
 
 
 @click.command()
-@MODEL
+@takes_model
 @ESTIMATOR
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -68,7 +69,7 @@ from eyeline.cli.values import Real, Text
     "--open", "opens", is_flag=True, help="Open the page in a browser, where this machine shows one."
 )
 def serve(
-    model_id, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, opens, **options
+    model, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, opens, **options
 ) -> None:
     """Serve a page to watch the model on, and an API that OpenAI's clients speak."""
     from eyeline.server import serving
@@ -85,8 +86,8 @@ def serve(
         if opens:
             _open_page(url)
 
-    click.echo(f"Loading {model_id} ...", err=True)
-    serving.serve(settings, model_id, estimator, ready)
+    click.echo(f"Loading {model.name} ...", err=True)
+    serving.serve(settings, model.name, estimator, ready, model.options)
 
 
 def _open_page(url: str) -> None:

@@ -30,7 +30,9 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import estimator_for
 from eyeline.events import to_json
 from eyeline.images import open_image
+from eyeline.runs import keep, read_run
 from eyeline.stream import stream
+from eyeline.thinking_again import think_again
 
 log = logging.getLogger("eyeline.server")
 MOST_RESTARTS = 5  # in a row, without any job done
@@ -77,8 +79,10 @@ class Engine:
     `start` waits until the model is loaded, and raises `EyelineError` where it cannot be.
     """
 
-    def __init__(self, model: str, estimator: str | Path | None = None) -> None:
-        self._spec = (model, None if estimator is None else str(estimator))
+    def __init__(
+        self, model: str, estimator: str | Path | None = None, options: Mapping[str, Any] | None = None
+    ) -> None:  # options of `eyeline.load`
+        self._spec = (model, None if estimator is None else str(estimator), dict(options or {}))
         self._jobs: dict[int, asyncio.Queue[Message]] = {}
         self._numbers = iter(range(1, 2**63))
         self._sender = ThreadPoolExecutor(1, "eyeline-engine-sender")
@@ -218,12 +222,12 @@ def _read(pipe: Connection) -> tuple[str, dict[str, Any], bytes]:
 # --- the other process
 
 
-def _run(pipe: Connection, model_id: str, estimator: str | None) -> None:
+def _run(pipe: Connection, model_id: str, estimator: str | None, options: Mapping[str, Any]) -> None:
     """Loads the model, then does jobs until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other side's to handle
     worker = _Worker(pipe)
     try:
-        worker.load(model_id, estimator)
+        worker.load(model_id, estimator, options)
         threading.Thread(target=worker.listen, daemon=True).start()
         worker.work()
     except EyelineError as error:
@@ -247,8 +251,8 @@ class _Worker:
         with self.lock:
             self.pipe.send_bytes(head if line is None else head + b"\n" + line.encode("utf-8", "replace"))
 
-    def load(self, model_id: str, estimator: str | None) -> None:
-        self.model = load(model_id)
+    def load(self, model_id: str, estimator: str | None, options: Mapping[str, Any]) -> None:
+        self.model = load(model_id, **options)
         self.estimator = estimator_for(self.model, estimator)
         found = self.estimator
         self.say(
@@ -328,7 +332,7 @@ class _Worker:
                 new = events.ids[sent:]
                 sent += len(new)
                 self.say("event", to_json(event), job=number, ids=new)
-            events.games.save(Path(folder))
+            keep(Path(folder), events.games, events.ids, events.generation)
         return {"token_ids": events.ids}
 
     def do_joint(self, number: int, of: int, target: Any, regions: Sequence[int]) -> dict[str, Any]:
@@ -360,6 +364,25 @@ class _Worker:
         found = ablate(self.model, inputs, torch.tensor(token_ids), hidden, method)  # pyright: ignore
         falls = found.falls[:, start:].sum(1).tolist()
         return {"log_prob": float(found.log_probs[start:].sum()), "falls": falls}
+
+    def do_rethink(
+        self,
+        number: int,
+        folder: str,
+        messages: Sequence[Any],
+        regions: Sequence[int],
+        samples: int | None,
+        hidden: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """Some regions of a run hidden together from the start."""
+        if number in self.cancelled:
+            return {}
+        hidden = hidden or {"regions": (), "method": None}
+        told = think_again(
+            self.model, read_run(folder), [regions], samples=samples, method=hidden["method"],
+            prompt=messages, hidden=hidden["regions"],
+        )  # fmt: skip
+        return told.as_json()
 
 
 def _pictures(folder: str, count: int) -> list[Any]:

@@ -6,7 +6,6 @@ cleaned of what earlier text explains and smoothed. Of the unembedding only the 
 
 from collections.abc import Sequence
 from itertools import dropwhile, takewhile
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from eyeline.features import pool
 from eyeline.model import Inputs, Model
+from eyeline.projections import head_of
 from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import Trace, read, see, teacher_force
@@ -39,8 +39,7 @@ def token_activation_map(
         question = question_positions(model, trace)
         text_ids = torch.cat([trace.ids[0, question], trace_ids.to(question)])
         text_states = torch.cat([states[question], states[trace.prompt_length - 1 :]])
-        head: Any = model.adapter.lm_head(model.hf)
-        rows = head.weight[text_ids].float()  # (text, dim)
+        rows = head_of(model.hf, model.adapter).rows(text_ids)  # (text, dim)
         raw = activations(rows, states[trace.patches])  # the map of every text token, before any cleaning
         order = torch.arange(len(text_ids), device=text_ids.device)
         labels = regions.of_patch.to(text_ids.device)

@@ -18,8 +18,8 @@ from eyeline.generation import cut
 from eyeline.stream import attribute
 from eyeline.through import Chances
 from eyeline.training import collect as collection
-from eyeline.training import through
-from eyeline.training.through import (
+from eyeline.training import traces as traces_of
+from eyeline.training.traces import (
     Settings,
     Traced,
     check_run,
@@ -135,7 +135,7 @@ def test_a_collection_goes_on_where_it_stopped_and_says_whose_it_is(tmp_path, th
         inputs = model.inputs(example.image, example.prompt)
         return collection.Answered([example.image], inputs, torch.tensor(ids), cut(model, inputs, ids), "3")
 
-    monkeypatch.setattr(through, "answer", answer)
+    monkeypatch.setattr(traces_of, "answer", answer)
     estimator = random_estimator(model)
     examples = [Example(f"e{at}", picture(seed=at), "How many?", "3", "math", "own") for at in range(2)]
     settings = Settings(subsets=6)
