@@ -40,7 +40,7 @@ def data(name, folder) -> None:
     click.echo(f"rule: {found.rule}")
     if found.note:
         click.echo(f"note: {found.note}")
-    for example in PublicExamples(found, "all", folder, SHOWN):
+    for example in PublicExamples(found, "all", folder, SHOWN, few=True):
         sizes = ", ".join("{} x {}".format(*open_image(image).size) for image in example.images)
         click.echo(f"\n{example.id}: {sizes}")
         click.echo(textwrap.indent(_short(example.prompt), "  "))
