@@ -38,10 +38,10 @@ HELD = {
     ),
     "number": (
         "12", {"decimals": 0},
-        ["12", "12.0", "The answer is 12 cm.", "3 + 9 = 12", "\\boxed{12}", "1.2e1"], ["13", "twelve", "", "-12"],
+        ["12", "12.0", "The answer is 12 cm.", "3 + 9 = 12", "\\boxed{12}", "1.2e1", "$12$ units"], ["13", "twelve", "", "-12"],
     ),
     "number of decimals": ("0.33", {"decimals": 2}, ["0.33", "1/3", "\\frac{1}{3}", "0.334"], ["0.34", "0.3"]),
-    "number with thousands": ("1200", {"decimals": 0}, ["1,200", "The answer is 1,200 people"], ["1.2", "200"]),
+    "number with thousands": ("1200", {"decimals": 0}, ["1,200", "The answer is 1,200 people", "1{,}200"], ["1.2", "200"]),
     "numbers": ("[1, 2.5]", {}, ["[1, 2.5]", "1 and 2.5"], ["[2.5, 1]", "[1]", "none"]),
     "open": (
         "2.35", {"also": ("about a third",)},
@@ -58,6 +58,10 @@ HELD = {
         ["0.51", "2", "", "1, 2"],
     ),
     "formula of several": ("2", {"also": ("-2",)}, ["-2, 2", "\\pm 2", "\\boxed{2 \\text{ and } -2}"], ["2", "2, -2, 3", "2, 2"]),
+    "formula with a unit": (
+        "4", {}, ["\\boxed{4 \\text{ cm}}", "4\\mathrm{~cm}"],
+        ["\\boxed{5 \\text{ cm}}", "\\boxed{4 \\text{ and } 5}"],
+    ),
     "formula with an error": ("9.81", {"error": 0.02}, ["9.8", "9.83"], ["9.7", "9.84"]),
     "formula in letters": ("(x-1)(x+1)", {}, ["x^2-1", "$x^{2} - 1$"], ["x^2+1", "y^2-1"]),
     "code": ('<h1 style="color:red">Menu</h1>', {}, ["<h1 style='color: red'>Menu</h1>"], ["<h1>Menu</h1>", "Menu"]),
@@ -165,6 +169,7 @@ def test_code_in_answers_is_never_run(tmp_path):
 @pytest.mark.parametrize(
     ("one", "other"),
     [("2\\sqrt{3}", "\\sqrt{12}"), ("3, 5", "5,3"), ("y=2x+1", "2x+1=y"), ("\\left(1, 2\\right]", "(1,2]"), ("90^\\circ", "90"),
+     ("n \\geq 3", "n\\ge 3"),
      ("\\dfrac{\\pi}{4}", "\\pi/4"), ("x_1+x_{2}", "x_2 + x_1"), ("\\log_{2} 8", "3"), ("5!", "120"), ("-3^2", "-9"),
      ("\\sin^2 x + \\cos^{2} x", "1"), ("|{-3}|", "3"), ("\\frac{m v^2}{2}", "0.5 m v^2"),
      ("1{,}000 \\mathrm{~m}", "1000 \\text{ m}")],

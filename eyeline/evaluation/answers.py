@@ -87,6 +87,12 @@ def final_answer(text: str, *, opened: bool = False) -> str | None:
 
 def concluded(said: str) -> tuple[str, bool]:
     """What an answer comes down to, and whether it says so: what is boxed, what follows *answer is*, or else its last line."""
+    text, told = _ending(said)
+    return _plain(re.sub(r"\\text(?:bf)?\{([^{}]*)\}", r"\1", text.replace("{,}", ","))), told
+
+
+def _ending(said: str) -> tuple[str, bool]:
+    """The same, with its LaTeX."""
     if (boxed := _boxed(said)) is not None:
         return _plain(boxed), True
     if told := list(BEFORE.finditer(said)):
@@ -146,7 +152,6 @@ def _boxed(said: str) -> str | None:
 
 def _plain(text: str) -> str:
     """Without marks of emphasis and the full stop at its end."""
-    text = re.sub(r"\\text(?:bf)?\{([^{}]*)\}", r"\1", text)
     return text.strip().strip("*_`\"'$ ").rstrip(".").strip("*_`\"'$ ")
 
 
@@ -273,7 +278,7 @@ def _percent(text: str) -> float | None:
 
 def _formula(said: str, right: str, matching: Matching) -> float:
     """Every one of the right answers, and no other; numbers within the error that the data lay down."""
-    text = concluded(said)[0]
+    text = _ending(said)[0]
     return float(same_formula(text, ", ".join(_rights(right, matching)), matching.error))
 
 
@@ -328,5 +333,6 @@ MEANT: dict[str, Callable[[str, Matching], str | None]] = {
     "letter": lambda said, matching: letter(said, matching.choices),
     "choice": _meant_choice,
     "number": _meant_number,
+    "formula": lambda said, _: _ending(said)[0],
     "yes-no": _meant_yes_no,
 }

@@ -30,6 +30,14 @@ NAMES = {
     "−": "-",
 }
 BOUNDS = [(opening, closing) for opening in "([" for closing in ")]"]  # of intervals and points
+ALIKE = (
+    ("{,}", ","),
+    ("\\{", "{"),
+    ("\\}", "}"),
+    ("\\geq", "\\ge"),
+    ("\\leq", "\\le"),
+)  # ways to write the same
+UNIT = re.compile(r"\\(?:text|mathrm)\{(?!\s*(?:and|or)\b)[^{}]*\}")
 LARGEST = 1e300
 ENDLESS = 400  # tokens of a formula from which on it is none
 
@@ -37,8 +45,11 @@ ENDLESS = 400  # tokens of a formula from which on it is none
 def same_formula(answer: str, right: str, error: float = 0.0) -> bool:
     """Whether two answers say the same: numbers, formulas, equations, intervals, or several of these in any order.
 
-    `error` is by how much a number may be off; 0 stands for rounding alone.
+    `error` is by how much a number may be off; 0 stands for rounding alone. Units of an answer do not count where the right
+    one has none.
     """
+    if UNIT.search(answer) and not UNIT.search(right) and same_formula(UNIT.sub("", answer), right, error):
+        return True
     answers, rights = _several(answer), _several(right)
     if len(answers) != len(rights):
         return False
@@ -61,7 +72,7 @@ def value(text: str, letters: Mapping[str, complex] | None = None) -> complex | 
 
 def _several(text: str) -> list[str]:
     """Parts between commas outside brackets; of plus or minus both."""
-    for written, meant in (("{,}", ","), ("\\{", "{"), ("\\}", "}")):
+    for written, meant in ALIKE:
         text = text.replace(written, meant)
     text = LEFT_OUT.sub("", text).strip().rstrip(".")
     text = re.sub(r"\\(?:text|mathrm|mathbf)\{([^{}]*)\}", r" \1 ", text)
