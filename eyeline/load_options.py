@@ -194,12 +194,13 @@ def _quantisation(bits: int, dtype: torch.dtype, kept_whole: tuple[str, ...]) ->
         return BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=skipped
         )  # fmt: skip
-    from torchao import quantization
+    from torchao import quantization  # pyright: ignore[reportMissingImports]
     from transformers import TorchAoConfig
 
     if bits == 8:
         return TorchAoConfig(
             quantization.Int8WeightOnlyConfig(set_inductor_config=False), modules_to_not_convert=skipped
         )
-    grouped = quantization.IntxWeightOnlyConfig(torch.int4, quantization.granularity.PerGroup(32))
+    four: Any = torch.int4  # pyright: ignore[reportAttributeAccessIssue]
+    grouped = quantization.IntxWeightOnlyConfig(four, quantization.granularity.PerGroup(32))
     return TorchAoConfig(grouped, modules_to_not_convert=skipped)

@@ -88,7 +88,7 @@ def _with_lora(hf: Any, lora: str) -> Any:
     Raises `EyelineError` without peft, and for what is no LoRA of this model.
     """
     needs("An adapter", "peft")
-    import peft
+    import peft  # pyright: ignore[reportMissingImports]
 
     folder = Path(lora).expanduser()
     if folder.is_dir() and not (folder / "adapter_config.json").is_file():
