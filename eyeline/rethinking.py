@@ -18,7 +18,7 @@ from torch import Tensor
 from eyeline.ablation import Method, hidden_patches
 from eyeline.errors import DataError, PromptError, RegionError
 from eyeline.fills import FILLS
-from eyeline.generation import stop_strings
+from eyeline.generation import end_tokens, stop_strings
 from eyeline.model import Inputs, Model, check_finite
 from eyeline.rewriting import Limits, Noise, Rewritten, parse, write_again
 from eyeline.teacher_forcing import (
@@ -85,7 +85,7 @@ def same_text(first: str, other: str) -> bool:
 def rethink(
     model: Model, inputs: Inputs, ids: Sequence[int], labels: Int[Tensor, " patch"], sets: Bool[Tensor, "set region"], *,
     method: Method = "pixels", generation: Mapping[str, Any] | None = None,
-    samples: int | None = None, seed: int = 0, same: Same = same_text,
+    samples: int | None = None, seed: int = 0, same: Same = same_text, already: Bool[Tensor, " patch"] | None = None,
     positions_held: int = POSITIONS_HELD, positions_read: int = POSITIONS_READ,
 ) -> Rethinking:  # fmt: skip
     """Hides each set of regions, lets the model think again, and teacher-forces the first answer after both thinkings.
@@ -93,15 +93,16 @@ def rethink(
     `inputs` is one prompt from `model.inputs`, `ids` what the model wrote after it, `labels` the region of each visual token.
     `generation` are the options of `hf.generate` that it was written with, `stop_strings` among them. A greedy run is thought
     again greedily; of a sampled one there are `samples` (FEWEST_SAMPLES by default), each with the same noise whatever is
-    hidden. Without thinking, or with blank thinking, nothing goes through it: `through` is 0. `positions_held` and
-    `positions_read` bound memory.
+    hidden. Without thinking, or with blank thinking, nothing goes through it: `through` is 0. `already`: visual tokens that
+    the run was asked without; they stay hidden throughout. `positions_held` and `positions_read` bound memory.
 
     Raises `PromptError` for a prompt without images, `DataError` for a trace without an answer and for `samples` that there
     cannot be, `RegionError` for a set that is none and for a way of hiding that fills no pixels.
     """
     prompt = _Prompt(model, inputs, ids, generation or {})
     count = _check(prompt, labels, sets, method, samples)
-    pictures = _Pictures(model, inputs, labels.to(model.device), sets.to(model.device), method)
+    already = torch.zeros(len(labels), dtype=torch.bool) if already is None else already
+    pictures = _Pictures(model, inputs, *(each.to(model.device) for each in (labels, sets, already)), method)
     rows = max(1, positions_held // prompt.longest)
     at_once = max(1, rows // count - len(NULLS))
     seeds = tuple(seed + sample for sample in range(count)) if prompt.sampled else ()
@@ -197,11 +198,12 @@ class _Prompt:
 
     @cached_property
     def limits(self) -> Limits:
-        """So that the first answer has room after the new thinking."""
+        """So that the first answer has room after the new thinking; one that was cut off is compared with what is as long."""
         marker = self.model.adapter.thinking_markers[1]
         closing = len(self.model.tokenizer(marker, add_special_tokens=False)["input_ids"])
         thinking = min(LONGER * len(self.thinking), self.room - closing - len(self.answer))
-        answer = LONGER * len(self.answer) + ANSWER_ROOM
+        ended = self.first.stopped or self.answer[-1] in end_tokens(self.model)
+        answer = LONGER * len(self.answer) + ANSWER_ROOM if ended else len(self.answer)
         return Limits(thinking, answer, min(self.room, thinking + closing + answer))
 
     @property
@@ -215,7 +217,7 @@ class _Prompt:
         noise = Noise(seeds, tuple(range(samples)) * len(pixels)) if seeds else None
         return write_again(
             self.model, self.inputs, pixels.repeat_interleave(samples, 0), self.limits, opened=self.opened,
-            stop=self.stop, generation=self.generation, noise=noise,
+            stop=self.stop, generation=self.generation, noise=noise, draft=(*self.thinking, *self.answer),
         )  # fmt: skip
 
     def after(self, new: Rewritten) -> tuple[int, ...]:
@@ -282,23 +284,24 @@ class _Pictures:
     """The prompt's images, as they are and with parts hidden."""
 
     def __init__(
-        self, model: Model, inputs: Inputs, labels: Int[Tensor, " patch"], sets: Bool[Tensor, "set region"], method: Method
+        self, model: Model, inputs: Inputs, labels: Int[Tensor, " patch"], sets: Bool[Tensor, "set region"],
+        already: Bool[Tensor, " patch"], method: Method,
     ) -> None:  # fmt: skip
-        self.pixels, self.labels, self.sets = inputs["pixel_values"], labels, sets
+        self.pixels, self.labels, self.sets, self.already = inputs["pixel_values"], labels, sets, already
         self.merged = model.adapter.merge_size(model.hf) ** 2  # rows of pixels in a visual token
         self.fill = FILLS[method](model, self.pixels, model.image_grids(inputs))
 
     def filled(self, which: Int[Tensor, " set"]) -> Float[Tensor, "set pixel_row value"]:
         if not len(which):
             return self.pixels.new_zeros(0, *self.pixels.shape)
-        return self.fill(hidden_patches(self.sets[which.to(self.sets.device)], self.labels))
+        return self.fill(hidden_patches(self.sets[which.to(self.sets.device)], self.labels) | self.already)
 
     def nulls(self) -> Float[Tensor, "null pixel_row value"]:
         """The images as NULLS have them."""
-        plain = self.fill((self.labels == self.plainest)[None])
+        whole, plain = self.fill(torch.stack([self.already, self.already | (self.labels == self.plainest)]))
         rng = torch.Generator().manual_seed(0)
         noise = NOISE * torch.randn(self.pixels.shape, generator=rng).to(self.pixels)
-        return torch.cat([self.pixels[None], plain, (self.pixels + noise)[None]])
+        return torch.stack([whole, plain, whole + noise])
 
     @cached_property
     def plainest(self) -> int:
