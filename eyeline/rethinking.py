@@ -20,7 +20,7 @@ from eyeline.errors import DataError, PromptError, RegionError
 from eyeline.fills import FILLS
 from eyeline.generation import end_tokens, stop_strings
 from eyeline.model import Inputs, Model, check_finite
-from eyeline.rewriting import Limits, Noise, Rewritten, parse, write_again
+from eyeline.rewriting import Batch, Limits, Noise, Rewritten, parse, write_again
 from eyeline.teacher_forcing import (
     cache_name,
     continued,
@@ -102,7 +102,8 @@ def rethink(
     prompt = _Prompt(model, inputs, ids, generation or {})
     count = _check(prompt, labels, sets, method, samples)
     already = torch.zeros(len(labels), dtype=torch.bool) if already is None else already
-    pictures = _Pictures(model, inputs, *(each.to(model.device) for each in (labels, sets, already)), method)
+    device = model.device
+    pictures = _Pictures(model, inputs, labels.to(device), sets.to(device), already.to(device), method)
     rows = max(1, positions_held // prompt.longest)
     at_once = max(1, rows // count - len(NULLS))
     seeds = tuple(seed + sample for sample in range(count)) if prompt.sampled else ()
@@ -113,11 +114,11 @@ def rethink(
         new: list[Rewritten] = []
         parts = pixels.split(max(1, rows // count))
         for part in parts:
-            written, cache = prompt.write(part, count, seeds)
-            new += written
+            batch = prompt.write(part, count, seeds)
+            new += batch.written
         samples_of = [tuple(new[at : at + count]) for at in range(0, len(new), count)]
         log_probs = prompt.arms(
-            pixels, samples_of, cache if len(parts) == 1 else None, positions_held, positions_read
+            pixels, samples_of, batch if len(parts) == 1 else None, positions_held, positions_read
         )
         base = float(log_probs[0, 0])
         fell = base - log_probs
@@ -212,8 +213,8 @@ class _Prompt:
 
     def write(
         self, pixels: Float[Tensor, "picture pixel_row value"], samples: int, seeds: tuple[int, ...]
-    ) -> tuple[list[Rewritten], Any]:
-        """New traces, the samples of one picture after those of another; and the cache of the prompt, if there is one."""
+    ) -> Batch:
+        """New traces, the samples of one picture after those of another."""
         noise = Noise(seeds, tuple(range(samples)) * len(pixels)) if seeds else None
         return write_again(
             self.model, self.inputs, pixels.repeat_interleave(samples, 0), self.limits, opened=self.opened,
@@ -230,35 +231,40 @@ class _Prompt:
         return (*new.thinking_ids, *self.model.tokenizer(ends, add_special_tokens=False)["input_ids"])
 
     def arms(
-        self, pixels: Float[Tensor, "picture pixel_row value"], new: Sequence[Sequence[Rewritten]], cache: Any,
-        held: int, positions: int,
+        self, pixels: Float[Tensor, "picture pixel_row value"], new: Sequence[Sequence[Rewritten]],
+        batch: Batch | None, held: int, positions: int,
     ) -> Float[Tensor, "picture 3"]:  # fmt: skip
         """Log-prob of the first answer under (x_k, T), (x, T_k), (x_k, T_k), of the samples the mean; x is the first picture.
 
-        `cache`: that of the prompt, from writing, a row for each sample of each picture; None: the prompt is read again.
+        `batch`: what all of them were written in, whose cache of the prompt serves again; None: the prompt is read again.
         """
         thinkings = [[self.after(each) for each in of] for of in new]
         pairs = [
             [(at, self.thinking) for _ in of] + [(0, each) for each in of] + [(at, each) for each in of]
             for at, of in enumerate(thinkings)
         ]
-        asked = sorted({pair for of in pairs for pair in of}, key=lambda pair: (len(pair[1]), pair[0]))
+        cache, found = None if batch is None else batch.cache, {}
+        if batch is not None and batch.draft is not None:  # greedy: a row for each picture
+            kept = batch.draft[:, len(self.thinking) :].sum(1)
+            check_finite(self.model, "log-probs", kept)
+            found = {(at, self.thinking): log_prob for at, log_prob in enumerate(kept.tolist())}
+        missing = {pair for of in pairs for pair in of} - set(found)
+        asked = sorted(missing, key=lambda pair: (len(pair[1]), pair[0]))
         prompt = prompt_alone(self.model, self.inputs).ids.shape[1]
-        text = max(len(thinking) for _, thinking in asked) + len(self.answer)
+        text = max((len(thinking) for _, thinking in asked), default=0) + len(self.answer)
         run = text if cache is not None else prompt + text
         at_once = max(1, min(positions // run, held // (prompt + text)))
-        found: dict[tuple[int, tuple[int, ...]], float] = {}
         with torch.inference_mode():
             for first in range(0, len(asked), at_once):
-                batch = asked[first : first + at_once]
-                states = self._read(pixels, batch, cache, len(new[0]))
-                starts = torch.tensor([len(thinking) for _, thinking in batch], device=states.device)
+                some = asked[first : first + at_once]
+                states = self._read(pixels, some, cache, len(new[0]))
+                starts = torch.tensor([len(thinking) for _, thinking in some], device=states.device)
                 places = starts[:, None] + torch.arange(len(self.answer), device=states.device)
                 states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
                 answer = torch.tensor(self.answer, device=states.device)
                 log_probs = trace_log_probs(self.model, states, answer).sum(1)
                 check_finite(self.model, "log-probs", log_probs)
-                found |= zip(batch, log_probs.tolist(), strict=True)
+                found |= zip(some, log_probs.tolist(), strict=True)
         return torch.tensor([[found[pair] for pair in of] for of in pairs]).unflatten(1, (3, -1)).mean(2)
 
     def _read(

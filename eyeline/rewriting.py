@@ -34,6 +34,15 @@ class Rewritten:
     stopped: bool  # at a stop string
 
 
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What came of one prompt with several pictures."""
+
+    written: list[Rewritten]  # a row each
+    cache: Any  # the prompt's, but for its last id; None where windows slide
+    draft: Float[Tensor, "row token"] | None  # log-probs of the draft's tokens, where it was read; nats
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Where a row ends at the latest, in tokens."""
@@ -66,11 +75,11 @@ def write_again(
     model: Model, inputs: Inputs, pixels: Float[Tensor, "row pixel_row value"], limits: Limits, *,
     opened: bool, stop: Sequence[str] = (), generation: Mapping[str, Any] | None = None, noise: Noise | None = None,
     draft: Sequence[int] = (),
-) -> tuple[list[Rewritten], Any]:  # fmt: skip
-    """What the model writes after one prompt with each of several pictures; and the prompt's cache, but for its last id.
+) -> Batch:  # fmt: skip
+    """What the model writes after one prompt with each of several pictures.
 
     `generation`: options of `hf.generate`; a sampled text needs `noise`, a greedy one uses none. Thinking that ends without
-    its marker, or is as long as it may be, is closed for the model, which then answers. There is no cache where windows slide.
+    its marker, or is as long as it may be, is closed for the model, which then answers.
     `draft`: what a greedy row may well write; those that do are read, not written, which is much faster. Raises `PromptError` for
     options that cannot be followed.
     """
@@ -85,11 +94,12 @@ def write_again(
     ]
 
     cache: Any = None
+    log_probs: Tensor | None = None
     slides = any(model.adapter.sliding_windows(model.hf))
 
     def loop(hf, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
         """`GenerationMixin._sample`, where each row decides by itself what is written and when it ends, and then leaves."""
-        nonlocal cache
+        nonlocal cache, log_probs
         name = cache_name(model)
         sampled = _Sampled(noise, model.device) if generation_config.do_sample and noise is not None else None
         outputs = hf._prefill(input_ids, generation_config, kwargs)
@@ -97,7 +107,7 @@ def write_again(
         grow_in_place(outputs[name])
         alive = torch.arange(len(rows), device=input_ids.device)
         if draft and not generation_config.do_sample and not slides:
-            agree = _agreeing(model, hf, input_ids, outputs, kwargs, logits_processor, draft)
+            agree, log_probs = _agreeing(model, hf, input_ids, outputs, kwargs, logits_processor, draft)
             for row in agree.nonzero()[:, 0].tolist():
                 for token in draft:
                     rows[row].step(token)
@@ -138,14 +148,14 @@ def write_again(
         cache = None
     else:
         cache.crop(-1)
-    return [row.finish() for row in rows], cache
+    return Batch([row.finish() for row in rows], cache, log_probs)
 
 
 def _agreeing(
     model: Model, hf: Any, input_ids: Int[Tensor, "row position"], outputs: Any, kwargs: Mapping[str, Any],
     logits_processor: Any, draft: Sequence[int],
-) -> Bool[Tensor, " row"]:  # fmt: skip
-    """Which rows would write a draft greedily, from a few passes over it.
+) -> tuple[Bool[Tensor, " row"], Float[Tensor, "row token"]]:  # fmt: skip
+    """Which rows would write a draft greedily, and the log-probs of its tokens, from a few passes over it.
 
     `outputs` are the prompt's; their cache ends with the prompt again afterwards.
     """
@@ -154,15 +164,18 @@ def _agreeing(
     prompt, vocabulary = input_ids.shape[1], model.adapter.text_config(model.hf).vocab_size
     size = max(1, LOGITS_AT_ONCE // (len(input_ids) * vocabulary))
     kwargs, told, read, logits = dict(kwargs), outputs, 0, outputs.logits[:, -1:]
+    log_probs: list[Tensor] = []
     agree = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
     while True:
         for step in range(logits.shape[1]):  # of the draft's ids from `read` on
             scores = logits[:, step].to(copy=True, dtype=torch.float32, device=input_ids.device)
             scores = logits_processor(whole[:, : prompt + read + step], scores)
             agree &= scores.argmax(-1) == ids[read + step]
+        exact, targets = logits.float(), ids[read : read + logits.shape[1], None].expand(len(logits), -1, 1)
+        log_probs.append(exact.gather(2, targets)[:, :, 0] - exact.logsumexp(2))
         read += logits.shape[1]
         some = min(size, len(ids) - read)
-        if not some or not agree.any():
+        if not some:
             break
         kwargs = hf._update_model_kwargs_for_generation(told, kwargs, num_new_tokens=some)
         end = prompt + read - 1 + some
@@ -171,7 +184,7 @@ def _agreeing(
         logits = told.logits
     if read > 1:
         outputs[cache_name(model)].crop(1 - read)
-    return agree
+    return agree, torch.cat(log_probs, dim=1)
 
 
 def _keep_rows(hf: Any, kwargs: dict[str, Any], cache: Any, keep: Int[Tensor, " row"]) -> None:

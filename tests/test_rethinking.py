@@ -288,14 +288,17 @@ def test_rows_that_write_the_first_trace_again_are_read_and_others_written_as_wi
 
     monkeypatch.setattr(rewriting, "_agreeing", watched)
     found = rethink(tiny, inputs, ids, labels, SETS, generation=options)
-    assert agreed[0][0]
-    assert not agreed[0].all()
+    agree, log_probs = agreed[0]
+    assert agree[0]
+    assert not agree.all()
+    expected = slow_log_probs(tiny, inputs, torch.tensor(ids))
+    torch.testing.assert_close(log_probs[0], expected, **NEAR)
     monkeypatch.setattr(rewriting, "LOGITS_AT_ONCE", 1)
     singly = rethink(tiny, inputs, ids, labels, SETS, generation=options)
-    assert torch.equal(agreed[1], agreed[0])
-    monkeypatch.setattr(
-        rewriting, "_agreeing", lambda *_: torch.zeros(len(SETS) + len(NULLS), dtype=torch.bool)
-    )
+    assert torch.equal(agreed[1][0], agree)
+    torch.testing.assert_close(agreed[1][1], log_probs, **NEAR)
+    none = torch.zeros(len(SETS) + len(NULLS), dtype=torch.bool)
+    monkeypatch.setattr(rewriting, "_agreeing", lambda *args: (none, real(*args)[1]))
     written = rethink(tiny, inputs, ids, labels, SETS, generation=options)
     assert found.again == singly.again == written.again
     torch.testing.assert_close(found.falls, written.falls, **NEAR)
