@@ -135,7 +135,7 @@ def evaluate(model: Model, examples: Iterable[Example], max_new_tokens: int) -> 
         for example in alone
         if example.id + COUNTERFACTUAL in known
     ]
-    pictures = {name: open_image(example.image) for name, example in known.items()}
+    pictures = {name: open_image(example.images[0]) for name, example in known.items()}
     crossed = [*twins, *((other, one) for one, other in twins)]
     asked = {
         "image": [(each, Asked(pictures[each.id], each.prompt)) for each in known.values()],

@@ -255,7 +255,7 @@ def make_case(
     model: Model, example: Example, tokens: int, estimator: Estimator, hiding: Method, positions: int
 ) -> Case:
     """Raises `DataError` for an example without a trace and for a length that does not fit the context."""
-    picture = open_image(example.image)
+    picture = open_image(example.images[0])
     inputs = model.inputs(picture, example.prompt)
     room = model.context_length - inputs["input_ids"].shape[1]
     if not example.trace or not 0 < tokens <= room:

@@ -1,4 +1,4 @@
-"""Traces that exist already, a whole log of them, to a table: one row a span, in Parquet files of some traces each.
+"""Traces that exist already, a whole log of them, to a table: one row a span and one an answer, in Parquet files.
 
 A file is written when it is whole, so that a log that was stopped goes on where it was. Traces run through the model one after
 the other, for a capture follows one sequence; the images of the next are read meanwhile.
@@ -19,7 +19,7 @@ from PIL import Image
 
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator, digest, estimator_for, fingerprint
-from eyeline.events import Error, SpanAttribution, Start
+from eyeline.events import Done, Error, RestsOn, SpanAttribution, Start
 from eyeline.files import decode_text, make_folder, read_text, write_files
 from eyeline.images import open_image
 from eyeline.model import Model
@@ -180,7 +180,7 @@ def _read_ahead(lines: Sequence[bytes], begin: int, folder: Path) -> Iterator[_L
 
 
 def _rows(model: Model, line: _Line, estimator: Estimator | None, regions: str) -> list[dict[str, Any]]:
-    """One row a span, and one for each thing that was lost."""
+    """One row a span, one for the answer where the estimator knows earlier text, and one for each thing that was lost."""
     trace = line.trace
     about = {"line": line.number, "id": str(line.number) if trace is None else trace.id}
     if trace is None or line.opened is None:
@@ -204,6 +204,8 @@ def _rows(model: Model, line: _Line, estimator: Estimator | None, regions: str) 
                     rows.append(about | {"error": event.message})
                 elif isinstance(event, SpanAttribution) and start is not None:
                     rows.append(about | _span(event, start))
+                elif isinstance(event, Done) and event.rests_on is not None:
+                    rows.append(about | _answer(event.answer, event.rests_on))
     except EyelineError as error:
         rows.append(about | {"error": str(error)})
     return rows
@@ -226,6 +228,15 @@ def _span(event: SpanAttribution, start: Start) -> dict[str, Any]:
         "span": event.index, "channel": event.channel, "start": event.start, "end": event.end, "text": event.text,
         "effects": event.effects, "contributions": event.contributions, "evidence": evidence, "reliance": event.whole_image,
         "boxes": region_boxes(start, evidence), "log_prob": event.log_prob, "cut": event.cut, "unit": start.unit,
+        "sources": [span for span, _ in event.sources or ()],
+    }  # fmt: skip
+
+
+def _answer(answer: str, found: RestsOn) -> dict[str, Any]:
+    """The answer as a whole, and what it rests on through the thinking."""
+    return {
+        "channel": "answer", "text": answer, "effects": found.direct, "total": found.total, "changes": found.changes,
+        "sources": [span for span, _ in found.sources], "unit": "nats",
     }  # fmt: skip
 
 
@@ -250,7 +261,8 @@ def _parquet(library: Any, rows: Sequence[dict[str, Any]], stamp: str) -> bytes:
     columns = {
         "line": library.int64(), "id": text, "span": whole, "channel": text, "start": whole, "end": whole, "text": text,
         "effects": reals, "contributions": reals, "evidence": library.list_(whole), "reliance": real,
-        "boxes": library.list_(box), "log_prob": real, "cut": library.bool_(), "unit": text, "error": text,
+        "boxes": library.list_(box), "log_prob": real, "cut": library.bool_(), "unit": text,
+        "sources": library.list_(whole), "total": reals, "changes": reals, "error": text,
     }  # fmt: skip
     schema = library.schema(list(columns.items()), metadata={"lines": stamp})
     file = io.BytesIO()

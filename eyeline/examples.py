@@ -143,6 +143,6 @@ def read_examples(folder: Path) -> Iterator[Example]:
 
 
 def _matching(fields: dict[str, Any]) -> Matching:
-    return Matching(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    )
+    """As a line holds it, with lists for tuples."""
+    lists = {name: tuple(fields[name]) for name in ("choices", "also") if name in fields}
+    return Matching(**{**fields, **lists})

@@ -9,6 +9,7 @@ import torch
 from command import events, refuse, succeed
 from conftest import picture, tiny_model
 from streams import random_estimator
+from test_earlier import knowing
 
 from eyeline import bulk
 from eyeline.bulk import attribute_log, count_lines, region_boxes
@@ -75,6 +76,22 @@ def test_every_span_is_a_row_with_the_numbers_of_a_single_attribution(log, tmp_p
     assert set(lost) == {1, 4}
     assert "gone.png" in lost[1]
     assert "Line 5 is no trace (KeyError: 'image')" in lost[4]
+
+
+def test_what_an_answer_rests_on_is_a_row_after_its_spans(log, tmp_path):
+    model = tiny_model("qwen3_vl")
+    estimator = knowing(model)
+    list(attribute_log(model, log, tmp_path / "out", estimator=estimator))
+    with attribute(model, picture(), "What?", TEXTS[0], estimator=estimator) as stream:
+        *_, done = every = list(stream)
+    *spans, answer = [row for row in table(tmp_path / "out") if row["line"] == 0]
+    expected = [[span for span, _ in event.sources] for event in every if isinstance(event, SpanAttribution)]
+    assert [row["sources"] for row in spans] == expected
+    assert (answer["span"], answer["channel"], answer["text"]) == (None, "answer", "Red.")
+    assert answer["changes"] == pytest.approx(done.rests_on.changes, abs=1e-5)
+    assert answer["total"] == pytest.approx(done.rests_on.total, abs=1e-4)
+    assert answer["effects"] == pytest.approx(done.rests_on.direct, abs=1e-4)
+    assert answer["sources"] == [span for span, _ in done.rests_on.sources]
 
 
 def test_boxes_are_those_around_regions_in_pixels_of_their_image():

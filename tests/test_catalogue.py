@@ -376,6 +376,24 @@ def test_both_addresses_of_a_set_are_tried(monkeypatch):
     ]
 
 
+def test_for_a_few_questions_no_set_is_downloaded_but_one_that_is_kept_serves_without_network(monkeypatch):
+    asked = []
+
+    def load(name, config, split, streaming):
+        asked.append(streaming)
+        if streaming:
+            raise ConnectionError("offline")
+        return dataset("pope")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert len(list(PublicExamples(SETS["pope"], limit=3, few=True))) == 3
+    assert asked == [True, False]
+    asked.clear()
+    with pytest.raises(DataError, match="offline"):
+        list(PublicExamples(SETS["docvqa"], few=True))
+    assert asked == [True, True]  # a large one is never downloaded
+
+
 def test_without_the_library_the_command_that_installs_it_is_named(copies, monkeypatch):
     imported = builtins.__import__
 

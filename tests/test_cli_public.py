@@ -86,7 +86,12 @@ def test_a_set_is_evaluated_by_its_name_in_the_part_to_test(here, pope):
         "--limit",
         1,
     )
-    succeed(*words, "--methods", "random", "--max-new-tokens", 8)
+    succeed(*words, "--methods", "random", "--max-new-tokens", 8, "--answers")
+    marks = [line for line in Path("e/table.csv").read_text().splitlines() if line.startswith("all,marks,")]
+    assert [line.split(",")[3:5] for line in marks] == [
+        ["general", "0.0000"],
+        ["mean", "0.0000"],
+    ]  # thinking has no end
     assert [path.stem for path in Path("e/examples").iterdir()] == parts[part][:1]
     assert json.loads(Path("e/run.json").read_text())["settings"]["methods"] == ["random"]
 

@@ -56,7 +56,7 @@ def changed(left=64, top=32, right=96, bottom=64):
 
 def answered(model, bounds=((0, 5), (5, 12), (12, 21))):
     ids = trace_of(model)
-    return Answered(picture(), model.inputs(picture(), "How many?"), ids, spans_of(bounds), "")
+    return Answered([picture()], model.inputs(picture(), "How many?"), ids, spans_of(bounds), "")
 
 
 def estimator_of(model, scale=3.0):

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from PIL import Image
 
@@ -41,13 +41,13 @@ class PublicExamples(Iterable[Example]):
     """The questions of a public set, read as they are asked for; `left_out` then counts rows that are none, by reason.
 
     `part`: `fit` or `test`, by a hash of an image's pixels, so that no image is in both; a question whose images are of both
-    is in neither. Raises `DataError` as `rows_of` does.
+    is in neither. `few`: nothing is downloaded whole for them. Raises `DataError` as `rows_of` does.
     """
 
     def __init__(
-        self, found: PublicSet, part: Part = "all", folder: Path | None = None, limit: int | None = None
-    ):
-        self.found, self.part, self.folder, self.limit = found, part, folder, limit
+        self, found: PublicSet, part: Part = "all", folder: Path | None = None, limit: int | None = None, few: bool = False
+    ):  # fmt: skip
+        self.found, self.part, self.folder, self.limit, self.few = found, part, folder, limit, few
         self.left_out: Counter[str] = Counter()
 
     def __iter__(self) -> Iterator[Example]:
@@ -55,13 +55,10 @@ class PublicExamples(Iterable[Example]):
         return islice(self._all(), self.limit)
 
     def _all(self) -> Iterator[Example]:
-        for name, row in rows_of(self.found, self.folder):
+        for name, row in rows_of(self.found, self.folder, self.few):
             try:
                 pictures = self._pictures(row)
-                part = part_of(pictures)
-                if self.part != "all" and part != self.part:
-                    if part is None:
-                        raise LeftOut("with images of both parts")
+                if not self._wanted(pictures):
                     continue
                 question = self.found.read(row)
             except LeftOut as reason:
@@ -73,6 +70,14 @@ class PublicExamples(Iterable[Example]):
                     f"expected rows as {(*self.found.hub, 'its release')[0]} has them."
                 ) from error
             yield _example(self.found, name, pictures, question)
+
+    def _wanted(self, pictures: list[Image.Image]) -> bool:
+        if self.part == "all":
+            return True
+        part = part_of(pictures)
+        if part is None:
+            raise LeftOut("with images of both parts")
+        return part == self.part
 
     def _pictures(self, row: Row) -> list[Image.Image]:
         try:
@@ -125,7 +130,7 @@ def examples_of(
         found = find_set(name)
     except DataError as error:
         raise DataError(f"There is no data folder {data!r}, and as a public set: {error}") from error
-    chosen: Part = next((each for each in get_args(Part) if each == told), part)
+    chosen = cast(Part, told) if told else part
     examples = PublicExamples(found, chosen, folder, limit)
     if next(iter(examples), None) is None:  # what cannot be read is told before any work
         raise DataError(

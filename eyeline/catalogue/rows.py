@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ SPLITS = ("train", "test", "val", "validation", "dev", "testmini", "testdev")  #
 SAME = {"val": ("val", "validation"), "validation": ("validation", "val")}
 
 
-def rows_of(found: PublicSet, folder: Path | None) -> Iterator[tuple[str, Row]]:
-    """Each row with a name of its own. Raises `DataError` for what is not there, and for other columns."""
+def rows_of(found: PublicSet, folder: Path | None, few: bool = False) -> Iterator[tuple[str, Row]]:
+    """Each row with a name of its own; `few`: so few are wanted that no set is to be downloaded for them.
+
+    Raises `DataError` for what is not there, and for other columns.
+    """
     if found.released is not None:
         if folder is None:
             raise DataError(
@@ -21,9 +25,9 @@ def rows_of(found: PublicSet, folder: Path | None) -> Iterator[tuple[str, Row]]:
             )
         yield from ((str(number), row) for number, row in enumerate(_guarded(found, found.released(folder))))
         return
-    shown = _pictures(found, folder)
+    shown = _pictures(found, folder, few)
     for config in found.configs:
-        dataset = _open(found, config, folder)
+        dataset = _open(found, config, folder, few)
         prefix = f"{config}-" if len(found.configs) > 1 else ""
         for number, stored in enumerate(_guarded(found, dataset)):
             row = _renamed(found, stored)
@@ -57,15 +61,15 @@ def _library() -> Any:
     return datasets
 
 
-def _pictures(found: PublicSet, folder: Path | None) -> dict[str, Any] | None:
+def _pictures(found: PublicSet, folder: Path | None, few: bool) -> dict[str, Any] | None:
     """Images by id, of a set that keeps them in rows of their own."""
     if found.pictures is None:
         return None
-    return {row["id"]: row["image"] for row in _guarded(found, _open(found, found.pictures[0], folder))}
+    return {row["id"]: row["image"] for row in _guarded(found, _open(found, found.pictures[0], folder, few))}
 
 
-def _open(found: PublicSet, config: str | None, folder: Path | None) -> Any:
-    dataset = _from_hub(found, config) if folder is None else _from_folder(found, config, folder)
+def _open(found: PublicSet, config: str | None, folder: Path | None, few: bool = False) -> Any:
+    dataset = _from_hub(found, config, few) if folder is None else _from_folder(found, config, folder)
     image = _library().Image(decode=False)
     stored = [name for name, kind in (dataset.features or {}).items() if isinstance(kind, type(image))]
     for name in stored:
@@ -73,12 +77,15 @@ def _open(found: PublicSet, config: str | None, folder: Path | None) -> Any:
     return dataset
 
 
-def _from_hub(found: PublicSet, config: str | None) -> Any:
+def _from_hub(found: PublicSet, config: str | None, few: bool) -> Any:
     load = _library().load_dataset
     reasons: list[Exception] = []
-    for name in found.hub:
+    ways = (
+        (True, False) if few and not found.large else (found.large,)
+    )  # what is kept already needs no network
+    for name, streaming in product(found.hub, ways):
         try:
-            return load(name, config, split=found.split, streaming=found.large)
+            return load(name, config, split=found.split, streaming=streaming)
         except Exception as error:  # of the network, the Hub, or the set: each library below raises its own
             reasons.append(error)
     said = " ".join(str(reasons[0]).split())[:200].rstrip(".")

@@ -18,6 +18,7 @@ def data(name, folder) -> None:
     from eyeline.catalogue import SETS, PublicExamples, find_set
     from eyeline.catalogue.rows import count_rows
     from eyeline.errors import EyelineError
+    from eyeline.images import open_image
 
     if name is None:
         if folder is not None:
@@ -39,8 +40,8 @@ def data(name, folder) -> None:
     click.echo(f"rule: {found.rule}")
     if found.note:
         click.echo(f"note: {found.note}")
-    for example in PublicExamples(found, "all", folder, SHOWN):
-        sizes = ", ".join(f"{image.width} x {image.height}" for image in example.images)
+    for example in PublicExamples(found, "all", folder, SHOWN, few=True):
+        sizes = ", ".join("{} x {}".format(*open_image(image).size) for image in example.images)
         click.echo(f"\n{example.id}: {sizes}")
         click.echo(textwrap.indent(_short(example.prompt), "  "))
         click.echo(f"  answer: {_short(example.answer)}")

@@ -36,10 +36,10 @@ def markup_likeness(code: str, right: str) -> float:
 
 def python_likeness(code: str, right: str) -> float:
     """Of two Python texts, the mean F1 of the names that are called and of the values in them; 0 where one does not parse."""
-    found = [_calls_and_values(each) for each in (fenced(code), fenced(right))]
-    if found[0] is None or found[1] is None:
+    found, wanted = _calls_and_values(fenced(code)), _calls_and_values(fenced(right))
+    if found is None or wanted is None:
         return 0.0
-    (calls, values), (right_calls, right_values) = found
+    (calls, values), (right_calls, right_values) = found, wanted
     return (_f1(calls, right_calls) + _f1(values, right_values)) / 2
 
 

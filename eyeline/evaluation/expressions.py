@@ -123,7 +123,8 @@ class _Parser:
     """Sums of products of powers, by descent; numbers, letters, `\\frac`, `\\sqrt`, functions, brackets, bars, factorials."""
 
     def __init__(self, text: str, letters: Mapping[str, complex]) -> None:
-        self.tokens = [NAMES.get(token, token) for token in TOKEN.findall(LEFT_OUT.sub("", text))]
+        found: list[str] = TOKEN.findall(LEFT_OUT.sub("", text))
+        self.tokens = [NAMES.get(token, token) for token in found]
         if not self.tokens or len(self.tokens) > ENDLESS:
             raise ValueError("no formula")
         self.letters = letters

@@ -117,7 +117,7 @@ def check_pair(
     Joint falls of the regions that differ, the sum of what the heat shows of them, each of them really hidden alone, summed,
     and all of them really hidden together. Raises `DataError` for a counterfactual of another size.
     """
-    seen = model.inputs(open_image(other.image), other.prompt)
+    seen = model.inputs([open_image(image) for image in other.images], other.prompt)
     if not torch.equal(seen["input_ids"], own.inputs["input_ids"]):
         raise DataError(
             f"{other.id} asks about an image of another size, or asks something else, than the scene it belongs to; "

@@ -92,7 +92,7 @@ def test_a_measure_of_one_image_a_family_is_written_without_an_interval(tmp_path
     write_examples(scenes, tmp_path / "data")
     model = tiny_model("qwen3_vl")
     monkeypatch.setattr(ways_of_hiding, "load", lambda name: model)
-    monkeypatch.setattr(ways_of_hiding, "answer", lambda *_: SimpleNamespace(picture=None, inputs=None))
+    monkeypatch.setattr(ways_of_hiding, "answer", lambda *_: SimpleNamespace(pictures=[None], inputs=None))
     monkeypatch.setattr(ways_of_hiding, "regions_of", lambda *_: None)
     values = iter((0.1, 0.2, 0.3, 0.5))
     monkeypatch.setattr(ways_of_hiding, "compare", lambda *_: {("pixels", "leak"): next(values)})
