@@ -21,7 +21,10 @@ def grow_in_place(cache: Any) -> None:
 class _Growing(DynamicLayer):
     """`keys` and `values` are what is filled of two larger tensors."""
 
-    def __init__(self, layer: DynamicLayer) -> None:
+    keys: Any
+    values: Any
+
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.lazy_initialization(layer.keys, layer.values)
         self.keys, self.values = layer.keys, layer.values

@@ -101,6 +101,11 @@ def place(options: LoadOptions, config: Any = None, kept_whole: tuple[str, ...] 
             f"The model's weights are quantised already, and cannot be made {options.quantize}-bit again; "
             "load it without --quantize."
         )
+    if options.quantize is not None and _has_experts(config):
+        raise UnsupportedModelError(
+            "The model's experts share one weight, which neither bitsandbytes nor torchao makes smaller, so there is little to "
+            "win; expected --quantize with a dense model: load a checkpoint that is quantised already, or use --device-map auto."
+        )
     dtype = dtype_of(options.dtype)
     if dtype is None and device.type == "cpu" and device_map is None and not packed:
         dtype = torch.float32
@@ -109,6 +114,11 @@ def place(options: LoadOptions, config: Any = None, kept_whole: tuple[str, ...] 
         quantisation = _quantisation(options.quantize, dtype or torch.bfloat16, kept_whole)
         device_map = device_map or {"": str(device)}
     return Placement(device, dtype, device_map, quantisation)
+
+
+def _has_experts(config: Any) -> bool:
+    text = getattr(config, "text_config", None)
+    return any(getattr(text, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts"))
 
 
 def device_of(name: str | torch.device | None) -> torch.device:
@@ -184,12 +194,13 @@ def _quantisation(bits: int, dtype: torch.dtype, kept_whole: tuple[str, ...]) ->
         return BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=skipped
         )  # fmt: skip
-    from torchao import quantization
+    from torchao import quantization  # pyright: ignore[reportMissingImports]
     from transformers import TorchAoConfig
 
     if bits == 8:
         return TorchAoConfig(
             quantization.Int8WeightOnlyConfig(set_inductor_config=False), modules_to_not_convert=skipped
         )
-    grouped = quantization.IntxWeightOnlyConfig(torch.int4, quantization.granularity.PerGroup(32))
+    four: Any = torch.int4  # pyright: ignore[reportAttributeAccessIssue]
+    grouped = quantization.IntxWeightOnlyConfig(four, quantization.granularity.PerGroup(32))
     return TorchAoConfig(grouped, modules_to_not_convert=skipped)

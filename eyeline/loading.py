@@ -88,7 +88,7 @@ def _with_lora(hf: Any, lora: str) -> Any:
     Raises `EyelineError` without peft, and for what is no LoRA of this model.
     """
     needs("An adapter", "peft")
-    import peft
+    import peft  # pyright: ignore[reportMissingImports]
 
     folder = Path(lora).expanduser()
     if folder.is_dir() and not (folder / "adapter_config.json").is_file():
@@ -199,13 +199,15 @@ def _load_processors(place: str, hf_options: Mapping[str, Any]) -> tuple[Any, An
     tokenizer = AutoTokenizer.from_pretrained(place, **options)
     image_processor = AutoImageProcessor.from_pretrained(place, backend="pil", **options)
     template = tokenizer.chat_template
-    for name in ("chat_template.jinja", "chat_template.json"):
-        if template:
-            break
+    for name in (
+        "chat_template.jinja",
+        "chat_template.json",
+    ):  # before the tokenizer's, as transformers' processors do
         file = cached_file(place, name, _raise_exceptions_for_missing_entries=False, **options)
         if file is not None:
             text = read_text(Path(file))
             template = json.loads(text)["chat_template"] if name.endswith(".json") else text
+            break
     return tokenizer, image_processor, template
 
 

@@ -18,9 +18,9 @@ from torch import Tensor
 from eyeline.ablation import Method, hidden_patches
 from eyeline.errors import DataError, PromptError, RegionError
 from eyeline.fills import FILLS
-from eyeline.generation import stop_strings
+from eyeline.generation import end_tokens, stop_strings
 from eyeline.model import Inputs, Model, check_finite
-from eyeline.rewriting import Limits, Noise, Rewritten, parse, write_again
+from eyeline.rewriting import Batch, Limits, Noise, Rewritten, parse, write_again
 from eyeline.teacher_forcing import (
     cache_name,
     continued,
@@ -85,7 +85,7 @@ def same_text(first: str, other: str) -> bool:
 def rethink(
     model: Model, inputs: Inputs, ids: Sequence[int], labels: Int[Tensor, " patch"], sets: Bool[Tensor, "set region"], *,
     method: Method = "pixels", generation: Mapping[str, Any] | None = None,
-    samples: int | None = None, seed: int = 0, same: Same = same_text,
+    samples: int | None = None, seed: int = 0, same: Same = same_text, already: Bool[Tensor, " patch"] | None = None,
     positions_held: int = POSITIONS_HELD, positions_read: int = POSITIONS_READ,
 ) -> Rethinking:  # fmt: skip
     """Hides each set of regions, lets the model think again, and teacher-forces the first answer after both thinkings.
@@ -93,15 +93,17 @@ def rethink(
     `inputs` is one prompt from `model.inputs`, `ids` what the model wrote after it, `labels` the region of each visual token.
     `generation` are the options of `hf.generate` that it was written with, `stop_strings` among them. A greedy run is thought
     again greedily; of a sampled one there are `samples` (FEWEST_SAMPLES by default), each with the same noise whatever is
-    hidden. Without thinking, or with blank thinking, nothing goes through it: `through` is 0. `positions_held` and
-    `positions_read` bound memory.
+    hidden. Without thinking, or with blank thinking, nothing goes through it: `through` is 0. `already`: visual tokens that
+    the run was asked without; they stay hidden throughout. `positions_held` and `positions_read` bound memory.
 
     Raises `PromptError` for a prompt without images, `DataError` for a trace without an answer and for `samples` that there
     cannot be, `RegionError` for a set that is none and for a way of hiding that fills no pixels.
     """
     prompt = _Prompt(model, inputs, ids, generation or {})
     count = _check(prompt, labels, sets, method, samples)
-    pictures = _Pictures(model, inputs, labels.to(model.device), sets.to(model.device), method)
+    already = torch.zeros(len(labels), dtype=torch.bool) if already is None else already
+    device = model.device
+    pictures = _Pictures(model, inputs, labels.to(device), sets.to(device), already.to(device), method)
     rows = max(1, positions_held // prompt.longest)
     at_once = max(1, rows // count - len(NULLS))
     seeds = tuple(seed + sample for sample in range(count)) if prompt.sampled else ()
@@ -112,11 +114,11 @@ def rethink(
         new: list[Rewritten] = []
         parts = pixels.split(max(1, rows // count))
         for part in parts:
-            written, cache = prompt.write(part, count, seeds)
-            new += written
+            batch = prompt.write(part, count, seeds)
+            new += batch.written
         samples_of = [tuple(new[at : at + count]) for at in range(0, len(new), count)]
         log_probs = prompt.arms(
-            pixels, samples_of, cache if len(parts) == 1 else None, positions_held, positions_read
+            pixels, samples_of, batch if len(parts) == 1 else None, positions_held, positions_read
         )
         base = float(log_probs[0, 0])
         fell = base - log_probs
@@ -197,11 +199,12 @@ class _Prompt:
 
     @cached_property
     def limits(self) -> Limits:
-        """So that the first answer has room after the new thinking."""
+        """So that the first answer has room after the new thinking; one that was cut off is compared with what is as long."""
         marker = self.model.adapter.thinking_markers[1]
         closing = len(self.model.tokenizer(marker, add_special_tokens=False)["input_ids"])
         thinking = min(LONGER * len(self.thinking), self.room - closing - len(self.answer))
-        answer = LONGER * len(self.answer) + ANSWER_ROOM
+        ended = self.first.stopped or self.answer[-1] in end_tokens(self.model)
+        answer = LONGER * len(self.answer) + ANSWER_ROOM if ended else len(self.answer)
         return Limits(thinking, answer, min(self.room, thinking + closing + answer))
 
     @property
@@ -210,12 +213,12 @@ class _Prompt:
 
     def write(
         self, pixels: Float[Tensor, "picture pixel_row value"], samples: int, seeds: tuple[int, ...]
-    ) -> tuple[list[Rewritten], Any]:
-        """New traces, the samples of one picture after those of another; and the cache of the prompt, if there is one."""
+    ) -> Batch:
+        """New traces, the samples of one picture after those of another."""
         noise = Noise(seeds, tuple(range(samples)) * len(pixels)) if seeds else None
         return write_again(
             self.model, self.inputs, pixels.repeat_interleave(samples, 0), self.limits, opened=self.opened,
-            stop=self.stop, generation=self.generation, noise=noise,
+            stop=self.stop, generation=self.generation, noise=noise, draft=(*self.thinking, *self.answer),
         )  # fmt: skip
 
     def after(self, new: Rewritten) -> tuple[int, ...]:
@@ -228,35 +231,40 @@ class _Prompt:
         return (*new.thinking_ids, *self.model.tokenizer(ends, add_special_tokens=False)["input_ids"])
 
     def arms(
-        self, pixels: Float[Tensor, "picture pixel_row value"], new: Sequence[Sequence[Rewritten]], cache: Any,
-        held: int, positions: int,
+        self, pixels: Float[Tensor, "picture pixel_row value"], new: Sequence[Sequence[Rewritten]],
+        batch: Batch | None, held: int, positions: int,
     ) -> Float[Tensor, "picture 3"]:  # fmt: skip
         """Log-prob of the first answer under (x_k, T), (x, T_k), (x_k, T_k), of the samples the mean; x is the first picture.
 
-        `cache`: that of the prompt, from writing, a row for each sample of each picture; None: the prompt is read again.
+        `batch`: what all of them were written in, whose cache of the prompt serves again; None: the prompt is read again.
         """
         thinkings = [[self.after(each) for each in of] for of in new]
         pairs = [
             [(at, self.thinking) for _ in of] + [(0, each) for each in of] + [(at, each) for each in of]
             for at, of in enumerate(thinkings)
         ]
-        asked = sorted({pair for of in pairs for pair in of}, key=lambda pair: (len(pair[1]), pair[0]))
+        cache, found = None if batch is None else batch.cache, {}
+        if batch is not None and batch.draft is not None:  # greedy: a row for each picture
+            kept = batch.draft[:, len(self.thinking) :].sum(1)
+            check_finite(self.model, "log-probs", kept)
+            found = {(at, self.thinking): log_prob for at, log_prob in enumerate(kept.tolist())}
+        missing = {pair for of in pairs for pair in of} - set(found)
+        asked = sorted(missing, key=lambda pair: (len(pair[1]), pair[0]))
         prompt = prompt_alone(self.model, self.inputs).ids.shape[1]
-        text = max(len(thinking) for _, thinking in asked) + len(self.answer)
+        text = max((len(thinking) for _, thinking in asked), default=0) + len(self.answer)
         run = text if cache is not None else prompt + text
         at_once = max(1, min(positions // run, held // (prompt + text)))
-        found: dict[tuple[int, tuple[int, ...]], float] = {}
         with torch.inference_mode():
             for first in range(0, len(asked), at_once):
-                batch = asked[first : first + at_once]
-                states = self._read(pixels, batch, cache, len(new[0]))
-                starts = torch.tensor([len(thinking) for _, thinking in batch], device=states.device)
+                some = asked[first : first + at_once]
+                states = self._read(pixels, some, cache, len(new[0]))
+                starts = torch.tensor([len(thinking) for _, thinking in some], device=states.device)
                 places = starts[:, None] + torch.arange(len(self.answer), device=states.device)
                 states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
                 answer = torch.tensor(self.answer, device=states.device)
                 log_probs = trace_log_probs(self.model, states, answer).sum(1)
                 check_finite(self.model, "log-probs", log_probs)
-                found |= zip(batch, log_probs.tolist(), strict=True)
+                found |= zip(some, log_probs.tolist(), strict=True)
         return torch.tensor([[found[pair] for pair in of] for of in pairs]).unflatten(1, (3, -1)).mean(2)
 
     def _read(
@@ -282,23 +290,24 @@ class _Pictures:
     """The prompt's images, as they are and with parts hidden."""
 
     def __init__(
-        self, model: Model, inputs: Inputs, labels: Int[Tensor, " patch"], sets: Bool[Tensor, "set region"], method: Method
+        self, model: Model, inputs: Inputs, labels: Int[Tensor, " patch"], sets: Bool[Tensor, "set region"],
+        already: Bool[Tensor, " patch"], method: Method,
     ) -> None:  # fmt: skip
-        self.pixels, self.labels, self.sets = inputs["pixel_values"], labels, sets
+        self.pixels, self.labels, self.sets, self.already = inputs["pixel_values"], labels, sets, already
         self.merged = model.adapter.merge_size(model.hf) ** 2  # rows of pixels in a visual token
         self.fill = FILLS[method](model, self.pixels, model.image_grids(inputs))
 
     def filled(self, which: Int[Tensor, " set"]) -> Float[Tensor, "set pixel_row value"]:
         if not len(which):
             return self.pixels.new_zeros(0, *self.pixels.shape)
-        return self.fill(hidden_patches(self.sets[which.to(self.sets.device)], self.labels))
+        return self.fill(hidden_patches(self.sets[which.to(self.sets.device)], self.labels) | self.already)
 
     def nulls(self) -> Float[Tensor, "null pixel_row value"]:
         """The images as NULLS have them."""
-        plain = self.fill((self.labels == self.plainest)[None])
+        whole, plain = self.fill(torch.stack([self.already, self.already | (self.labels == self.plainest)]))
         rng = torch.Generator().manual_seed(0)
         noise = NOISE * torch.randn(self.pixels.shape, generator=rng).to(self.pixels)
-        return torch.cat([self.pixels[None], plain, (self.pixels + noise)[None]])
+        return torch.stack([whole, plain, whole + noise])
 
     @cached_property
     def plainest(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from eyeline.ablation import Method, fill_pixels
+from eyeline.ablation import Method
 from eyeline.errors import DataError, RegionError
 from eyeline.events import Done
 from eyeline.fills import FILLS
@@ -99,13 +99,20 @@ def think_again(
                 f"The run has {count} regions; expected some of 0 to {count - 1} to hide, not {list(regions)}."
             )
     way: Method = method or (start.hiding if start.hiding in FILLS else "pixels")  # pyright: ignore
-    if hidden and way in FILLS:
-        inputs = fill_pixels(model, inputs, torch.isin(labels, torch.tensor(list(hidden))), way)
     rows: Bool[Tensor, "set region"] = torch.zeros(len(chosen), count, dtype=torch.bool)
     for row, regions in zip(rows, chosen, strict=True):
         row[list(regions)] = True
     found = rethink(
-        model, inputs, ids, labels, rows, method=way, generation=generation, samples=samples, seed=seed
+        model,
+        inputs,
+        ids,
+        labels,
+        rows,
+        method=way,
+        generation=generation,
+        samples=samples,
+        seed=seed,
+        already=torch.isin(labels, torch.tensor(list(hidden), dtype=labels.dtype)),
     )
     return ThoughtAgain(way, chosen, found, tuple(predicted(run, regions) for regions in chosen))
 
@@ -135,6 +142,9 @@ def differences(first: str, again: str) -> list[Piece]:
         old, new = "".join(one[start:end]), "".join(two[begin:stop])
         if old == new:
             pieces.append(("same", old))
-        else:
-            pieces += [(kind, text) for kind, text in (("first", old), ("again", new)) if text]
+            continue
+        if old:
+            pieces.append(("first", old))
+        if new:
+            pieces.append(("again", new))
     return pieces

@@ -64,11 +64,7 @@ def writing_of(model: Model, again: bool = False) -> Writing:
     """
     with _lock:
         known = _known.get(model.hf)
-        if (
-            known is not None
-            and known.mean_entry.device == model.device
-            and not (again and _changed(model, known))
-        ):
+        if known is not None and not (again and _changed(model, known)):
             return known
         found = _work_out(model)
         if model.device.type == "cuda":  # whoever reads it next may do so on another stream

@@ -1,6 +1,7 @@
 """Models whose layers lie on several devices, or on the CPU or the disk until they are needed."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -196,6 +197,16 @@ def test_a_model_whose_layers_come_from_the_disk_writes_and_is_attributed_as_one
     assert_same_spans(ours, theirs)
 
 
+@pytest.fixture
+def quick_turns():
+    """Threads take turns within microseconds."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("quick_turns")
 def test_a_model_in_memory_whose_weights_are_fetched_for_each_forward_is_attributed_alike(folder):
     accelerate = pytest.importorskip("accelerate", reason="needs pip install accelerate")
     plain, model = load(folder), load(folder)

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 from command import refuse, succeed
-from conftest import build_tiny, picture
+from conftest import build_tiny, picture, tiny_config
 from test_loading import save
 
 from eyeline import load, load_options
+from eyeline.adapters import ADAPTERS
 from eyeline.errors import EyelineError, UnsupportedModelError
 from eyeline.estimator import fingerprint
 from eyeline.load_options import LoadOptions, place
@@ -105,6 +106,13 @@ def test_weights_that_are_quantised_already_are_not_quantised_again(monkeypatch)
 
     with pytest.raises(UnsupportedModelError, match="quantised already"):
         place(LoadOptions(quantize=4), Config())
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl_moe", "glm4v_moe"])
+def test_experts_that_libraries_would_leave_whole_are_not_said_to_be_quantised(family):
+    with pytest.raises(UnsupportedModelError, match="experts share one weight"):
+        place(LoadOptions(quantize=4), tiny_config(family))
+    assert place(LoadOptions(), tiny_config(family)).quantisation is None
 
 
 def test_a_device_map_is_a_strategy_or_a_file(monkeypatch, tmp_path):
@@ -221,7 +229,7 @@ def test_models_lists_families_and_what_is_at_hand(folder, tmp_path, monkeypatch
     )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     said = succeed("models").stdout
-    for family in ("glm4v", "qwen2_5_vl", "qwen3_vl"):
+    for family in ADAPTERS:
         assert family in said
     assert "mini" in said
     assert "some/model" in said

@@ -65,6 +65,11 @@ def test_the_chat_template_is_found_in_either_file_beside_a_tokenizer_that_has_n
         load(folder)
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": tiny.chat_template}))
     assert load(folder).chat_template == tiny.chat_template
+    config = json.loads((folder / "tokenizer_config.json").read_text()) | {
+        "chat_template": "of the tokenizer"
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert load(folder).chat_template == tiny.chat_template, "as transformers' processors choose"
 
 
 def test_a_loaded_model_is_taken_with_its_processor_or_the_two_parts_of_one(tiny):

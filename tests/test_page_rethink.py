@@ -56,7 +56,7 @@ def test_both_traces_stand_side_by_side_with_what_differs_marked(server, visit):
     assert first.locator("del").all_inner_texts()[0].strip() == "15."
     assert again.locator("ins").all_inner_texts()[0].strip() == "5."
     expect(section).to_contain_text(
-        "loses 17.1 nats: directly −0.5, through the thinking 17.6; predicted: 94 % likely to change"
+        "loses 17.1 nats: directly −0.50, through the thinking 17.6; predicted: 94 % likely to change"
     )
 
 

@@ -5,7 +5,7 @@ import torch
 from conftest import build_tiny, picture, tiny_model
 from slow_hiding import slow_log_probs, slow_pixels
 
-from eyeline import load, rethinking
+from eyeline import load, rethinking, rewriting
 from eyeline.errors import DataError, PromptError, RegionError
 from eyeline.generation import end_tokens, segmenter
 from eyeline.rethinking import ANSWER_ROOM, NULLS, rethink
@@ -264,6 +264,44 @@ def test_a_bfloat16_model_thinks_again_in_bfloat16():
     found = rethink(model, inputs, generated(model, inputs, options), labels, SETS, generation=options)
     assert found.falls.dtype == torch.float32
     assert found.nulls[0].abs().max() < 1.0
+
+
+def test_an_answer_that_was_cut_off_does_not_change_by_going_on():
+    model = tiny_model("qwen3_vl")
+    inputs, labels, options = asked(model, answer=30)
+    thinking, answer = halves(model, generated(model, inputs, options))
+    cut = rethink(model, inputs, [*thinking, *answer[:6]], labels, SETS, generation=options)
+    assert cut.null_changes[0] == 0
+    assert [len(again.answer_ids) for (again,) in cut.again] == [6] * len(SETS)
+
+
+def test_rows_that_write_the_first_trace_again_are_read_and_others_written_as_without_a_draft(
+    tiny, monkeypatch
+):
+    inputs, labels, options = asked(tiny)
+    ids = generated(tiny, inputs, options)
+    agreed, real = [], rewriting._agreeing
+
+    def watched(*args):
+        agreed.append(real(*args))
+        return agreed[-1]
+
+    monkeypatch.setattr(rewriting, "_agreeing", watched)
+    found = rethink(tiny, inputs, ids, labels, SETS, generation=options)
+    agree, log_probs = agreed[0]
+    assert agree[0]
+    assert not agree.all()
+    expected = slow_log_probs(tiny, inputs, torch.tensor(ids))
+    torch.testing.assert_close(log_probs[0], expected, **NEAR)
+    monkeypatch.setattr(rewriting, "LOGITS_AT_ONCE", 1)
+    singly = rethink(tiny, inputs, ids, labels, SETS, generation=options)
+    assert torch.equal(agreed[1][0], agree)
+    torch.testing.assert_close(agreed[1][1], log_probs, **NEAR)
+    none = torch.zeros(len(SETS) + len(NULLS), dtype=torch.bool)
+    monkeypatch.setattr(rewriting, "_agreeing", lambda *args: (none, real(*args)[1]))
+    written = rethink(tiny, inputs, ids, labels, SETS, generation=options)
+    assert found.again == singly.again == written.again
+    torch.testing.assert_close(found.falls, written.falls, **NEAR)
 
 
 def test_a_trace_is_read_as_a_stream_reads_it():

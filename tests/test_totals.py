@@ -1,111 +1,117 @@
-"""The truth of what answers rest on, scene by scene: what is kept of it, and that a run goes on where it was."""
+"""The table of what answers rest on: its metrics by hand, its rows on traces that are made up, and FlashTrace by loops."""
 
 import dataclasses
 
 import pytest
 import torch
-from command import succeed
-from conftest import build_tiny, picture
-from test_generation import scripted
+from conftest import tiny_model
+from streams import random_estimator
+from test_features import PICTURES, QUESTION, trace_of
+from test_traces import TRUE, traced
 
-from eyeline import load
-from eyeline.errors import DataError
-from eyeline.evaluation import totals
-from eyeline.evaluation.evaluate import Settings
-from eyeline.evaluation.totals import FOLDER, measure_totals, read_totals, total_of
-from eyeline.examples import Example
-from eyeline.rethinking import NULLS, rethink
-from eyeline.scenes import sample
-from eyeline.training import collect
+from eyeline.errors import EstimatorError
+from eyeline.evaluation.baselines.flashtrace import flash_trace
+from eyeline.evaluation.baselines.ifr import flows
+from eyeline.evaluation.totals import OURS, auc, average_precision, check_estimator, named_first, table
+from eyeline.spans import Span
+from eyeline.teacher_forcing import teacher_force
+from eyeline.through import Chances
 
-SETTINGS = Settings(max_new_tokens=64)
-
-
-def scene(number=0, answer="24"):
-    return Example(f"scene-{number}", picture(seed=number), "How many?", answer, "math", "bars")
+CHANGES = torch.tensor([True, False, True, False])
 
 
-def test_totals_of_a_scene_are_those_of_every_region_and_of_the_whole_image(tmp_path):
-    model, example = load("mini"), sample("science", 8_000_003)
-    assert list(measure_totals(model, [example], tmp_path, SETTINGS)) == [example.id]
-    (found,) = read_totals(tmp_path)
-    own = collect.answer(model, example, 64, 64)
-    regions = collect.regions_of(model, own.picture, own.inputs, "native", SETTINGS.seed)
-    assert torch.equal(found.labels, regions.labels[0])
-    some = torch.zeros(2, regions.count, dtype=torch.bool)
-    some[0, int(found.total.argmax())], some[1] = True, True
-    slow = rethink(model, own.inputs, own.ids.tolist(), regions.of_patch, some)
-    largest = found.total.argmax()
-    expected = torch.stack([slow.changes, slow.total, slow.direct, slow.through], 1)
-    one = torch.stack([found.changes, found.total, found.direct, found.through], 1)[largest]
-    torch.testing.assert_close(one, expected[0], rtol=0, atol=1e-3)
-    whole = torch.tensor([found.whole_changes, found.whole_total, found.whole_direct, found.whole_through])
-    torch.testing.assert_close(whole, expected[1], rtol=0, atol=1e-3)
-    assert found.changes.max() == 1
-    assert found.changes.min() == 0
-    assert (found.answer, found.right) == (own.answer, own.answer == example.answer)
-    assert [each != own.answer for each in found.again[:-1]] == found.changes.bool().tolist()
-    assert found.nulls.shape == (len(NULLS), 3)
-    assert found.tokens == len(own.ids)
-    assert 0 < found.thinking_tokens < found.tokens
+def test_metrics_are_those_worked_out_by_hand():
+    values = torch.tensor([0.9, 0.5, 0.5, 0.1])
+    assert auc(values, CHANGES) == pytest.approx((1 + 1 + 0.5 + 1) / 4)
+    assert average_precision(values, CHANGES) == pytest.approx((1 + 2 / 3) / 2)
+    assert named_first(values, CHANGES) == 1
+    assert auc(-values, CHANGES) == pytest.approx(0.5 / 4)
 
 
-def test_scenes_that_are_there_are_not_measured_again_and_those_without_an_answer_are_kept_as_such(
-    tmp_path, monkeypatch
-):
-    model, measured = scripted("qwen3_vl", "It is 24.</think>24"), []
-    real = total_of
-    monkeypatch.setattr(totals, "total_of", lambda m, e, s: measured.append(e.id) or real(m, e, s))
-    assert list(measure_totals(model, [scene(0)], tmp_path, SETTINGS)) == ["scene-0"]
-    assert list(measure_totals(model, [scene(0), scene(1)], tmp_path, SETTINGS)) == ["scene-0", "scene-1"]
-    assert measured == ["scene-0", "scene-1"]
-    assert [(each.id, each.right, each.whole_changes) for each in read_totals(tmp_path)] == [
-        ("scene-0", True, 0), ("scene-1", True, 0),
-    ]  # fmt: skip
-    silent = scripted("qwen3_vl", "It is 24.")
-    assert list(measure_totals(silent, [scene(2)], tmp_path / "silent", SETTINGS)) == ["scene-2"]
-    assert read_totals(tmp_path / "silent") == []
-    assert len(list((tmp_path / "silent" / FOLDER / "examples").iterdir())) == 1
-    with pytest.raises(DataError, match="another settings"):
-        list(measure_totals(model, [scene(3)], tmp_path, dataclasses.replace(SETTINGS, seed=9)))
+@pytest.fixture(scope="module")
+def rows():
+    card = {"chances": Chances(1.0, 1.0, 1.0, 9.0).to_card()}
+    estimator = dataclasses.replace(random_estimator(tiny_model("qwen3_vl")), text=TRUE, card=card)
+    traces = []
+    for seed in range(12):
+        one = dataclasses.replace(traced(seed), family="math" if seed % 2 else "code")
+        rests = torch.tensor(one.rests_on(estimator).changes)
+        changes = torch.cat(
+            [(rests >= rests.median() + 1e-6).float(), torch.ones(1)]
+        )  # as predicted, to the region
+        traces.append(
+            dataclasses.replace(one, changes=changes, rivals={"opposite": -rests, "same": rests.clone()})
+        )
+    unanswered = dataclasses.replace(traced(99), family="math", answered=False)
+    return table([*traces, unanswered], estimator)
 
 
-def test_a_code_answer_that_means_the_same_is_no_change(monkeypatch):
-    model = scripted("qwen3_vl", "So.</think><b>24</b>")
-    example = dataclasses.replace(scene(answer="<b>24</b>"), family="code")
-    seen = {}
-    monkeypatch.setattr(totals, "rethink", lambda *_, same, **__: seen.update(same=same) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        total_of(model, example, SETTINGS)
-    assert seen["same"]("<b>24</b>", "<b>24</b >")
-    assert not seen["same"]("<b>24</b>", "<b>25</b>")
+def found(rows, method, metric, at="", family="mean"):
+    (row,) = [
+        row for row in rows if (row.method, row.metric, row.at, row.family) == (method, metric, at, family)
+    ]
+    return row
 
 
-def test_a_model_that_samples_by_itself_is_refused(tmp_path):
-    model = build_tiny("qwen3_vl")
-    model.hf.generation_config.do_sample = True
-    with pytest.raises(DataError, match="do_sample to false"):
-        list(measure_totals(model, [scene()], tmp_path, SETTINGS))
+def test_ours_is_what_events_carry_and_every_rival_is_paired_with_it(rows):
+    ours, other, same = (found(rows, name, "AUC") for name in (OURS, "opposite", "same"))
+    assert ours.value == 1
+    assert ours.ahead is None
+    assert (other.value, other.ahead) == (0, 1)
+    assert (same.ahead, same.ahead_low, same.ahead_high) == (0, 0, 0)
+    assert ours.count == 12
+    assert found(rows, OURS, "AUC", family="code").count == 6
 
 
-def test_the_command_measures_totals_beside_everything_else(here, data, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        "eyeline.evaluation.totals.measure_totals",
-        lambda model, examples, out, settings: asked.append((out.name, settings.hiding)) or iter(examples),
+def test_chances_are_held_against_the_share_that_changes(rows):
+    score, base = (
+        found(rows, OURS, "Brier score", family="all"),
+        found(rows, "base rate", "Brier score", family="all"),
     )
-    words = (
-        "evaluate",
-        "--model",
-        "model",
-        "--data",
-        data,
-        "--methods",
-        "random",
-        "--limit",
-        2,
-        "--max-new-tokens",
-        12,
-    )
-    succeed(*words, "--out", "with", "--totals")
-    assert asked == [("with", "pixels")]
+    share = found(rows, OURS, "Brier score over the base rate's", family="all")
+    assert share.value == pytest.approx(score.value / base.value)
+    bands = [row for row in rows if row.metric == "reliability" and row.method == OURS]
+    assert sum(row.count for row in bands) == 12 * 4
+    said = [row for row in rows if row.metric == "reliability" and row.method == "said"]
+    for row in said:
+        low, high = map(float, row.at.split(" to "))
+        assert low <= row.value <= high
+
+
+def test_sources_are_measured_in_thinking_and_in_answers_apart(rows):
+    ours = found(rows, OURS, "LDS of sources", "answer")
+    assert ours.value > 0.95  # the weights are those that made the falls
+    assert found(rows, "nearest", "LDS of sources", "answer").value < ours.value
+    assert found(rows, OURS, "LDS of sources", "thinking").count == 12
+
+
+def test_a_region_that_holds_evidence_is_named_by_whoever_names_it_first(rows):
+    assert found(rows, "measured total", "first holds evidence").count == 12
+
+
+def test_flashtrace_hands_on_what_falls_on_the_thinking_once_a_hop():
+    model = tiny_model("glm4v")
+    inputs, ids = model.inputs(list(PICTURES), QUESTION), trace_of(model)
+    fallen = flash_trace(model, inputs, ids, (5, 7), 3)
+    with torch.inference_mode():
+        trace = teacher_force(model, inputs, ids)
+        spans = [Span(0, "answer", 5, 7, "", False)] + [
+            Span(at + 1, "thinking", at, at + 1, "", False) for at in range(5)
+        ]
+        shares = flows(model, trace, spans).positions
+    left = [float(shares[0, trace.prompt_length + at]) for at in range(5)]
+    expected = shares[0, trace.patches].clone()
+    torch.testing.assert_close(fallen[0], expected)
+    for hop in range(1, 4):
+        expected = expected + sum(share * shares[1 + at, trace.patches] for at, share in enumerate(left))
+        torch.testing.assert_close(fallen[hop], expected)
+        left = [
+            sum(left[via] * float(shares[1 + via, trace.prompt_length + at]) for via in range(5))
+            for at in range(5)
+        ]
+    assert (fallen[1] > fallen[0]).any()
+
+
+def test_an_estimator_that_knows_nothing_of_earlier_text_is_refused():
+    with pytest.raises(EstimatorError, match="says nothing of earlier text; fit that with"):
+        check_estimator(random_estimator(tiny_model("qwen3_vl")))

@@ -65,7 +65,7 @@ def traced(seed, spans=6, regions=4, tokens=3):
         falls[row] = fall(scores @ subsets[row, :, :place].float().T, odds[here]).sum(0)
     return Traced(
         f"t{seed}", "math", "3", said, game, features, places, subsets, falls, torch.zeros(regions + 1),
-        torch.zeros(regions + 1, 3), torch.zeros(3, 3), (((0, 1, 2, 3),),), {},
+        torch.zeros(regions + 1, 3), torch.zeros(3, 3), (((0, 1, 2, 3),),), True, (), ((0, 0, 10, 20),), (40, 20), {},
     )  # fmt: skip
 
 

@@ -161,6 +161,41 @@ def fit_through(run, estimator, out) -> None:
     click.echo(f"Estimator: {out} ({fitted.card['traces']} traces)", err=True)
 
 
+@click.command("evaluate-through")
+@takes_model
+@click.option(
+    "--estimator",
+    show_default="the one in the model's folder",
+    help="Folder of an estimator that `fit-through` has fitted, or its id on the Hub.",
+)
+@DATA
+@FOLDER
+@out("Folder for measurements and totals.csv; goes on where it holds some.")
+@SOURCE
+@click.option(
+    "--subsets", type=click.IntRange(4), default=32, show_default=True, help="Random sets of earlier spans."
+)
+@LENGTH
+@subset_seed(1)
+@LIMIT
+def evaluate_through(model, estimator, data, folder, out, limit, **settings) -> None:
+    """Measure how well it is predicted what answers rest on through the thinking, and sentences on earlier ones."""
+    from eyeline.catalogue import examples_of
+    from eyeline.evaluation.evaluate import one_estimator
+    from eyeline.evaluation.totals import TABLE, check_estimator, measure_totals, write_totals
+    from eyeline.training import traces
+
+    examples, known = examples_of(data, "test", folder, limit)
+    loaded = model.load()
+    found, _ = one_estimator(loaded, estimator)
+    check_estimator(found)
+    done = measure_totals(loaded, found, examples, out, traces.Settings(**settings))
+    count = sum(1 for _ in progress(done, known))
+    _tell_left_out(examples)
+    write_totals(out, found)
+    click.echo(f"{count} examples: {out / TABLE}", err=True)
+
+
 @click.command()
 @takes_model
 @click.option(
@@ -199,21 +234,15 @@ def fit_through(run, estimator, out) -> None:
     help="Read whole answers too: marks by the set's rule, heat against its evidence, deletion and insertion; 20 more passes for "
     "each method, and two more answers.",
 )
-@click.option(
-    "--totals",
-    is_flag=True,
-    help="Also think again without each region: what the answers rest on, in the folder `totals`.",
-)
 @LENGTH
 @subset_seed(1)
 @LIMIT
-def evaluate(model, estimators, data, folder, out, methods, hiding, limit, totals, **settings) -> None:
+def evaluate(model, estimators, data, folder, out, methods, hiding, limit, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
-    from eyeline.evaluation.totals import measure_totals
 
     examples, known = examples_of(data, "test", folder, limit)
     loaded = model.load()
@@ -228,9 +257,6 @@ def evaluate(model, estimators, data, folder, out, methods, hiding, limit, total
     done = measure(loaded, examples, chosen.methods, out, made_with, chosen.cards)
     count = sum(1 for _ in progress(done, known))
     _tell_left_out(examples)
-    if totals:
-        for _ in progress(measure_totals(loaded, examples, out, made_with), known):
-            pass
     write_results(loaded, chosen, out)
     click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
 

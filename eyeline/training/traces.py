@@ -21,20 +21,21 @@ from eyeline.earlier import KINDS, EarlierText
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import SETS, Estimator, digest, mix
 from eyeline.events import RestsOn
-from eyeline.examples import Example
+from eyeline.examples import Box, Example
 from eyeline.features import needs_outputs
 from eyeline.game import Game, fall
 from eyeline.kept_games import PARTS, Games, joined
 from eyeline.model import Model
 from eyeline.reader import Reader
-from eyeline.regions import regions_for
+from eyeline.regions import Regions, regions_for
 from eyeline.rethinking import Same, rethink, same_text
 from eyeline.spans import Span
 from eyeline.text_ablation import hide_text, of_spans
 from eyeline.through import Chances, logistic_inputs
-from eyeline.training.collect import answer, each_once, half, open_run, read_saved, save_example
+from eyeline.training.collect import Answered, answer, each_once, half, open_run, read_saved, save_example
 from eyeline.training.weights import pearson
 
+Rivals = Callable[[Model, Answered, Regions, tuple[int, int]], dict[str, Float[Tensor, " region"]]]
 FEWEST_BEFORE = 2  # spans before one whose sources are measured
 NATS = 0.3  # share of the error in nats beside correlation, as weights of earlier text are fitted
 LEAST_SPREAD = 0.05  # nats: standard deviation of a span's measured falls under which it says nothing
@@ -73,7 +74,13 @@ class Traced:
     falls: Float[Tensor, "set 3"]  # of its log-prob: direct, through and total, nats
     nulls: Float[Tensor, "null 3"]
     labels: tuple[Any, ...]  # one label grid for each image
-    notes: Mapping[str, Any]  # the prompt's tokens, and what was thought again in the place of each set
+    answered: bool  # whether there was an answer, after thinking or without, to think again about
+    again: tuple[str, ...]  # the new answer without each set
+    boxes: tuple[Box, ...]  # all that the reference trace reads, in pixels of the first image
+    size: tuple[int, int]  # of that image, width and height
+    rivals: Mapping[
+        str, Float[Tensor, " region"]
+    ]  # what other methods say of each region, where they were asked
 
     def games(self, estimator: Estimator) -> Games:
         """As a stream keeps them, with the estimator's links."""
@@ -89,6 +96,10 @@ class Traced:
         return self.games(estimator).rests_on(self.answers)
 
     @property
+    def changed(self) -> Bool[Tensor, " set"]:
+        return self.changes >= 0.5
+
+    @property
     def answers(self) -> list[tuple[int, int]]:
         return [(span["start"], span["end"]) for span in self.spans if span["channel"] == "answer"]
 
@@ -100,11 +111,12 @@ class Traced:
 
 def collect(
     model: Model, estimator: Estimator, examples: Iterable[Example], out: Path, settings: Settings,
-    same: Callable[[Example], Same] = lambda _: same_text,
+    same: Callable[[Example], Same] = lambda _: same_text, rivals: Rivals | None = None,
 ) -> Iterator[str]:  # fmt: skip
     """Measures every example that the run does not hold yet, and yields the id of each as it is there. Raises `DataError`.
 
-    `same` gives the rule by which an example's new answer means what the first did.
+    `same` gives the rule by which an example's new answer means what the first did; `rivals` what else says something of each
+    region.
     """
     if estimator.link == "identity":
         raise DataError("Earlier text is read with an estimator of log-odds; fit one with --link log-odds.")
@@ -113,16 +125,17 @@ def collect(
     yield from each_once(
         examples,
         out,
-        lambda example: collect_one(model, estimator, example, settings, same(example)),
+        lambda example: collect_one(model, estimator, example, settings, same(example), rivals),
         _save,
         "traced",
     )
 
 
 def collect_one(
-    model: Model, estimator: Estimator, example: Example, settings: Settings, same: Same = same_text
-) -> Traced:
-    """Answers, reads, hides earlier spans and thinks again. Raises `EyelineError` for a model that gives no answer."""
+    model: Model, estimator: Estimator, example: Example, settings: Settings, same: Same = same_text,
+    rivals: Rivals | None = None,
+) -> Traced:  # fmt: skip
+    """Answers, reads, hides earlier spans and thinks again; where there is no answer, that is kept."""
     own = answer(model, example, settings.max_new_tokens, 10**9)
     count = len(model.adapter.layers(model.hf))
     with torch.inference_mode(), AttentionCapture(
@@ -148,15 +161,22 @@ def collect_one(
     places, subsets, falls = _hide_earlier(model, own.inputs, own.ids, own.spans, example.id, settings)
     sets = torch.cat([torch.eye(regions.count), torch.ones(1, regions.count)]).bool()
     labels = regions.of_patch.to(model.device)
-    again = rethink(model, own.inputs, ids, labels, sets, same=same)
-    notes = {
-        "prompt_tokens": own.inputs["input_ids"].shape[1],
-        "answers": [each[0].answer for each in again.again],
-    }
+    answers = [span for span in own.spans if span.channel == "answer"]
+    boxes = tuple(box for of_sentence in example.evidence for box in of_sentence)
+    told: dict[str, Float[Tensor, " region"]] = {}
+    try:
+        again = rethink(model, own.inputs, ids, labels, sets, same=same)
+        changes, fallen, nulls = again.changes, again.falls, again.nulls
+        texts = tuple(each[0].answer for each in again.again)
+        if rivals is not None and answers:
+            told = rivals(model, own, regions, (answers[0].start, answers[-1].end))
+    except DataError:  # no answer, or thinking without an end
+        answers, texts = [], ()
+        changes, fallen, nulls = torch.zeros(len(sets)), torch.zeros(len(sets), 3), torch.zeros(0, 3)
     return Traced(
         example.id, example.family, own.answer, tuple(asdict(span) for span in own.spans), joined(games),
-        half(features), places, subsets, falls, again.changes, again.falls, again.nulls,
-        tuple(grid.tolist() for grid in regions.labels), notes,
+        half(features), places, subsets, falls, changes, fallen, nulls, tuple(grid.tolist() for grid in regions.labels),
+        bool(answers), texts, boxes, own.pictures[0].size, told,
     )  # fmt: skip
 
 
@@ -183,13 +203,15 @@ def _hide_earlier(
 
 
 TENSORS = ("features", "measured", "sources", "source_falls", "changes", "falls", "nulls")
+PLAIN = ("id", "family", "answer", "spans", "labels", "answered", "again", "boxes", "size")
 
 
 def _save(traced: Traced, path: Path, of_example: str = "") -> None:
     tensors = {name: getattr(traced, name) for name in TENSORS}
     tensors |= {f"game.{name}": part for name in PARTS if (part := getattr(traced.game, name)) is not None}
     tensors["game.together"] = tensors["game.together"].half()  # rounded to it
-    rest = {name: getattr(traced, name) for name in ("id", "family", "answer", "spans", "labels", "notes")}
+    tensors |= {f"rival.{name}": values for name, values in traced.rivals.items()}
+    rest = {name: getattr(traced, name) for name in PLAIN}
     save_example(
         {f"through.{name}": tensor for name, tensor in tensors.items()}, {**rest, "digest": of_example}, path
     )
@@ -205,9 +227,13 @@ def _traced(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Traced:
     parts = {name: tensors.get(f"game.{name}") for name in PARTS}
     game = Game(**parts)  # pyright: ignore[reportArgumentType]
     game = replace(game, together=game.together.float())
+    rivals = {
+        name.removeprefix("rival."): each for name, each in tensors.items() if name.startswith("rival.")
+    }
     return Traced(
         rest["id"], rest["family"], rest["answer"], tuple(rest["spans"]), game, labels=tuple(rest["labels"]),
-        notes=rest["notes"], **{name: tensors[name] for name in TENSORS},
+        answered=rest["answered"], again=tuple(rest["again"]), boxes=tuple(map(tuple, rest["boxes"])),
+        size=tuple(rest["size"]), rivals=rivals, **{name: tensors[name] for name in TENSORS},
     )  # fmt: skip
 
 
@@ -294,7 +320,7 @@ def fit_chances(traced: Sequence[Traced], estimator: Estimator) -> Chances:
     for one in traced:
         reached = reaches(one, plain)
         inputs.append(logistic_inputs(reached, reached[:-1].max()))
-        changed.append(one.changes >= 0.5)
+        changed.append(one.changed)
         costs.append(one.falls[:, 2][changed[-1]])
     truth = torch.cat(changed)
     if truth.all() or not truth.any():
@@ -314,7 +340,7 @@ def reaches(traced: Traced, estimator: Estimator) -> Float[Tensor, " set"]:
 
 def fit(traced: Sequence[Traced], estimator: Estimator) -> Estimator:
     """The estimator with weights for earlier text and chances that answers change. Raises `DataError`."""
-    usable = [one for one in traced if one.answers and one.answers[0][0] > 0]
+    usable = [one for one in traced if one.answered and one.answers[0][0] > 0]
     if not usable:
         raise DataError("No example has an answer after some thinking; collect with a model that thinks.")
     fitted = replace(estimator, text=fit_text(usable))
