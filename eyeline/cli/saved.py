@@ -82,7 +82,7 @@ def joint(run, span, words, characters, regions, as_json) -> None:
     "--samples",
     type=click.IntRange(1),
     show_default="8 of a sampled run",
-    help="Times that a sampled run is thought again, 8 at least; a greedy one is once.",
+    help="Number of times that a sampled run is thought again, 8 at least; a greedy one is once.",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Number that the samples depend on.")
 @click.option(
