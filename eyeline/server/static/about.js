@@ -2,24 +2,26 @@
 // hiding each region for real does.
 
 import {button, make, set, term} from "./dom.js";
+import {chips} from "./links.js";
 import {still} from "./pictures.js";
-import {intervals, largest, ranked, resting, values} from "./run.js";
-import {MEANINGS, RESTING, amount, duration, plain, several, signed} from "./words.js";
+import {comesFrom, goesInto, intervals, largest, ranked, resting, values} from "./run.js";
+import {MEANINGS, RESTING, amount, chance, duration, plain, several, signed} from "./words.js";
 
 const FEW = 5;
 const SMALL = .05; // nats; an order of effects that are all smaller says little
 
-/** `on.over(region or null)`, `on.pick(region, beside others)`, `on.choose(regions)`; `on.verify(span)` and `on.stop()` where ablation can be asked for. */
+/** `on.over(region or null)`, `on.pick(region, beside others)`, `on.choose(regions)`; `on.verify(span)` and `on.stop()` where ablation can be asked for;
+ * `on.go(number)` to another span and `on.back()` to the answer. */
 export function createAbout(on) {
   const element = make("section", "about"), title = make("h2"), noun = term("Span", MEANINGS.span), count = make("span"), how = make("span"), measure = make("p", "measure");
   const list = make("ol", "strongest"), more = button("", "more", () => { all = !all; redraw(); });
-  const sets = make("div", "sets"), facts = make("p", "facts"), evidence = make("div", "evidence"), stills = make("div", "stills");
+  const sets = make("div", "sets"), flows = make("div", "flows"), back = button("Back to the answer", "pill", () => on.back()), facts = make("p", "facts"), evidence = make("div", "evidence"), stills = make("div", "stills");
   const verify = button("", "action", () => (state?.running ? on.stop() : on.verify(span)));
   const bar = set(make("progress"), {"aria-label": "Regions hidden so far"}), words = make("p", "agreement");
   element.setAttribute("aria-label", "What the span rests on");
   title.append(noun, count, how);
   evidence.append(verify, bar, words);
-  element.append(make("div", "heading", title, measure), evidence, list, more, sets, facts, stills);
+  element.append(make("div", "heading", title, measure), back, evidence, list, more, flows, sets, facts, stills);
   let run = null, span = null, state = null, all = false;
 
   function show(newRun, newSpan, chosen) {
@@ -30,8 +32,11 @@ export function createAbout(on) {
   }
 
   function redraw() {
-    noun.hidden = !span || span.words;
-    evidence.hidden = !span || !on.verify || span.words;
+    const chances = span?.unit === "chance";
+    noun.hidden = !span || span.words || chances;
+    evidence.hidden = !span || !on.verify || span.words || chances;
+    back.hidden = !span || chances || !run.rests;
+    flows.replaceChildren(...(span && run.over && !span.words && !chances ? [...chips(run, "from", comesFrom(run, span), on.go), ...chips(run, "into", goesInto(run, span), on.go)] : []));
     if (!span) {
       count.textContent = run?.over ? "No span was attributed in this run." : "Waiting for the first span";
       for (const part of [list, sets, stills]) part.replaceChildren();
@@ -39,22 +44,22 @@ export function createAbout(on) {
       more.hidden = true;
       return;
     }
-    const attention = run.unit === "attention";
-    count.textContent = `${span.words ? `“${span.text}”` : ` ${span.number + 1} of ${run.spans.length}`} `;
-    fill(how, [[resting(span, run.unit), RESTING[resting(span, run.unit)]]]);
-    fill(measure, attention ? [["attention, not effect", MEANINGS.attention]]
+    const attention = run.unit === "attention", says = resting(span, span.unit);
+    count.textContent = chances ? "The answer " : `${span.words ? `“${span.text}”` : ` ${span.number + 1} of ${run.spans.length}`} `;
+    fill(how, [[says, RESTING[says]]]);
+    fill(measure, chances ? [["a part hidden before the model thought", MEANINGS.chance]] : attention ? [["attention, not effect", MEANINGS.attention]]
       : [span.contributions ? ["contribution", MEANINGS.contribution] : ["effect", MEANINGS.effect], ["in nats", MEANINGS.nats],
         ...state?.actual.size ? [["predicted alone", MEANINGS.effect], ["actual", MEANINGS.actual]] : [intervals(span) && ["[90 % interval]", MEANINGS.interval]]]);
     const order = ranked(span), shown = all ? order : order.slice(0, FEW);
     const actual = k => state?.actual.get(k);
     const bounds = shown.flatMap(k => [values(span)[k], actual(k) ?? 0, ...(intervals(span)?.[k] ?? [])]);
-    const low = Math.min(0, ...bounds), high = Math.max(run.floor, ...bounds), at = x => (x - low) / (high - low) * 100;
+    const low = Math.min(0, ...bounds), high = chances ? 1 : Math.max(run.floor, ...bounds), at = x => (x - low) / (high - low) * 100;
     list.replaceChildren(...shown.map(k => row(k, at, actual(k))));
     more.hidden = order.length <= FEW;
     more.textContent = all ? "Fewer" : `All ${order.length} regions`;
     set(more, {"aria-expanded": String(all)});
     showSets();
-    fill(facts, [
+    fill(facts, chances ? [[`without the whole image ${chance(span.whole_image)}`, MEANINGS.without]] : [
       span.whole_image !== null && [`whole image ${signed(span.whole_image)} nats`, MEANINGS.whole],
       !span.words && [`log p ${signed(span.log_prob)}`, MEANINGS.log],
       [`spread over ${plain(span.spread)} regions`, MEANINGS.spread],
@@ -67,7 +72,7 @@ export function createAbout(on) {
 
   /** Sets of regions to light up: those that are enough for the text, and those without which it breaks. */
   function showSets() {
-    const {whole_image: whole, evidence: enough, breaks} = span, strong = whole !== null && whole >= run.floor;
+    const {whole_image: whole, evidence: enough, breaks} = span, strong = span.unit !== "chance" && whole !== null && whole >= run.floor;
     const breaking = breaks?.slice(0, 1 + breaks.findIndex(([, fall]) => fall >= whole / 2)) ?? [];
     const choices = [[enough, "Enough for it", MEANINGS.enough], [breaking, "Breaks it", MEANINGS.breaks]];
     sets.replaceChildren(...choices.filter(([list]) => strong && list?.length).map(([list, name, meaning]) => {
@@ -97,7 +102,7 @@ export function createAbout(on) {
     part("zero", 0);
     if (ends) part("interval", ...ends);
     set(plot, {"aria-hidden": "true"});
-    const number = make("span", "number", `${amount(value, run.unit)} `);
+    const number = make("span", "number", `${amount(value, span.unit)} `);
     if (ends && actual === undefined) number.append(make("small", "", `[${signed(ends[0])}, ${signed(ends[1])}]`));
     if (actual !== undefined) number.append(make("b", "", `${span.contributions ? `alone ${signed(span.effects[k])}, ` : ""}actual ${signed(actual)}`));
     const choose = button("", "", event => on.pick(k, event.shiftKey || event.ctrlKey || event.metaKey));

@@ -124,7 +124,19 @@ export function createPictures(on) {
     }
   }
 
-  return {element, show, place, move, outline, number, toggleOutlines: on => element.classList.toggle("bare", !on)};
+  /** Where in the window a region is: the cell of it that is nearest to its middle. */
+  function at(region) {
+    for (const {labels, box} of frames) {
+      const cells = (labels ?? []).flatMap((line, y) => line.flatMap((k, x) => k === region ? [[x + .5, y + .5]] : []));
+      if (!cells.length) continue;
+      const [u, v] = [0, 1].map(i => cells.reduce((total, place) => total + place[i], 0) / cells.length), far = ([x, y]) => (x - u) ** 2 + (y - v) ** 2;
+      const [x, y] = cells.reduce((a, b) => far(b) < far(a) ? b : a), {left, top, width, height} = box.getBoundingClientRect();
+      return {x: left + x / labels[0].length * width, y: top + y / labels.length * height};
+    }
+    return null;
+  }
+
+  return {element, show, place, move, outline, number, at, toggleOutlines: on => element.classList.toggle("bare", !on)};
 }
 
 /** Heat between the centres of cells is bilinear; without patches each region is one flat colour. */

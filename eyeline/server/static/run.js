@@ -17,7 +17,7 @@ export const largest = values => values.reduce((a, b) => Math.max(a, Math.abs(b)
 export function newRun(prompt, images) {
   return {
     prompt, images, start: null, unit: "nats", floor: FLOORS.nats, places: [], regions: [], spans: [], done: null, answer: "",
-    text: "", words: null, mostVisual: FLOORS.nats, commonScale: FLOORS.nats, restsOn: [], negative: false, hasPatches: false,
+    text: "", words: null, rests: null, mostVisual: FLOORS.nats, commonScale: FLOORS.nats, restsOn: [], negative: false, hasPatches: false,
   };
 }
 
@@ -37,6 +37,7 @@ export function take(run, event) {
     if (event.channel === "answer") run.answer += event.text;
   } else if (event.event === "done") {
     run.done = event;
+    run.rests = answerRests(run, event);
   } else if (event.event === "span" && run.start) {
     const last = run.spans.at(-1), span = derive(run, {...event, number: run.spans.length});
     const shown = values(span);
@@ -52,14 +53,44 @@ export function take(run, event) {
   return null;
 }
 
+/** What the answer rests on through the thinking, as a span in chances; null where nothing is known of it. */
+function answerRests(run, done) {
+  const spans = run.spans.filter(span => span.channel === "answer"), told = done.rests_on;
+  if (!told || !spans.length) return null;
+  return derive(run, {...spans[0], unit: "chance", text: done.answer, effects: told.changes, interval: null, contributions: null, patches: null,
+    whole_image: told.whole, sources: told.sources, spans});
+}
+
+/** The earlier spans that a span, or the answer, comes from, as [number, nats]: a few, none that is next to nothing beside the first. */
+export function comesFrom(run, {sources}) {
+  const found = (sources ?? []).map(([index, nats]) => [run.spans.findIndex(span => span.index === index), nats]);
+  const enough = Math.max(FLOORS.nats, SLIGHT * (sources?.[0]?.[1] ?? 0));
+  return found.filter(([number, nats]) => number >= 0 && nats >= enough).slice(0, SOURCES);
+}
+
+/** The later spans that come from a span, as [number, nats], those of an answer told as one by its first span's number. */
+export function goesInto(run, {number}) {
+  const one = later => run.rests?.spans[0] === later ? run.rests : later, {rests} = run;
+  return run.spans.filter(later => later.number > number && !(rests && later.channel === "answer" && later !== rests.spans[0]))
+    .flatMap(later => comesFrom(run, one(later)).filter(([from]) => from === number).map(([, nats]) => [later.number, nats]));
+}
+const SOURCES = 5, SLIGHT = .1; // spans; a share of the largest
+
 /** A span with what is drawn of it: its heat, how visual it is, its scale and how widely it is spread. */
 export function derive(run, span) {
   const shown = values(span);
+  span.unit ??= run.unit;
   span.heat = span.patches ?? run.start.regions.map(labels => labels.map(row => row.map(k => shown[k])));
   span.visual = run.unit === "attention" ? Math.max(0, ...shown) : Math.max(0, span.whole_image ?? sum(shown.filter(x => x > 0)));
-  span.scale = largest(span.heat.flat(2)) * Math.max(1, run.floor / (most(span) || 1)) || run.floor;
+  span.scale = span.unit === "chance" ? 1 : strongestCell(run, span) * Math.max(1, run.floor / (most(span) || 1)) || run.floor;
   span.spread = spread(shown);
   return span;
+}
+
+/** The largest number of a cell of the region with most: a small region's cells may hold more, and have the full colour too. */
+function strongestCell(run, span) {
+  const [first] = ranked(span), labels = run.start.regions.flat(2);
+  return largest(span.heat.flat(2).filter((_, cell) => labels[cell] === first));
 }
 
 /** Over how many regions an effect is spread: e to the entropy of its supporting parts; 0 where there is none. */
@@ -72,10 +103,10 @@ function spread(effects) {
 export const ranked = span => values(span).map((_, k) => k).sort((a, b) => Math.abs(values(span)[b]) - Math.abs(values(span)[a]));
 
 /** Regions of a span from the strongest that are worth naming: not far below the strongest one, nor next to nothing. */
-export const telling = (span, unit) => ranked(span).filter(k =>
-  Math.abs(values(span)[k]) >= Math.max(.1 * largest(values(span)), unit === "attention" ? 0 : NOTHING));
+export const telling = span => ranked(span).filter(k => Math.abs(values(span)[k]) >= Math.max(.1 * largest(values(span)), LEAST[span.unit] ?? NOTHING));
 
 const NOTHING = .05, ALONE = .1; // nats; a share of what hiding the whole image does
+const LEAST = {attention: 0, chance: .1}; // of a number that is worth naming
 
 /** The largest that hiding does to a span: the whole image, or a region, alone or beside others. */
 const most = span => largest([...values(span), ...span.effects, span.whole_image ?? 0]);
@@ -83,6 +114,7 @@ const most = span => largest([...values(span), ...span.effects, span.whole_image
 /** How a span rests on the image, in words before its regions; `resting` in report.py says the same. */
 export function resting(span, unit) {
   if (unit === "attention") return "attends to";
+  if (unit === "chance") return telling(span).length ? "would change without" : "would hardly change without any one part";
   if (most(span) < NOTHING) return "follows from the text before it";
   if (most(span) < FLOORS[unit]) return "hardly rests on the image";
   const whole = span.whole_image ?? 0;

@@ -34,18 +34,18 @@ export function createTrace(on) {
 
   /** `follow`: where the end of the text is on the screen, it stays there. */
   function write({channel: name, text}, follow) {
-    const seen = !current || below(current) <= 0, part = channel(name);
+    const seen = !current || hidden(current) <= 0, part = channel(name);
     part.pending += text;
     current = part;
     // a channel begins where its text does; what is not yet a span stands at the end
     part.tail.data = part.started ? part.pending : part.pending.trimStart();
     if (!part.started && part.pending.trim()) part.text.classList.toggle("code", isCode(part.pending));
     for (const other of Object.values(channels)) other.section.classList.toggle("writing", other === part);
-    if (follow && seen) scrollBy(0, Math.max(0, below(part)));
+    if (follow && seen) scrollBy(0, Math.max(0, hidden(part)));
   }
 
   /** By how much the end of a part's text lies below what is seen, in pixels. */
-  const below = ({text}) => text.getBoundingClientRect().bottom + parseFloat(getComputedStyle(document.documentElement).scrollPaddingBottom) - innerHeight;
+  const hidden = ({text}) => text.getBoundingClientRect().bottom + parseFloat(getComputedStyle(document.documentElement).scrollPaddingBottom) - innerHeight;
 
   function addSpan(span) {
     const part = channel(span.channel), found = Math.max(0, part.pending.indexOf(span.text));
@@ -78,6 +78,11 @@ export function createTrace(on) {
     element.append(make("p", "facts end", ...facts.map(fact => make("span", "", fact))));
   }
 
+  /** What stands below a channel's text. */
+  function below(name, ...children) {
+    channels[name]?.folder.append(...children);
+  }
+
   const spanAt = event => event.target.closest?.(".span");
   element.addEventListener("pointermove", event => { // not pointerover: text may come under a pointer that rests
     const span = spanAt(event);
@@ -99,7 +104,7 @@ export function createTrace(on) {
     return shown && {number: Number(shown.dataset.index), at: Number(shown.dataset.at) + offset};
   }
 
-  return {element, clear, write, addSpan, lose, end, open: name => { if (channels[name]) channels[name].folder.open = true; }};
+  return {element, clear, write, addSpan, lose, below, end, open: name => { if (channels[name]) channels[name].folder.open = true; }};
 }
 
 const isCode = text => /^\s*(<[a-z!]|\x60{3}|import |from \w+ import|\w+\s*=\s*["\d([])/.test(text) || /\n {2,}\S/.test(text);

@@ -6,10 +6,11 @@ import {DARK, LIGHT, css} from "./colour.js";
 import {button, make, set, term, toggle} from "./dom.js";
 import {createFilm} from "./film.js";
 import {createGlance} from "./glance.js";
+import {chips, createLinks} from "./links.js";
 import {createPictures} from "./pictures.js";
-import {TRAIN, derive, largest, newRun, resting, take, telling, values} from "./run.js";
+import {TRAIN, comesFrom, derive, largest, newRun, resting, take, telling, values} from "./run.js";
 import {createTrace, describe, drawGlyph} from "./trace.js";
-import {MEANINGS, amount, percent, plain, several, signed, withUnit} from "./words.js";
+import {LIKELY, MEANINGS, amount, chance, noneAlone, percent, plain, several, signed, withUnit} from "./words.js";
 
 const TOP = 3; // regions that get a number on the image
 const ENDS = {length: "stopped at the length limit", cancelled: "stopped", error: "stopped by an error"};
@@ -19,7 +20,7 @@ const ENDS = {length: "stopped at the length limit", cancelled: "stopped", error
  * and `thinkAgain(run, regions)` run the model, `head` holds elements beside the question. A run is opened with `open`, its events given to `take`.
  */
 export function createView(root, actions = {}) {
-  let run = newRun("", []), shown = -1, hovered = null, pinned = false, live = false, oneScale = false, top = true, all = false;
+  let run = newRun("", []), shown = -1, whole = false, hovered = null, pinned = false, live = false, oneScale = false, top = true, all = false;
   let order = [], region = null, chosen = new Set(), frameRequest = 0, dirty = new Set(), stopVerify = null;
 
   const status = set(make("p", "unseen"), {role: "status"});
@@ -33,7 +34,7 @@ export function createView(root, actions = {}) {
   });
   const tip = make("div", "tip"), legend = make("div", "legend");
   const selection = make("div", "selection"), together = set(make("p", "together"), {"aria-live": "polite"});
-  const about = createAbout({over: point, pick: choose, choose: chooseAll, verify: actions.verify && verify, stop: () => stopVerify?.abort()});
+  const about = createAbout({over: point, pick: choose, choose: chooseAll, verify: actions.verify && verify, stop: () => stopVerify?.abort(), go, back});
   const trace = createTrace({over: hover, words: actions.joint && showWords, leave: () => hover(null), pick: number => pick(number, !(pinned && shown === number))});
   const glance = createGlance({
     over: (number, k, event) => { hover(run.spans[number] ? number : null); point(k); if (k === null) tip.remove(); else showTip(k, event, glance.element); },
@@ -54,6 +55,7 @@ export function createView(root, actions = {}) {
   set(toggles, {role: "group", "aria-label": "On the image"});
   const look = make("div", "look", make("div", "pictures", pictures.element, selection, make("div", "tools", legend, toggles)), about.element);
   const body = make("div", "columns", look, make("div", "reading", trace.element, extras));
+  const links = createLinks(body, {regionAt: pictures.at, image: pictures.element, text: trace.element});
   root.classList.add("view", "heat-on");
   root.replaceChildren(make("div", "inside", head, notice, body, glance.element), film.element, status);
 
@@ -64,7 +66,7 @@ export function createView(root, actions = {}) {
     frameRequest = 0;
     run = newRun(prompt, images);
     Object.assign(run, {id});
-    [shown, hovered, pinned, region, live] = [-1, null, false, null, isLive];
+    [shown, hovered, pinned, region, live, whole] = [-1, null, false, null, isLive, false];
     chosen = new Set();
     dirty = new Set();
     selection.replaceChildren();
@@ -123,6 +125,11 @@ export function createView(root, actions = {}) {
     if (!run.over) {
       run.over = true;
       const {done} = run;
+      if (run.rests) {
+        trace.below("answer", ...chips(run, "from", comesFrom(run, run.rests), go));
+        run.rests.spans[0].drawnAt = null; // its picture is of the answer now
+        dirty.add("levels");
+      }
       trace.end((done ? [several(done.tokens, "token"), `${plain(done.tokens_per_s)} tokens/s`,
         done.stalled_s >= .05 && `decoding waited ${plain(done.stalled_s)} s`, ENDS[done.reason]] : [why]).filter(Boolean));
       status.textContent = done ? `Answer: ${done.answer.trim() || "none"}` : why;
@@ -134,11 +141,22 @@ export function createView(root, actions = {}) {
     settle();
   }
 
-  /** What is over shows the span that rests most on the image. */
+  /** What is over shows its answer; the span that rests most on the image where nothing is known of the answer. */
   function rest() {
     pinned = false;
-    if (run.spans.length) shown = run.spans.reduce((best, span) => span.visual > best.visual ? span : best).number;
+    whole = Boolean(run.rests);
+    if (run.spans.length) shown = (run.rests ?? run.spans.reduce((best, span) => span.visual > best.visual ? span : best)).number;
   }
+  function back() {
+    hovered = run.words = null;
+    rest();
+    showTogether();
+    changed("span");
+    settle();
+  }
+  /** Whether a span is all of the answer, and stands for it. */
+  const isAnswer = number => run.rests?.number === number && run.rests.spans.length === 1;
+  const current = () => run.words ?? (whole ? run.rests : run.spans[hovered ?? shown]);
 
   // Drawing: what changed is drawn once a frame, however many events came in
   function changed(what) {
@@ -161,17 +179,17 @@ export function createView(root, actions = {}) {
       const grown = run.mostVisual !== span.drawnAt;
       if (!grown) continue;
       span.drawnAt = run.mostVisual;
-      drawGlyph(span.glyph, span, run);
+      drawGlyph(span.glyph, isAnswer(span.number) ? {...run.rests, visual: run.mostVisual} : span, run);
       span.bar.style.setProperty("--level", `${span.visual / run.mostVisual * 100}%`);
       set(span.element, {"aria-description": describe(span, run)});
     }
   }
 
   function showSpan() {
-    const number = hovered ?? shown, span = run.words ?? run.spans[number];
+    const number = hovered ?? shown, span = current();
     for (const other of run.spans) {
       const on = other.number === number;
-      other.element.classList.toggle("on", on);
+      other.element.classList.toggle("on", on || (whole && run.rests.spans.includes(other)));
       other.element.classList.toggle("later", other.number > number);
       set(other.element, {"aria-current": on && "true", "aria-pressed": String(pinned && other.number === shown)});
       other.element.tabIndex = other.number === Math.max(0, shown) ? 0 : -1;
@@ -181,17 +199,19 @@ export function createView(root, actions = {}) {
     film.setState(live, pinned);
     about.show(run, span, marked());
     glance.update(run, number, marked());
+    links.update(run, span);
     if (!run.start) return;
-    const scale = span ? oneScale ? run.commonScale : span.scale : run.floor;
-    pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale, !run.spans.length || (run.hasPatches && !run.words));
-    order = span ? telling(span, run.unit) : [];
+    const scale = span ? oneScale && span.unit !== "chance" ? run.commonScale : span.scale : run.floor;
+    pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale, !run.spans.length || (run.hasPatches && !run.words && !whole));
+    order = span ? telling(span) : [];
     showNumbers();
     if (span) showLegend(scale, span);
     film.update(run, number, span ? inShort(span) : "");
   }
 
   function inShort(span) {
-    const regions = order.slice(0, 2).map(k => `${run.regions[k]}, ${withUnit(values(span)[k], run.unit)}`).join(" · ");
+    const first = order.slice(0, 2), regions = first.map(k => `${run.regions[k]}, ${withUnit(values(span)[k], span.unit)}`).join(" · ");
+    if (span.unit === "chance") return first.length ? `would change: ${first.map(k => `${run.regions[k]} ${chance(values(span)[k])}`).join(" · ")}` : noneAlone(span);
     if (run.unit === "attention" || span.whole_image === null) return regions;
     return regions ? `${withUnit(span.whole_image, run.unit)} in all · ${regions}` : resting(span, run.unit);
   }
@@ -201,11 +221,12 @@ export function createView(root, actions = {}) {
   }
 
   function showLegend(scale, span) {
-    const low = run.negative ? -1 : 0, attention = run.unit === "attention", each = span.patches ? "patch" : "region";
+    const chances = span.unit === "chance", low = run.negative && !chances ? -1 : 0, attention = run.unit === "attention", each = span.patches ? "patch" : "region";
     const kinds = [LIGHT, DARK].filter((_, dark) => run.images.some(image => Boolean(image.dark) === Boolean(dark)));
     const many = span.patches && scale < .1 ? 100 : 1; // patches whose number is legible
     const end = attention ? percent(scale) : plain(many * scale), per = many > 1 ? "100 patches" : each;
-    const stamp = [run.negative, run.unit, end, per, ...kinds.map(kind => kind === DARK)].join();
+    const beyond = largest(span.heat.flat(2)) > 1.01 * scale ? " and more" : "";
+    const stamp = [low, beyond, span.unit, end, chances && order.length, per, ...kinds.map(kind => kind === DARK)].join();
     if (legend.stamp === stamp) return;
     legend.stamp = stamp;
     const ramps = kinds.map(kind => {
@@ -213,10 +234,13 @@ export function createView(root, actions = {}) {
       bar.style.background = `linear-gradient(to right, ${Array.from({length: 17}, (_, i) => css(low + (1 - low) * i / 16, kind))})`;
       return bar;
     });
-    const ends = [run.negative ? `−${end}` : "0", attention ? end : `+${end}`], unit = attention ? ["share of attention", MEANINGS.attention] : ["nats", MEANINGS.nats];
-    const bars = set(make("div", "", ...ramps), {role: "img", "aria-label": `Colours run from ${ends[0]} to ${ends[1]}`});
-    legend.replaceChildren(bars, make("div", "ticks", make("span", "", ends[0]),
-      make("span", "", run.negative ? "0 · " : "", term(...unit), " per ", span.patches ? term(attention ? each : per, MEANINGS.patch) : each), make("span", "", ends[1])));
+    const place = (ends, words, below = []) => {
+      const bars = set(make("div", "", ...ramps), {role: "img", "aria-label": `Colours run from ${ends[0]} to ${ends[1]}`});
+      legend.replaceChildren(bars, make("div", "ticks", make("span", "", ends[0]), make("span", "", ...words), make("span", "", ends[1])), ...below);
+    };
+    if (chances) return place([chance(0), chance(1)], [term("would change", MEANINGS.chance)], [make("p", "", order.length ? LIKELY : noneAlone(span))]);
+    const ends = [run.negative ? `−${end}${beyond}` : "0", attention ? end : `+${end}${beyond}`], unit = attention ? ["share of attention", MEANINGS.attention] : ["nats", MEANINGS.nats];
+    place(ends, [run.negative ? "0 · " : "", term(...unit), " per ", span.patches ? term(attention ? each : per, MEANINGS.patch) : each]);
   }
 
   // Regions
@@ -247,7 +271,8 @@ export function createView(root, actions = {}) {
     about.mark(chosen);
     for (const span of run.spans) {
       const rest = [...set].map(k => Math.max(0, values(span)[k]));
-      const most = Math.max(0, ...[...set].map((k, i) => rest[i] / run.restsOn[k]));
+      const through = run.rests?.spans.includes(span) ? [...set].map(k => run.rests.effects[k]) : [];
+      const most = Math.max(0, ...through, ...[...set].map((k, i) => rest[i] / run.restsOn[k]));
       span.element.style.setProperty("--rest", most);
       span.bar.style.setProperty("--part", `${Math.min(100, rest.reduce((a, b) => a + b, 0) / run.mostVisual * 100)}%`);
     }
@@ -255,7 +280,8 @@ export function createView(root, actions = {}) {
   function showSelection() {
     if (!chosen.size) return selection.replaceChildren();
     const list = [...chosen], rests = run.spans.filter(span => list.some(k => values(span)[k] >= .25 * run.restsOn[k])).length;
-    const words = `${list.map(k => run.regions[k]).join(", ")}: ${several(rests, "span")} ${rests === 1 ? "rests" : "rest"} on ${list.length > 1 ? "them" : "it"}`;
+    const words = `${list.map(k => run.regions[k]).join(", ")}: ${several(rests, "span")} ${rests === 1 ? "rests" : "rest"} on ${list.length > 1 ? "them" : "it"}` +
+      (run.rests && list.length === 1 ? `; without it the answer ${withUnit(run.rests.effects[list[0]], "chance")}` : "");
     const without = button(`Hide ${list.length > 1 ? "them" : "it"} and ask again`, "action", () => actions.askWithout(run, list, extras));
     const rethink = button(`Think again without ${list.length > 1 ? "them" : "it"}`, "action", () => actions.thinkAgain(run, list, extras));
     without.disabled = rethink.disabled = !run.id || live;
@@ -266,11 +292,11 @@ export function createView(root, actions = {}) {
 
   /** What hiding the chosen regions together does to the shown span: predicted at once, and measured where asked for. */
   async function showTogether() {
-    const of = run, span = run.spans[shown], list = [...chosen], key = `${of.id} ${shown} ${list}`;
+    const of = run, span = run.spans[shown], list = [...chosen], key = `${of.id} ${whole} ${shown} ${list}`;
     if (together.stamp === key) return;
     together.stamp = key;
     together.replaceChildren();
-    if (!actions.joint || list.length < 2 || !span?.contributions || !of.id) return;
+    if (!actions.joint || list.length < 2 || whole || !span?.contributions || !of.id) return;
     const isOld = () => together.stamp !== key;
     try {
       const found = await actions.joint(of, span.index, list);
@@ -304,8 +330,8 @@ export function createView(root, actions = {}) {
   }
   function showTip(k, event, figure) {
     if (k === null || !run.spans.length) return tip.remove();
-    const span = run.spans[hovered ?? shown], best = run.spans.reduce((a, b) => values(b)[k] > values(a)[k] ? b : a);
-    tip.replaceChildren(make("b", "", run.regions[k]), span ? `: ${withUnit(values(span)[k], run.unit)} here, ` : ": ",
+    const span = current(), best = run.spans.reduce((a, b) => values(b)[k] > values(a)[k] ? b : a);
+    tip.replaceChildren(make("b", "", run.regions[k]), span === run.rests ? `: without it the answer ${withUnit(values(span)[k], "chance")}, ` : span ? `: ${withUnit(values(span)[k], span.unit)} here, ` : ": ",
       `most in span ${best.number + 1} (${amount(values(best)[k], run.unit)})`);
     figure.append(tip);
     const box = figure.getBoundingClientRect();
@@ -316,9 +342,9 @@ export function createView(root, actions = {}) {
   // Spans
   function hover(number) {
     if (pinned && number !== null) return;
-    if (film.playing || hovered === number || (!live && number === shown) || run.words) return;
+    if (film.playing || hovered === number || (!live && number === shown && whole === isAnswer(number)) || run.words) return;
     hovered = number;
-    if (number !== null && !live) { shown = number; hovered = null; }
+    if (number !== null && !live) { shown = number; hovered = null; whole = isAnswer(number); }
     changed("span");
     settle();
   }
@@ -327,12 +353,17 @@ export function createView(root, actions = {}) {
     shown = Math.max(0, Math.min(run.spans.length - 1, number));
     hovered = run.words = null;
     pinned = pin;
+    whole = isAnswer(shown);
     showTogether();
     changed("span");
     settle();
     const {element} = run.spans[shown];
     if (scroll === "focus") { trace.open(run.spans[shown].channel); element.focus({preventScroll: true}); }
     if (scroll) element.scrollIntoView({block: "nearest"});
+  }
+  function go(number) {
+    trace.open(run.spans[number].channel);
+    pick(number, true, "nearest");
   }
   function onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.defaultPrevented) return;
@@ -350,7 +381,7 @@ export function createView(root, actions = {}) {
       film.stop();
       showSelection();
       showRegions();
-      pick(shown, false);
+      if (run.rests) back(); else pick(shown, false);
     } else if ((event.key === "Enter" || event.key === " ") && target.closest?.(".span")) {
       event.preventDefault();
       pick(shown, !pinned);

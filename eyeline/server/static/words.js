@@ -8,13 +8,18 @@ export const plain = x => {
 /** What rounds to nothing has no sign. */
 export const signed = x => (x < 0 && Number(plain(x)) ? "−" : "") + plain(x);
 export const percent = x => `${plain(100 * x)} %`;
-export const amount = (x, unit) => unit === "attention" ? percent(x) : signed(x);
-export const withUnit = (x, unit) => unit === "attention" ? `${percent(x)} of attention` : `${signed(x)} nats`;
+export const chance = x => `${Math.round(100 * x)} %`;
+export const amount = (x, unit) => ({attention: percent, chance})[unit]?.(x) ?? signed(x);
+export const withUnit = (x, unit) => ({attention: `${percent(x)} of attention`, chance: `would change (${chance(x)})`})[unit] ?? `${signed(x)} nats`;
 export const duration = s => s < 1 ? `${Math.max(1, Math.round(s * 1000))} ms` : `${plain(s)} s`;
 export const several = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
 /** What a word on the page means, said where it stands. */
 export const MEANINGS = {
+  chance: "How likely the answer would mean something else if this part had been hidden before the model thought. Predicted, from what each sentence takes from the image and from earlier ones.",
+  without: "How likely the answer would mean something else if the whole image had been hidden before the model thought.",
+  from: "Sentences that this takes most from. The number is the fall of the log of its probability, in nats, if it could not look back at that sentence.",
+  into: "Later sentences that take from this one, with the fall of their log probability, in nats, if they could not look back at it.",
   span: "A sentence of the text, or a line of code.",
   contribution: "What hiding the region costs the text, as the log of its probability, on average beside other regions that are hidden too; predicted from the model’s " +
     "attention while it wrote. Contributions of all regions add up to what hiding the whole image costs. Above 0 the region supports the text, below 0 it speaks against it.",
@@ -38,11 +43,17 @@ export const MEANINGS = {
   actual: "Measured: the fall of the log of the text’s probability with that region hidden from the model.",
 };
 
+export const LIKELY = "How likely the answer would change if this part had been hidden before the model thought.";
+export const noneAlone = ({whole_image: whole}) => "No single part would change the answer: each has under 10 %. " +
+  (whole < .1 ? `Nor would the whole image (${chance(whole)}).` : `Without the whole image it would change (${chance(whole)}).`);
+
 /** What the words of `resting` mean, where they say more than "rests on". */
 export const RESTING = {
   "follows from the text before it": "Hiding the image changes nothing here: the model says this from what it has written already, which may itself rest on the image.",
   "hardly rests on the image": "Hiding the whole image, or any part of it, does less than half a nat to this text.",
   "is likelier without the image": "The image speaks against this text: with the image hidden the model finds it likelier.",
+  "would change without": "The answer is held against the image through the thinking: how likely it would be another if a part had been hidden before the model thought.",
+  "would hardly change without any one part": "Whichever part had been hidden before the model thought, the answer would most likely be the same.",
   "rests on several regions together": "Hiding one region does little, since others make up for it; hiding all of them does much.",
 };
 
