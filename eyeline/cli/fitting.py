@@ -119,7 +119,11 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 @out("Folder of the collection; goes on where it holds one.")
 @SOURCE
 @click.option(
-    "--subsets", type=click.IntRange(4), default=32, show_default=True, help="Random sets of earlier spans."
+    "--subsets",
+    type=click.IntRange(4),
+    default=32,
+    show_default=True,
+    help="Number of random sets of earlier spans.",
 )
 @LENGTH
 @subset_seed(0)
