@@ -1,4 +1,5 @@
-"""The gaze of a saved run as an animated GIF: the first image with each span's heat, its text below.
+"""The gaze of a saved run as an animated GIF: the images with each span's heat, its text below; last the answer, and what it
+comes from.
 
 Frames are drawn with PIL; the colours are those of the page. Several images stand side by side.
 """
@@ -6,6 +7,7 @@ Frames are drawn with PIL; the colours are those of the page. Several images sta
 import io
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -14,7 +16,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from eyeline.errors import DataError
-from eyeline.events import SpanAttribution, Start
+from eyeline.events import Done, RestsOn, SpanAttribution, Start
 from eyeline.report import is_dark, strength
 from eyeline.runs import Run
 
@@ -32,24 +34,36 @@ DARK_UP = ((0, 0, 0), (74, 24, 8), (156, 56, 14), (206, 88, 24), (232, 126, 42))
 DARK_DOWN = ((0, 0, 0), (8, 32, 66), (20, 66, 124), (38, 100, 174), (64, 140, 214))
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """What the film rests on: for each image the values of its cells, 1 and -1 for the full colour, and what stands below."""
+
+    heats: list[np.ndarray]
+    text: str
+    ink: tuple[int, int, int]
+    key: str = ""  # what the colours mean, where it is not what they mean elsewhere
+
+
 def render_film(run: Run) -> bytes:
     """The GIF. Raises `DataError` for a run without any span."""
     spans = [event for event in run.events if isinstance(event, SpanAttribution)]
     if not spans:
         raise DataError("The run has no attributed span to show; ask again with a longer answer.")
-    spans = spans[:: -(-len(spans) // MOST_SPANS)]
+    views = [_of_span(span, run.start) for span in spans[:: -(-len(spans) // MOST_SPANS)]]
+    done = run.events[-1]
+    if isinstance(done, Done) and done.rests_on is not None:
+        views.append(_of_answer(done.answer, done.rests_on, run.start))
     grounds = _grounds(run)
-    heats = [_heats(span, run.start) for span in spans]
     frames, durations = [], []
-    for number, span in enumerate(spans):
+    for number, view in enumerate(views):
         if number:
             for step in range(1, MOVES + 1):
                 part = step / (MOVES + 1)
                 part = part * part * (3 - 2 * part)
-                mixed = [a + (b - a) * part for a, b in zip(heats[number - 1], heats[number], strict=True)]
-                frames.append(_frame(grounds, mixed, span, number, len(spans)))
+                mixed = [a + (b - a) * part for a, b in zip(views[number - 1].heats, view.heats, strict=True)]
+                frames.append(_frame(grounds, mixed, view, number, len(views)))
                 durations.append(MOVE_MS)
-        frames.append(_frame(grounds, heats[number], span, number, len(spans)))
+        frames.append(_frame(grounds, view.heats, view, number, len(views)))
         durations.append(STILL_MS)
     palette = _palette(frames)
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -75,18 +89,25 @@ def _grounds(run: Run) -> list[tuple[UInt8[np.ndarray, "height width 3"], bool]]
     return grounds
 
 
-def _heats(span: SpanAttribution, start: Start) -> list[Float[np.ndarray, "row col"]]:
-    """For each image the span's values of cells, 1 and -1 for the full colour."""
+def _of_span(span: SpanAttribution, start: Start) -> View:
     grids = span.patches or [[[span.shown[k] for k in row] for row in grid] for grid in start.regions]
     heats = [np.asarray(grid, np.float32) for grid in grids]
     scale = max(float(np.abs(heat).max()) for heat in heats) or 1.0
-    return [strength(span, start.unit) * heat / scale for heat in heats]
+    scaled = [strength(span, start.unit) * heat / scale for heat in heats]
+    return View(scaled, span.text, INK if span.channel == "answer" else SOFT)
+
+
+def _of_answer(answer: str, rests_on: RestsOn, start: Start) -> View:
+    """The chances that it changes; the full colour is certain."""
+    chances = np.asarray(rests_on.changes, np.float32)
+    key = f"Stronger colour: the answer is likelier to change without it, at most {100 * chances.max():.0f} %"
+    return View([chances[np.asarray(grid)] for grid in start.regions], answer, INK, key)
 
 
 def _frame(
     grounds: Sequence[tuple[np.ndarray, bool]],
     heats: Sequence[np.ndarray],
-    span: SpanAttribution,
+    view: View,
     number: int,
     total: int,
 ) -> Image.Image:
@@ -105,9 +126,12 @@ def _frame(
         left += size[0] + gap
     draw = ImageDraw.Draw(frame)
     draw.rectangle((0, height, round(frame.width * (number + 1) / total), height + 3), fill=ACCENT)
-    lines = textwrap.wrap(" ".join(span.text.split()), max(20, frame.width // 9)) or [""]
-    text = lines[0] if len(lines) == 1 else f"{lines[0]}\n{lines[1]}{' …' if len(lines) > 2 else ''}"
-    draw.text((14, height + 14), text, INK if span.channel == "answer" else SOFT, _font(19), spacing=5)
+    lines = textwrap.wrap(" ".join(view.text.split()), max(20, frame.width // 9)) or [""]
+    room = 1 if view.key else 2
+    text = "\n".join(lines[:room]) + (" …" if len(lines) > room else "")
+    draw.text((14, height + 14), text, view.ink, _font(19), spacing=5)
+    if view.key:
+        draw.text((14, height + 48), textwrap.fill(view.key, frame.width // 6), SOFT, _font(13))
     return frame
 
 

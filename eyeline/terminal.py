@@ -1,8 +1,9 @@
-"""A stream of events in a terminal: the text as it is written, and beside each finished span where it looked.
+"""A stream of events in a terminal: the text as it is written, beside each finished span where it looked, and at the end
+what the answer comes from.
 
 `TerminalView` writes to a rich console and nowhere else. On a colour terminal a span gets a small picture of
-half-block cells; elsewhere it is one plain line, its strongest regions in words. JSON, and what goes to
-stdout or stderr, are left to the command line.
+half-block cells; elsewhere it is one plain line, its strongest regions in words. Spans have the numbers of events, which the
+commands on a saved run take. JSON, and what goes to stdout or stderr, are left to the command line.
 """
 
 import statistics
@@ -18,7 +19,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text as Line  # `Text` is an event here
 
-from eyeline.events import Channel, Done, Error, Event, SpanAttribution, Start, Text, Unit
+from eyeline.events import Channel, Done, Error, Event, RestsOn, SpanAttribution, Start, Steps, Text, Unit
 from eyeline.report import TRAIN_COMMANDS, name_regions, resting, strength
 
 MAX_COLS, MAX_ROWS = 16, 8  # pixels of a picture; a character cell holds two, one above the other
@@ -83,7 +84,7 @@ class TerminalView:
         self._take(event)
         self._enter_channel(event.channel)
         self.latencies.append(event.latency_s)
-        words = describe(event, self.places, self.start.unit)
+        words = f"{event.index}: {describe(event, self.places, self.start.unit)}"
         if self.pictures:
             self._print(self._block(event, words))
         else:
@@ -95,6 +96,8 @@ class TerminalView:
     def _show_done(self, event: Done) -> None:
         self._flush_pending()
         self._stop_live()
+        if self.start is not None and event.rests_on is not None:
+            self._show_rests_on(event.rests_on)
         self.console.print()
         facts = [f"{event.tokens} tokens", f"{event.tokens_per_s:.1f} tokens/s"]
         if self.latencies:
@@ -109,6 +112,16 @@ class TerminalView:
         if self.start is not None and self.start.unit == "attention":
             commands = ", then ".join(f"`{line.format(model=self.start.model)}`" for line in TRAIN_COMMANDS)
             self._print(Line(_clean(f"attention, not effect: train an estimator with {commands}"), "yellow"))
+
+    def _show_rests_on(self, rests_on: RestsOn) -> None:
+        words = Line(f"[{describe_answer(rests_on, self.places)}]")
+        if not self.pictures:
+            return self._print(words)
+        assert self.start is not None
+        heats = [np.array(rests_on.changes)[np.array(grid)] for grid in self.start.regions]
+        words.stylize("rgb(224,122,52)" if max(rests_on.changes, default=0.0) >= LIKELY else "dim")
+        key = Line("the brighter, the likelier to change without it", "dim")
+        self._print(self._beside(words, self._pictures(heats, max(rests_on.changes, default=0.0)), key))
 
     def _take(self, span: SpanAttribution) -> None:
         """Removes a span's text from what is pending; earlier text has lost its span and is printed alone."""
@@ -147,27 +160,35 @@ class TerminalView:
         text = Line(_clean(told), _style(span.channel))
         strong = strength(span, self.start.unit) == 1.0
         caption = Line(_clean(words), "rgb(224,122,52)" if strong else "dim")
-        pictures = Table.grid(padding=(0, 1, 0, 0))
-        pictures.add_row(*self._pictures(span))
+        return self._beside(text, self._pictures(self._heats(span), strength(span, self.start.unit)), caption)
+
+    def _beside(self, text: Line, pictures: list[Line], caption: Line) -> RenderableType:
+        """A text with its caption and pictures, beside it where there is room."""
+        assert self.start is not None
+        drawn = Table.grid(padding=(0, 1, 0, 0))
+        drawn.add_row(*pictures)
         row = Table.grid(padding=(0, 2, 0, 0))
         if self.console.width < MIN_WIDTH:
-            row.add_row(pictures, caption)
+            row.add_row(drawn, caption)
             return Padding(Group(text, row), (0, 0, 1, 0))
         width = min(TEXT_WIDTH, self.console.width - _picture_width(self.start) - 4)
         row.add_column(width=width, overflow="fold")  # not cut: a formula, a text without spaces
-        row.add_row(Group(text, caption), pictures)
+        row.add_row(Group(text, caption), drawn)
         return Padding(row, (0, 0, 1, 0))
 
-    def _pictures(self, span: SpanAttribution) -> list[Line]:
+    def _heats(self, span: SpanAttribution) -> list[np.ndarray]:
         assert self.start is not None
-        heats = [np.array(heat) for heat in span.patches or ()] or [
+        return [np.array(heat) for heat in span.patches or ()] or [
             np.array(span.shown)[np.array(grid)] for grid in self.start.regions
         ]
+
+    def _pictures(self, heats: Sequence[np.ndarray], brightness: float) -> list[Line]:
+        """For each image its heat, `brightness` (0 to 1) where it is largest."""
+        assert self.start is not None
         sizes = _sizes(self.start)
         grounds = [_ground(image, size) for image, size in zip(self.images, sizes, strict=False)]
         grounds += [np.zeros((rows, cols)) for cols, rows in sizes[len(grounds) :]]
         heats = [_resize(heat, size) for heat, size in zip(heats, sizes, strict=True)]
-        brightness = strength(span, self.start.unit)  # of its strongest patch
         scale = max(float(np.abs(heat).max()) for heat in heats) or 1.0
         return [
             half_blocks(colour_cells(brightness * heat / scale, ground))
@@ -206,6 +227,8 @@ SHOW = {
 }
 ENDS = {"length": "stopped at the length limit", "cancelled": "cancelled", "error": "stopped by an error"}
 LEAST = 0.05  # nats: places with less are not named
+LIKELY = 0.1  # chance that the answer changes, under which a place is not named
+SHARE = 0.5  # of the likeliest place, and of the first source, under which others are not named
 
 
 def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
@@ -213,7 +236,8 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
 
     Contributions of regions in one place are added up; of effects, which do not add up, the strongest stands for its place.
     Places under a fifth of the strongest, or under 0.05 nats, are left out. Where no region matters alone but several do
-    together, that is said first, and where nothing does, that alone.
+    together, that is said first, and where nothing does, which spans it comes from, or that alone where they are not known.
+    Nothing is said of the image then for an answer: that it comes from it through its thinking stands below it.
     """
     named: dict[str, float] = {}
     for region in sorted(range(len(span.shown)), key=lambda region: -abs(span.shown[region])):
@@ -236,8 +260,46 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
     if how.startswith("rests on"):
         together = f"{_nats(whole)} nats, from several regions together"
         return f"{together}: {words}" if words else together
-    does = f": hiding it {'costs' if whole > 0 else 'gains'} {_nats(abs(whole))} nats"
-    return how + does if abs(whole) >= LEAST else how
+    does = f"{'costs' if whole > 0 else 'gains'} {_nats(abs(whole))} nats" if abs(whole) >= LEAST else ""
+    if span.sources and (span.channel == "answer" or not how.startswith("is")):
+        origin = f"comes from {_numbers(span.sources)}"
+        return f"{origin}; hiding the image {does}" if does and span.channel == "thinking" else origin
+    return f"{how}: hiding it {does}" if does else how
+
+
+def describe_answer(rests_on: RestsOn, places: Sequence[str]) -> str:
+    """What the answer comes from: "through 2, 3: left, 94 % likely to change without it; top, 61 %".
+
+    First the spans that it takes most from, then the likeliest place to change it where that is hidden from the start, and
+    those at least SHARE as likely; of the regions in one place the likeliest stands for it. Where no region reaches LIKELY that
+    is said, with the whole image's chance.
+    """
+    through = f"through {_numbers(rests_on.sources)}: " if rests_on.sources else ""
+    named: dict[str, float] = {}
+    for region in sorted(range(len(rests_on.changes)), key=lambda region: -rests_on.changes[region]):
+        named.setdefault(places[region], rests_on.changes[region])
+    likeliest = max(named.values(), default=0.0)
+    if likeliest < LIKELY:
+        return (
+            f"{through}no single part would change the answer; without the whole image it is {_percent(rests_on.whole)} "
+            "likely to change"
+        )
+    told = [(place, chance) for place, chance in named.items() if chance >= max(LIKELY, SHARE * likeliest)]
+    words = [f"{place}, {_percent(chance)}" for place, chance in told[:PLACES]]
+    words[0] += " likely to change without it"
+    more = len(told) - len(words)
+    return through + "; ".join(
+        words + ([f"{more} more {'place' if more == 1 else 'places'}"] if more else [])
+    )
+
+
+def _numbers(sources: Steps) -> str:
+    """The spans that a text takes most from, the largest first."""
+    return ", ".join(str(index) for index, nats in sources[:PLACES] if nats >= SHARE * sources[0][1])
+
+
+def _percent(chance: float) -> str:
+    return f"{100 * chance:.0f} %"
 
 
 def _nats(value: float) -> str:

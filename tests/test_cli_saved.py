@@ -1,12 +1,17 @@
 """Questions about a saved run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from command import ask, events, refuse, succeed
 
-from eyeline.events import SpanAttribution
+from eyeline.events import Done, SpanAttribution
+from eyeline.kept_games import FILE
+from eyeline.report import name_regions
+from eyeline.runs import read_run
+from eyeline.scenes import sample
 
 
 def test_a_saved_run_is_asked_about_a_span_words_or_characters_without_the_model(
@@ -84,3 +89,76 @@ def asked(folders, estimator, tmp_path_factory) -> Path:
 def test_a_run_without_an_estimator_says_that_it_keeps_nothing_to_ask_about(here):
     ask("--save", "run")
     assert "not kept" in refuse("joint", "run", "--span", 0)
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory) -> Path:
+    """Saved runs of the embedded model: `run`, `apart` without earlier text, `cut` in the middle of its thinking."""
+    home = tmp_path_factory.mktemp("answered")
+    scene = sample("document", 7_000_004)
+    scene.image.save(home / "scene.png")
+    words = ("stream", home / "scene.png", scene.prompt, "--temperature", 0)
+    succeed(*words, "--save", home / "run")
+    succeed(*words, "--save", home / "apart", "--no-sources")
+    succeed(*words, "--save", home / "cut", "--max-new-tokens", 6)
+    return home
+
+
+def test_a_saved_run_is_asked_what_its_answer_rests_on_without_the_model(answered, monkeypatch):
+    monkeypatch.setattr("eyeline.load", lambda *_: pytest.fail("loaded"))
+    run = read_run(answered / "run")
+    done = run.events[-1]
+    assert isinstance(done, Done)
+    assert done.rests_on is not None
+    told = json.loads(succeed("rests-on", answered / "run", "--json").stdout)
+    assert told.pop("sets") is None
+    assert told["changes"] == pytest.approx(done.rests_on.changes, abs=1e-5)
+    likeliest = max(range(len(told["changes"])), key=lambda region: told["changes"][region])
+    lines = succeed("rests-on", answered / "run").stdout.splitlines()
+    assert lines[0] == f"the whole image hidden: {100 * done.rests_on.whole:.0f} % likely to change"
+    place = name_regions(run.start)[likeliest]
+    assert lines[1].startswith(
+        f"region {likeliest} ({place}) hidden: {100 * told['changes'][likeliest]:.0f} % likely to change, "
+    )
+    (first, nats), *_ = done.rests_on.sources
+    assert lines[9].startswith(f"from span {first}: {nats:.2f} nats, Line ")
+
+    sets = ("--regions", "1,2", "--regions", "0")
+    told = json.loads(succeed("rests-on", answered / "run", *sets, "--json").stdout)
+    assert told["sets"] == [[1, 2], [0]]
+    assert tuple(told["changes"]) == run.rests_on([(1, 2), (0,)]).changes
+    shown = succeed("rests-on", answered / "run", *sets).stdout.splitlines()
+    assert shown[1].startswith("regions 1 (")
+    assert shown[2].startswith("region 0 (")
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "expected"),
+    [
+        ("run", ("--regions", "0,999"), "There is no region 999; expected some of 0 to"),
+        ("run", ("--regions", "-1"), "-1 is not in the range"),
+        ("run", ("--regions", ""), "'' is not a valid integer"),
+        ("apart", (), "written without sources"),
+        ("cut", (), "the thinking was cut off"),
+        ("nowhere", (), "is not a saved run"),
+    ],
+)
+def test_what_an_answer_rests_on_and_is_not_known_is_told_in_one_sentence(
+    answered, monkeypatch, name, words, expected
+):
+    monkeypatch.chdir(answered)
+    assert expected in refuse("rests-on", name, *words)
+
+
+def test_a_run_saved_before_numbers_were_kept_cannot_say_what_it_rests_on(answered, tmp_path, monkeypatch):
+    shutil.copytree(answered / "run", tmp_path / "run")
+    (tmp_path / "run" / FILE).unlink()
+    monkeypatch.chdir(tmp_path)
+    assert "keeps no numbers to ask about" in refuse("rests-on", "run")
+
+
+def test_without_sources_a_stream_says_nothing_of_them(answered):
+    events = read_run(answered / "apart").events
+    assert {event.sources for event in events if isinstance(event, SpanAttribution)} == {None}
+    assert isinstance(events[-1], Done)
+    assert events[-1].rests_on is None

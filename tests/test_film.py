@@ -1,8 +1,8 @@
 import io
 
 import pytest
-from PIL import Image, ImageSequence
-from test_runs import make_run
+from PIL import Image, ImageDraw, ImageSequence
+from test_runs import make_run, with_rests_on
 
 from eyeline.errors import DataError
 from eyeline.film import MOVE_MS, MOVES, STILL_MS, render_film
@@ -39,3 +39,39 @@ def test_a_run_without_spans_has_no_film():
     run = make_run()
     with pytest.raises(DataError, match="no attributed span"):
         render_film(Run(run.prompt, run.images, run.events[:2]))
+
+
+def test_the_last_view_rests_on_the_answer_with_the_chances_that_it_changes():
+    run = with_rests_on(make_run(), {0: 0.94, 9: 0.0})
+    with Image.open(io.BytesIO(render_film(run))) as film:
+        durations = [frame.info["duration"] for frame in ImageSequence.Iterator(film)]
+        film.seek(len(durations) - 1)
+        last = film.convert("RGB")
+        film.seek(len(durations) - MOVES - 2)
+        answer = film.convert("RGB")
+    assert durations == [STILL_MS, *([MOVE_MS] * MOVES + [STILL_MS]) * 3]
+    (left, right), (left_before, right_before) = (
+        [red - blue for red, _, blue in (image.getpixel((5, 5)), image.getpixel((image.width - 8, 310)))]
+        for image in (last, answer)
+    )
+    assert left > 100 > left_before  # region 0, on which the answer's own tokens do not rest
+    assert right < 40 < right_before  # region 9, on which they do
+
+
+def test_the_last_view_says_what_its_colours_mean(monkeypatch):
+    told = []
+    plain = ImageDraw.ImageDraw.text
+
+    def write(self, at, text, *rest, **more):
+        told.append(text)
+        plain(self, at, text, *rest, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", write)
+    render_film(with_rests_on(make_run(), {0: 0.94}))
+    assert told[-2:] == [
+        "It is 7.",
+        "Stronger colour: the answer is likelier to change without it, at most 94 %",
+    ]
+    told.clear()
+    render_film(make_run())
+    assert told[-1] == "It is 7."

@@ -18,6 +18,7 @@ from eyeline.events import (
     Grid,
     ImageInfo,
     Notice,
+    RestsOn,
     SpanAttribution,
     Start,
     Text,
@@ -89,6 +90,15 @@ def with_span(run: Run, index: int, **changes) -> Run:
         replace(event, **changes) if isinstance(event, SpanAttribution) and event.index == index else event
         for event in run.events
     )
+    return Run(run.prompt, run.images, tuple(events))
+
+
+def with_rests_on(run: Run, changes: dict[int, float], whole: float = 0.97) -> Run:
+    """The same run, whose answer comes from its second span, and changes so likely without some of its ten regions."""
+    likely = tuple(changes.get(region, 0.02) for region in range(10))
+    total = tuple(12.0 * chance for chance in likely)
+    rests_on = RestsOn(likely, whole, total, (0.1,) * 10, ((1, 8.5), (0, 0.7)))
+    events = (replace(each, rests_on=rests_on) if isinstance(each, Done) else each for each in run.events)
     return Run(run.prompt, run.images, tuple(events))
 
 

@@ -98,6 +98,9 @@ def test_a_run_that_is_on_answers_from_what_is_attributed_so_far(server):
     found = ask(server, runs[0], 0, [2])
     assert found.status == 200, found.body
     assert len(found.json["contributions"]) == 6
+    resting = server.call("POST", "/v1/rests-on", {"run": runs[0]})
+    assert (resting.status, resting.json["error"]["param"]) == (400, "run")
+    assert "There is no answer" in resting.json["error"]["message"]
     missing = ask(server, runs[0], 2**20)
     assert (missing.status, missing.json["error"]["param"]) == (400, "target")
     thread.join(120)

@@ -5,11 +5,20 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from test_runs import make_run
+from test_runs import make_run, with_rests_on
 
-from eyeline.events import Done, SpanAttribution, Text
+from eyeline.events import Done, RestsOn, SpanAttribution, Text
+from eyeline.report import strength
 from eyeline.runs import Run
-from eyeline.terminal import DOWN, UP, TerminalView, colour_cells, describe, half_blocks
+from eyeline.terminal import (
+    DOWN,
+    UP,
+    TerminalView,
+    colour_cells,
+    describe,
+    describe_answer,
+    half_blocks,
+)
 
 CODES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -72,9 +81,9 @@ def test_without_colour_a_span_is_one_line_of_words(unit, options):
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f▀]", output)
     lines = output.splitlines()
     words = {"nats": "1.8 nats", "attention": "83 % of attention"}[unit]
-    assert f"The bar at the left shows 3.14 km. [top left of image 1, {words}]" in lines
+    assert f"The bar at the left shows 3.14 km. [0: top left of image 1, {words}]" in lines
     assert lines.index("Thinking") < lines.index("Answer")
-    assert any(line.startswith("It is 7. [bottom right of image 2, ") for line in lines)
+    assert any(line.startswith("It is 7. [2: bottom right of image 2, ") for line in lines)
 
 
 def test_an_ascii_pipe_gets_question_marks_not_a_crash():
@@ -107,7 +116,7 @@ def test_the_picture_beside_a_span_is_bright_where_it_looked(patches):
     view = TerminalView(terminal(), run.images)
     view.show(run.start)
     span = next(event for event in run.events if isinstance(event, SpanAttribution))
-    first, second = view._pictures(span)
+    first, second = view._pictures(view._heats(span), 1.0)
     assert first.plain == "▀▀▀▀▀▀\n▀▀▀▀▀▀"  # 4 x 6 cells
     assert second.plain == "▀▀▀▀\n▀▀▀▀"
     bright = [colour == UP[-1] for colour in uppers(first)]
@@ -121,9 +130,11 @@ def test_a_span_that_hardly_looks_gets_a_dim_picture():
     view.show(run.start)
     heat = tuple(tuple((0.01,) * image.cols for _ in range(image.rows)) for image in run.start.images)
     span = SpanAttribution(0, "answer", 0, 1, "x", (0.04,) * 10, *[None] * 5, heat, None, 0.0, False, 0.0)
-    brightest = max(max(colour) for picture in view._pictures(span) for colour in uppers(picture))
+    drawn = view._pictures(view._heats(span), strength(span, "nats"))
+    brightest = max(max(colour) for picture in drawn for colour in uppers(picture))
     assert 0 < brightest < 60
-    view._pictures(SpanAttribution(0, "answer", 0, 1, "x", (0.0,) * 10, *[None] * 6, None, 0.0, False, 0.0))
+    nothing = SpanAttribution(0, "answer", 0, 1, "x", (0.0,) * 10, *[None] * 6, None, 0.0, False, 0.0)
+    assert len(view._pictures(view._heats(nothing), strength(nothing, "nats"))) == 2
 
 
 @pytest.mark.parametrize("width", [24, 40, 56, 80, 200])
@@ -214,10 +225,10 @@ FOLLOWS = "follows from the text before it"
 PLACES = ("top left", "top left", "centre", "right", "bottom")
 
 
-def span_of(effects, contributions=None, whole=None) -> SpanAttribution:
+def span_of(effects, contributions=None, whole=None, channel="thinking", sources=None) -> SpanAttribution:
     return SpanAttribution(
-        0, "thinking", 0, 1, "x", effects, None, contributions, None, None, None, None, whole, 0.0, False, 0.0
-    )
+        0, channel, 0, 1, "x", effects, None, contributions, None, None, None, None, whole, 0.0, False, 0.0, sources
+    )  # fmt: skip
 
 
 def test_shares_and_effects_are_told_in_order_of_strength_one_for_each_place():
@@ -274,3 +285,72 @@ def test_unfinished_text_of_the_answer_does_not_overtake_the_thinking():
     kept = [output.index(text) for text in ("The bar at", "In the other", "It is 7.")]
     assert kept == sorted(kept)
     assert output.count("Thinking") == output.count("Answer") == 1
+
+
+@pytest.mark.parametrize(("whole", "more"), [(0.01, ""), (0.3, "; hiding the image costs 0.3 nats")])
+def test_text_that_hardly_rests_on_the_image_says_which_sentences_it_comes_from(whole, more):
+    sources = ((4, 9.0), (1, 4.6), (3, 4.4))  # the last is under half of the first
+    thinking = span_of((0.0,) * 5, (0.0,) * 5, whole, sources=sources)
+    assert describe(thinking, PLACES, "nats") == "comes from 4, 1" + more
+    answer = span_of((0.0,) * 5, (0.0,) * 5, whole, "answer", sources)
+    assert describe(answer, PLACES, "nats") == "comes from 4, 1"
+    seen = span_of((1.8, 0.0, 0.0, 0.0, 0.0), (1.8, 0.0, 0.0, 0.0, 0.0), 1.8, "answer", sources)
+    assert describe(seen, PLACES, "nats") == "top left, 1.8 nats"
+
+
+def answer_of(changes, whole=0.9, sources=((3, 9.0), (2, 6.0), (0, 1.0))) -> RestsOn:
+    return RestsOn(changes, whole, (0.0,) * len(changes), (0.0,) * len(changes), sources)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ((0.2, 0.1, 0.0, 0.94, 0.3), "right, 94 % likely to change without it"),
+        ((0.61, 0.7, 0.4, 0.94, 0.1), "right, 94 % likely to change without it; top left, 70 %"),
+        ((0.7, 0.7, 0.7, 0.8, 0.6), "right, 80 % likely to change without it; top left, 70 %; centre, 70 %; 1 more place"),
+        ((0.09, 0.0, 0.0, 0.15, 0.08), "right, 15 % likely to change without it"),
+    ],
+)  # fmt: skip
+def test_an_answer_names_the_sentences_and_the_places_that_it_comes_from(changes, words):
+    assert describe_answer(answer_of(changes), PLACES) == "through 3, 2: " + words
+    assert describe_answer(answer_of(changes, sources=()), PLACES) == words
+
+
+def test_an_answer_that_no_part_changes_says_so_with_the_chance_of_the_whole_image():
+    found = describe_answer(answer_of((0.09, 0.0, 0.0, 0.0, 0.0), 0.37), PLACES)
+    assert found == (
+        "through 3, 2: no single part would change the answer; "
+        "without the whole image it is 37 % likely to change"
+    )
+    assert describe_answer(answer_of((), 0.0, ()), ()).startswith("no single part")
+
+
+def test_a_finished_stream_ends_with_what_its_answer_comes_from():
+    run = with_rests_on(make_run(), {9: 0.94, 0: 0.5, 4: 0.2})
+    line = "[through 1: bottom right of image 2, 94 % likely to change without it; top left of image 1, 50 %]"
+    lines = play(run, width=200).splitlines()
+    assert lines.index(line) == lines.index("Answer") + 2
+    assert lines[-2:] == [
+        "",
+        "16 tokens · 31.4 tokens/s · attribution 40 ms after each span (median)",
+    ]
+    assert "likely to change" not in play(make_run())
+    shown = " ".join(screen(in_colour(run, width=200)))
+    assert "[through 1: bottom right of image 2, 94 % likely" in shown
+    assert "the brighter, the likelier to change without it" in shown
+
+
+def test_the_picture_beside_an_answer_is_as_bright_as_the_chance_that_it_changes():
+    run = with_rests_on(make_run(), {9: 1.0, 0: 0.0})
+    view = TerminalView(terminal(width=200), run.images)
+    for event in run.events:
+        view.show(event)
+    drawn = written(view.console).rpartition("[through")[2]
+    brightest = ";".join(map(str, UP[-1]))
+    assert drawn.count(f"38;2;{brightest};48;2;{brightest}m▀") == 2  # 2 x 2 cells
+
+
+@pytest.mark.parametrize("width", [24, 56, 80])
+def test_what_an_answer_comes_from_fits_every_terminal(width):
+    output = in_colour(with_rests_on(make_run(), {9: 0.94, 0: 0.5}), width=width)
+    assert all(cell_len(line) <= width for line in screen(output))

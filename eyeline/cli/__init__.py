@@ -14,8 +14,8 @@ def main() -> None:
 
 
 for command in (
-    live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rethink, drawing.scenes, public.data,
-    fitting.collect, fitting.fit, fitting.evaluate,
+    live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rests_on, saved.rethink,
+    drawing.scenes, public.data, fitting.collect, fitting.fit, fitting.evaluate,
     fitting.collect_through, fitting.fit_through, fitting.evaluate_through, service.serve,
     machine.doctor, machine.models,
 ):  # fmt: skip

@@ -7,6 +7,7 @@ import click
 from eyeline.cli.choices import FAMILIES, LAST_SEED, SOURCES
 from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.options import (
+    EARLIER,
     ESTIMATOR,
     JSON,
     PATH,
@@ -50,6 +51,7 @@ from eyeline.errors import EyelineError
 @click.option(
     "--stop", multiple=True, show_default="none", help="Text that generation ends before. Repeatable."
 )
+@EARLIER
 @JSON
 @SAVE
 @REPORT
@@ -93,11 +95,12 @@ def stream(question, model, estimator, regions, as_json, save, report, top_p, **
 @takes_model
 @ESTIMATOR
 @REGIONS
+@EARLIER
 @JSON
 @SAVE
 @REPORT
 def attribute(
-    question, text, data, out, traces, model, estimator, regions, as_json, save, report
+    question, text, data, out, traces, model, estimator, regions, sources, as_json, save, report
 ) -> int | None:
     """Attribute a trace that is already written, its markers included, as if the model wrote it now; or many, to a table."""
     if data is not None:
@@ -106,6 +109,7 @@ def attribute(
             save and "--save",
             report and "--report",
             as_json and "--json",
+            not sources and "--no-sources",
         ]
         _refuse_mixed(question, others, out, regions)
         return _attribute_log(data, out, model, estimator, regions[0], traces)
@@ -114,7 +118,7 @@ def attribute(
     if out is not None:
         raise EyelineError("--out is where --data goes to; for one trace there are --save and --report.")
     images, prompt = question
-    options = {"estimator": estimator, "regions": one_or_each(regions)}
+    options = {"estimator": estimator, "regions": one_or_each(regions), "sources": sources}
     return follow(
         lambda loaded, pictures: loaded.attribute(pictures, prompt, text, **options),
         model, images, prompt, as_json, save, report,
@@ -164,14 +168,15 @@ def _attribute_log(log, out, model, estimator, regions, traces) -> None:
     help="Folder for the run and report.html.",
 )
 @takes_model
+@EARLIER
 @JSON
-def demo(family, seed, out, model, as_json) -> int:
+def demo(family, seed, out, model, sources, as_json) -> int:
     """Ask about a scene drawn for the occasion, and write a report."""
     from eyeline.scenes import sample
 
     example = sample(family, seed)
     click.echo(f"{example.prompt}  ({family} scene {seed}; right answer: {example.answer!r})", err=True)
     return follow(
-        lambda loaded, pictures: loaded.stream(pictures, example.prompt, temperature=0),
+        lambda loaded, pictures: loaded.stream(pictures, example.prompt, temperature=0, sources=sources),
         model, [example.image], example.prompt, as_json, out / "run", out / "report.html",
     )  # fmt: skip

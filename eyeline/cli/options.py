@@ -76,6 +76,12 @@ LENGTH = click.option(
 LIMIT = click.option(
     "--limit", type=click.IntRange(1), show_default="all", help="Only the first so many examples."
 )
+EARLIER = click.option(
+    "--sources/--no-sources",
+    default=True,
+    show_default=True,
+    help="Read earlier text as well: which sentences a sentence takes from, and what the answer rests on through them.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, nothing else there.")
 SAVE = click.option(
     "--save", type=PATH, callback=with_room, show_default="not saved", help="Folder to save the run in."

@@ -1,10 +1,11 @@
-"""Commands on a saved run: report and joint, which need no model, and rethink, which loads the run's own."""
+"""Commands on a saved run: report, joint and rests-on, which need no model, and rethink, which loads the run's own."""
 
 import click
 
 from eyeline.cli.options import JSON, PATH, SEED, with_room
 from eyeline.cli.values import Joined
 from eyeline.errors import EyelineError
+from eyeline.events import SpanAttribution
 
 
 @click.command()
@@ -66,6 +67,43 @@ def joint(run, span, words, characters, regions, as_json) -> None:
         click.echo(
             f"  region {region}: {found.contributions[region]:.2f} nats (alone {found.effects[region]:.2f})"
         )
+
+
+@click.command("rests-on")
+@click.argument("run", type=PATH)
+@click.option(
+    "--regions",
+    "sets",
+    type=Joined(click.IntRange(0)),
+    multiple=True,
+    show_default="each by itself",
+    help="Numbers of regions to hide together, joined by commas. Repeatable.",
+)
+@JSON
+def rests_on(run, sets, as_json) -> None:
+    """Predict how likely the answer of a saved run changes if regions are hidden before the model thinks; no model is needed."""
+    import json
+    from dataclasses import asdict
+
+    from eyeline.report import name_regions
+    from eyeline.runs import read_run
+
+    read = read_run(run)
+    found = read.rests_on(sets or None)
+    if as_json:
+        return click.echo(json.dumps({"sets": sets or None, **asdict(found)}))
+    places = name_regions(read.start)
+    hidden = sets or tuple((region,) for region in range(len(places)))
+    click.echo(f"the whole image hidden: {100 * found.whole:.0f} % likely to change")
+    order = range(len(hidden)) if sets else sorted(range(len(hidden)), key=lambda at: -found.changes[at])[:8]
+    for at in order:
+        names = ", ".join(f"{region} ({places[region]})" for region in hidden[at])
+        chance = f"{100 * found.changes[at]:.0f} % likely to change"
+        costs = f"{found.total[at]:.2f} nats, {found.direct[at]:.2f} with the thinking kept"
+        click.echo(f"{'region' if len(hidden[at]) == 1 else 'regions'} {names} hidden: {chance}, {costs}")
+    spans = {event.index: event.text for event in read.events if isinstance(event, SpanAttribution)}
+    for index, nats in found.sources[:8]:
+        click.echo(f"from span {index}: {nats:.2f} nats, {' '.join(spans[index].split())}")
 
 
 @click.command()

@@ -195,6 +195,7 @@ class Desk:
             "stop": stops_of(request),
             "seed": secrets.randbelow(LARGEST_SEED) if request.seed is None else request.seed,
             "regions": request.eyeline.regions,
+            "sources": request.eyeline.sources,
         }
         for name in ("temperature", "top_p"):
             if (value := getattr(request, name)) is not None:

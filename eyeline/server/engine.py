@@ -31,7 +31,7 @@ from eyeline.estimator import estimator_for
 from eyeline.events import to_json
 from eyeline.images import open_image
 from eyeline.runs import keep, read_run
-from eyeline.stream import stream
+from eyeline.stream import Stream, stream
 from eyeline.thinking_again import think_again
 
 log = logging.getLogger("eyeline.server")
@@ -242,7 +242,7 @@ class _Worker:
         self.jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.lock = threading.Lock()  # of the pipe: events and checks come from two threads
         self.changing = threading.Lock()  # of the three below
-        self.asking: Any = None  # the stream that is on
+        self.asking: Stream | None = None  # that is on
         self.number = 0  # the job that is on
         self.cancelled: set[int] = set()
 
@@ -273,7 +273,7 @@ class _Worker:
                 os._exit(0)  # the other side is gone
             if job["op"] == "cancel":
                 self.cancel(job["target"])
-            elif job["op"] in ("check", "joint"):
+            elif job["op"] in ("check", "joint", "rests_on"):
                 self.do(job)
             else:
                 self.jobs.put(job)
@@ -336,12 +336,19 @@ class _Worker:
         return {"token_ids": events.ids}
 
     def do_joint(self, number: int, of: int, target: Any, regions: Sequence[int]) -> dict[str, Any]:
-        """Of the question that is on, while it is."""
+        target = tuple(target) if isinstance(target, list) else target
+        return asdict(self.stream_of(of).joint(target, regions))
+
+    def do_rests_on(self, number: int, of: int, sets: Sequence[Sequence[int]] | None) -> dict[str, Any]:
+        return asdict(self.stream_of(of).rests_on(sets))
+
+    def stream_of(self, number: int) -> Stream:
+        """That of the question that is on, while it is. Raises `DataError`."""
         with self.changing:
-            events = self.asking if self.number == of else None
+            events = self.asking if self.number == number else None
         if events is None:
             raise DataError("The question has just ended; ask about it again.")
-        return asdict(events.joint(tuple(target) if isinstance(target, list) else target, regions))
+        return events
 
     def do_ablate(
         self,

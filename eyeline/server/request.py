@@ -86,6 +86,7 @@ class StreamOptions(Body):
 class Extension(OwnBody):
     save: bool = False
     regions: Literal["native", "grid", "random"] = "native"
+    sources: bool = True
 
 
 class ChatRequest(Body):
@@ -137,6 +138,16 @@ class JointRequest(OwnBody):
         | tuple[Annotated[int, Field(ge=0, le=2**31)], Annotated[int, Field(ge=0, le=2**31)]]
     )
     regions: list[Annotated[int, Field(ge=0, le=2**31)]] = Field([], max_length=4096)
+
+
+class RestsOnRequest(OwnBody):
+    """`POST /v1/rests-on`"""
+
+    run: str
+    sets: (
+        list[Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, max_length=4096)]]
+        | None
+    ) = Field(None, min_length=1, max_length=256)
 
 
 class AskWithoutRequest(OwnBody):

@@ -10,11 +10,12 @@ from eyeline.errors import DataError
 from eyeline.events import Start, from_json
 from eyeline.runs import EVENTS
 from eyeline.server.asking import Asking, Desk
-from eyeline.server.joint import predict_joint
+from eyeline.server.joint import predict_joint, predict_rests_on
 from eyeline.server.request import (
     AskWithoutRequest,
     ChatRequest,
     JointRequest,
+    RestsOnRequest,
     RethinkRequest,
     VerifyRequest,
     parse,
@@ -117,6 +118,13 @@ async def joint(request: Request, desk: AtDesk, bodies: WithBodies) -> dict[str,
     async with bodies.read(request) as body:
         asked = parse(JointRequest, body)
     return await predict_joint(desk, desk.find(asked.run), asked.target, asked.regions)
+
+
+@router.post("/v1/rests-on", openapi_extra=_body(RestsOnRequest))
+async def rests_on(request: Request, desk: AtDesk, bodies: WithBodies) -> dict[str, Any]:
+    async with bodies.read(request) as body:
+        asked = parse(RestsOnRequest, body)
+    return await predict_rests_on(desk, desk.find(asked.run), asked.sets)
 
 
 @router.post("/v1/ask-without", openapi_extra=_body(AskWithoutRequest))
