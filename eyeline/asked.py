@@ -12,7 +12,7 @@ from torch import Tensor
 from eyeline.ablation import Method, fill_pixels
 from eyeline.errors import PromptError, RegionError
 from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
-from eyeline.events import Grid, ImageInfo, Start
+from eyeline.events import Grid, ImageInfo, Notice, Start
 from eyeline.fills import FILLS
 from eyeline.images import Picture, open_images
 from eyeline.model import Inputs, Model, Prompt
@@ -45,6 +45,7 @@ class Asked:
     estimator: Estimator | None
     regions: str | Path | Sequence[str | Path]  # where they come from
     hidden: Hidden | None
+    notices: tuple[Notice, ...] = ()  # for whoever reads the numbers
 
     @property
     def prompt_tokens(self) -> int:
@@ -78,6 +79,7 @@ class Asked:
             regions,
             hiding=None if estimator is None else estimator.hiding,
             level="none" if estimator is None else "fitted",
+            notices=self.notices,
         )
 
 

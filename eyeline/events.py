@@ -105,6 +105,15 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far the log-probs of the server that wrote a trace are from ours; nats, their sizes."""
+
+    mean: float
+    worst: float
+    tokens: int  # compared
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Last event of every stream."""
 
@@ -114,6 +123,7 @@ class Done:
     tokens_per_s: float
     stalled_s: float  # time decoding waited for attribution
     reason: Reason
+    agreement: Agreement | None = None  # with the server that wrote the trace, where one was followed
 
 
 Event = Start | Text | SpanAttribution | Error | Done
@@ -126,9 +136,10 @@ def to_json(event: Event) -> str:
     return json.dumps({"event": NAMES[type(event)], **asdict(event)}, ensure_ascii=False, allow_nan=False)
 
 
-# What fields say that an earlier schema did not have: then effects were those of attention knockout
+# What fields say that earlier versions did not have; by the first schema effects were those of attention knockout
 BEFORE: dict[type, dict[str, Any]] = {
     Start: {"schema": 1, "notices": ()},
+    Done: {"agreement": None},
     SpanAttribution: dict.fromkeys(("contributions", "contribution_interval", "evidence", "breaks")),
 }
 
@@ -148,6 +159,8 @@ def from_json(line: str) -> Event:
             values["notices"] = tuple(Notice(**notice) for notice in values["notices"])
             if values["schema"] not in (1, SCHEMA):
                 raise ValueError(f"schema {values['schema']}")
+        if kind is Done and values["agreement"] is not None:
+            values["agreement"] = Agreement(**values["agreement"])
         return kind(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(

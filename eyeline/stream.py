@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eyeline.asked import Asked, Hidden, prepare, random_generator
-from eyeline.decoding import decode, follow
+from eyeline.decoding import Likely, decode, follow
 from eyeline.errors import PromptError
 from eyeline.estimator import Estimator
 from eyeline.events import Done, Event, Reason, Start
@@ -46,6 +46,7 @@ def stream(
     stop: str | Sequence[str] = (),
     pending_bytes: int = PENDING_BYTES,
     hidden: Hidden | None = None,
+    top_logprobs: int | None = None,
     **generation: Any,
 ) -> "Stream":
     """Generates an answer and yields events while it is written: `Start`, then `Text`s and `SpanAttribution`s, then `Done`.
@@ -54,7 +55,8 @@ def stream(
     the effects are attention shares. `temperature=0` is greedy; `seed` makes sampling repeatable; options left out
     come from the model's generation config; `generation` holds further options of `hf.generate` (`repetition_penalty`,
     ...). `hidden` regions of an earlier stream are hidden all the while, and its regions are
-    shown. A prompt of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`,
+    shown. `top_logprobs`: keep in `Stream.likely` how likely each token was, and so many of the likeliest in its place.
+    A prompt of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`,
     `RegionError`, `EstimatorError` or `UnsupportedModelError` at once for what cannot work; what fails later is an
     `Error` event.
     """
@@ -76,7 +78,9 @@ def stream(
     generation |= {"max_new_tokens": max_new_tokens or asked.room, **LEFT_OUT}
     rng = random_generator(model.device, seed)
     exchange = Exchange(asked, _segmenter(asked, stops), pending_bytes)
-    return Stream(exchange, lambda producer: decode(model, asked.inputs, producer, rng, generation))
+    return Stream(
+        exchange, lambda producer: decode(model, asked.inputs, producer, rng, generation, top_logprobs)
+    )
 
 
 def attribute(
@@ -154,6 +158,11 @@ class Stream(Iterator[Event]):
     def ids(self) -> list[int]:
         """The token ids generated so far."""
         return list(self._exchange.ids)
+
+    @property
+    def likely(self) -> list[Likely]:
+        """How likely each id was; nothing where `top_logprobs` did not ask for it."""
+        return [each for each in self._exchange.likely[: len(self._exchange.ids)] if each is not None]
 
     @property
     def games(self) -> Games:

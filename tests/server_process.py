@@ -112,6 +112,12 @@ class Server:
         return max(children)[1]
 
 
+def token_ids(chunks) -> list[int]:
+    """The ids of a streamed answer, which each chunk has a part of."""
+    choices = [choice for chunk in chunks if isinstance(chunk, dict) for choice in chunk.get("choices", ())]
+    return [token_id for choice in choices for token_id in choice["token_ids"]]
+
+
 def eventually(condition, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

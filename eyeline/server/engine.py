@@ -30,7 +30,9 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import estimator_for
 from eyeline.events import to_json
 from eyeline.images import open_image
+from eyeline.server.likelihood import describe
 from eyeline.stream import stream
+from eyeline.vocabulary import Vocabulary
 
 log = logging.getLogger("eyeline.server")
 MOST_RESTARTS = 5  # in a row, without any job done
@@ -63,7 +65,8 @@ class About:
 class Message:
     """One answer to a job. `kind`: `event` (its line in `line`), `result`, `refused`, `failed` or `died`.
 
-    An event's `values` hold `ids`, the token ids that were generated since the event before.
+    An event's `values` hold `ids`, the token ids that were generated since the event before, and `log_probs`, what
+    OpenAI's API says of how likely each of them was, where that was asked.
     """
 
     kind: str
@@ -249,6 +252,7 @@ class _Worker:
 
     def load(self, model_id: str, estimator: str | None) -> None:
         self.model = load(model_id)
+        self.vocabulary = Vocabulary(self.model.tokenizer)
         self.estimator = estimator_for(self.model, estimator)
         found = self.estimator
         self.say(
@@ -303,7 +307,7 @@ class _Worker:
 
     def do_check(self, number: int, folder: str, images: int, messages: Sequence[Any]) -> dict[str, Any]:
         inputs = self.model.inputs(_pictures(folder, images), messages)
-        return {"prompt_tokens": inputs["input_ids"].shape[1]}
+        return {"prompt_token_ids": inputs["input_ids"][0].tolist()}
 
     def do_ask(
         self,
@@ -327,9 +331,11 @@ class _Worker:
             for event in events:
                 new = events.ids[sent:]
                 sent += len(new)
-                self.say("event", to_json(event), job=number, ids=new)
+                told = describe(self.vocabulary, new, events.likely[sent - len(new) : sent])
+                self.say("event", to_json(event), job=number, ids=new, log_probs=told)
             events.games.save(Path(folder))
-        return {"token_ids": events.ids}
+        rest = describe(self.vocabulary, events.ids[sent:], events.likely[sent:])
+        return {"token_ids": events.ids, "log_probs": rest}
 
     def do_joint(self, number: int, of: int, target: Any, regions: Sequence[int]) -> dict[str, Any]:
         """Of the question that is on, while it is."""
