@@ -133,7 +133,7 @@ class Arrivals:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._waiting: deque[Piece | End] = deque()
-        self.count = 0  # of ids that have come
+        self.ids: list[int] = []  # that have come
         self.over = False
 
     def add(self, *some: Piece | End) -> None:
@@ -156,6 +156,24 @@ class Following(Stream):
         self._arrivals = arrivals = Arrivals(exchange)
         super().__init__(exchange, lambda producer: read_along(exchange, producer, arrivals))
 
+    def __enter__(self) -> "Following":
+        return self
+
+    @property
+    def pushed(self) -> list[int]:
+        """The ids that have come so far, taken or not."""
+        return list(self._arrivals.ids)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more can be pushed."""
+        return self._arrivals.over
+
+    @property
+    def prompt_ids(self) -> Int[Tensor, "1 token"]:
+        """Of the prompt that is read."""
+        return self._exchange.asked.inputs["input_ids"]
+
     def push(self, ids: Sequence[int], log_probs: Sequence[float | None] | None = None) -> None:
         """Takes the next ids, and their log-probs where the server tells them; returns at once.
 
@@ -165,7 +183,7 @@ class Following(Stream):
         check_ids(asked.model, ids)
         if arrivals.over:
             raise PromptError("The trace has ended already; follow the next one by itself.")
-        if arrivals.count + len(ids) > asked.room:
+        if len(arrivals.ids) + len(ids) > asked.room:
             raise PromptError(
                 f"The trace has more than {asked.room} tokens, which is what our copy's context leaves after the prompt; "
                 "the rest is not attributed."
@@ -174,7 +192,7 @@ class Following(Stream):
             raise PromptError(
                 f"There are {len(log_probs)} log-probs for {len(ids)} ids; expected one for each."
             )
-        arrivals.count += len(ids)
+        arrivals.ids.extend(ids)
         now = time.perf_counter()
         told = [None] * len(ids) if log_probs is None else log_probs
         arrivals.add(*(Piece(int(each), log_prob, now) for each, log_prob in zip(ids, told, strict=True)))

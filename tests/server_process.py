@@ -132,15 +132,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(model: Path, data: Path, *options: str, key: str | None = None) -> Iterator[Server]:
+def running(
+    model: Path, data: Path, *options: str, key: str | None = None, command: str = "serve"
+) -> Iterator[Server]:
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
     log = data / "log.txt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"EYELINE_API_KEY": key} if key else {})}
-    command = [sys.executable, "-m", "eyeline", "serve", "--model", str(model), "--port", str(port)]
+    program = [sys.executable, "-m", "eyeline", command, "--model", str(model), "--port", str(port)]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "--data", str(data), "--grace", "2", *options],
+            [*program, "--data", str(data), "--grace", "2", *options],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment,

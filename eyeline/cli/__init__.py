@@ -15,6 +15,6 @@ def main() -> None:
 
 for command in (
     live.stream, live.attribute, live.demo, saved.report, saved.joint, drawing.scenes,
-    fitting.collect, fitting.fit, fitting.evaluate, service.serve,
+    fitting.collect, fitting.fit, fitting.evaluate, service.serve, service.follow,
 ):  # fmt: skip
     main.add_command(command)

@@ -17,7 +17,7 @@ from eyeline.images import open_image
 from eyeline.loading import ALIASES
 from eyeline.server.chunks import Envelope
 from eyeline.server.counters import Counters
-from eyeline.server.engine import Engine, EngineDiedError, EngineRefusedError
+from eyeline.server.engine import Engine, EngineDiedError, EngineRefusedError, Message
 from eyeline.server.line import Line, Ticket
 from eyeline.server.pictures import read_pictures
 from eyeline.server.request import (
@@ -173,7 +173,7 @@ class Desk:
         self.open: dict[str, Asking] = {}
         self.stopping = False
         self._cancelling: set[asyncio.Task[None]] = set()
-        self._preparing = asyncio.Semaphore(2)  # decoded images in memory
+        self.preparing = asyncio.Semaphore(2)  # decoded images in memory
 
     def check_open(self) -> None:
         if self.stopping:
@@ -207,7 +207,7 @@ class Desk:
         question = {"messages": conversation(request.messages), "options": options, "hidden": None}
         urls, prompt = image_urls(request.messages), text_of(request.messages[-1])
         run = self.store.new_id()
-        async with self._preparing:
+        async with self.preparing:
             self.check_open()
             writer = await asyncio.to_thread(
                 lambda: self.store.prepare(run, read_pictures(urls, self.settings), prompt)
@@ -218,7 +218,7 @@ class Desk:
         """The question of a run again; `hidden` holds `run`, `regions`, `method` and `grids`."""
         folder = self.store.folder_of(row)
         run = self.store.new_id()
-        async with self._preparing:
+        async with self.preparing:
             self.check_open()
             writer = await asyncio.to_thread(
                 lambda: self.store.prepare(
@@ -262,10 +262,15 @@ class Desk:
             raise
         asking = Asking(self.store.get(run), log, ticket, self.engine.number(), prompt_ids)
         asking.row.question["options"].update(options)  # pyright: ignore
+        self.begin(asking)
+        return asking
+
+    def begin(self, asking: Asking) -> None:
+        """Sees a question through that stands in the line."""
+        run = asking.row.id
         self.open[run] = asking
         self.counters.queue.set(len(self.line))
         asking.task = asyncio.create_task(self._see_through(asking), name=run)
-        return asking
 
     async def _read(self, run: str, images: int, messages: Any) -> Sequence[int]:
         """The token ids of the prompt."""
@@ -317,19 +322,9 @@ class Desk:
             self._forget(asking)
 
     async def _generate(self, asking: Asking) -> None:
-        question = asking.row.question
         asking.begin_attempt()
         done, told = None, False
-        messages = self.engine.stream(
-            "ask",
-            job=asking.job,
-            folder=str(self.store.folder_of(asking.row)),
-            images=asking.row.images,
-            messages=question["messages"],
-            options=question["options"],
-            hidden=question["hidden"],
-        )
-        async with aclosing(messages):  # pyright: ignore
+        async with aclosing(self._messages(asking)) as messages:  # pyright: ignore
             async for message in messages:
                 if message.kind == "result":
                     assert done is not None, "the last event of a stream"
@@ -345,6 +340,18 @@ class Desk:
                 elif asking.news(event):
                     asking.write(event)
                     self.counters.count(event)
+
+    def _messages(self, asking: Asking) -> AsyncIterator[Message]:
+        question = asking.row.question
+        return self.engine.stream(
+            "ask",
+            job=asking.job,
+            folder=str(self.store.folder_of(asking.row)),
+            images=asking.row.images,
+            messages=question["messages"],
+            options=question["options"],
+            hidden=question["hidden"],
+        )
 
     def _finish(self, asking: Asking, done: Done, result: Mapping[str, Any]) -> None:
         """The last events of a question that the model ended itself."""

@@ -70,7 +70,7 @@ class Envelope:
                 if not isinstance(event, Text)
             ],
         }
-        choice = {"index": 0, "message": message, "finish_reason": FINISH[done.reason], "logprobs": None}
+        choice = {"index": 0, "message": message, "finish_reason": FINISH[done.reason]}
         return {
             "id": self.id,
             "object": "chat.completion",

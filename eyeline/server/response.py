@@ -62,10 +62,8 @@ class Wanted:
 
     def of_choice(self, asking: Asking, start: int, end: int | None) -> dict[str, Any]:
         fields: dict[str, Any] = {"token_ids": asking.token_ids[start:end]} if self.ids else {}
-        if self.log_probs:
-            entries = asking.log_probs[start:end]
-            fields["logprobs"] = {"content": entries, "refusal": None} if entries else None
-        return fields
+        entries = asking.log_probs[start:end] if self.log_probs else ()
+        return {**fields, "logprobs": {"content": entries, "refusal": None} if entries else None}
 
 
 async def follow(

@@ -16,8 +16,8 @@ import uvicorn
 from eyeline.errors import EyelineError
 from eyeline.server.app import create_app
 from eyeline.server.asking import Desk
-from eyeline.server.engine import Engine
-from eyeline.server.safety import Settings, check_binding
+from eyeline.server.engine import Engine, Worker
+from eyeline.server.safety import Guard, Settings, check_binding
 from eyeline.server.store import Store
 
 
@@ -26,6 +26,9 @@ def serve(
     model: str,
     estimator: str | Path | None = None,
     ready: Callable[[str], object] = lambda url: None,
+    *,
+    worker: type[Worker] = Worker,
+    app_of: Callable[[Settings, Engine, Store], Guard] = create_app,
 ) -> None:
     """Loads the model and serves until SIGINT or SIGTERM.
 
@@ -38,9 +41,9 @@ def serve(
         sockets = [stack.enter_context(each) for each in bind(settings.host, settings.port)]
         store = Store(settings.data)
         stack.callback(store.close)
-        engine = Engine(model, estimator)
+        engine = Engine(model, estimator, worker)
         engine.start()
-        app = create_app(settings, engine, store)
+        app = app_of(settings, engine, store)
         config = uvicorn.Config(
             app,
             settings.host,
