@@ -34,8 +34,8 @@ MANNERS = {
     "system prompt": Manner(HELPFUL),
     "both": Manner(HELPFUL, text_first=True),
 }
-Scored = tuple[float, int]  # 0 or 1, and tokens of the trace
-Scores = dict[str, dict[str, list[Scored]]]  # input, family -> one for each example
+Outcome = tuple[float, int]  # 0 or 1, and tokens of the trace
+Outcomes = dict[str, dict[str, list[Outcome]]]  # input, family -> one for each example
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def pad(prompts: Sequence[Inputs]) -> Inputs:
     }
 
 
-def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tuple[Scores, Scores]:
+def evaluate(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tuple[Outcomes, Outcomes]:
     """Answers that are right, by input and family, and by input and kind of scene.
 
     `image`, the other manners of asking (`MANNERS`), `blank` (all of it) and `evidence` (only that blank); `prior`: those with
@@ -135,7 +135,7 @@ def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tup
         for example in alone
         if example.id + COUNTERFACTUAL in known
     ]
-    pictures = {name: open_image(example.image) for name, example in known.items()}
+    pictures = {name: open_image(example.images[0]) for name, example in known.items()}
     crossed = [*twins, *((other, one) for one, other in twins)]
     asked = {
         "image": [(each, Asked(pictures[each.id], each.prompt)) for each in known.values()],
@@ -150,7 +150,7 @@ def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tup
         ],
         "trace": [(other, Asked(pictures[one.id], one.prompt, readings(other))) for one, other in crossed],
     }
-    right: dict[str, list[Scored]] = {}
+    right: dict[str, list[Outcome]] = {}
     for name, cases in asked.items():
         rows = written(model, [question for _, question in cases], max_new_tokens)
         right[name] = [
@@ -169,15 +169,15 @@ def score(model: Model, examples: Iterable[Example], max_new_tokens: int) -> tup
         *(("pairs", one, _both(seen[one.id], seen[other.id])) for one, other in twins),
         *(("trace", one, value) for (one, _), value in zip(crossed, right["trace"], strict=True)),
     ]
-    by_family: Scores = defaultdict(lambda: defaultdict(list))
-    by_kind: Scores = defaultdict(lambda: defaultdict(list))
+    by_family: Outcomes = defaultdict(lambda: defaultdict(list))
+    by_kind: Outcomes = defaultdict(lambda: defaultdict(list))
     for name, example, value in found:
         by_family[name][example.family].append(value)
         by_kind[name][f"{example.family}/{example.source}"].append(value)
     return by_family, by_kind
 
 
-def _both(one: Scored, other: Scored) -> Scored:
+def _both(one: Outcome, other: Outcome) -> Outcome:
     return one[0] * other[0], one[1]
 
 
@@ -189,9 +189,9 @@ def _both(one: Scored, other: Scored) -> Scored:
 @TABLE
 @click.option("--max-new-tokens", default=512, show_default=True)
 def main(model_id: str, data: tuple[Path, ...], out: Path, max_new_tokens: int) -> None:
-    """Score greedy answers on data folders."""
+    """Evaluate greedy answers on data folders."""
     with writing(out, figure=False):
-        by_family, by_kind = score(
+        by_family, by_kind = evaluate(
             load(model_id), chain.from_iterable(map(read_examples, data)), max_new_tokens
         )
         rows = []
@@ -199,8 +199,8 @@ def main(model_id: str, data: tuple[Path, ...], out: Path, max_new_tokens: int) 
             groups = {**{family: {family: values} for family, values in families.items()}, "mean": families}
             groups |= {kind: {kind: values} for kind, values in sorted(by_kind[name].items())}
             for group, values in groups.items():
-                right = {key: [value for value, _ in scored] for key, scored in values.items()}
-                tokens = [count for scored in values.values() for _, count in scored]
+                right = {key: [value for value, _ in outcomes] for key, outcomes in values.items()}
+                tokens = [count for outcomes in values.values() for _, count in outcomes]
                 rows.append(Row(name, group, *bootstrap(right), len(tokens), int(np.median(tokens))))
         write_csv(Row, rows, out)
     click.echo(out.read_text())

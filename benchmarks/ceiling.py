@@ -23,7 +23,7 @@ from eyeline import load
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.baselines.hiding import fit_drops, span_drops
+from eyeline.evaluation.baselines.hiding import fit_falls, span_falls
 from eyeline.evaluation.command_options import DATA, ESTIMATOR, MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.evaluate import Settings, one_estimator
 from eyeline.evaluation.prediction import estimated
@@ -61,60 +61,60 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One image's spans with their drops: the subsets that are scored, and those that regressions are given."""
+    """One image's spans with their falls: the subsets that are asked for, and those that regressions are given."""
 
     family: str
     predicted: Mapping[str, Float[Tensor, "span subset"]]  # by the estimator, and by exhaustive ablation
     lengths: Int[Tensor, " span"]  # tokens
-    scored: Bool[Tensor, "subset region"]
-    scored_drops: Float[Tensor, "span subset"]
+    asked: Bool[Tensor, "subset region"]
+    asked_falls: Float[Tensor, "span subset"]
     given: Bool[Tensor, "given region"]
-    given_drops: Float[Tensor, "span given"]
+    given_falls: Float[Tensor, "span given"]
 
 
 def measure(model: Model, example: Example, estimator: Estimator, settings: Settings) -> Measured | None:
     """Generates, and hides all subsets. None where no span's effects vary."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
-    regions = regions_of(model, own.picture, own.inputs, settings.regions, settings.seed)
-    scored, rates = draw_subsets(regions.count, settings, example.id)
+    regions = regions_of(model, own.pictures, own.inputs, settings.regions, settings.seed)
+    asked, rates = draw_subsets(regions.count, settings, example.id)
     others = replace(settings, seed=settings.seed + 1, subsets=max(COUNTS))
     given = draw_subsets(regions.count, others, example.id)[0][: max(COUNTS)]
-    every = torch.cat([scored, given])
-    drops = span_drops(model, own.inputs, own.ids, own.spans, regions, every, settings.hiding).float().cpu()
-    scored_drops, given_drops = drops.split([len(scored), len(given)], dim=1)
-    alone, random = scored_drops[:, rates == ALONE], torch.isclose(rates, torch.tensor(RATE))
-    scored, scored_drops = scored[random], scored_drops[:, random]
-    kept = metrics.varies(scored_drops)
+    every = torch.cat([asked, given])
+    falls = span_falls(model, own.inputs, own.ids, own.spans, regions, every, settings.hiding).float().cpu()
+    asked_falls, given_falls = falls.split([len(asked), len(given)], dim=1)
+    alone, random = asked_falls[:, rates == ALONE], torch.isclose(rates, torch.tensor(RATE))
+    asked, asked_falls = asked[random], asked_falls[:, random]
+    kept = metrics.varies(asked_falls)
     if not kept.any():
         return None
     predicted = {
         "estimator": estimated(estimator)(model, own.inputs, own.ids, own.spans, regions)
-        .together(scored)
+        .together(asked)
         .float()
         .cpu(),
-        "exhaustive": metrics.joint(alone, scored),
+        "exhaustive": metrics.joint(alone, asked),
     }
     lengths = torch.tensor([span.end - span.start for span in own.spans])
     return Measured(
         example.family, {name: values[kept] for name, values in predicted.items()}, lengths[kept],
-        scored, scored_drops[kept], given, given_drops[kept],
+        asked, asked_falls[kept], given, given_falls[kept],
     )  # fmt: skip
 
 
 def predictions(one: Measured) -> dict[tuple[str, int | None], Float[Tensor, "span subset"]]:
-    """What each way predicts for the scored subsets, up to a constant of each span; by name and forward passes."""
-    told: dict[tuple[str, int | None], Tensor] = {(name, None): each for name, each in one.predicted.items()}
+    """What each way predicts for the subsets asked for, up to a constant of each span; by name and forward passes."""
+    found: dict[tuple[str, int | None], Tensor] = {(name, None): each for name, each in one.predicted.items()}
     for count in COUNTS:
-        effects = fit_drops(one.given[:count], one.given_drops[:, :count], one.lengths)
-        told["contextcite", count] = metrics.joint(effects, one.scored)
-        told["ridge", count] = ridge(
-            one.given[:count].float(), one.given_drops[:, :count], one.scored.float()
+        effects = fit_falls(one.given[:count], one.given_falls[:, :count], one.lengths)
+        found["contextcite", count] = metrics.joint(effects, one.asked)
+        found["ridge", count] = ridge(
+            one.given[:count].float(), one.given_falls[:, :count], one.asked.float()
         )
-    told["ceiling, linear", CEILING] = told["ridge", CEILING]
-    told["ceiling, pairwise", CEILING] = ridge(
-        with_pairs(one.given[:CEILING]), one.given_drops[:, :CEILING], with_pairs(one.scored)
+    found["ceiling, linear", CEILING] = found["ridge", CEILING]
+    found["ceiling, pairwise", CEILING] = ridge(
+        with_pairs(one.given[:CEILING]), one.given_falls[:, :CEILING], with_pairs(one.asked)
     )
-    return told
+    return found
 
 
 def with_pairs(subsets: Bool[Tensor, "subset region"]) -> Float[Tensor, "subset feature"]:
@@ -126,21 +126,21 @@ def with_pairs(subsets: Bool[Tensor, "subset region"]) -> Float[Tensor, "subset 
 def ridge(
     inputs: Float[Tensor, "given feature"], targets: Float[Tensor, "span given"], asked: Float[Tensor, "subset feature"]
 ) -> Float[Tensor, "span subset"]:  # fmt: skip
-    """Ridge regression of each span's drops, its strength by leave-one-out."""
+    """Ridge regression of each span's falls, its strength by leave-one-out."""
     from sklearn.linear_model import RidgeCV
 
     solver = RidgeCV(alphas=PENALTIES, alpha_per_target=True).fit(inputs.numpy(), targets.double().T.numpy())
     return torch.from_numpy(solver.predict(asked.numpy())).view(len(asked), -1).T.float()
 
 
-def score(images: Sequence[Measured]) -> list[Row]:
+def evaluate(images: Sequence[Measured]) -> list[Row]:
     """LDS and R2 of every way, on the same spans."""
     values: dict[tuple[str, int | None, str], dict[str, list[float]]] = {}
     for one in images:
-        for (name, passes), told in predictions(one).items():
+        for (name, passes), predicted in predictions(one).items():
             for metric in (metrics.lds, metrics.r2_span):
                 families = values.setdefault((name, passes, metric.__name__), {})
-                families.setdefault(one.family, []).append(float(metric(told, one.scored_drops).mean()))
+                families.setdefault(one.family, []).append(float(metric(predicted, one.asked_falls).mean()))
     return [
         Row(name, passes, metric, *metrics.bootstrap(families), sum(map(len, families.values())))
         for (name, passes, metric), families in values.items()
@@ -204,7 +204,7 @@ def main(model_id: str, estimator: str | None, data: Path, limit: int, out: Path
             raise DataError(
                 "No span depends on its image; check that the model sees it, and that --data holds images."
             )
-        rows = score(images)
+        rows = evaluate(images)
         write_csv(Row, rows, out)
         write_png(draw(rows), out.with_suffix(".png"))
     click.echo(out.read_text(encoding="utf-8"))

@@ -33,7 +33,7 @@ from eyeline import stream as streaming
 from eyeline.ablation import METHODS, Method, by_span, hidden_patches, read_trace
 from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, Network, fingerprint
-from eyeline.evaluation.baselines.hiding import fit_drops
+from eyeline.evaluation.baselines.hiding import fit_falls
 from eyeline.evaluation.baselines.lrp import attn_lrp
 from eyeline.evaluation.command_options import ESTIMATOR, MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.evaluate import one_estimator
@@ -188,13 +188,13 @@ def time_exhaustive(model: Model, case: Case) -> dict[str, Timed]:
 
 
 def time_regression(model: Model, case: Case) -> dict[str, Timed]:
-    """The `regression-32` baseline, its rows at their best too. Drops of rows that were not run are others', for the fit."""
+    """The `regression-32` baseline, its rows at their best too. Falls of rows that were not run are others', for the fit."""
     rng = torch.Generator().manual_seed(0)
     drawn = torch.rand(SUBSETS, case.regions.count, generator=rng) < 0.5
-    timed, drops = _time_hiding(model, case, drawn)
+    timed, falls = _time_hiding(model, case, drawn)
     began = time.process_time()
     lengths = torch.tensor([span.end - span.start for span in case.spans])
-    fit_drops(drawn, drops[:, torch.arange(SUBSETS) % drops.shape[1]], lengths)
+    fit_falls(drawn, falls[:, torch.arange(SUBSETS) % falls.shape[1]], lengths)
     fitting = time.process_time() - began
     return {f"regression-{SUBSETS}": replace(timed, seconds=timed.seconds + fitting)}
 
@@ -202,7 +202,7 @@ def time_regression(model: Model, case: Case) -> dict[str, Timed]:
 def _time_hiding(
     model: Model, case: Case, subsets: Bool[Tensor, "subset region"]
 ) -> tuple[Timed, Float[Tensor, "span run"]]:
-    """What it takes to hide each subset, and the drops of those that were."""
+    """What it takes to hide each subset, and the falls of those that were."""
     began = time.process_time()
     with torch.inference_mode():
         trace = teacher_force(model, case.inputs, case.ids)
@@ -216,8 +216,8 @@ def _time_hiding(
             states = forward(batch)
             log_probs.append(trace_log_probs(model, states[:, -len(case.ids) :], case.ids))
         found = torch.cat(log_probs)
-        drops = found[0] - found[1:]
-        of_spans = by_span(drops, case.spans)
+        falls = found[0] - found[1:]
+        of_spans = by_span(falls, case.spans)
     ran = time.process_time() - prepared
     share = len(rows) / (1 + len(subsets))
     return Timed(prepared - began + ran / share, share), of_spans.clone()
@@ -255,7 +255,7 @@ def make_case(
     model: Model, example: Example, tokens: int, estimator: Estimator, hiding: Method, positions: int
 ) -> Case:
     """Raises `DataError` for an example without a trace and for a length that does not fit the context."""
-    picture = open_image(example.image)
+    picture = open_image(example.images[0])
     inputs = model.inputs(picture, example.prompt)
     room = model.context_length - inputs["input_ids"].shape[1]
     if not example.trace or not 0 < tokens <= room:
@@ -268,7 +268,7 @@ def make_case(
     sentences = " ".join(example.trace) + " "
     text += sentences * (tokens // len(model.tokenizer(sentences, add_special_tokens=False)["input_ids"]) + 2)
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"][:tokens]
-    regions = regions_of(model, picture, inputs)
+    regions = regions_of(model, [picture], inputs)
     spans = cut(model, inputs, ids)
     return Case(example, inputs, torch.tensor(ids), spans, regions, estimator, hiding, positions)
 

@@ -1,7 +1,7 @@
 """What an estimator needs: how many scenes, of which families, which features and how many heads; by LDS on test scenes.
 
 Ranks need no calibration, so each fit is of weights alone, and all scenes of the first collection may take part in it.
-The second collection is only ever scored on: heads are chosen, and the way to choose them, within the first.
+The second collection is only ever tested on: heads are chosen, and the way to choose them, within the first.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ from eyeline.training.fit import FEWEST_IMAGES, check_features, game_of
 from eyeline.training.heads import by_layer, count_layers, keep_heads, learn
 from eyeline.training.weights import FitSettings, training_data
 
-RATE = 0.5  # of the subsets that are scored
+RATE = 0.5  # of the subsets that count
 SIZES = (100, 200, 500, 1000, 2000)  # scenes, beside all that there are
 DRAWS = 2  # of scenes at each size but the last
 FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02)  # of heads
-SCORED = "LDS on test scenes, 95 % interval"
+ON_TEST_SCENES = "LDS on test scenes, 95 % interval"
 
-Scores = Mapping[str, Sequence[float]]  # by family, the mean LDS of each image's spans
+ByFamily = Mapping[str, Sequence[float]]  # by family, the mean LDS of each image's spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Row:
     layers_skipped: int | None = None  # without any head that is kept: nothing of them need be captured
 
 
-def score(estimator: Estimator, images: Sequence[Collected]) -> Scores:
-    """LDS of the drops that an estimator, of all kinds of features, predicts."""
+def evaluate(estimator: Estimator, images: Sequence[Collected]) -> ByFamily:
+    """LDS of the falls that an estimator, of all kinds of features, predicts."""
 
     def predict(one: Collected, subsets: Tensor) -> Tensor:
         return sum_spans(game_of(one, estimator).falls(subsets.T.float()), one.lengths)
@@ -64,22 +64,22 @@ def score(estimator: Estimator, images: Sequence[Collected]) -> Scores:
 
 def of_images(
     images: Sequence[Collected], predict: Callable[[Collected, Tensor], Float[Tensor, "span subset"]]
-) -> Scores:
+) -> ByFamily:
     """LDS at the rate RATE; spans that hardly vary, and images without any other, are left out whatever is predicted."""
     values: dict[str, list[float]] = {}
     for one in images:
         drawn = torch.isclose(one.rates, torch.tensor(RATE))
         if drawn.sum() < 2:  # nothing to correlate
             continue
-        kept = metrics.varies(one.drops[:, drawn])
+        kept = metrics.varies(one.falls[:, drawn])
         if kept.any():
-            of_spans = metrics.lds(predict(one, one.subsets[drawn])[kept], one.drops[kept][:, drawn])
+            of_spans = metrics.lds(predict(one, one.subsets[drawn])[kept], one.falls[kept][:, drawn])
             values.setdefault(one.family, []).append(float(of_spans.mean()))
     return values
 
 
 def share(
-    values: Scores, reference: Scores
+    values: ByFamily, reference: ByFamily
 ) -> tuple[float, float, float] | tuple[float, None, None] | tuple[None, None, None]:
     """The mean over the reference's, on the same images, with its interval; nothing where the reference is none.
 
@@ -115,10 +115,10 @@ def scenes(fitted: Sequence[Collected], tested: Sequence[Collected], settings: F
     """LDS against the number of scenes; all but the last are means over several draws of the scenes."""
     families = [one.family for one in fitted]
     most = len(set(families)) * min(map(families.count, families))  # that can be drawn evenly
-    reference = _learn_and_score(fitted, tested, settings)
+    reference = _learn_and_evaluate(fitted, tested, settings)
     rows = []
     for size in (size for size in SIZES if size <= most and size < len(fitted)):
-        draws = [_learn_and_score(draw(fitted, size, seed), tested, settings) for seed in range(DRAWS)]
+        draws = [_learn_and_evaluate(draw(fitted, size, seed), tested, settings) for seed in range(DRAWS)]
         rows.append(_row("scenes", str(size), _mean(draws), reference, size))
     return [*rows, _row("scenes", "all", reference, reference, len(fitted))]
 
@@ -134,11 +134,11 @@ def transfer(fitted: Sequence[Collected], tested: Sequence[Collected], settings:
     fitted = [one for one in fitted if one.family in families]
     size = min(sum(one.family == family for one in fitted) for family in families)
 
-    def scored(images: Iterable[Collected]) -> Scores:
-        return _learn_and_score(draw(images, size), tested, settings)
+    def fitted_on(images: Iterable[Collected]) -> ByFamily:
+        return _learn_and_evaluate(draw(images, size), tested, settings)
 
-    of = {family: scored(one for one in fitted if one.family == family) for family in families}
-    without = {family: scored(one for one in fitted if one.family != family) for family in families}
+    of = {family: fitted_on(one for one in fitted if one.family == family) for family in families}
+    without = {family: fitted_on(one for one in fitted if one.family != family) for family in families}
     same = {family: of[family][family] for family in families}
     others = {family: without[family][family] for family in families}
     each_other = _mean([
@@ -146,7 +146,7 @@ def transfer(fitted: Sequence[Collected], tested: Sequence[Collected], settings:
         for by in range(1, len(families))
     ])  # fmt: skip
 
-    def row(setting: str, values: Scores) -> Row:
+    def row(setting: str, values: ByFamily) -> Row:
         return _row("transfer", setting, values, {family: same[family] for family in values}, size)
 
     return [
@@ -176,13 +176,13 @@ def features(fitted: Sequence[Collected], tested: Sequence[Collected], settings:
         ", no network": replace(settings, hidden=0),
         ", identity": replace(settings, link="identity"),
     }
-    scored = {
-        "+".join(kinds) + way: score(learn(learned, replace(of_way, kinds=kinds)), tested)
+    found = {
+        "+".join(kinds) + way: evaluate(learn(learned, replace(of_way, kinds=kinds)), tested)
         for way, of_way in ways.items()
         for kinds in subsets
     }
-    reference = scored["+".join(_in_order(settings.kinds))]
-    return [_row("features", setting, values, reference, len(fitted)) for setting, values in scored.items()]
+    reference = found["+".join(_in_order(settings.kinds))]
+    return [_row("features", setting, values, reference, len(fitted)) for setting, values in found.items()]
 
 
 def heads(
@@ -193,39 +193,41 @@ def heads(
     learned = training_data(fitted, KINDS)
     number = learned.features.shape[-1] // len(KINDS)
     different = {len(some): some for some in kept.values()}
-    scored = {count: score(learn(learned, settings, some), tested) for count, some in different.items()}
+    found = {count: evaluate(learn(learned, settings, some), tested) for count, some in different.items()}
     return [
         _row(
-            "heads", f"{fraction:g}", scored[len(some)], scored[number], len(fitted), heads=len(some),
+            "heads", f"{fraction:g}", found[len(some)], found[number], len(fitted), heads=len(some),
             layers_skipped=by_layer(some, number, layers).count([]),
         )
         for fraction, some in kept.items()
     ]  # fmt: skip
 
 
-def _learn_and_score(
+def _learn_and_evaluate(
     images: Sequence[Collected], tested: Sequence[Collected], settings: FitSettings
-) -> Scores:
-    return score(learn(training_data(images, KINDS), settings), tested)
+) -> ByFamily:
+    return evaluate(learn(training_data(images, KINDS), settings), tested)
 
 
-def _counting(images: Sequence[Collected]) -> Scores:
-    """A constant's scores: the families and images that count, whatever the weights."""
+def _counting(images: Sequence[Collected]) -> ByFamily:
+    """What a constant has: the families and images that count, whatever the weights."""
     return of_images(images, lambda one, subsets: torch.zeros(len(one.spans), len(subsets)))
 
 
-def _row(experiment: str, setting: str, values: Scores, reference: Scores, scenes: int, **more: int) -> Row:
+def _row(
+    experiment: str, setting: str, values: ByFamily, reference: ByFamily, scenes: int, **more: int
+) -> Row:
     images = sum(map(len, values.values()))
     return Row(
         experiment, setting, *metrics.bootstrap(values), images, scenes, *share(values, reference), **more
     )
 
 
-def _mean(scores: Sequence[Scores]) -> Scores:
-    """The mean for each image of the same images' scores."""
+def _mean(draws: Sequence[ByFamily]) -> ByFamily:
+    """The mean for each image of the same images' values."""
     return {
-        family: [sum(each) / len(each) for each in zip(*(one[family] for one in scores), strict=True)]
-        for family in scores[0]
+        family: [sum(each) / len(each) for each in zip(*(one[family] for one in draws), strict=True)]
+        for family in draws[0]
     }
 
 
@@ -273,7 +275,7 @@ def draw_scenes(rows: Sequence[Row]) -> Any:
     apart = [size for size in sizes[:-1] if 1.2 * size < sizes[-1]]  # labels that do not run into the last
     axes.set_xticks([*apart, sizes[-1]], [f"{size:,}" for size in (*apart, sizes[-1])])
     axes.minorticks_off()
-    axes.set(xlabel="scenes fitted on", ylabel=SCORED)
+    axes.set(xlabel="scenes fitted on", ylabel=ON_TEST_SCENES)
     axes.grid(alpha=0.3)
     return figure
 
@@ -322,7 +324,7 @@ def draw_features(rows: Sequence[Row]) -> Any:
         axes.errorbar(row.lds, y, xerr=_bars([row]), fmt="o", color=colour, capsize=2)
     labels = [names.get(row.setting, row.setting.replace("+", " + ")) for row in ordered]
     axes.set_yticks(range(len(ordered)), labels)
-    axes.set(xlabel=SCORED)
+    axes.set(xlabel=ON_TEST_SCENES)
     axes.set_ylim(-0.7, len(ordered) - 0.3)
     axes.grid(alpha=0.3)
     return figure
@@ -347,7 +349,7 @@ def draw_heads(rows: Sequence[Row]) -> Any:
     )
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.2 * (high - low), high)  # room for the layers
-    axes.set(xlabel="heads kept, share and number", ylabel=SCORED)
+    axes.set(xlabel="heads kept, share and number", ylabel=ON_TEST_SCENES)
     axes.grid(alpha=0.3)
     return figure
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from benchmarks.learning import RATE, Scores, of_images, score
+from benchmarks.learning import RATE, ByFamily, evaluate, of_images
 from eyeline import load
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
@@ -61,9 +61,9 @@ def gather(model: Model, examples: Sequence[Example], source: str, run: Path) ->
     return [one for one in read_collected(run) if one.id in wanted]
 
 
-def exhaustive(images: Sequence[Collected]) -> Scores:
-    """LDS of each region's own effect, measured, on the same spans as `score`."""
-    return of_images(images, lambda one, subsets: metrics.joint(one.drops[:, one.rates == ALONE], subsets))
+def exhaustive(images: Sequence[Collected]) -> ByFamily:
+    """LDS of measured effects, added up, on the same spans as `evaluate`."""
+    return of_images(images, lambda one, subsets: metrics.joint(one.falls[:, one.rates == ALONE], subsets))
 
 
 def compare(
@@ -91,8 +91,8 @@ def compare(
             )
         count = sum(one.subsets.shape[1] for one in tested) / len(tested)
         for predictor, values in (
-            (FITTED, score(estimator, tested)),
-            (MOVED, score(native, tested)),
+            (FITTED, evaluate(estimator, tested)),
+            (MOVED, evaluate(native, tested)),
             (EXHAUSTIVE, measured),
         ):
             images = sum(map(len, values.values()))

@@ -67,35 +67,35 @@ def compare(
     alone, random = rates == ALONE, rates > 0
     without = log_probs_without_image(model, example.prompt, own.ids)
     given_away = without > np.log(GIVEN_AWAY)
-    empty = empty_regions(own.picture, regions)
-    evidence = find_evidence(example, own.spans, regions.labels[0], own.picture.size)
+    empty = empty_regions(own.pictures[0], regions)
+    evidence = find_evidence(example, own.spans, regions.labels[0], own.pictures[0].size)
     found: dict[tuple[str, str], float] = {}
     by_way: dict[str, Tensor] = {}
     for way in METHODS:
         began = clock(model)
         measured = ablate(model, own.inputs, own.ids, hidden, way)  # pyright: ignore[reportArgumentType]
         found[way, "ms_per_subset"] = 1000 * (clock(model) - began) / len(hidden)
-        tokens = measured.drops.cpu()
-        drops = by_way[way] = by_span(tokens, own.spans)
+        tokens = measured.falls.cpu()
+        falls = by_way[way] = by_span(tokens, own.spans)
         if given_away.any():
             found[way, "drop_of_given_tokens"] = float(tokens[random][:, given_away].abs().mean())
         left = measured.log_probs.cpu() - tokens[rates == WHOLE][0]
         found[way, "all_hidden_from_no_image"] = float((left - without).abs().mean())
         if empty.any():
-            found[way, "effect_of_empty_regions"] = float(drops[:, alone][:, empty].abs().mean())
-        found[way, "effect_of_regions"] = float(drops[:, alone].abs().mean())
-        varied = varies(drops[:, random])
+            found[way, "effect_of_empty_regions"] = float(falls[:, alone][:, empty].abs().mean())
+        found[way, "effect_of_regions"] = float(falls[:, alone].abs().mean())
+        varied = varies(falls[:, random])
         if varied.any():
-            of_spans = lds(joint(drops[varied][:, alone], subsets[random]), drops[varied][:, random])
+            of_spans = lds(joint(falls[varied][:, alone], subsets[random]), falls[varied][:, random])
             found[way, "lds_of_single_effects"] = float(of_spans.mean())
         if evidence:
-            found[way, "pointing"] = float(np.mean(hits(evidence, drops[:, alone])))
-    for way, drops in by_way.items():
-        found[way, "leak"] = leak(by_way["pixels"], drops)
+            found[way, "pointing"] = float(np.mean(hits(evidence, falls[:, alone])))
+    for way, falls in by_way.items():
+        found[way, "leak"] = leak(by_way["pixels"], falls)
         for other, others in by_way.items():
-            both = varies(drops[:, random]) & varies(others[:, random])
+            both = varies(falls[:, random]) & varies(others[:, random])
             if both.any():
-                of_spans = spearman(drops[both][:, random], others[both][:, random])
+                of_spans = spearman(falls[both][:, random], others[both][:, random])
                 found[way, f"spearman_with_{other}"] = float(of_spans.mean())
     return found
 
@@ -158,7 +158,7 @@ def main(model_id: str, data: Path, limit: int, timed: int, out: Path) -> None:
         values: Mapping[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for number, example in enumerate(islice(read_examples(data), limit)):
             own = answer(model, example, settings.max_new_tokens, settings.max_spans)
-            regions = regions_of(model, own.picture, own.inputs, settings.regions, settings.seed)
+            regions = regions_of(model, own.pictures, own.inputs, settings.regions, settings.seed)
             found = compare(model, example, own, regions, settings)
             if number < timed:
                 found |= {(way, "speed_up"): each for way, each in speed_up(model, own, regions).items()}

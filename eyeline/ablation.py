@@ -44,7 +44,7 @@ class Ablation:
     """What hiding did to every token of a trace; nats, raw model distribution at temperature 1."""
 
     log_probs: Float[Tensor, " token"]  # nothing hidden, from the first batch
-    drops: Float[Tensor, "subset token"]  # fall in log-prob against the unablated pass of the same batch
+    falls: Float[Tensor, "subset token"]  # fall in log-prob against the unablated pass of the same batch
 
 
 def ablate(
@@ -70,15 +70,15 @@ def ablate(
         hidden = hidden.to(trace.ids.device)
         forward, length = METHODS[method](model, trace, watch)
         nothing = hidden.new_zeros(1, hidden.shape[1])
-        log_probs, drops = [], []
+        log_probs, falls = [], []
         rows = min(tokens_per_batch // length, CACHED_TOO * tokens_per_batch // trace.ids.shape[1])
         for subsets in hidden.split(max(1, rows - 1)):
             states = forward(torch.cat([nothing, subsets]))
             batch = trace_log_probs(model, states[:, states.shape[1] - len(trace_ids) :], trace_ids)
             log_probs.append(batch[0])
-            drops.append(batch[0] - batch[1:])
-    check_finite(model, "log-probs", log_probs[0], *drops)
-    return Ablation(log_probs[0].clone(), torch.cat(drops).clone())  # cloned: usable in autograd
+            falls.append(batch[0] - batch[1:])
+    check_finite(model, "log-probs", log_probs[0], *falls)
+    return Ablation(log_probs[0].clone(), torch.cat(falls).clone())  # cloned: usable in autograd
 
 
 def hidden_patches(
@@ -100,20 +100,20 @@ def prefixes(orders: Int[Tensor, "order region"]) -> Bool[Tensor, "subset region
 
 
 def measured_contributions(
-    drops: Float[Tensor, "subset text"], whole: Float[Tensor, " text"], orders: Int[Tensor, "order region"]
+    falls: Float[Tensor, "subset text"], whole: Float[Tensor, " text"], orders: Int[Tensor, "order region"]
 ) -> Float[Tensor, "order region text"]:
     """Each antithetic pair's Shapley values of measured falls: of the subsets of `prefixes`, and of everything hidden; nats.
 
     Their mean over the pairs is the contribution, their spread gives its standard error.
     """
-    after = drops.unflatten(0, (len(orders), 2, -1))
+    after = falls.unflatten(0, (len(orders), 2, -1))
     after = torch.cat([after, whole.expand(len(orders), 2, 1, -1)], dim=2)
     return both_ways(orders, after[:, 0], after[:, 1])
 
 
-def by_span(drops: Float[Tensor, "subset token"], spans: Sequence[Span]) -> Float[Tensor, "span subset"]:
-    """The drops of each span, summed over its tokens."""
-    return torch.stack([drops[:, span.start : span.end].sum(1) for span in spans])
+def by_span(falls: Float[Tensor, "subset token"], spans: Sequence[Span]) -> Float[Tensor, "span subset"]:
+    """The falls of each span, summed over its tokens."""
+    return torch.stack([falls[:, span.start : span.end].sum(1) for span in spans])
 
 
 def fill_pixels(
@@ -154,11 +154,11 @@ def read_trace(
         return read(model, trace, see(model, trace, trace.pixel_values[None]), 1, use_cache=False)[0]
 
 
-def leak(pixels: Float[Tensor, "*drop"], other: Float[Tensor, "*drop"]) -> float:
+def leak(pixels: Float[Tensor, "*fall"], other: Float[Tensor, "*fall"]) -> float:
     """Share of the pixels' effect that another way of hiding misses; behind the vision tower, that is what its own
     attention has carried from hidden into other visual tokens, and also what the fill of pixels does of its own.
 
-    One minus the least-squares slope of the other's drops on the pixels' drops: 0 if it does as much, 1 if it does
+    One minus the least-squares slope of the other's falls on the pixels' falls: 0 if it does as much, 1 if it does
     nothing, negative if it does more; 0 where pixels have no effect.
     """
     power = float((pixels * pixels).sum())

@@ -45,6 +45,7 @@ class Asked:
     estimator: Estimator | None
     regions: str | Path | Sequence[str | Path]  # where they come from
     hidden: Hidden | None
+    sources: bool = True  # whether earlier text is read as well
     notices: tuple[Notice, ...] = ()  # for whoever reads the numbers
 
     @property
@@ -90,6 +91,7 @@ def prepare(
     estimator: str | Path | Estimator | None,
     regions: str | Path | Sequence[str | Path],
     hidden: Hidden | None = None,
+    sources: bool = True,
 ) -> Asked:
     """Raises `ImageError`, `PromptError`, `RegionError` or `EstimatorError` for what cannot work."""
     pictures = open_images(images)
@@ -108,7 +110,7 @@ def prepare(
     else:
         estimator = estimator_for(model, estimator)
     check_source(pictures, model.image_grids(inputs), regions, model.device)
-    return Asked(model, inputs, pictures, estimator, regions, hidden)
+    return Asked(model, inputs, pictures, estimator, regions, hidden, sources)
 
 
 def random_generator(device: torch.device, seed: int | None) -> torch.Generator:

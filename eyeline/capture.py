@@ -9,7 +9,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -61,7 +61,7 @@ class AttentionCapture:
                 f"Attention is captured for one prompt at a time, not a batch of {len(inputs['input_ids'])}; "
                 "run the prompts one by one."
             )
-        self.model = model
+        self.model, self.device = model, model.device
         self.prompt_length = inputs["input_ids"].shape[1] if prompt_length is None else prompt_length
         prompt = {**inputs, "input_ids": inputs["input_ids"][:, : self.prompt_length]}
         self.grids = model.image_grids(prompt)
@@ -88,6 +88,8 @@ class AttentionCapture:
             )
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
+        self._columns: list[_Columns] = []  # of each kept layer, those of the last pass
+        self._stream: Any = None  # CUDA's, that the model runs on
         self._thread = 0
         self._passes: list[_Pass] = []  # complete ones, in order
         self._pass: _Pass | None = None  # the one under way
@@ -104,6 +106,8 @@ class AttentionCapture:
 
     def __enter__(self) -> "AttentionCapture":
         self._thread = threading.get_ident()
+        if self.image_positions.device.type == "cuda":
+            self._stream = torch.cuda.current_stream(self.image_positions.device)
         adapter, hf = self.model.adapter, self.model.hf
         with ExitStack() as undo:
             undo.enter_context(following(hf, self._attentions, self))
@@ -165,6 +169,7 @@ class AttentionCapture:
             now.log_sum_exp.append(now.rows(log_sum_exp, 2))
             if self._keeps_outputs:
                 now.outputs.append(now.rows(output, 2))
+            self._see_columns(len(now.queries) - 1, _Columns(key, value, self._position))
         if now.holds_images:
             # Copies: a reference would pin the whole cache, which is replaced at each step. Columns that a
             # sliding cache has dropped are outside the window of every later row, so it does not matter what
@@ -172,6 +177,13 @@ class AttentionCapture:
             columns = (self.image_positions.to(key.device) - (self._position - key.shape[2])).clamp(min=0)
             self._keys.append(key[0, :, columns].detach())
             self._values.append(value[0, :, columns].detach())
+
+    def _see_columns(self, layer: int, columns: "_Columns") -> None:
+        """References to what the cache holds: it never changes these tensors, the next pass makes others."""
+        if layer < len(self._columns):
+            self._columns[layer] = columns
+        else:
+            self._columns.append(columns)
 
     def _keep_attention_norm(self, _: nn.Module, args: tuple) -> None:
         now = self._pass
@@ -188,7 +200,7 @@ class AttentionCapture:
         self._pass = self._read = self.seen = None
         self.wanted = frozenset()
         if now.holds_images:
-            self._image_keys, self._image_values = torch.stack(self._keys), torch.stack(self._values)
+            self._image_keys, self._image_values = self._stack(self._keys), self._stack(self._values)
             self._keys, self._values = [], []
         if not now.count:
             return
@@ -211,7 +223,8 @@ class AttentionCapture:
 
     def _keep_vision_features(self, _: nn.Module, args: tuple, output: Any) -> None:
         if threading.get_ident() == self._thread:
-            self.vision_features = self.model.adapter.visual_features(output, self.grids)
+            features = self.model.adapter.visual_features(output, self.grids)
+            self.vision_features = [each.to(self.device) for each in features]
             self._when_seen(self)
 
     # --- for whoever attributes, in any thread
@@ -257,22 +270,50 @@ class AttentionCapture:
         logits = [(step.logits, a, b) for step, a, b in cuts if step.logits is not None]
         rms = None
         if self._norms:
-            norms = torch.stack(
+            norms = self._stack(
                 [torch.cat([step.attention_norms[layer][0, a:b] for step, a, b in cuts]) for layer in layers]
             )
             norm = self._norms[0]
-            rms = (norms.square() / norm.weight.shape[0] + norm.variance_epsilon).sqrt()
+            width = self.model.adapter.text_config(self.model.hf).hidden_size
+            rms = (norms.square() / width + norm.variance_epsilon).sqrt()
         return Steps(
             start=start,
-            queries=torch.stack([joined("queries", layer) for layer in layers]).detach(),
-            log_sum_exp=torch.stack([joined("log_sum_exp", layer) for layer in layers]).detach(),
-            hidden=torch.cat([step.hidden[0, a:b] for step, a, b in cuts]).detach(),
+            queries=self._stack([joined("queries", layer) for layer in layers]).detach(),
+            log_sum_exp=self._stack([joined("log_sum_exp", layer) for layer in layers]).detach(),
+            hidden=torch.cat([step.hidden[0, a:b] for step, a, b in cuts]).to(self.device).detach(),
             attention_rms=None if rms is None else rms.detach(),
-            logits=torch.cat([each[0, a:b] for each, a, b in logits]) if len(logits) == len(cuts) else None,
-            outputs=torch.stack([joined("outputs", layer) for layer in layers]).detach()
+            logits=torch.cat([each[0, a:b] for each, a, b in logits]).to(self.device)
+            if len(logits) == len(cuts)
+            else None,
+            outputs=self._stack([joined("outputs", layer) for layer in layers]).detach()
             if self._keeps_outputs
             else None,
         )
+
+    def text_columns(
+        self, layers: slice, start: int, end: int
+    ) -> tuple[Float[Tensor, "layer kv_head token dim"], Float[Tensor, "layer kv_head token dim"]]:
+        """Keys and values of the generated tokens [start, end), which must have been read by the model, in some captured layers.
+
+        On CUDA `mark` is to be waited on first. Raises `UnsupportedModelError` where a sliding window has dropped some.
+        """
+        found = []
+        for columns in self._columns[layers]:
+            first = self.prompt_length + start - (columns.end - columns.keys.shape[2])
+            if first < 0:
+                raise UnsupportedModelError("The keys of earlier text have left the model's sliding window.")
+            found.append(
+                (
+                    columns.keys[0, :, first : first + end - start],
+                    columns.values[0, :, first : first + end - start],
+                )
+            )
+        keys, values = zip(*found, strict=True)
+        return self._stack(keys).detach(), self._stack(values).detach()
+
+    def _stack(self, layers: Sequence[Tensor]) -> Tensor:
+        """What was kept of each layer, where that layer lies, brought together on the model's device."""
+        return torch.stack([layer.to(self.device) for layer in layers])
 
     def release(self, end: int) -> None:
         """Lets go of the generated tokens before `end`; a pass of many tokens goes when all of them may."""
@@ -297,12 +338,20 @@ class AttentionCapture:
         return torch.stack([distance < (window or self._position + 1) for window in self._windows])
 
     def mark(self) -> "torch.cuda.Event | None":
-        """On CUDA an event of the decoding stream, to wait on before reading what is kept so far."""
+        """On CUDA an event of the model's stream, to wait on before reading what is kept so far; from any thread."""
         if self.image_positions.device.type != "cuda":
             return None
         event = torch.cuda.Event()
-        event.record()
+        event.record(self._stream)
         return event
+
+
+class _Columns(NamedTuple):
+    """What a layer's cache holds after a pass."""
+
+    keys: Tensor  # (1, kv_head, column, dim)
+    values: Tensor
+    end: int  # position after the last column
 
 
 class _Pass:
@@ -353,6 +402,27 @@ class NoCapture:
 
     def mark(self) -> None:
         return None
+
+    def text_columns(
+        self, layers: slice, start: int, end: int
+    ) -> tuple[Float[Tensor, "layer kv_head token dim"], Float[Tensor, "layer kv_head token dim"]]:
+        """Keys and values of the generated tokens [start, end), which must have been read by the model, in some captured layers.
+
+        On CUDA `mark` is to be waited on first. Raises `UnsupportedModelError` where a sliding window has dropped some.
+        """
+        found = []
+        for columns in self._columns[layers]:
+            first = self.prompt_length + start - (columns.end - columns.keys.shape[2])
+            if first < 0:
+                raise UnsupportedModelError("The keys of earlier text have left the model's sliding window.")
+            found.append(
+                (
+                    columns.keys[0, :, first : first + end - start],
+                    columns.values[0, :, first : first + end - start],
+                )
+            )
+        keys, values = zip(*found, strict=True)
+        return torch.stack(keys).detach(), torch.stack(values).detach()
 
     def release(self, end: int) -> None:
         return None

@@ -154,7 +154,8 @@ class Following(Stream):
 
     def __init__(self, exchange: Exchange) -> None:
         self._arrivals = arrivals = Arrivals(exchange)
-        super().__init__(exchange, lambda producer: read_along(exchange, producer, arrivals))
+        greedy = {"do_sample": False, "max_new_tokens": exchange.asked.room}
+        super().__init__(exchange, lambda producer: read_along(exchange, producer, arrivals), greedy)
 
     def __enter__(self) -> "Following":
         return self

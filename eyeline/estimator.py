@@ -19,12 +19,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import silu
 
+from eyeline import earlier
 from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import Game
+from eyeline.links import Links, strongest
 from eyeline.loading import MODELS
 from eyeline.model import Model
+from eyeline.projections import at_hand, is_packed
+from eyeline.through import Chances
 
 FORMAT = 6
 Link = Literal["log-odds", "identity"]
@@ -152,11 +156,18 @@ class Estimator:
     link: Link = "log-odds"
     card: Mapping[str, Any] = field(default_factory=dict)
     network: Network | None = None
+    text: Float[Tensor, "set text_feature"] | None = None  # score for each unit of a feature of earlier text
 
     @property
     def hiding(self) -> str:
         """The way of hiding that its numbers mean."""
         return str(self.card.get("hiding", "pixels"))
+
+    @property
+    def chances(self) -> Chances | None:
+        """How likely answers change when the model thinks again, where that was fitted."""
+        card = self.card.get("chances")
+        return None if card is None else Chances.of(card)
 
     def of_tokens(self, log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token feature"]:
         """The weights that each token has."""
@@ -176,6 +187,14 @@ class Estimator:
             return self.network.game(linear, seen, log_odds, linked)
         none = linear.new_zeros(len(linear), 0)
         return Game(linear, linear[:, None][:, :0], none, none, log_odds if linked else None)
+
+    def links(
+        self, features: Float[Tensor, "token earlier text_feature"], log_odds: Float[Tensor, " token"]
+    ) -> Links:
+        """By how much hiding earlier tokens lowers the log-odds of some tokens; `text` must be there."""
+        assert self.text is not None, "the estimator knows earlier text"
+        scores = torch.einsum("tef,tf->te", features, mix(log_odds, len(self.text)) @ self.text)
+        return strongest(scores).rounded()
 
     def layers(self, count: int) -> list[int]:
         """Which of a model's `count` layers have a head with any weight; the first where none has, for one is always captured."""
@@ -200,7 +219,9 @@ class Estimator:
 
     def to(self, device: torch.device) -> "Estimator":
         tensors = {name: getattr(self, name).to(device) for name in TENSORS}
-        return replace(self, **tensors, network=None if self.network is None else self.network.to(device))
+        network = None if self.network is None else self.network.to(device)
+        text = None if self.text is None else self.text.to(device)
+        return replace(self, **tensors, network=network, text=text)
 
 
 def interval(values: Float[Tensor, " region"], spread: Float[Tensor, "knot 3"]) -> Float[Tensor, "region 2"]:
@@ -214,26 +235,37 @@ def interval(values: Float[Tensor, " region"], spread: Float[Tensor, "knot 3"]) 
 def fingerprint(model: Model) -> str:
     """SHA-256 over the configuration that changes computation and 64 values of each of 16 tensors, rounded to bfloat16.
 
-    The rounding makes it the same for a 16-bit checkpoint loaded in any wider type. Quantised tensors cannot be
-    read; `is_quantised` tells when the check means nothing.
+    The rounding makes it the same for a 16-bit checkpoint loaded in any wider type, and it does not matter where weights
+    lie. All tensors of a LoRA that is not merged count too. Quantised tensors cannot be read; `is_quantised` tells when the
+    check means nothing.
     """
     digest = hashlib.sha256(
         json.dumps(_computing(model.hf.config.to_diff_dict()), sort_keys=True, default=str).encode()
     )
-    tensors = {name: tensor for name, tensor in model.hf.named_parameters() if tensor.numel() >= 64}
-    names = sorted(tensors)
-    for name in [names[(len(names) - 1) * step // 15] for step in range(16)]:
-        tensor = tensors[name].detach().flatten()
-        at = torch.tensor([(len(tensor) - 1) * step // 63 for step in range(64)], device=tensor.device)
-        values = tensor[at].to("cpu", torch.bfloat16)
+    tied = getattr(model.hf, "all_tied_weights_keys", {})  # the same tensors again, where weights come and go
+    names = sorted(
+        name
+        for name, each in model.hf.named_parameters()
+        if each.numel() >= 64 and name not in tied and not is_packed(each)
+    )
+    beside = [name for name in names if ".lora_" in name]
+    for name in [*(names[(len(names) - 1) * step // 15] for step in range(16)), *beside]:
+        owner, _, own = name.rpartition(".")
+        module = model.hf.get_submodule(owner)
+        with at_hand(module):
+            tensor = getattr(module, own).detach().flatten()
+            at = torch.tensor([(len(tensor) - 1) * step // 63 for step in range(64)], device=tensor.device)
+            values = tensor[at].to("cpu", torch.bfloat16)
         digest.update(name.encode() + values.view(torch.int16).numpy().tobytes())
     return digest.hexdigest()
 
 
 def is_quantised(model: Model) -> bool:
+    """Whether some of the model's weights are packed, whoever has packed them."""
     return (
         getattr(model.hf, "is_quantized", False)
         or getattr(model.hf.config, "quantization_config", None) is not None
+        or any(map(is_packed, model.hf.parameters()))
     )
 
 
@@ -261,6 +293,8 @@ def _tensors(estimator: Estimator) -> dict[str, Tensor]:
     tensors = {name: getattr(estimator, name).clone().contiguous() for name in TENSORS}  # files share nothing
     if estimator.network is not None:
         tensors |= {f"network.{name}": getattr(estimator.network, name).contiguous() for name in OF_NETWORK}
+    if estimator.text is not None:
+        tensors["text"] = estimator.text.clone().contiguous()
     return tensors
 
 
@@ -301,6 +335,11 @@ def read_estimator(folder: Path) -> Estimator:
             growing = spread.ndim == 2 and len(spread) > 1 and bool((spread[1:, 0] > spread[:-1, 0]).all())
             if not growing or spread.shape[1] != 3 or not (spread[:, 1] <= spread[:, 2]).all():
                 raise ValueError("a spread that is no table of value, low and high with growing values")
+        text = tensors.get("text")
+        if text is not None and tuple(text.shape) != (len(tensors["weights"]), len(earlier.KINDS)):
+            raise ValueError("weights of earlier text in another number than its features")
+        if card.get("chances") is not None:
+            Chances.of(card["chances"])
         return Estimator(
             str(card["id"]),
             tensors["weights"],
@@ -310,6 +349,7 @@ def read_estimator(folder: Path) -> Estimator:
             card["link"],
             card,
             _read_network(tensors),
+            text,
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise EstimatorError(

@@ -90,11 +90,28 @@ class SpanAttribution:
     log_prob: float  # of the span's tokens, nats, raw model distribution at temperature 1
     cut: bool  # closed at the longest allowed length, not at an end found in the text
     latency_s: float  # from the span's last token to this event, look-ahead included
+    sources: Steps | None = None  # earlier spans that it takes most from, by index, and their contributions
 
     @property
     def shown(self) -> tuple[float, ...]:
         """The number of each region that heat and bars show."""
         return self.effects if self.contributions is None else self.contributions
+
+
+@dataclass(frozen=True, slots=True)
+class RestsOn:
+    """What an answer rests on, through the thinking: with regions hidden from the start, and the thinking written anew.
+
+    Predicted, in chances and nats; `eyeline rethink` measures the same.
+    """
+
+    changes: tuple[float, ...]  # the chance that the answer means something else without that region
+    whole: float  # the same without the whole image
+    total: tuple[float, ...]  # fall of the answer's log-prob then, nats
+    direct: tuple[
+        float, ...
+    ]  # fall with the thinking kept, nats: what hiding does to the answer's tokens alone
+    sources: Steps  # earlier spans that the answer takes most from, by index, and their contributions, nats
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +141,9 @@ class Done:
     stalled_s: float  # time decoding waited for attribution
     reason: Reason
     agreement: Agreement | None = None  # with the server that wrote the trace, where one was followed
+    rests_on: RestsOn | None = (
+        None  # None: no answer, no image, or an estimator that does not know earlier text
+    )
 
 
 Event = Start | Text | SpanAttribution | Error | Done
@@ -139,8 +159,10 @@ def to_json(event: Event) -> str:
 # What fields say that earlier versions did not have; by the first schema effects were those of attention knockout
 BEFORE: dict[type, dict[str, Any]] = {
     Start: {"schema": 1, "notices": ()},
-    Done: {"agreement": None},
-    SpanAttribution: dict.fromkeys(("contributions", "contribution_interval", "evidence", "breaks")),
+    SpanAttribution: dict.fromkeys(
+        ("contributions", "contribution_interval", "evidence", "breaks", "sources")
+    ),
+    Done: {"agreement": None, "rests_on": None},
 }
 
 
@@ -161,6 +183,10 @@ def from_json(line: str) -> Event:
                 raise ValueError(f"schema {values['schema']}")
         if kind is Done and values["agreement"] is not None:
             values["agreement"] = Agreement(**values["agreement"])
+        if kind is Done and values["rests_on"] is not None:
+            values["rests_on"] = RestsOn(
+                **{name: _tuples(value) for name, value in values["rests_on"].items()}
+            )
         return kind(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -13,14 +14,30 @@ from eyeline.files import decode_text, read_lines
 
 COUNTERFACTUAL = "-counterfactual"  # ends the id of an example's counterpart with another answer
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image
+Shown = Path | Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """How answers are held against the right one: what a data set lays down (evaluation/answers.py)."""
+
+    rule: str  # one of `answers.RULES`, or empty: a judge would be needed, and no answer is marked
+    choices: tuple[str, ...] = ()  # what letters stand for, A first
+    also: tuple[str, ...] = ()  # other answers that are right
+    decimals: int | None = None  # that numbers are rounded to
+    error: float = 0.0  # by which a number may be off
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One line of `examples.jsonl`. `evidence` holds, for each sentence of `trace`, the boxes it is the first to read."""
+    """One line of `examples.jsonl`.
+
+    `evidence` holds, for each sentence of `trace`, the boxes it is the first to read; without a trace, those of the
+    whole answer. Boxes are of the first image.
+    """
 
     id: str
-    image: Path | Image.Image
+    image: Shown | tuple[Shown, ...]  # or several
     prompt: str
     answer: str
     family: str
@@ -28,16 +45,31 @@ class Example:
     trace: tuple[str, ...] = ()  # sentences of the reference trace, where there is one
     evidence: tuple[tuple[Box, ...], ...] = ()
     prior: bool = False  # what the question leads to expect is not what the image shows
+    matching: Matching | None = None  # None: code by what it means, anything else exactly
+
+    @property
+    def images(self) -> tuple[Shown, ...]:
+        return self.image if isinstance(self.image, tuple) else (self.image,)
+
+    @property
+    def answer_evidence(self) -> tuple[Box, ...]:
+        """Boxes that the whole answer rests on, where the data say so."""
+        return self.evidence[0] if self.evidence and not self.trace else ()
 
 
 def digest(example: Example) -> str:
-    """SHA-256 of all that an example says and shows; of an image that cannot be read, without it."""
-    said = asdict(example) | {"image": None}
+    """SHA-256 of all that an example says and shows; of an image that cannot be read, without it.
+
+    How answers are matched is not of it: nothing that is measured depends on it.
+    """
+    said = asdict(replace(example, image=(), matching=None)) | {"image": None}
+    del said["matching"]
     found = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    if isinstance(example.image, Image.Image):
-        found.update(f"{example.image.mode} {example.image.size}".encode() + example.image.tobytes())
-    elif example.image.is_file():
-        found.update(example.image.read_bytes())
+    for image in example.images:
+        if isinstance(image, Image.Image):
+            found.update(f"{image.mode} {image.size}".encode() + image.tobytes())
+        elif image.is_file():
+            found.update(image.read_bytes())
     return found.hexdigest()
 
 
@@ -47,14 +79,20 @@ def write_examples(examples: Iterable[Example], folder: Path) -> int:
     count, new = 0, folder / "examples.jsonl.new"
     with new.open("w", encoding="utf-8") as lines:
         for example in examples:
-            assert isinstance(example.image, Image.Image), "examples are written from drawn images"
-            name = f"images/{example.id}.png"
-            example.image.save(folder / name)
+            names = [
+                f"images/{example.id}{f'-{number}' if number else ''}.png"
+                for number in range(len(example.images))
+            ]
+            for name, image in zip(names, example.images, strict=True):
+                assert isinstance(image, Image.Image), "examples are written from images in memory"
+                image.save(folder / name)
             fields = {
-                "id": example.id, "image": name, "prompt": example.prompt, "answer": example.answer,
-                "family": example.family, "source": example.source, "trace": example.trace,
+                "id": example.id, "image": names[0] if len(names) == 1 else names, "prompt": example.prompt,
+                "answer": example.answer, "family": example.family, "source": example.source, "trace": example.trace,
                 "evidence": example.evidence, "prior": example.prior,
             }  # fmt: skip
+            if example.matching is not None:
+                fields["matching"] = asdict(example.matching)
             lines.write(json.dumps(fields, ensure_ascii=False) + "\n")
             count += 1
     new.replace(folder / "examples.jsonl")
@@ -80,9 +118,12 @@ def read_examples(folder: Path) -> Iterator[Example]:
                 continue
             fields = json.loads(decode_text(line))
             found = True
+            image = fields["image"]
             yield Example(
                 id=str(fields["id"]),
-                image=path.parent / fields["image"],
+                image=tuple(path.parent / each for each in image)
+                if isinstance(image, list)
+                else path.parent / image,
                 prompt=fields["prompt"],
                 answer=fields["answer"],
                 family=fields["family"],
@@ -90,6 +131,7 @@ def read_examples(folder: Path) -> Iterator[Example]:
                 trace=tuple(fields.get("trace", ())),
                 evidence=tuple(tuple(tuple(box) for box in boxes) for boxes in fields.get("evidence", ())),
                 prior=fields.get("prior", False),
+                matching=_matching(fields["matching"]) if "matching" in fields else None,
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
@@ -98,3 +140,9 @@ def read_examples(folder: Path) -> Iterator[Example]:
             ) from error
     if not found:
         raise DataError(f"{path} is empty; expected one example a line, as `eyeline scenes` writes them.")
+
+
+def _matching(fields: dict[str, Any]) -> Matching:
+    """As a line holds it, with lists for tuples."""
+    lists = {name: tuple(fields[name]) for name in ("choices", "also") if name in fields}
+    return Matching(**{**fields, **lists})

@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +12,10 @@ from eyeline.asked import Asked
 from eyeline.capture import AttentionCapture, NoCapture
 from eyeline.decoding import Likely
 from eyeline.errors import EyelineError
-from eyeline.events import Done, Error, Event, Grid, Reason, SpanAttribution, Text
+from eyeline.events import Done, Error, Event, Grid, Reason, RestsOn, SpanAttribution, Text
 from eyeline.kept_games import Games
 from eyeline.spans import Segmenter, Span
+from eyeline.targets import answer_ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,9 @@ class Exchange:
     begun: float = 0.0  # when decoding began
     stalled_s: float = 0.0
     reason: Reason = "error"
+
+    def __post_init__(self) -> None:
+        self.games.chances = None if self.asked.estimator is None else self.asked.estimator.chances
 
     # --- the producer's side
 
@@ -118,8 +123,20 @@ class Exchange:
                 stalled_s=round(self.stalled_s, 4),
                 reason=self.reason,
                 agreement=None if self.agreement is None else self.agreement.result,
+                rests_on=self._rests_on(),
             )
         )
+
+    def rests_on(self, sets: Sequence[Sequence[int]] | None = None) -> RestsOn:
+        """What the answer rests on, of every region or of some sets. Raises `DataError` or `RegionError`."""
+        return self.games.rests_on(answer_ranges(self.passed_on), sets)
+
+    def _rests_on(self) -> RestsOn | None:
+        """The same for the last event: None where it cannot be said."""
+        try:
+            return self.rests_on()
+        except EyelineError:
+            return None
 
     # --- of both, and of the reader
 

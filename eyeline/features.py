@@ -18,8 +18,6 @@ In families with a norm after attention, the written value is what leaves that n
 that are hidden together does to a token's log-prob, and so to a span's, is the estimator's.
 """
 
-import warnings
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,16 +25,17 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
+from torch import Tensor
 
 from eyeline.attention import Steps, attention_to_image
 from eyeline.capture import AttentionCapture
 from eyeline.leak import Fill, leak_map
 from eyeline.model import Model, check_finite
+from eyeline.projections import gain
 from eyeline.regions import Regions
 from eyeline.rereading import Without, read_again, taken_away
 from eyeline.spans import Span
+from eyeline.writing import writing_of
 
 KINDS = ("attention", "value", "odds", "change")  # the order of features in estimators and collections
 LEAST_LEFT = 1e-3  # of a head's attention without a region: what it puts out is divided by no less
@@ -56,6 +55,7 @@ class ImageValues:
 
 def read_image(model: Model, capture: AttentionCapture) -> ImageValues:
     """The keys and values of a capture whose prompt has been read, and the norms of the written values."""
+    writing_of(model, again=True)
     values = capture.image_values
     return ImageValues(capture.image_keys, values, written_norms(model, values, capture.layers))
 
@@ -64,7 +64,7 @@ def written_norms(
     model: Model, values: Float[Tensor, "layer kv_head patch dim"], layers: Sequence[int]
 ) -> Float[Tensor, "layer head patch"]:
     """|V_i W_O|, the size of what each head of some layers writes to the residual stream of a visual token's value; float32."""
-    norms, grams = [], _writing(model).grams
+    norms, grams = [], writing_of(model).grams
     for of_layer, layer in zip(values, layers, strict=True):
         gram = grams[layer]
         grouped = of_layer.float().repeat_interleave(len(gram) // len(of_layer), dim=0)  # (head, patch, dim)
@@ -72,50 +72,13 @@ def written_norms(
     return torch.stack(norms)
 
 
-@dataclass(frozen=True, eq=False)
-class _Writing:
-    """What a model's weights alone say of what it writes, worked out at its first image."""
-
-    grams: tuple[Float[Tensor, "head dim dim"], ...]  # W_O W_O' of each layer: norms of what heads write
-    mean_entry: Float[Tensor, " width"]  # of the unembedding
-    packed_go_back: bool  # whether output projections with a packed weight pass gradients back
-
-
-_writings: "weakref.WeakKeyDictionary[nn.Module, _Writing]" = weakref.WeakKeyDictionary()
-
-
-def _writing(model: Model) -> _Writing:
-    """Kept as long as the model; float32. A model is not trained while it is read."""
-    head: Any = model.adapter.lm_head(model.hf)
-    known = _writings.get(model.hf)
-    if known is not None and known.mean_entry.device == head.weight.device:
-        return known
-    grams, packed_go_back = [], True
-    for layer, block in enumerate(model.adapter.layers(model.hf)):
-        output = output_of(model, layer, head.weight.dtype)
-        weight = output.weight.float() * (1.0 if output.gain is None else output.gain.float()[:, None])
-        dim: Any = model.adapter.self_attention(block).head_dim
-        written = weight.T.unflatten(0, (-1, dim))  # (head, dim, width)
-        grams.append(written @ written.transpose(1, 2))
-        projection, _ = _projection(model, layer)
-        if packed_go_back and _is_packed(projection):
-            packed_go_back = _goes_back(projection, output.weight)
-            if not packed_go_back:
-                warnings.warn(
-                    f"{type(projection).__name__} passes no gradient back; Eyeline multiplies it by all unit vectors for "
-                    "every span, which is slow. Another quantisation may be faster.",
-                    stacklevel=2,
-                )
-    mean_entry = head.weight.mean(0, dtype=torch.float32)
-    known = _writings[model.hf] = _Writing(tuple(grams), mean_entry, packed_go_back)
-    return known
-
-
 def token_log_probs(model: Model, steps: Steps) -> Float[Tensor, "token entry"]:
     """log p of every entry of the vocabulary for each token, nats, temperature 1: by the model's own norm and head."""
     logits = steps.logits
     if logits is None:
-        logits = model.adapter.lm_head(model.hf)(model.adapter.final_norm(model.hf)(steps.hidden))
+        logits = model.adapter.lm_head(model.hf)(model.adapter.final_norm(model.hf)(steps.hidden)).to(
+            model.device
+        )
     return logits.float().log_softmax(-1)
 
 
@@ -148,13 +111,12 @@ def read_written(
     d log p(y) / (1 - p(y)) / d h = (a - n (n . a) / width) / rms, a = w (W_y - E_q[W]).
     """
     norm: Any = model.adapter.final_norm(model.hf)
-    head: Any = model.adapter.lm_head(model.hf)
     hidden = hidden.float()
     rms = (hidden.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
     normed = hidden / rms
     others = log_probs.scatter(1, token_ids[:, None], -torch.inf).softmax(-1)
-    expected = _expected(model, others)
-    direction = norm.weight.float() * (head.weight[token_ids].float() - expected)
+    direction = writing_of(model).head.rows(token_ids) - _expected(model, others)
+    direction = gain(norm).to(direction.device) * direction
     return Written((direction - normed * (normed * direction).mean(-1, keepdim=True)) / rms)
 
 
@@ -163,13 +125,12 @@ def _expected(model: Model, probabilities: Float[Tensor, "token entry"]) -> Floa
 
     All of it, read for each span, would be a quarter of the operations that attribution takes. float32.
     """
-    weight: Any = model.adapter.lm_head(model.hf).weight
+    known = writing_of(model)
     if probabilities.shape[1] <= LIKELY:
-        return (probabilities.to(weight.dtype) @ weight).float()
+        return known.head.back(probabilities).float()
     shares, entries = probabilities.topk(LIKELY, sorted=False)
-    likely = embedding_bag(entries, weight, mode="sum", per_sample_weights=shares.to(weight.dtype))
     rest = (1 - shares.sum(-1, keepdim=True)).clamp(min=0)
-    return likely.float() + rest * _writing(model).mean_entry
+    return known.head.mix(shares, entries) + rest * known.mean_entry
 
 
 def log_odds(
@@ -260,8 +221,8 @@ def _features(
     layers, heads, tokens, _ = steps.queries.shape
     columns = image.keys.shape[2] + (len(parts.without.patch) if needs_outputs(kinds) else 0)
     at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * columns))
-    for some in torch.arange(layers).split(at_once):
-        span = slice(int(some[0]), int(some[-1]) + 1)
+    for first in range(0, layers, at_once):
+        span = slice(first, min(first + at_once, layers))
         part = steps.of_layers(span)
         seen = None if visible is None else visible[span]
         weights = attention_to_image(part, image.keys[span], capture.scaling, seen)
@@ -272,9 +233,9 @@ def _features(
         found = {kind: Feature(parts.gather(cells), cells) for kind, cells in of.items() if kind in kinds}
         if needs_written(kinds):
             assert written is not None
-            projected = torch.stack(
-                [_project(model, layer, written.odds, image.values.dtype) for layer in capture.layers[span]]
-            )  # (layer, token, head * dim)
+            outputs = writing_of(model).outputs
+            projected = torch.stack([outputs[layer].back(written.odds) for layer in capture.layers[span]])
+            # (layer, token, head * dim)
             towards = _towards(projected, image.values[span], heads)
             if "odds" in kinds:
                 odds = weights / rms * towards
@@ -426,70 +387,3 @@ def pool(
 ) -> Float[Tensor, "*row region"]:
     """Sums over the visual tokens of each region; a region without tokens gets zeros."""
     return values.new_zeros(*values.shape[:-1], num_regions).index_add_(-1, labels, values)
-
-
-def _project(
-    model: Model, layer: int, gradient: Float[Tensor, "token width"], dtype: torch.dtype
-) -> Float[Tensor, "token inner"]:
-    """The gradient at what the heads of a layer put out, before W_O; of the given dtype, the model's."""
-    projection, gain = _projection(model, layer)
-    gradient = gradient if gain is None else gradient * gain
-    if _is_packed(projection) and _writing(model).packed_go_back:
-        return _back_through(projection, gradient.to(dtype)).to(dtype)
-    weight = output_of(model, layer, dtype).weight
-    return (gradient.to(weight.dtype) @ weight).to(dtype)
-
-
-def _back_through(
-    projection: nn.Module, gradient: Float[Tensor, "token width"]
-) -> Float[Tensor, "token inner"]:
-    """`gradient @ W` of a projection that keeps W packed: the vector-Jacobian product of its own backward pass."""
-    inner: Any = projection.in_features
-    with torch.inference_mode(False), torch.enable_grad():
-        heads = gradient.new_zeros(len(gradient), inner).requires_grad_()
-        written = projection(heads)
-        return torch.autograd.grad(written, heads, gradient.to(written.dtype, copy=True))[0]
-
-
-def _goes_back(projection: nn.Module, weight: Float[Tensor, "width inner"]) -> bool:
-    """Whether a packed projection of that weight has a backward pass, and a right one, as its libraries do not all have."""
-    rng = torch.Generator().manual_seed(0)
-    gradient = torch.randn(4, len(weight), generator=rng).to(weight)
-    try:
-        found = _back_through(projection, gradient)
-    except Exception:  # libraries raise nearly every kind
-        return False
-    expected = gradient.float() @ weight.float()
-    return bool((found.float() - expected).norm() < 0.1 * expected.norm())  # rounding is a hundredth at most
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """How the attention of a layer writes to the residual stream: gain * (weight @ heads)."""
-
-    weight: Float[Tensor, "width inner"]
-    gain: Float[Tensor, " width"] | None  # of the norm after attention, where there is one
-
-
-def _projection(model: Model, layer: int) -> tuple[nn.Module, Float[Tensor, " width"] | None]:
-    """The output projection of a layer's attention, and the gain of the norm after it, where there is one."""
-    block = model.adapter.layers(model.hf)[layer]
-    norm: Any = model.adapter.attention_norm(block)
-    attention: Any = model.adapter.self_attention(block)
-    return attention.o_proj, None if norm is None else norm.weight
-
-
-def _is_packed(projection: nn.Module) -> bool:
-    """Whether its weight is quantised, packed as its library likes."""
-    weight: Any = projection.weight
-    return weight.dtype not in (torch.float32, torch.bfloat16, torch.float16)
-
-
-def output_of(model: Model, layer: int, dtype: torch.dtype) -> Output:
-    """A packed weight is read off what it does to the unit vectors: a product of width x inner x inner."""
-    projection, gain = _projection(model, layer)
-    weight: Any = projection.weight
-    if _is_packed(projection):
-        size: Any = projection.in_features
-        weight = projection(torch.eye(size, dtype=dtype, device=weight.device)).T
-    return Output(weight, gain)

@@ -120,7 +120,7 @@ def _attention_forward(
     follower = _followers.get(module, {}).get(threading.get_ident())
     if follower is not None and follower.seen is not None:
         assert attention_mask is None, "one prompt, not padded"
-        attention_mask = follower.seen
+        attention_mask = follower.seen.to(query.device)
     if follower is None or module not in follower.wanted:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     causal = query.shape[2] > 1 and attention_mask is None

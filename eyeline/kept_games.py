@@ -1,23 +1,29 @@
 """The games of a run's spans, kept: whoever asks later about any regions and any words needs no model.
 
-What is kept of a token is its part of the game (game.py): with 64 regions and 16 units that see regions together 2.5 kB.
+What is kept of a token is its part of the game (game.py), with 64 regions and 16 units that see regions together 2.5 kB, and
+its links to earlier tokens (links.py), 0.4 kB.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from eyeline.errors import DataError, RegionError
+from eyeline.events import RestsOn
 from eyeline.files import write_files
 from eyeline.game import Game, breaks, contributions, evidence, orders
+from eyeline.links import Links, sources_game
+from eyeline.through import Chain, Chances
 
 FILE = "games.safetensors"
+MOST_SOURCES, LEAST_SOURCE = 32, 0.01
 PARTS = ("apart", "together", "rest", "outward", "log_odds")
 
 
@@ -41,11 +47,19 @@ class Games:
 
     tokens: list[Int[Tensor, " _token"]] = field(default_factory=list)
     games: list[Game] = field(default_factory=list)
+    links: list[Links] = field(default_factory=list)  # of each span's tokens, where sources are known
+    indices: list[int] = field(default_factory=list)  # of the spans, as events number them
+    chances: Chances | None = (
+        None  # of the estimator, where it knows what answers rest on through the thinking
+    )
 
-    def add(self, start: int, game: Game) -> None:
-        """Keeps the game of the tokens from `start` on."""
+    def add(self, start: int, game: Game, links: Links | None = None, index: int | None = None) -> None:
+        """Keeps the game of the tokens from `start` on, and their links; of all spans or of none."""
         self.tokens.append(torch.arange(start, start + len(game.apart)))
         self.games.append(game.to(torch.device("cpu")))
+        self.indices.append(len(self.indices) if index is None else index)
+        if links is not None:
+            self.links.append(links.to(torch.device("cpu")))
 
     def of(self, ranges: Sequence[tuple[int, int]]) -> Game:
         """That of the tokens in some ranges [start, end). Raises `DataError` where some were not kept."""
@@ -80,6 +94,77 @@ class Games:
             tuple(evidence(game)), tuple(breaks(game)),
         )  # fmt: skip
 
+    def rests_on(
+        self, answer: Sequence[tuple[int, int]], sets: Sequence[Sequence[int]] | None = None
+    ) -> RestsOn:
+        """What the answer rests on through the thinking: the token ranges of its spans, and how likely it changes.
+
+        For every region by itself, or for `sets` of regions. Raises `DataError` where there is no answer, or what it comes from
+        is not kept, `RegionError` for a region that is none.
+        """
+        if not answer:
+            raise DataError(
+                "There is no answer that could rest on something: the thinking was cut off, or nothing is there yet."
+            )
+        chances = self.chances
+        if chances is None or len(self.links) < len(self.games) or not self.games:
+            raise DataError(
+                "What the answer comes from is not kept: it was written without sources, by an earlier version, or with an "
+                "estimator that does not know earlier text; ask the question again with one that does."
+            )
+        of_answer = self.of(answer)
+        regions = of_answer.regions
+        for region in (region for each in sets or () for region in each if not 0 <= region < regions):
+            raise RegionError(f"There is no region {region}; expected some of 0 to {regions - 1}.")
+        singly = torch.eye(regions)
+        wanted = singly if sets is None else torch.zeros(regions, len(sets))
+        for column, each in enumerate(sets or ()):
+            wanted[list(each), column] = 1.0
+        reached = self.reach(answer, torch.cat([singly, wanted, torch.ones(regions, 1)], dim=1))
+        changes = chances(reached, reached[:regions].max())[regions:]
+        direct = of_answer(wanted)
+        return RestsOn(
+            changes=rounded(changes[:-1]), whole=rounded(changes[-1]), total=rounded(direct + changes[:-1] * chances.cost),
+            direct=rounded(direct), sources=self.sources(answer),
+        )  # fmt: skip
+
+    def reach(
+        self, answer: Sequence[tuple[int, int]], sets: Float[Tensor, "region set"]
+    ) -> Float[Tensor, " set"]:
+        """The largest chance of any of the answer's tokens to be written otherwise with each set hidden from the start."""
+        chain = Chain(sets)
+        for span in sorted(range(len(self.games)), key=lambda span: int(self.tokens[span][0])):
+            chain.add(int(self.tokens[span][0]), self.games[span], self.links[span])
+        return chain.chances[torch.cat([torch.arange(start, end) for start, end in answer])].amax(0)
+
+    def sources(self, ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, float], ...]:
+        """The earlier spans that the text of some tokens takes most from, by index, and their contributions.
+
+        At most MOST_SOURCES, the largest first; those under LEAST_SOURCE nats are left out.
+        """
+        first, last = min(start for start, _ in ranges), max(end for _, end in ranges)
+        starts = [(int(tokens[0]), int(tokens[-1]) + 1) for tokens in self.tokens]
+        before = [number for number, (_, end) in enumerate(starts) if end <= first]
+        inside = [number for number, (start, end) in enumerate(starts) if start < last and end > first]
+        if not before or not inside or len(self.links) < len(self.games):
+            return ()
+        links = Links(
+            *(
+                torch.cat([getattr(self.links[number], name) for number in inside])
+                for name in ("earlier", "scores")
+            )
+        )
+        odds = [log_odds for number in inside if (log_odds := self.games[number].log_odds) is not None]
+        if not odds:
+            return ()
+        game = sources_game(links, [starts[number] for number in before], torch.cat(odds))
+        found = contributions(game, orders(game.regions))
+        best = found.topk(min(MOST_SOURCES, len(found)))
+        return tuple(
+            (self.indices[before[int(at)]], rounded(value))
+            for value, at in zip(best.values, best.indices, strict=True) if float(value) >= LEAST_SOURCE
+        )  # fmt: skip
+
     def to_bytes(self) -> bytes:
         """As one safetensors file."""
         if not self.games:
@@ -88,11 +173,25 @@ class Games:
         tensors = {name: part.contiguous() for name in PARTS if (part := getattr(game, name)) is not None}
         tensors["together"] = tensors["together"].half()  # they are rounded to it
         lengths = torch.tensor([len(tokens) for tokens in self.tokens])
+        tensors["indices"] = torch.tensor(self.indices)
+        if len(self.links) == len(self.games):
+            tensors["earlier"] = torch.cat([links.earlier for links in self.links])
+            tensors["link_scores"] = torch.cat(
+                [links.scores for links in self.links]
+            ).half()  # they are rounded to it
+            if self.chances is not None:
+                tensors["chances"] = torch.tensor(list(self.chances.to_card().values()), dtype=torch.float64)
         return save({**tensors, "tokens": torch.cat(self.tokens), "lengths": lengths})
 
     def save(self, folder: Path) -> None:
         """Writes the file beside a run's events. Raises `DataError`, for a full disk too."""
         write_files({folder / FILE: self.to_bytes()})
+
+
+def rounded(values: Tensor) -> Any:
+    """A float, or a tuple of them, as events carry them."""
+    found = values.double().round(decimals=7).tolist()
+    return tuple(found) if isinstance(found, list) else found
 
 
 def joined(games: Sequence[Game]) -> Game:
@@ -120,9 +219,19 @@ def read_games(folder: Path) -> Games:
         if not len(tokens) == len(game.apart) == sum(lengths):
             raise ValueError("its parts do not fit")
         starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
+        stretches = [(start, start + length) for start, length in zip(starts, lengths, strict=False)]
+        links, indices = [], tensors.get("indices", torch.arange(len(lengths))).tolist()
+        if "earlier" in tensors:
+            every = Links(tensors["earlier"], tensors["link_scores"].float())
+            links = [every.of(start, end) for start, end in stretches]
+        kept = tensors.get("chances")
+        chances = None if kept is None else Chances(*kept.tolist())
         return Games(
             list(tokens.split(lengths)),
-            [game.of(start, start + length) for start, length in zip(starts, lengths, strict=False)],
+            [game.of(start, end) for start, end in stretches],
+            links,
+            indices,
+            chances,
         )
     except (OSError, SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(

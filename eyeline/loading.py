@@ -3,51 +3,110 @@
 All four take the same path, to a plain `Model`; `eyeline.load` makes one that can be asked of it.
 """
 
+import hashlib
 import json
+import logging as notices
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from eyeline import adapters
+from eyeline.adapters import Adapter
 from eyeline.errors import EyelineError, UnsupportedModelError
 from eyeline.files import read_text
+from eyeline.load_options import LoadOptions, Placement, device_of, dtype_of, needs, place
 from eyeline.model import Model
+from eyeline.projections import check_model, one_at_a_time
 
 MODELS = Path(__file__).parent / "models"  # the embedded models, package data
 ALIASES = {"mini": "qwen3-vl-mini"}
 
 
 def load_model(
-    source: str | Path | tuple[Any, Any],
-    device: str | torch.device | None,
-    dtype: torch.dtype | None,
-    hf_options: Mapping[str, Any],
+    source: str | Path | tuple[Any, Any], options: LoadOptions, hf_options: Mapping[str, Any]
 ) -> Model:
-    """What `eyeline.load` says, and raises."""
+    """What `eyeline.load` says, and raises. `hf_options` go to `from_pretrained`."""
     if isinstance(source, tuple):
-        hf, processor = source
-        adapter = adapters.adapter_of(hf)
+        hf, adapter, processor = _in_memory(source, options)
         tokenizer, image_processor, template = _parts(processor)
-        hf = hf if device is None and dtype is None else hf.to(device=device, dtype=dtype)
         name = getattr(hf, "name_or_path", "") or adapter.family
     else:
-        name, place = _find(source)
-        with plain_errors(name), quiet(place):
-            config = _config(place, hf_options)
+        name, folder = _find(source)
+        if options.revision is not None and Path(folder).is_dir():
+            raise EyelineError(
+                f"A revision ({options.revision!r}) is of a model on the Hub, and {name!r} is a folder; leave it out."
+            )
+        hf_options = {"trust_remote_code": options.trust_remote_code, **hf_options}
+        if options.revision is not None:
+            hf_options["revision"] = options.revision
+        with plain_errors(name), quiet(folder):
+            config = _config(folder, hf_options)
             adapter = adapters.adapter_of(config)
-            hf = _load_weights(place, config, device, dtype, hf_options)
-            tokenizer, image_processor, template = _load_processors(place, hf_options)
+            placement = place(options, config, adapter.kept_whole)
+            hf = _load_weights(folder, config, placement, hf_options)
+            tokenizer, image_processor, template = _load_processors(folder, hf_options)
+        if options.adapter is not None:
+            hf = _with_lora(hf, str(options.adapter))
+            name = f"{name} with {options.adapter}"
     if not template:
         raise UnsupportedModelError(
             f"The model {name!r} has no chat template; expected one in its tokenizer, in chat_template.jinja "
             "or in chat_template.json."
         )
+    hf.eval()
+    one_at_a_time(hf)
+    check_model(hf, adapter)
     _import_early()
-    return Model(name, hf.eval(), tokenizer, image_processor, adapter, template)
+    return Model(name, hf, tokenizer, image_processor, adapter, template)
+
+
+def _in_memory(source: tuple[Any, Any], options: LoadOptions) -> tuple[Any, Adapter, Any]:
+    """A transformers model that is there already, moved where options say, its adapter, and its processor."""
+    hf, processor = source
+    if hasattr(hf, "get_base_model"):  # of peft: what is inside has the adapter's layers in it
+        hf = hf.get_base_model()
+    adapter = adapters.adapter_of(hf)
+    if refused := [name for name in options.given() if name not in ("device", "dtype")]:
+        raise EyelineError(
+            f"A model in memory stays as it is, so {', '.join(refused)} cannot be chosen for it; expected device or dtype "
+            "alone: give the others to from_pretrained, or load a folder or an id."
+        )
+    if options.given():
+        device = None if options.device is None else device_of(options.device)
+        with plain_errors(adapter.family):
+            hf = hf.to(device=device, dtype=dtype_of(options.dtype))
+    return hf, adapter, processor
+
+
+def _with_lora(hf: Any, lora: str) -> Any:
+    """A model with a LoRA's weights in its own; beside them where its own are packed.
+
+    Raises `EyelineError` without peft, and for what is no LoRA of this model.
+    """
+    needs("An adapter", "peft")
+    import peft  # pyright: ignore[reportMissingImports]
+
+    folder = Path(lora).expanduser()
+    if folder.is_dir() and not (folder / "adapter_config.json").is_file():
+        raise EyelineError(
+            f"{lora!r} is not an adapter's folder: it has no adapter_config.json; expected a LoRA that peft has saved."
+        )
+    with plain_errors(lora, "a LoRA that peft has saved for this model"), quiet(lora):
+        adapted = peft.PeftModel.from_pretrained(hf, lora)
+        if not isinstance(adapted.base_model, peft.tuners.lora.LoraModel):
+            raise UnsupportedModelError(
+                f"{lora!r} is an adapter of type {adapted.active_peft_config.peft_type.value}; expected a LoRA."
+            )
+        digest = hashlib.sha256()
+        for name, weight in sorted(peft.get_peft_model_state_dict(adapted).items()):
+            digest.update(name.encode() + weight.detach().float().cpu().numpy().tobytes())
+        hf.config.with_adapter = digest.hexdigest()  # which makes it another model to an estimator
+        packed = getattr(hf, "is_quantized", False)
+        return adapted.get_base_model() if packed else adapted.merge_and_unload(safe_merge=True)
 
 
 def _import_early() -> None:
@@ -111,30 +170,24 @@ def _config(place: str, hf_options: Mapping[str, Any]) -> Any:
     return AutoConfig.from_pretrained(place, **options)
 
 
-def _load_weights(
-    place: str,
-    config: Any,
-    device: str | torch.device | None,
-    dtype: torch.dtype | None,
-    hf_options: Mapping[str, Any],
-) -> Any:
+def _load_weights(folder: str, config: Any, placement: Placement, hf_options: Mapping[str, Any]) -> Any:
     from transformers import AutoModelForImageTextToText
 
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    quantised = "quantization_config" in hf_options or hasattr(config, "quantization_config")
-    if dtype is None and target.type == "cpu" and not quantised:
-        dtype = torch.float32
+    options = {**placement.for_transformers(), **hf_options}
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
-        place, config=config, dtype=dtype or "auto", output_loading_info=True, **hf_options
+        folder, config=config, output_loading_info=True, **options
     )
     hf, report = loaded
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UnsupportedModelError(
-            f"The weights in {place} lack {len(missing)} tensors of the model (first {missing[0]}); "
+            f"The weights in {folder} lack {len(missing)} tensors of the model (first {missing[0]}); "
             "expected a complete checkpoint."
         )
-    return hf if quantised or "device_map" in hf_options else hf.to(target)
+    placed = (
+        "device_map" in options or "quantization_config" in options or hasattr(config, "quantization_config")
+    )
+    return hf if placed else hf.to(placement.device)
 
 
 def _load_processors(place: str, hf_options: Mapping[str, Any]) -> tuple[Any, Any, str | None]:
@@ -146,44 +199,63 @@ def _load_processors(place: str, hf_options: Mapping[str, Any]) -> tuple[Any, An
     tokenizer = AutoTokenizer.from_pretrained(place, **options)
     image_processor = AutoImageProcessor.from_pretrained(place, backend="pil", **options)
     template = tokenizer.chat_template
-    for name in ("chat_template.jinja", "chat_template.json"):
-        if template:
-            break
+    for name in (
+        "chat_template.jinja",
+        "chat_template.json",
+    ):  # before the tokenizer's, as transformers' processors do
         file = cached_file(place, name, _raise_exceptions_for_missing_entries=False, **options)
         if file is not None:
             text = read_text(Path(file))
             template = json.loads(text)["chat_template"] if name.endswith(".json") else text
+            break
     return tokenizer, image_processor, template
 
 
 def _hub_options(hf_options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that say where files come from."""
-    names = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "force_download")
+    names = (
+        "trust_remote_code",
+        "revision",
+        "token",
+        "cache_dir",
+        "local_files_only",
+        "subfolder",
+        "force_download",
+    )
     return {name: hf_options[name] for name in names if name in hf_options}
 
 
 @contextmanager
 def quiet(place: str) -> Iterator[None]:
-    """No bars and notices for a folder, which loads in a moment; a download keeps its bar."""
+    """No bars and notices for a folder, which loads in a moment; a download keeps its bar.
+
+    torchao, where it is installed, is imported by transformers and says what of it this machine lacks: not then either.
+    """
     from transformers.utils import logging
 
-    if not Path(place).is_dir():
-        yield
-        return
+    chatty = [notices.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
+    levels = [each.level for each in chatty]
+    for each in chatty:
+        each.setLevel(notices.ERROR)
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    if Path(place).is_dir():
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of one library to another
+            yield
     finally:
+        for each, before in zip(chatty, levels, strict=True):
+            each.setLevel(before)
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
 
 
 @contextmanager
-def plain_errors(name: str) -> Iterator[None]:
-    """What transformers and the Hub raise, as one sentence."""
+def plain_errors(name: str, expected: str = "a complete model of transformers") -> Iterator[None]:
+    """What transformers, peft and the Hub raise of what was `expected`, as one sentence."""
     from huggingface_hub import errors as hub
 
     try:
@@ -207,7 +279,12 @@ def plain_errors(name: str) -> Iterator[None]:
                 "is not on this computer and the Hugging Face Hub cannot be reached; "
                 "check the network, or give the folder of a downloaded model"
             )
+        elif any("trust_remote_code" in str(cause) for cause in causes):
+            problem = (
+                "brings code of its own, which is not run unless you say so: read that code, and if you trust it load with "
+                "--trust-remote-code (trust_remote_code=True)"
+            )
         else:
             first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-            problem = f"cannot be loaded ({first_line}); expected a complete model of transformers"
+            problem = f"cannot be loaded ({first_line.rstrip('.')}); expected {expected}"
         raise UnsupportedModelError(f"The model {name!r} {problem}.") from error

@@ -18,6 +18,7 @@ from eyeline import adapters
 from eyeline.adapters import Adapter, ImageGrid
 from eyeline.errors import ContextError, ImageError, PromptError, UnsupportedModelError
 from eyeline.images import Picture, open_images
+from eyeline.projections import device_of
 
 Inputs = dict[str, Tensor]
 # A question, or turns {"role", "content"}: content is text or parts {"type": "text", "text"} and {"type": "image"}
@@ -52,7 +53,8 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return self.hf.device
+        """Where it takes its inputs, and where attribution is worked out; its layers may lie on others."""
+        return device_of(self.hf.get_input_embeddings())
 
     @property
     def context_length(self) -> int:

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from eyeline.attribution import Attribution, attribute, heat
 from eyeline.capture import AttentionCapture
+from eyeline.earlier import EarlierText
 from eyeline.estimator import Estimator
 from eyeline.events import SpanAttribution, Steps
 from eyeline.features import own_parts, read_image, read_steps, spread_parts
 from eyeline.game import Game, orders
 from eyeline.leak import fill_regions, spreads
+from eyeline.links import Links
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
@@ -35,6 +37,7 @@ class ReadSpan:
     shown: Float[Tensor, " region"]  # the number that heat and bars show: of `said`, or shares of attention
     heat: Float[Tensor, " patch"]  # the same by visual tokens
     log_probs: Float[Tensor, " token"]  # nats
+    links: Links | None = None  # to earlier tokens, where the estimator knows them
 
 
 class Reader:
@@ -45,7 +48,8 @@ class Reader:
     """
 
     def __init__(
-        self, model: Model, inputs: Inputs, capture: AttentionCapture, regions: Regions, estimator: Estimator | None
+        self, model: Model, inputs: Inputs, capture: AttentionCapture, regions: Regions, estimator: Estimator | None,
+        sources: bool = True,
     ) -> None:  # fmt: skip
         self.model, self.inputs, self.capture, self.regions = model, inputs, capture, regions
         self.labels = regions.of_patch.to(model.device)
@@ -55,6 +59,9 @@ class Reader:
         self.estimator = estimator
         if estimator is not None:
             self.estimator = estimator.of_layers(capture.layers, len(model.adapter.layers(model.hf)))
+        known = sources and estimator is not None and estimator.text is not None
+        whole = not any(model.adapter.sliding_windows(model.hf))  # a window lets go of earlier text
+        self.earlier = EarlierText(model, capture) if known and whole else None
 
     def measure_leak(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Works out in what parts each visual token shows each region, where the estimator's way of hiding makes it matter."""
@@ -81,8 +88,11 @@ class Reader:
         game = self.estimator.game(read.features, read.log_odds).rounded()
         said = attribute(game, self.estimator, self.orders)
         falls = game.falls(self.labels.new_ones(game.regions, 1).float())[:, 0].clamp(min=0)
+        links = None
+        if self.earlier is not None:
+            links = self.estimator.links(self.earlier.features(steps), read.log_odds)
         return ReadSpan(
-            said, game, said.shown, heat(said.shown, falls @ read.cells, self.labels), read.log_probs
+            said, game, said.shown, heat(said.shown, falls @ read.cells, self.labels), read.log_probs, links
         )
 
     def _alike(self, log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token head"]:
@@ -90,7 +100,9 @@ class Reader:
         layers, heads, _ = self.image.norms.shape
         return log_odds.new_ones(len(log_odds), layers * heads)
 
-    def event(self, span: Span, read: ReadSpan, latency_s: float) -> SpanAttribution:
+    def event(
+        self, span: Span, read: ReadSpan, latency_s: float, sources: Steps | None = None
+    ) -> SpanAttribution:
         """What is known of a span as a stream yields it, in plain numbers."""
         said, heats = read.said, read.heat.split([len(grid) for grid in self.capture.grids])
         return SpanAttribution(
@@ -113,6 +125,7 @@ class Reader:
             log_prob=plain(read.log_probs.sum()),
             cut=span.cut,
             latency_s=round(latency_s, 5),
+            sources=sources,
         )
 
 

@@ -143,8 +143,8 @@ def _keys_and_values(
     text(inputs_embeds=embeds, position_ids=prompt.position_ids[:, 0][:, positions], **options)
     of_layers = [known.layers[layer] for layer in layers]
     return (
-        torch.stack([layer.keys[:, :, end:] for layer in of_layers]),
-        torch.stack([layer.values[:, :, end:] for layer in of_layers]),
+        torch.stack([layer.keys[:, :, end:].to(device) for layer in of_layers]),
+        torch.stack([layer.values[:, :, end:].to(device) for layer in of_layers]),
     )
 
 

@@ -1,7 +1,8 @@
 """Saved runs: a folder with the events of one stream, its images and its prompt.
 
 `events.jsonl` holds one event a line as `eyeline.events.to_json` writes it, `image-0.png`, `image-1.png`, ...
-the images, `run.json` the prompt; `games.safetensors` what its spans' numbers come from (kept_games.py). What is shown of a
+the images, `run.json` the prompt; `games.safetensors` what its spans' numbers come from (kept_games.py), `trace.json` the token
+ids with the options that they were generated with, for thinking again (rethinking.py). What is shown of a
 run is left to `report` and `terminal`.
 """
 
@@ -9,7 +10,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,13 +21,13 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from eyeline.errors import DataError, ImageError
-from eyeline.events import Done, Event, SpanAttribution, Start, from_json, to_json
+from eyeline.events import Done, Event, RestsOn, SpanAttribution, Start, from_json, to_json
 from eyeline.files import cannot_write, decode_text, read_lines, read_text, write_files
 from eyeline.images import open_image
 from eyeline.kept_games import FILE, Games, Joint, read_games
-from eyeline.targets import Target, tokens_of
+from eyeline.targets import Target, answer_ranges, tokens_of
 
-EVENTS, PROMPT = "events.jsonl", "run.json"
+EVENTS, PROMPT, TRACE = "events.jsonl", "run.json", "trace.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,36 @@ class Run:
 
         No model is needed. Raises `DataError`, for a run that keeps no numbers too, and `RegionError`.
         """
+        return self._games().joint(tokens_of(target, self.events), regions)
+
+    def rests_on(self, sets: Sequence[Sequence[int]] | None = None) -> RestsOn:
+        """What the answer rests on through the thinking, of every region or of sets of them: see `Stream.rests_on`."""
+        return self._games().rests_on(answer_ranges(self.events), sets)
+
+    def _games(self) -> Games:
         if self.folder is None:
             raise DataError(
                 "Only a saved run keeps the numbers to ask about; read one with eyeline.runs.read_run."
             )
-        return read_games(self.folder).joint(tokens_of(target, self.events), regions)
+        return read_games(self.folder)
+
+    def trace(self) -> tuple[list[int], dict[str, Any]]:
+        """The token ids, and the options of `hf.generate` that they were generated with.
+
+        Raises `DataError` where they are not kept.
+        """
+        try:
+            if self.folder is None:
+                raise FileNotFoundError
+            kept = json.loads(read_text(self.folder / TRACE))
+            return [int(token) for token in kept["ids"]], dict(kept["generation"])
+        except FileNotFoundError as error:
+            raise DataError(
+                "The run does not keep its token ids: it was saved before Eyeline did, cut short, or written with options "
+                "that no file can hold; write it again with `eyeline stream --save RUN`."
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(_damaged(self.folder, f"{TRACE} cannot be read ({error})")) from error  # pyright: ignore
 
     def __repr__(self) -> str:
         start = next((event for event in self.events if isinstance(event, Start)), None)
@@ -109,7 +135,8 @@ class RunWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_files(files)
-            (self.folder / FILE).unlink(missing_ok=True)
+            for left in (FILE, TRACE):
+                (self.folder / left).unlink(missing_ok=True)
             for left in set(self.folder.glob("image-*.png")) - set(
                 files
             ):  # of an earlier run with more images
@@ -134,9 +161,12 @@ class RunWriter:
                 self.events.truncate(position)
             raise cannot_write(self.folder, error) from error
 
-    def keep(self, games: Games) -> None:
-        """Writes what the spans' numbers come from, for whoever asks later; once, at the end. Raises `DataError`."""
-        games.save(self.folder)
+    def keep(self, games: Games, ids: Sequence[int], generation: Mapping[str, Any]) -> None:
+        """Writes what the spans' numbers come from, and how the trace was generated, for whoever asks later; once, at the end.
+
+        Raises `DataError`.
+        """
+        keep(self.folder, games, ids, generation)
 
     def __exit__(self, *_: object) -> None:
         if self.events is not None:
@@ -146,6 +176,16 @@ class RunWriter:
 def save_run(folder: str | Path, images: Sequence[Image.Image], prompt: str) -> RunWriter:
     """`with save_run(folder, images, prompt) as run:` then `run.write(event)` for each event."""
     return RunWriter(folder, images, prompt)
+
+
+def keep(folder: Path, games: Games, ids: Sequence[int], generation: Mapping[str, Any]) -> None:
+    """What `RunWriter.keep` does. Options that JSON cannot hold leave a run that cannot be thought again. Raises `DataError`."""
+    games.save(folder)
+    try:
+        kept = json.dumps({"ids": list(ids), "generation": dict(generation)})
+    except (TypeError, ValueError):
+        return
+    write_files({folder / TRACE: _encode(kept)})
 
 
 def read_run(folder: str | Path) -> Run:

@@ -99,6 +99,11 @@ class Segmenter:
         self._rule = Ends(self._channel)
 
     @property
+    def channel(self) -> Channel:
+        """That of what comes next: a marker has changed it with its last token."""
+        return self._channel
+
+    @property
     def answer(self) -> str:
         """The text of the answer so far, without white space at its ends."""
         return "".join(self._answer).strip()

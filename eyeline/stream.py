@@ -8,7 +8,7 @@ are not yet attributed exceed `pending_bytes`.
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from eyeline.asked import Asked, Hidden, prepare, random_generator
 from eyeline.decoding import Likely, decode, follow
 from eyeline.errors import PromptError
 from eyeline.estimator import Estimator
-from eyeline.events import Done, Event, Reason, Start
+from eyeline.events import Done, Event, Reason, RestsOn, Start
 from eyeline.exchange import Exchange
 from eyeline.generation import LEFT_OUT, check_options, segmenter, stop_strings
 from eyeline.images import Picture
@@ -46,6 +46,7 @@ def stream(
     stop: str | Sequence[str] = (),
     pending_bytes: int = PENDING_BYTES,
     hidden: Hidden | None = None,
+    sources: bool = True,
     top_logprobs: int | None = None,
     **generation: Any,
 ) -> "Stream":
@@ -54,17 +55,17 @@ def stream(
     `estimator` is a folder or an `Estimator`; by default the one that lies in the model's own folder, and without one
     the effects are attention shares. `temperature=0` is greedy; `seed` makes sampling repeatable; options left out
     come from the model's generation config; `generation` holds further options of `hf.generate` (`repetition_penalty`,
-    ...). `hidden` regions of an earlier stream are hidden all the while, and its regions are
-    shown. `top_logprobs`: keep in `Stream.likely` how likely each token was, and so many of the likeliest in its place.
-    A prompt of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`,
-    `RegionError`, `EstimatorError` or `UnsupportedModelError` at once for what cannot work; what fails later is an
-    `Error` event.
+    ...). `hidden` regions of an earlier stream are hidden all the while, and its regions are shown. Without `sources` earlier
+    text is not read: nothing is said of which sentence comes from which, nor of what the answer rests on through them.
+    `top_logprobs`: keep in `Stream.likely` how likely each token was, and so many of the likeliest in its place. A prompt
+    of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`, `RegionError`,
+    `EstimatorError` or `UnsupportedModelError` at once for what cannot work; what fails later is an `Error` event.
     """
     generation |= {name: value for name, value in (("top_p", top_p), ("top_k", top_k)) if value is not None}
     stops = [stop] if isinstance(stop, str) else list(stop)
     stops += stop_strings(model, generation.pop("stop_strings", None))
     check_options(model, generation)
-    asked = prepare(model, images, prompt, estimator, regions, hidden)
+    asked = prepare(model, images, prompt, estimator, regions, hidden, sources)
     if max_new_tokens is not None and not 0 < max_new_tokens <= asked.room:
         raise PromptError(
             f"max_new_tokens is {max_new_tokens}; expected 1 to {asked.room}, "
@@ -78,8 +79,13 @@ def stream(
     generation |= {"max_new_tokens": max_new_tokens or asked.room, **LEFT_OUT}
     rng = random_generator(model.device, seed)
     exchange = Exchange(asked, _segmenter(asked, stops), pending_bytes)
+    own = {name: value for name, value in generation.items() if name not in LEFT_OUT} | {
+        "stop_strings": stops
+    }
     return Stream(
-        exchange, lambda producer: decode(model, asked.inputs, producer, rng, generation, top_logprobs)
+        exchange,
+        lambda producer: decode(model, asked.inputs, producer, rng, generation, top_logprobs),
+        own,
     )
 
 
@@ -91,13 +97,14 @@ def attribute(
     *,
     estimator: str | Path | Estimator | None = None,
     regions: str | Path | Sequence[str | Path] = "native",
+    sources: bool = True,
 ) -> "Stream":
     """The events of a given trace, as if the model had written it: one teacher-forced pass instead of decoding.
 
     `text` is what follows the prompt, markers included, or its token ids. The same ids give the same events as
     `stream`, up to rounding. Raises as `stream` does.
     """
-    asked = prepare(model, images, prompt, estimator, regions)
+    asked = prepare(model, images, prompt, estimator, regions, sources=sources)
     if isinstance(text, str):
         text = model.tokenizer(text, add_special_tokens=False)["input_ids"]
     ids = [int(token_id) for token_id in text]
@@ -106,11 +113,12 @@ def attribute(
             f"The text to attribute has {len(ids)} tokens; expected 1 to {asked.room}, "
             "what the model's context leaves after the prompt."
         )
-    entries = model.hf.get_input_embeddings().num_embeddings
+    entries = int(model.adapter.text_config(model.hf).vocab_size)
     if not 0 <= min(ids) <= max(ids) < entries:
         raise PromptError(f"The token ids reach from {min(ids)} to {max(ids)}; expected 0 to {entries - 1}.")
     exchange = Exchange(asked, _segmenter(asked, ()), sys.maxsize)
-    return Stream(exchange, lambda producer: follow(model, asked.inputs, producer, ids))
+    greedy = {"do_sample": False, "max_new_tokens": asked.room}
+    return Stream(exchange, lambda producer: follow(model, asked.inputs, producer, ids), greedy)
 
 
 def _segmenter(asked: Asked, stops: Sequence[str]) -> Segmenter:
@@ -125,8 +133,13 @@ class Stream(Iterator[Event]):
     the model is free again. A stream that is dropped ends by itself.
     """
 
-    def __init__(self, exchange: Exchange, write: Callable[[Producer], Reason]) -> None:
+    def __init__(
+        self, exchange: Exchange, write: Callable[[Producer], Reason], generation: Mapping[str, Any]
+    ) -> None:
         self._exchange = exchange
+        self.generation = (
+            generation  # options of `hf.generate` that make such a trace again, `stop_strings` among them
+        )
         self._held: deque[Event] = deque()  # events that overtook `Start`
         self._started = self._over = False
         self._threads = start_threads(
@@ -177,6 +190,14 @@ class Stream(Iterator[Event]):
         attributed yet, `RegionError` for a region that is none.
         """
         return self._exchange.games.joint(tokens_of(target, self._exchange.passed_on), regions)
+
+    def rests_on(self, sets: Sequence[Sequence[int]] | None = None) -> RestsOn:
+        """What the answer so far rests on through the thinking: for every region alone, or for sets of them hidden together.
+
+        No pass through the model is made. Raises `DataError` where there is no answer yet, or earlier text was not
+        read, `RegionError` for a region that is none.
+        """
+        return self._exchange.rests_on(sets)
 
     def close(self) -> None:
         self._exchange.cancel()

@@ -3,7 +3,7 @@
 All else in the package takes plain models; only `eyeline.load` makes one of these.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from eyeline.asked import Hidden
 from eyeline.estimator import Estimator
 from eyeline.events import Notice
 from eyeline.images import Picture
+from eyeline.load_options import LoadOptions
 from eyeline.loading import load_model
 from eyeline.model import Model, Prompt
 from eyeline.stream import PENDING_BYTES, Stream
@@ -37,6 +38,7 @@ class StreamingModel(Model):
         stop: str | Sequence[str] = (),
         pending_bytes: int = PENDING_BYTES,
         hidden: Hidden | None = None,
+        sources: bool = True,
         top_logprobs: int | None = None,
         **generation: Any,
     ) -> Stream:
@@ -53,7 +55,7 @@ class StreamingModel(Model):
         return stream.stream(
             self, images, prompt, estimator=estimator, regions=regions, max_new_tokens=max_new_tokens,
             temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, pending_bytes=pending_bytes,
-            hidden=hidden, top_logprobs=top_logprobs, **generation,
+            hidden=hidden, sources=sources, top_logprobs=top_logprobs, **generation,
         )  # fmt: skip
 
     def attribute(
@@ -64,13 +66,16 @@ class StreamingModel(Model):
         *,
         estimator: str | Path | Estimator | None = None,
         regions: str | Path | Sequence[str | Path] = "native",
+        sources: bool = True,
     ) -> Stream:
         """Yields the events of a text that is already written, as if the model wrote it now.
 
         `text`: what follows the prompt, markers included, or its token ids. `estimator` and `regions` as in `stream`.
         Raises as `eyeline.stream.attribute` does.
         """
-        return stream.attribute(self, images, prompt, text, estimator=estimator, regions=regions)
+        return stream.attribute(
+            self, images, prompt, text, estimator=estimator, regions=regions, sources=sources
+        )
 
     def follow(
         self,
@@ -108,6 +113,7 @@ class StreamingModel(Model):
         stop: str | Sequence[str] = (),
         pending_bytes: int = PENDING_BYTES,
         hidden: Hidden | None = None,
+        sources: bool = True,
         top_logprobs: int | None = None,
         **generation: Any,
     ) -> notebook.Watched:
@@ -118,7 +124,7 @@ class StreamingModel(Model):
         return notebook.watch(
             self, images, prompt, estimator=estimator, regions=regions, max_new_tokens=max_new_tokens,
             temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, pending_bytes=pending_bytes,
-            hidden=hidden, top_logprobs=top_logprobs, **generation,
+            hidden=hidden, sources=sources, top_logprobs=top_logprobs, **generation,
         )  # fmt: skip
 
 
@@ -126,17 +132,30 @@ def load(
     source: str | Path | tuple[Any, Any] = "mini",
     *,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    quantize: int | None = None,
+    revision: str | None = None,
+    adapter: str | Path | None = None,
+    trust_remote_code: bool = False,
     **hf_options: Any,
 ) -> StreamingModel:
     """Loads a model from the package ("mini"), a folder, an id on the Hub, or one that is already in memory.
 
     In memory: `(hf_model, processor)` or `(hf_model, (tokenizer, image_processor))`; it stays as it is,
     except for `eval` and for a `device` or `dtype` that is given. Otherwise `device` is CUDA where there is
-    one, and `dtype` that of the weights on CUDA; on CPU 16-bit weights are cast to float32, which is faster
-    there and exact. `hf_options` go to `from_pretrained` (`revision`, `quantization_config`, `device_map`,
-    ...). Images are always prepared by the processor's PIL code, so that pixels do not depend on what is
+    one, and `dtype` ("bfloat16", "float16", "float32" or torch's) that of the weights on CUDA; on CPU 16-bit weights
+    are cast to float32, which is faster there and exact.
+
+    `device_map` lays a model on several devices, and what does not fit on the CPU or the disk: "auto" or another of
+    accelerate's, a JSON file, or modules and their devices. `quantize`: 4 or 8 bits for each weight of the language
+    model, by bitsandbytes or torchao. `revision`: of an id on the Hub. `adapter`: a LoRA's folder or id, by peft; it
+    is merged into the weights, unless they are quantised. `trust_remote_code` runs code that comes with a model.
+    `hf_options` go to `from_pretrained` (`quantization_config`, `cache_dir`, `token`, ...).
+
+    Images are always prepared by the processor's PIL code, so that pixels do not depend on what is
     installed. Raises `UnsupportedModelError` for what Eyeline cannot follow and `EyelineError` for what it
-    cannot find.
+    cannot find, and for options that need what is not there.
     """
-    return StreamingModel(**vars(load_model(source, device, dtype, hf_options)))
+    options = LoadOptions(device, dtype, device_map, quantize, revision, adapter, trust_remote_code)
+    return StreamingModel(**vars(load_model(source, options, hf_options)))

@@ -51,6 +51,12 @@ def tokens_of(target: Target | Any, events: Iterable[Event]) -> Ranges:
     return _touched(start, end, texts)
 
 
+def answer_ranges(events: Iterable[Event]) -> Ranges:
+    """The tokens of the answer's spans among the events of a stream."""
+    spans = [event for event in events if isinstance(event, SpanAttribution)]
+    return [(span.start, span.end) for span in spans if span.channel == "answer"]
+
+
 def _words(words: str, text: str) -> tuple[int, int]:
     count = text.count(words) if words else 0
     if count != 1:

@@ -6,7 +6,7 @@ included. Ablations and gradients both run on these passes, with whatever they p
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,9 +21,12 @@ LOGITS_AT_ONCE = 2**24  # float32: 64 MiB
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A prompt and the trace written after it, without padding, as every pass sees it."""
+    """A prompt and the trace written after it, without padding, as every pass sees it.
 
-    ids: Int[Tensor, "1 position"]  # the trace's last token predicts nothing and is left out
+    `with_texts` makes one of several traces after the same prompt.
+    """
+
+    ids: Int[Tensor, "text position"]  # the trace's last token predicts nothing and is left out
     position_ids: Int[Tensor, "3 1 position"]
     images: list[ImageGrid]
     patches: Int[Tensor, " patch"]  # positions of all visual tokens
@@ -55,6 +58,17 @@ def prompt_alone(model: Model, inputs: Mapping[str, Tensor]) -> Trace:
     return teacher_force(model, inputs, inputs["input_ids"].new_zeros(1))
 
 
+def with_texts(model: Model, inputs: Mapping[str, Tensor], texts: Sequence[Sequence[int]]) -> Trace:
+    """Several traces after one prompt, a row each: filled up at the end, where nothing that comes before looks."""
+    prompt = prompt_alone(model, inputs).ids[0]
+    longest = max(map(len, texts))
+    ids = prompt.new_zeros(len(texts), longest + 1)
+    for row, text in zip(ids, texts, strict=True):
+        row[: len(text)] = torch.tensor(text)
+    trace = teacher_force(model, inputs, ids[0])  # positions are the same in every row
+    return replace(trace, ids=torch.cat([prompt.expand(len(texts), -1), ids[:, :longest]], dim=1))
+
+
 def continued(inputs: Inputs, ids: Int[Tensor, " token"]) -> Inputs:
     """The model's own inputs for a prompt with text after it, to read or to go on from."""
     text = ids[None].to(inputs["input_ids"])
@@ -82,28 +96,32 @@ def see(model: Model, trace: Trace, pixels: Float[Tensor, "row pixel_row value"]
     output = tower(pixels.flatten(0, 1).to(tower.dtype), grid_thw=trace.grid_thw.repeat(rows, 1))
     features = torch.cat(model.adapter.visual_features(output, trace.images * rows))
     deepstack = output.deepstack_features if model.adapter.deepstack else []
-    return Vision(features.unflatten(0, (rows, -1)), [layer.unflatten(0, (rows, -1)) for layer in deepstack])
+    layers = [layer.to(model.device).unflatten(0, (rows, -1)) for layer in (features, *deepstack)]
+    return Vision(layers[0], layers[1:])
 
 
 def read(
     model: Model, trace: Trace, vision: Vision, rows: int, start: int = 0, end: int | None = None, **options
 ) -> tuple[Float[Tensor, "row position dim"], Any]:
-    """Last hidden states of a batch at positions [start, end); and the cache, if the options ask for one."""
+    """Last hidden states of a batch at positions [start, end); and the cache, if the options ask for one.
+
+    One trace is the same in every row; of several each is in its own.
+    """
     text: Any = model.adapter.text_model(model.hf)
-    ids = trace.ids[:, start:end]
+    ids = trace.ids[:, start:end].expand(rows, -1)
     inside = (trace.patches >= start) & (trace.patches < start + ids.shape[1])
     positions = trace.patches[inside] - start
-    embeds = text.get_input_embeddings()(ids).repeat(rows, 1, 1)
-    embeds[:, positions] = vision.features[:, inside].to(embeds.dtype)
+    embeds = text.get_input_embeddings()(ids)
+    embeds[:, positions] = vision.features[:, inside].to(embeds)
     if vision.deepstack and len(positions):
         is_visual = torch.zeros_like(ids, dtype=torch.bool).index_fill_(1, positions, True)
-        options["visual_pos_masks"] = is_visual.repeat(rows, 1)
+        options["visual_pos_masks"] = is_visual
         options["deepstack_visual_embeds"] = [
             layer[:, inside].expand(rows, -1, -1).flatten(0, 1) for layer in vision.deepstack
         ]
     position_ids = trace.position_ids[..., start:end].repeat(1, rows, 1)
     output = text(inputs_embeds=embeds, position_ids=position_ids, **options)
-    return output.last_hidden_state, output.get(cache_name(model))
+    return output.last_hidden_state.to(model.device), output.get(cache_name(model))
 
 
 def mean_tokens(
@@ -135,6 +153,6 @@ def trace_log_probs(
     size = max(1, LOGITS_AT_ONCE // model.adapter.text_config(model.hf).vocab_size)
     log_probs = []
     for chunk, ids in zip(states.flatten(0, 1).split(size), targets.split(size), strict=True):
-        logits = head(chunk).float()
+        logits = head(chunk).to(targets.device).float()
         log_probs.append(logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=1))
     return torch.cat(log_probs).view(states.shape[:2])

@@ -45,15 +45,21 @@ def _attribute(exchange: Exchange) -> None:
                     exchange.start(regions.grids)
                 elif job.span is None:
                     if regions is not None:
-                        reader = Reader(asked.model, asked.inputs, job.capture, regions, asked.estimator)
+                        reader = Reader(
+                            asked.model, asked.inputs, job.capture, regions, asked.estimator, asked.sources
+                        )
                         reader.measure_leak(exchange.cancelled.is_set)
                 elif reader is not None:
                     span = job.span
                     read = reader.read(span, exchange.ids[span.start : span.end])
                     _compare(exchange, span, read)
+                    sources = None
                     if read.game is not None:
-                        exchange.games.add(span.start, read.game)
-                    exchange.pass_on(reader.event(span, read, exchange.seconds_since(span.end - 1)))
+                        exchange.games.add(span.start, read.game, read.links, span.index)
+                        sources = (
+                            None if read.links is None else exchange.games.sources([(span.start, span.end)])
+                        )
+                    exchange.pass_on(reader.event(span, read, exchange.seconds_since(span.end - 1), sources))
             except Exception as error:
                 exchange.start(())  # where the images could not be read
                 lost = "all attributions" if job.span is None else f"the attribution of span {job.span.index}"

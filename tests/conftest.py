@@ -20,13 +20,22 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from eyeline import Model, load
 
-pytest_plugins = ["command", "browsing"]  # fixtures of the command line and of the page
+pytest_plugins = [
+    "command",
+    "browsing",
+    "server_process",
+]  # fixtures of the command line, the page and the server
 pytest.register_assert_rewrite("streams")  # whose assertions tell as much as a test's
 
 settings.register_profile("eyeline", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("eyeline")
 
-FAMILIES = ("qwen3_vl", "glm4v", "qwen2_5_vl")
+FAMILIES = ("qwen3_vl", "glm4v", "qwen2_5_vl")  # three architectures: what most tests run
+EVERY_FAMILY = (*FAMILIES, "qwen3_vl_moe", "glm46v", "glm4v_moe")
+EXACT = (  # of which every family passes the tests
+    "test_adapters", "test_attention", "test_capture", "test_features", "test_ablation", "test_rereading",
+    "test_stream_numbers", "test_model", "test_loading",
+)  # fmt: skip
 # of an estimator: a predicted value, and how far below and above it its interval ends; of effects and of contributions
 SPREADS = (
     torch.tensor([[-1.0, -0.5, 0.5], [0.0, -0.25, 0.5], [2.0, -2.0, 1.0]]),
@@ -67,9 +76,9 @@ def tiny_tokenizer(family: str) -> transformers.PreTrainedTokenizerFast:
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in MARKERS])
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token="<|user|>" if family == "glm4v" else "<|im_end|>",
+        eos_token="<|user|>" if family.startswith("glm") else "<|im_end|>",
         pad_token="<|endoftext|>",
-        chat_template=GLM_TEMPLATE if family == "glm4v" else QWEN_TEMPLATE,
+        chat_template=GLM_TEMPLATE if family.startswith("glm") else QWEN_TEMPLATE,
         clean_up_tokenization_spaces=False,
         padding_side="left",
     )
@@ -77,14 +86,20 @@ def tiny_tokenizer(family: str) -> transformers.PreTrainedTokenizerFast:
 
 def tiny_image_processor(family: str):
     """A 96 x 64 image (width x height) becomes 2 rows of 3 visual tokens."""
-    if family == "glm4v":  # its sizes count both frames of a temporal patch
+    if family.startswith("glm"):  # its sizes count both frames of a temporal patch
         size = {"shortest_edge": 2 * 28 * 28 * 4, "longest_edge": 2 * 28 * 28 * 40}
         return transformers.Glm4vImageProcessorPil(size=size, patch_size=14, merge_size=2)
-    patch = 16 if family == "qwen3_vl" else 14
+    patch = 16 if family.startswith("qwen3_vl") else 14
     cell = (2 * patch) ** 2
     return transformers.Qwen2VLImageProcessorPil(
         size={"shortest_edge": 4 * cell, "longest_edge": 40 * cell}, patch_size=patch, merge_size=2
     )
+
+
+CONFIGS = {
+    "qwen3_vl": transformers.Qwen3VLConfig, "qwen3_vl_moe": transformers.Qwen3VLMoeConfig,
+    "glm4v": transformers.Glm4vConfig, "glm46v": transformers.Glm46VConfig, "glm4v_moe": transformers.Glm4vMoeConfig,
+}  # fmt: skip
 
 
 def tiny_config(family: str, **text_options) -> transformers.PreTrainedConfig:
@@ -100,17 +115,22 @@ def tiny_config(family: str, **text_options) -> transformers.PreTrainedConfig:
     vision = {"depth": 3, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 64}
     tokens = {"vision_start_token_id": ids("<|vision_start|>"), "vision_end_token_id": ids("<|vision_end|>")}
     tokens |= {"image_token_id": ids("<|image_pad|>"), "video_token_id": ids("<|video_pad|>")}
-    if family == "qwen3_vl":
+    experts = {"num_experts_per_tok": 2, "moe_intermediate_size": 48, "head_dim": 16}
+    if family.startswith("qwen3_vl"):
         rope |= {"mrope_section": [4, 2, 2], "mrope_interleaved": True}
+        if family == "qwen3_vl_moe":
+            text |= experts | {"num_experts": 5}
         text |= {"head_dim": 16, "rope_parameters": rope} | text_options
         vision |= {"patch_size": 16, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1]}
-        return transformers.Qwen3VLConfig(text_config=text, vision_config=vision, **tokens)
+        return CONFIGS[family](text_config=text, vision_config=vision, **tokens)
     if family == "qwen2_5_vl":
         rope |= {"mrope_section": [4, 2, 2]}
         text |= {"rope_parameters": rope} | text_options
         vision |= {"patch_size": 14, "window_size": 56, "fullatt_block_indexes": [1]}
         return transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens)
     rope |= {"mrope_section": [2, 1, 1], "partial_rotary_factor": 0.5}
+    if family == "glm4v_moe":  # the first layer is dense
+        text |= experts | {"n_routed_experts": 5, "n_shared_experts": 1, "attention_bias": True}
     text |= {"rope_parameters": rope} | text_options
     vision |= {"patch_size": 14, "image_size": 112}
     tokens = {
@@ -118,13 +138,16 @@ def tiny_config(family: str, **text_options) -> transformers.PreTrainedConfig:
         "image_end_token_id": ids("<|end_of_image|>"), "video_token_id": ids("<|video|>"),
         "video_start_token_id": ids("<|begin_of_video|>"), "video_end_token_id": ids("<|end_of_video|>"),
     }  # fmt: skip
-    return transformers.Glm4vConfig(text_config=text, vision_config=vision, **tokens)
+    return CONFIGS[family](text_config=text, vision_config=vision, **tokens)
 
 
 CLASSES = {
     "qwen3_vl": transformers.Qwen3VLForConditionalGeneration,
     "glm4v": transformers.Glm4vForConditionalGeneration,
     "qwen2_5_vl": transformers.Qwen2_5_VLForConditionalGeneration,
+    "qwen3_vl_moe": transformers.Qwen3VLMoeForConditionalGeneration,
+    "glm46v": transformers.Glm46VForConditionalGeneration,
+    "glm4v_moe": transformers.Glm4vMoeForConditionalGeneration,
 }
 
 
@@ -135,8 +158,9 @@ def build_tiny(family: str, *, seed: int = 0, **text_options) -> Model:
     with torch.no_grad():
         for name, weight in hf.named_parameters():  # so wide that heads differ; biases and norms not trivial
             noise = torch.randn(weight.shape, generator=rng)
-            if weight.ndim > 1:
-                weight.copy_(noise * 1.5 * weight[0].numel() ** -0.5)
+            if weight.ndim > 1:  # experts stand one after the other
+                width = weight.shape[-1] if weight.ndim == 3 else weight[0].numel()
+                weight.copy_(noise * 1.5 * width**-0.5)
             else:
                 weight.copy_(0.1 * noise if name.endswith("bias") else 1 + 0.2 * noise)
         never = [hf.config.text_config.eos_token_id, hf.config.image_token_id, hf.config.video_token_id]
@@ -160,7 +184,13 @@ def picture(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:
     return Image.fromarray(blocks.numpy()).resize((width, height), Image.Resampling.NEAREST)
 
 
-@pytest.fixture(params=FAMILIES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "tiny" in metafunc.fixturenames and not hasattr(metafunc.module, "tiny"):  # one has its own
+        families = EVERY_FAMILY if metafunc.module.__name__ in EXACT else FAMILIES
+        metafunc.parametrize("tiny", families, indirect=True)
+
+
+@pytest.fixture
 def tiny(request: pytest.FixtureRequest) -> Model:
     """A tiny model of each family in turn."""
     return tiny_model(request.param)

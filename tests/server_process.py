@@ -1,4 +1,4 @@
-"""A real `eyeline serve` in a process of its own, over a tiny model with random weights, and small ways to talk to it."""
+"""A real `eyeline serve` in a process of its own, over a tiny model with random weights; a plugin, for its fixtures."""
 
 import base64
 import contextlib

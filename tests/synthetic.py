@@ -23,10 +23,10 @@ ODDS = dataclasses.replace(FAST, link="log-odds", hidden=0, ranks=0.0)
 NETWORK = FitSettings(KINDS, steps=400, rate=4e-2, hidden=4)
 
 
-def set_drops(one, chosen, drops):
-    """Makes the drops of spans for some subsets what is given; each span's first token takes the difference."""
+def set_falls(one, chosen, falls):
+    """Makes the falls of spans for some subsets what is given; each span's first token takes the difference."""
     first = one.lengths.cumsum(0) - one.lengths
-    one.token_drops[first[:, None], chosen.nonzero()[:, 0]] += drops - one.drops[:, chosen]
+    one.token_falls[first[:, None], chosen.nonzero()[:, 0]] += falls - one.falls[:, chosen]
 
 
 def synthetic(count, *, link="identity", noise=0.0, grows=0.0, spans=4, seed=0, prefix="image"):
@@ -48,17 +48,19 @@ def synthetic(count, *, link="identity", noise=0.0, grows=0.0, spans=4, seed=0, 
         features = features.half()
         log_odds = torch.randn(tokens, generator=rng) * 2 + 2
         truth = (WEIGHTS / scales).expand(SETS[link], -1)
-        told = Estimator("", truth, UNKNOWN, UNKNOWN, KINDS, link)
-        falls = told.game(features.float(), log_odds).falls(subsets.float().T)
+        true = Estimator("", truth, UNKNOWN, UNKNOWN, KINDS, link)
+        falls = true.game(features.float(), log_odds).falls(subsets.float().T)
         labels = ((list(range(regions)),),)
         ends = lengths.cumsum(0).tolist()
         spoken = tuple(
             {"start": end - length, "end": end} for end, length in zip(ends, lengths.tolist(), strict=True)
         )
         one = Collected(name, "math", "3", spoken, features, log_odds, subsets, rates, falls, None, labels)
-        drops = one.drops
-        set_drops(
-            one, rates < 2, drops + torch.randn(drops.shape, generator=rng) * (noise + grows * drops.abs())
+        of_spans = one.falls
+        set_falls(
+            one,
+            rates < 2,
+            of_spans + torch.randn(of_spans.shape, generator=rng) * (noise + grows * of_spans.abs()),
         )
         images.append(one)
     return images, WEIGHTS / scales

@@ -21,7 +21,7 @@ def question(request, tiny):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_drop_equals_its_slow_definition(tiny, question, method):
+def test_every_fall_equals_its_slow_definition(tiny, question, method):
     eager = build_tiny(tiny.adapter.family)
     eager.hf.set_attn_implementation("eager")
     trace_ids = trace_of(tiny)
@@ -31,8 +31,8 @@ def test_every_drop_equals_its_slow_definition(tiny, question, method):
     unablated = slow_log_probs(tiny, question, trace_ids)
     slow = torch.stack([slow_ablation(tiny, eager, question, trace_ids, row, method) for row in hidden])
     torch.testing.assert_close(result.log_probs, unablated, **EXACT)
-    torch.testing.assert_close(result.drops, unablated - slow, **EXACT)
-    assert result.drops.abs().amax(dim=1).min() > 0.01  # every subset did something
+    torch.testing.assert_close(result.falls, unablated - slow, **EXACT)
+    assert result.falls.abs().amax(dim=1).min() > 0.01  # every subset did something
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -41,11 +41,11 @@ def test_batched_ablation_equals_one_by_one(tiny, question, method):
     hidden = random_subsets(7, int(question["mm_token_type_ids"].sum()))
     together = ablate(tiny, question, trace_ids, hidden, method, tokens_per_batch=10**6)
     in_threes = ablate(tiny, question, trace_ids, hidden, method, tokens_per_batch=3 * 150)
-    alone = torch.cat([ablate(tiny, question, trace_ids, row[None], method).drops for row in hidden])
-    torch.testing.assert_close(together.drops, alone, **EXACT)
-    torch.testing.assert_close(in_threes.drops, alone, **EXACT)
+    alone = torch.cat([ablate(tiny, question, trace_ids, row[None], method).falls for row in hidden])
+    torch.testing.assert_close(together.falls, alone, **EXACT)
+    torch.testing.assert_close(in_threes.falls, alone, **EXACT)
     torch.testing.assert_close(
-        ablate(tiny, question, trace_ids, hidden, method, tokens_per_batch=1).drops, alone, **EXACT
+        ablate(tiny, question, trace_ids, hidden, method, tokens_per_batch=1).falls, alone, **EXACT
     )
 
 
@@ -70,9 +70,9 @@ def test_what_is_cached_of_a_long_prompt_bounds_the_rows_of_a_batch(tiny, questi
 def test_hiding_nothing_changes_nothing(tiny, question, method):
     hidden = random_subsets(3, int(question["mm_token_type_ids"].sum()))
     hidden[1] = False
-    drops = ablate(tiny, question, trace_of(tiny), hidden, method).drops
-    assert drops[1].abs().max() < 1e-5
-    assert drops[0].abs().max() > 0.01
+    falls = ablate(tiny, question, trace_of(tiny), hidden, method).falls
+    assert falls[1].abs().max() < 1e-5
+    assert falls[0].abs().max() > 0.01
 
 
 def test_a_hidden_cell_is_a_cell_painted_in_the_images_mean_colour(tiny):
@@ -91,8 +91,8 @@ def test_a_hidden_cell_is_a_cell_painted_in_the_images_mean_colour(tiny):
         painted = colours.clone()
         painted[cell] = torch.tensor(mean)
         alone = ablate(tiny, paint(painted), trace_ids, torch.zeros(0, 6, dtype=torch.bool))
-        torch.testing.assert_close(result.log_probs - result.drops[cell], alone.log_probs, rtol=0, atol=1e-4)
-        assert result.drops[cell].abs().max() > 1e-3
+        torch.testing.assert_close(result.log_probs - result.falls[cell], alone.log_probs, rtol=0, atol=1e-4)
+        assert result.falls[cell].abs().max() > 1e-3
 
 
 def test_filled_visual_tokens_are_the_mean_of_their_images(tiny, question):
@@ -154,8 +154,8 @@ def test_hiding_one_image_leaves_the_others_pixels_alone(tiny):
             tiny, pixels, trace_ids, torch.zeros(0, sum(counts), dtype=torch.bool)
         ).log_probs
     result = ablate(tiny, inputs, trace_ids, hidden)
-    torch.testing.assert_close(result.drops[0], log_probs["original"] - log_probs["blank"], **EXACT)
-    assert result.drops.abs().max() > 0.01
+    torch.testing.assert_close(result.falls[0], log_probs["original"] - log_probs["blank"], **EXACT)
+    assert result.falls.abs().max() > 0.01
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -177,7 +177,7 @@ def test_padding_and_what_an_earlier_call_left_in_the_model_change_nothing(tiny,
         assert tiny.hf.model.rope_deltas is stale
     finally:
         tiny.hf.model.rope_deltas = None
-    assert torch.equal(result.drops, expected.drops)
+    assert torch.equal(result.falls, expected.falls)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -200,7 +200,7 @@ def test_an_image_token_that_the_model_wrote_itself_is_text(tiny, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_logits_in_small_chunks_give_the_same_drops(monkeypatch, method):
+def test_logits_in_small_chunks_give_the_same_falls(monkeypatch, method):
     model = tiny_model("qwen3_vl")
     inputs, trace_ids, hidden = (
         model.inputs(picture(seed=1), "How many?"),
@@ -210,7 +210,7 @@ def test_logits_in_small_chunks_give_the_same_drops(monkeypatch, method):
     expected = ablate(model, inputs, trace_ids, hidden, method)
     monkeypatch.setattr("eyeline.teacher_forcing.LOGITS_AT_ONCE", 1)
     torch.testing.assert_close(
-        ablate(model, inputs, trace_ids, hidden, method).drops, expected.drops, **EXACT
+        ablate(model, inputs, trace_ids, hidden, method).falls, expected.falls, **EXACT
     )
 
 
@@ -223,16 +223,16 @@ def test_a_bfloat16_model_is_ablated_in_bfloat16_with_float32_log_probs(family, 
     result = ablate(
         model, model.inputs(picture(), "How many?"), trace_of(model), random_subsets(3, 6), method
     )
-    assert result.drops.dtype == torch.float32
-    torch.testing.assert_close(result.drops, exact.drops, rtol=0, atol=0.7)
-    assert torch.corrcoef(torch.stack([result.drops.flatten(), exact.drops.flatten()]))[0, 1] > 0.95
+    assert result.falls.dtype == torch.float32
+    torch.testing.assert_close(result.falls, exact.falls, rtol=0, atol=0.7)
+    assert torch.corrcoef(torch.stack([result.falls.flatten(), exact.falls.flatten()]))[0, 1] > 0.95
 
 
-def test_drops_can_be_used_in_autograd():
+def test_falls_can_be_used_in_autograd():
     model = tiny_model("qwen3_vl")
     result = ablate(model, model.inputs(picture(), "How many?"), trace_of(model), random_subsets(2, 6))
     weight = torch.ones((), requires_grad=True)
-    (result.drops * weight * result.log_probs).sum().backward()
+    (result.falls * weight * result.log_probs).sum().backward()
     assert weight.grad is not None
 
 
@@ -241,9 +241,9 @@ def test_an_empty_trace_and_no_subsets_give_empty_results(method):
     model = tiny_model("qwen3_vl")
     inputs = model.inputs(picture(), "How many?")
     nothing = ablate(model, inputs, torch.zeros(0, dtype=torch.long), random_subsets(2, 6), method)
-    assert nothing.drops.shape == (2, 0)
+    assert nothing.falls.shape == (2, 0)
     alone = ablate(model, inputs, trace_of(model), random_subsets(0, 6), method)
-    assert alone.drops.shape == (0, len(alone.log_probs))
+    assert alone.falls.shape == (0, len(alone.log_probs))
     assert len(alone.log_probs) == len(trace_of(model))
 
 
@@ -252,7 +252,7 @@ def test_attention_knockout_refuses_sliding_windows():
     inputs = model.inputs(picture(), "How many?")
     with pytest.raises(UnsupportedModelError, match=r"sliding windows.*hide pixels"):
         ablate(model, inputs, trace_of(model), random_subsets(1, 6), "attention")
-    assert ablate(model, inputs, trace_of(model), random_subsets(1, 6), "pixels").drops.abs().max() > 0
+    assert ablate(model, inputs, trace_of(model), random_subsets(1, 6), "pixels").falls.abs().max() > 0
 
 
 def test_a_subset_of_regions_hides_the_cells_of_each():
@@ -276,7 +276,7 @@ def test_who_watches_is_shown_what_the_tower_makes_of_every_batch_the_unablated_
     expected = ablate(tiny, inputs, trace_ids, hidden, method)
     at_once = 3 * (inputs["input_ids"].shape[1] + len(trace_ids))  # two subsets beside the unablated image
     result = ablate(tiny, inputs, trace_ids, hidden, method, at_once, watch=shown.append)
-    torch.testing.assert_close(result.drops, expected.drops, **EXACT)
+    torch.testing.assert_close(result.falls, expected.falls, **EXACT)
     if method not in FILLS:
         assert shown == []
         return

@@ -8,7 +8,7 @@ from test_baselines_attention import asked, spans_of
 
 import eyeline.evaluation.baselines.hiding
 from eyeline.ablation import Ablation, ablate
-from eyeline.evaluation.baselines.hiding import ALPHAS, exhaustive, fit_drops, random_effects, regression
+from eyeline.evaluation.baselines.hiding import ALPHAS, exhaustive, fit_falls, random_effects, regression
 from eyeline.regions import Regions
 
 PLANTED = torch.tensor(
@@ -38,9 +38,9 @@ def test_exhaustive_effects_are_those_of_hiding_each_region_by_itself(tiny, meth
     labels = regions.of_patch.tolist()
     for region in range(regions.count):
         hidden = torch.tensor([[label == region for label in labels]])
-        drops = ablate(tiny, inputs, trace_ids, hidden, method).drops[0]
+        falls = ablate(tiny, inputs, trace_ids, hidden, method).falls[0]
         for number, span in enumerate(spans):
-            expected = sum(drops[token].item() for token in range(span.start, span.end))
+            expected = sum(falls[token].item() for token in range(span.start, span.end))
             assert effects[number, region].item() == pytest.approx(expected, abs=1e-4)
     assert effects[:, :3].abs().min() > 1e-3
     assert effects[:, 3].abs().max() < 1e-4  # a region without cells
@@ -95,10 +95,10 @@ def test_regression_on_a_model_is_deterministic_in_its_seed(tiny):
 def test_ridge_without_penalty_on_all_subsets_is_exact_least_squares():
     rng = np.random.default_rng(0)
     subsets = np.array(list(itertools.product([False, True], repeat=5)))
-    drops, lengths = rng.normal(size=(3, 32)), torch.tensor([1, 4, 9])
-    found = fit_drops(torch.tensor(subsets), torch.tensor(drops).float(), lengths, "ridge", 1e-9)
+    falls, lengths = rng.normal(size=(3, 32)), torch.tensor([1, 4, 9])
+    found = fit_falls(torch.tensor(subsets), torch.tensor(falls).float(), lengths, "ridge", 1e-9)
     design = np.column_stack([subsets.astype(float), np.ones(32)])
-    for row, weights in zip(drops, found.numpy(), strict=True):
+    for row, weights in zip(falls, found.numpy(), strict=True):
         expected = np.linalg.lstsq(design, row, rcond=None)[0][:-1]
         np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
 
@@ -107,11 +107,11 @@ def test_the_lasso_meets_the_optimality_conditions_of_contextcites_objective():
     rng = np.random.default_rng(1)
     subsets = rng.random((40, 12)) < 0.5
     lengths, truth = torch.tensor([2, 7]), np.where(np.arange(12) < [[3], [6]], rng.normal(size=(2, 12)), 0)
-    drops = truth @ subsets.T + rng.normal(size=(2, 40)) * 0.05
-    found = fit_drops(torch.tensor(subsets), torch.tensor(drops).float(), lengths).double().numpy()
+    falls = truth @ subsets.T + rng.normal(size=(2, 40)) * 0.05
+    found = fit_falls(torch.tensor(subsets), torch.tensor(falls).float(), lengths).double().numpy()
     assert ALPHAS["lasso"] == 0.01
     columns = (subsets - subsets.mean(0)) / subsets.std(0)
-    for row, length, weights in zip(drops, lengths.tolist(), found, strict=True):
+    for row, length, weights in zip(falls, lengths.tolist(), found, strict=True):
         standard = weights * subsets.std(0) / length
         residual = row / length - (row / length).mean() - columns @ standard
         gradient = columns.T @ residual / 40
@@ -123,9 +123,9 @@ def test_the_lasso_meets_the_optimality_conditions_of_contextcites_objective():
 
 def test_a_region_that_is_never_hidden_gets_no_effect():
     subsets = torch.tensor([[True, False], [False, False], [True, False], [False, False]])
-    drops = torch.tensor([[2.0, 0.0, 2.0, 0.0]])
+    falls = torch.tensor([[2.0, 0.0, 2.0, 0.0]])
     for penalty in ("lasso", "ridge"):
-        found = fit_drops(subsets, drops, torch.tensor([1]), penalty, 1e-6)
+        found = fit_falls(subsets, falls, torch.tensor([1]), penalty, 1e-6)
         torch.testing.assert_close(found, torch.tensor([[2.0, 0.0]]), rtol=0, atol=1e-4)
 
 

@@ -63,7 +63,7 @@ def test_a_killed_collection_goes_on_and_ends_as_if_never_killed(here, folders, 
     for ours, theirs in zip(resumed, uninterrupted, strict=True):
         assert (ours.id, ours.spans, ours.labels) == (theirs.id, theirs.spans, theirs.labels)
         assert torch.equal(ours.subsets, theirs.subsets)
-        torch.testing.assert_close(ours.drops, theirs.drops, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours.falls, theirs.falls, atol=1e-4, rtol=1e-4)
     for other in (("--rates", "0.1"), ("--max-spans", "1")):
         assert "another settings" in refuse(*words, whole, *other)
 

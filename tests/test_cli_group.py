@@ -148,7 +148,7 @@ def test_a_bad_trace_is_told_in_one_sentence(here, trace, expected):
         (("fit", "missing", "--out", "e", "--heads", "0"), "0.0 is not in the range 0<x<=1"),
         (("fit", "missing", "--out", "e", "--heads", "2"), "2.0 is not in the range 0<x<=1"),
         (("fit", "missing", "--out", "e", "--heads", "nan"), "'nan' is not a finite number"),
-        (("collect", "--data", "missing", "--out", "c"), "missing is not a data folder"),
+        (("collect", "--data", "missing", "--out", "c"), "There is no data folder 'missing'"),
         (("collect", "--data", "no-data", "--out", "c"), "examples.jsonl is empty"),
         (
             ("collect", "--data", "no-lines", "--out", "c"),
@@ -172,7 +172,7 @@ def test_a_bad_trace_is_told_in_one_sentence(here, trace, expected):
         (("evaluate", "--data", "missing", "--out", "c", "--regions", "dinov3:"), "'dinov3:' is not one of"),
         (
             ("collect", "--data", "missing", "--out", "c", "--regions", "dinov3:x"),
-            "missing is not a data folder",
+            "There is no data folder 'missing'",
         ),
         (("dance",), "No such command 'dance'"),
         (("--dance",), "No such option '--dance'"),

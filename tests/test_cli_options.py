@@ -7,6 +7,7 @@ from command import succeed
 from eyeline.ablation import METHODS
 from eyeline.cli import choices, main
 from eyeline.features import KINDS
+from eyeline.load_options import BITS, DTYPES, MAPS
 from eyeline.regions import SOURCES
 from eyeline.scenes import FAMILIES, MAX_SEED
 
@@ -17,6 +18,9 @@ def test_the_options_offer_what_the_library_has():
     assert KINDS == choices.FEATURES
     assert tuple(METHODS) == choices.WAYS
     assert MAX_SEED == choices.LAST_SEED
+    assert tuple(DTYPES) == choices.DTYPES
+    assert MAPS == choices.MAPS
+    assert tuple(BITS) == choices.BITS
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))

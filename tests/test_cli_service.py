@@ -29,7 +29,7 @@ def test_serve_prints_its_url_and_opens_it_where_there_is_a_browser(
     pages = queue.SimpleQueue()
     monkeypatch.setattr(webbrowser, "open", pages.put)
     monkeypatch.setattr(
-        serving, "serve", lambda settings, model, estimator, ready: ready("http://localhost:1")
+        serving, "serve", lambda settings, model, estimator, ready, options: ready("http://localhost:1")
     )
     result = CliRunner(env=environment).invoke(main, ["serve", *words])
     assert result.exit_code == 0
@@ -37,3 +37,12 @@ def test_serve_prints_its_url_and_opens_it_where_there_is_a_browser(
     if opened:
         assert pages.get(timeout=60) == "http://localhost:1"
     assert pages.empty()
+
+
+def test_serve_hands_on_how_the_model_is_to_be_loaded(here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(serving, "serve", lambda *words: asked.append(words))
+    words = ["serve", "--model", "some/model", "--dtype", "bfloat16", "--quantize", "8", "--revision", "v2"]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    ((_, model, _, _, options),) = asked
+    assert (model, options) == ("some/model", {"dtype": "bfloat16", "quantize": 8, "revision": "v2"})

@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 from conftest import build_tiny, picture, tiny_model
+from safetensors.torch import load_file
 from test_features import slow_features
 from test_leak import slow_map
 from test_rereading import slow_change
@@ -29,7 +30,9 @@ from eyeline.training.collect import (
     place,
     read_collected,
     read_run,
+    read_saved,
     regions_of,
+    save_example,
 )
 
 SETTINGS = Settings(rates=(0.5, 0.25), subsets=4, max_new_tokens=16, ordered=2, ordered_share=0.0)
@@ -65,7 +68,7 @@ def lively():
 
 
 @pytest.mark.parametrize("hiding", ["pixels", "attention"])
-def test_features_and_drops_equal_a_literal_rerun(tiny, lively, hiding):
+def test_features_and_falls_equal_a_literal_rerun(tiny, lively, hiding):
     """Where pixels are filled, features are gathered by what the tower alone moves; otherwise from regions' own tokens."""
     model = lively(tiny.adapter.family)
     example = examples(2)[1]
@@ -86,17 +89,17 @@ def test_features_and_drops_equal_a_literal_rerun(tiny, lively, hiding):
         dim=2,
     )
     torch.testing.assert_close(one.features.float(), expected, rtol=4e-3, atol=2e-5)  # all spans are kept
-    assert one.drops.shape == (len(spans), 8 + regions + 1)
+    assert one.falls.shape == (len(spans), 8 + regions + 1)
     for at, subset in enumerate(one.subsets):
         hidden = torch.tensor([[bool(subset[label]) for label in labels]])
-        drops = ablate(model, inputs, ids, hidden, hiding).drops[0]
+        falls = ablate(model, inputs, ids, hidden, hiding).falls[0]
         for number, span in enumerate(spans):
-            expected = drops[span["start"] : span["end"]].sum()
-            torch.testing.assert_close(one.drops[number, at], expected, rtol=1e-3, atol=1e-4)
-    assert one.drops[:, -1].abs().min() > 1e-3
+            expected = falls[span["start"] : span["end"]].sum()
+            torch.testing.assert_close(one.falls[number, at], expected, rtol=1e-3, atol=1e-4)
+    assert one.falls[:, -1].abs().min() > 1e-3
     starts = [0, *one.lengths.cumsum(0).tolist()]
-    of_spans = [one.token_drops[a:b].sum(0) for a, b in itertools.pairwise(starts)]
-    torch.testing.assert_close(one.drops, torch.stack(of_spans))
+    of_spans = [one.token_falls[a:b].sum(0) for a, b in itertools.pairwise(starts)]
+    torch.testing.assert_close(one.falls, torch.stack(of_spans))
 
 
 def test_contributions_are_measured_along_orders_of_the_example_on_a_share_of_the_images(lively):
@@ -107,7 +110,7 @@ def test_contributions_are_measured_along_orders_of_the_example_on_a_share_of_th
     assert plain.contributions is None
     one = collect_one(model, example, dataclasses.replace(SETTINGS, ordered_share=where + 1e-9))
     assert torch.equal(one.subsets, plain.subsets), "the same beside them"
-    torch.testing.assert_close(one.token_drops, plain.token_drops, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(one.token_falls, plain.token_falls, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(one.features, plain.features)
     inputs, regions = model.inputs(example.image, example.prompt), one.subsets.shape[1]
     ids = model.hf.generate(**inputs, do_sample=False, max_new_tokens=16)[0, inputs["input_ids"].shape[1] :]
@@ -116,7 +119,7 @@ def test_contributions_are_measured_along_orders_of_the_example_on_a_share_of_th
     def fall(hidden):
         if not hidden:
             return torch.zeros(len(ids))
-        return ablate(model, inputs, ids, torch.isin(labels, torch.tensor(hidden))[None]).drops[0]
+        return ablate(model, inputs, ids, torch.isin(labels, torch.tensor(hidden))[None]).falls[0]
 
     along = orders(regions, 2, seed=_seed(f"order {SETTINGS.seed} {example.id}")).tolist()
     expected = torch.zeros(len(ids), regions)
@@ -124,7 +127,7 @@ def test_contributions_are_measured_along_orders_of_the_example_on_a_share_of_th
         for step, region in enumerate(order):
             expected[:, region] += (fall(order[: step + 1]) - fall(order[:step])) / 4
     torch.testing.assert_close(one.token_contributions, expected, rtol=1e-3, atol=2e-4)
-    torch.testing.assert_close(one.contributions.sum(1), one.drops[:, -1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(one.contributions.sum(1), one.falls[:, -1], rtol=1e-3, atol=1e-3)
 
 
 def test_a_trace_with_more_spans_than_allowed_keeps_some_spread_evenly(lively):
@@ -133,7 +136,7 @@ def test_a_trace_with_more_spans_than_allowed_keeps_some_spread_evenly(lively):
     few = collect_one(model, examples(1)[0], dataclasses.replace(SETTINGS, max_spans=2))
     assert len(every.spans) > 2
     assert few.spans == (every.spans[0], every.spans[-1])
-    torch.testing.assert_close(few.drops, every.drops[[0, -1]])
+    torch.testing.assert_close(few.falls, every.falls[[0, -1]])
     rows = torch.arange(len(every.features)).split(every.lengths.tolist())
     kept = torch.cat([rows[0], rows[-1]])
     torch.testing.assert_close(few.features, every.features[kept])
@@ -155,7 +158,7 @@ def test_finding_regions_leaves_rope_deltas_as_they_were(tiny):
     inner, mark = tiny.hf.model, torch.tensor([[17]])
     before, inner.rope_deltas = inner.rope_deltas, mark
     try:
-        regions_of(tiny, picture(), tiny.inputs(picture(), "How many?"))
+        regions_of(tiny, [picture()], tiny.inputs(picture(), "How many?"))
         assert inner.rope_deltas is mark
     finally:
         inner.rope_deltas = before
@@ -167,17 +170,17 @@ def test_a_trace_with_the_models_own_image_token_is_collected():
     model.hf.generation_config.sequence_bias = [[[token], 100.0]]
     (written,) = write(model, model.inputs(picture(), "How many?"), 3)
     assert written.ids == [token] * 3
-    assert collect_one(model, examples(1)[0], SETTINGS).drops.isfinite().all()
+    assert collect_one(model, examples(1)[0], SETTINGS).falls.isfinite().all()
 
 
 def test_a_bfloat16_model_is_collected_with_effects_in_float32(tiny):
     model = build_tiny(tiny.adapter.family)
     model.hf.to(torch.bfloat16)
     one = collect_one(model, examples(1)[0], SETTINGS)
-    assert one.log_odds.dtype == one.drops.dtype == torch.float32
+    assert one.log_odds.dtype == one.falls.dtype == torch.float32
     assert one.features.dtype == torch.float16
     assert one.features.isfinite().all()
-    assert one.drops.isfinite().all()
+    assert one.falls.isfinite().all()
 
 
 def overflowing():
@@ -231,9 +234,20 @@ def test_what_is_collected_can_be_read_again(tmp_path):
         assert (one.id, one.family, one.answer) == (example.id, "math", fresh.answer)
         assert one.spans == fresh.spans
         assert list(map(list, one.labels)) == list(map(list, fresh.labels))
-        for name in ("features", "log_odds", "subsets", "rates", "token_drops", "token_contributions"):
+        for name in ("features", "log_odds", "subsets", "rates", "token_falls", "token_contributions"):
             ours, theirs = getattr(one, name), getattr(fresh, name)
             assert ours is theirs is None or torch.equal(ours, theirs)
+
+
+def test_falls_go_by_the_same_name_in_files_whatever_their_field_is_called(tmp_path):
+    """Kept collections and evaluations have these names."""
+    falls = {"token_falls": torch.rand(2, 3), "falls": torch.rand(1, 3), "rates": torch.rand(3)}
+    save_example(falls, {}, tmp_path / "examples" / "one.safetensors")
+    kept = load_file(tmp_path / "examples" / "one.safetensors")
+    assert set(kept) == {"token_drops", "drops", "rates"}
+    (found,) = read_saved(tmp_path, lambda rest, tensors: tensors, "saved")
+    assert set(found) == set(falls)
+    assert all(torch.equal(found[name], tensor) for name, tensor in falls.items())
 
 
 def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, monkeypatch):

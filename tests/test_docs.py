@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from eyeline.catalogue import SETS
+from eyeline.evaluation.answers import RULES
 from eyeline.events import from_json, to_json
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +51,48 @@ def test_lists_and_tables_begin_after_an_empty_line(page):
         starts = line.startswith("|") and not before.startswith("|")
         starts |= bool(re.match(r"(?:- |1\. )", line)) and not (ITEM.match(before) or before.startswith(" "))
         assert not starts or not before.strip() or before.startswith("#"), line
+
+
+def test_the_page_of_public_sets_says_what_the_catalogue_says():
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    for found in SETS.values():
+        (line,) = re.findall(rf"^\| `{found.name}` \|.*$", text, re.MULTILINE)
+        rows = "" if found.rows is None else f"{found.rows:,}"
+        assert line.endswith(f" | {rows} | {found.rule} | {found.licence} |")
+        assert f"- **{found.name}**: {found.note}" in text or not found.note
+    assert set(RULES) <= set(re.findall(r"`([a-z-]+)`", text))
+
+
+def test_the_hours_of_the_run_book_are_those_of_its_own_formula():
+    """Rows x operations of an image, on the shapes of an 8B model, at 30 % of a GPU's peak."""
+    text = (ROOT / "docs" / "train-an-estimator.md").read_text(encoding="utf-8")
+    layers, width, inner, heads = 36, 4096, 12288, 1024
+    position = 2 * layers * (2 * width**2 + 2 * width * heads + 3 * width * inner)
+    token, patch = 2 * 151936 * width, 2 * 27 * (4 * 1152**2 + 2 * 1152 * 4304)
+    cells, regions, trace, question = 1024, 64, 512, 64
+    length = cells + question + trace
+    language = length * position + 2 * layers * width * length**2 + trace * token
+    tower = 4 * cells * patch + 4 * 27 * 1152 * (4 * cells) ** 2
+    rows = 36 + regions + 1 + 0.08 * 16 * regions
+    by_pixels = 2 * rows * (language + tower)  # each batch of two rows has one with nothing hidden
+    again = question + trace
+    knocked = again * position + 4 * layers * width * again * (length - trace / 2) + trace * token
+    by_attention = rows * 7 / 6 * knocked
+    evaluated = 2 * (96 + regions + 1 + 6 * 20 * 4) * (language + tower)
+
+    def line(name: str, operations: float) -> str:
+        hours = (f"{operations / (0.3 * peak * 1e12) / 3600:.1f} h" for peak in (989, 312))
+        return rf"{name}[^|]*\| {operations / 1e15:,.0f} PFLOP \| {' .. '.join(hours)} \|".replace(
+            "..", r"\|"
+        )
+
+    assert f"**{by_pixels / 1e15:.1f} PFLOP**" in text
+    assert f"{position / 1e9:.1f} GFLOP a position, {token / 1e9:.1f} more a token" in text
+    assert f"{language / 1e12:.1f} TFLOP" in text
+    assert f"{tower / 1e12:.1f} TFLOP" in text
+    assert re.search(line("collect, 100 images", 100 * by_pixels), text)
+    assert re.search(line("the same by `--hiding attention`", 100 * by_attention), text)
+    assert re.search(line("evaluate, 70 images", 70 * evaluated), text)
 
 
 def test_every_entry_of_the_log_has_its_date():

@@ -84,21 +84,21 @@ def test_what_is_measured_equals_a_literal_rerun(lively, run):
     labels = torch.arange(6)  # of the tiny image's cells: as few as that are regions of their own
     assert regions == 6
 
-    def drops(subset):
-        found = ablate(lively, inputs, torch.tensor(ids), subset[labels][None], "pixels").drops[0]
+    def falls(subset):
+        found = ablate(lively, inputs, torch.tensor(ids), subset[labels][None], "pixels").falls[0]
         return torch.stack([found[span.start : span.end].sum() for span in spans])
 
     for at in (0, 7, 12, 18):
-        torch.testing.assert_close(one.drops[:, at], drops(one.subsets[at]), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(one.falls[:, at], falls(one.subsets[at]), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(
-        one.effects["exhaustive"], one.drops[:, one.rates == ALONE], rtol=1e-3, atol=1e-4
+        one.effects["exhaustive"], one.falls[:, one.rates == ALONE], rtol=1e-3, atol=1e-4
     )
     for name in METHODS:
         torch.testing.assert_close(one.predicted[name], one.effects[name] @ one.subsets.float().T)
         for number, count in enumerate(TOPS):
             top = top_regions(one.effects[name], count)
             for span in range(len(spans)):
-                expected = drops(top[span])[span], drops(~top[span])[span]
+                expected = falls(top[span])[span], falls(~top[span])[span]
                 found = one.hidden[name][span, number], one.shown[name][span, number]
                 torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=1e-3, atol=1e-4)
 
@@ -117,7 +117,7 @@ def test_a_run_goes_on_where_it_stopped_to_the_same_numbers(lively, run, tmp_pat
     list(evaluate(lively, examples(), chosen.methods, tmp_path / "run", SETTINGS))
     assert calls == ["scene-1"]
     for ours, theirs in zip(read_evaluated(tmp_path / "run"), read_evaluated(run), strict=True):
-        assert torch.equal(ours.drops, theirs.drops)
+        assert torch.equal(ours.falls, theirs.falls)
         for name in METHODS:
             assert torch.equal(ours.effects[name], theirs.effects[name])
             assert torch.equal(ours.predicted[name], theirs.predicted[name])
@@ -223,7 +223,7 @@ def test_a_trace_of_one_token_of_a_white_image_makes_a_table_of_finite_numbers(l
     settings = dataclasses.replace(SETTINGS, methods=tuple(chosen.methods), max_new_tokens=1)
     list(evaluate(lively, white, chosen.methods, tmp_path / "run", settings))
     (one,) = read_evaluated(tmp_path / "run")
-    assert len(one.drops) == 1
+    assert len(one.falls) == 1
     rows = table([one], chosen.estimators)
     assert all(
         math.isfinite(number)
@@ -259,7 +259,7 @@ def test_the_largest_region_has_a_rate_of_its_own(run):
     assert not [row for row in table([one], {}) if row.metric == "pointing_of_largest"]
 
 
-def test_an_estimator_is_scored_by_its_heat_by_single_effects_and_by_joint_falls(lively, tmp_path):
+def test_an_estimator_is_evaluated_by_its_heat_by_single_effects_and_by_joint_falls(lively, tmp_path):
     estimator = fake_estimator(lively)
     save_estimator(dataclasses.replace(estimator, weights=60 * estimator.weights), tmp_path / "estimator")
     chosen = choose_methods(lively, ["eyeline"], [tmp_path / "estimator"], "pixels")
@@ -276,22 +276,22 @@ def test_an_estimator_is_scored_by_its_heat_by_single_effects_and_by_joint_falls
     assert set(one.intervals) == {shown, alone}
     assert one.costs[shown] == one.costs[alone] == one.costs[together]
     half = one.rates == 0.5
-    kept = varies(one.drops[:, half])
+    kept = varies(one.falls[:, half])
     rows = {(row.method, row.metric, row.at, row.family): row for row in table([one], chosen.estimators)}
-    scores = {}
+    values = {}
     for name in (shown, alone, together):
-        of_spans = lds(one.predicted[name][kept][:, half], one.drops[kept][:, half])
-        scores[name] = rows[name, "lds", "0.5", "mean"].value
-        assert scores[name] == pytest.approx(float(of_spans.mean()))
-    assert abs(scores[together] - scores[alone]) > 0.01
+        of_spans = lds(one.predicted[name][kept][:, half], one.falls[kept][:, half])
+        values[name] = rows[name, "lds", "0.5", "mean"].value
+        assert values[name] == pytest.approx(float(of_spans.mean()))
+    assert abs(values[together] - values[alone]) > 0.01
     for at, rate in (("0.5", 0.5), ("alone", ALONE), ("whole", WHOLE)):
         drawn = torch.isclose(one.rates, torch.tensor(rate))
-        told, drops = one.predicted[together][:, drawn], one.drops[:, drawn]
-        left = (drops - told).square().sum() / (drops - drops.mean()).square().sum()
+        predicted, falls = one.predicted[together][:, drawn], one.falls[:, drawn]
+        left = (falls - predicted).square().sum() / (falls - falls.mean()).square().sum()
         assert rows[together, "r2_nats", at, "all"].value == pytest.approx(
             1 - float(left), rel=1e-3, abs=1e-4
         )
-        slope = float((told * drops).sum() / told.square().sum())
+        slope = float((predicted * falls).sum() / predicted.square().sum())
         assert rows[together, "slope", at, "all"].value == pytest.approx(slope, rel=1e-3, abs=1e-4)
 
 
@@ -307,8 +307,8 @@ def test_contributions_are_measured_along_orders_of_hiding_and_their_reverse(liv
 
     def falls(regions_hidden):
         hidden = torch.isin(torch.arange(regions), torch.tensor(regions_hidden, dtype=torch.long))
-        drops = ablate(lively, inputs, torch.tensor(written.ids), hidden[None], "pixels").drops[0]
-        return torch.stack([drops[span.start : span.end].sum() for span in spans])
+        found = ablate(lively, inputs, torch.tensor(written.ids), hidden[None], "pixels").falls[0]
+        return torch.stack([found[span.start : span.end].sum() for span in spans])
 
     pairs = []
     for order in orders(regions, 2, settings.seed).tolist():
@@ -320,7 +320,7 @@ def test_contributions_are_measured_along_orders_of_hiding_and_their_reverse(liv
     torch.testing.assert_close(one.contributions, (pairs[0] + pairs[1]) / 2, rtol=1e-3, atol=2e-4)
     error = (pairs[0] - pairs[1]).abs() / 2  # of a mean of two
     torch.testing.assert_close(one.contribution_errors, error, rtol=1e-3, atol=2e-4)
-    whole = one.drops[:, one.rates == WHOLE][:, 0]
+    whole = one.falls[:, one.rates == WHOLE][:, 0]
     torch.testing.assert_close(one.contributions.sum(1), whole, rtol=1e-3, atol=1e-3)
 
 
@@ -403,13 +403,13 @@ def test_a_run_in_which_nothing_varies_is_tabled_and_told(lively, tmp_path, monk
 
 def test_what_agreement_leaves_out_is_told_by_family(run):
     images = read_evaluated(run)
-    flat = images[0].drops.clone()
+    flat = images[0].falls.clone()
     flat[0, images[0].rates == ALONE] = 0.25
-    images[0] = dataclasses.replace(images[0], drops=flat)
+    images[0] = dataclasses.replace(images[0], falls=flat)
     rows = {(row.metric, row.at, row.family): row for row in table(images, {}) if row.method == "all"}
     for one in images:
         row = rows["spans_left_out", "alone", one.family]
-        left = [not bool(kept) for kept in varies(one.drops[:, one.rates == ALONE])]
+        left = [not bool(kept) for kept in varies(one.falls[:, one.rates == ALONE])]
         assert (row.value, row.count) == (pytest.approx(sum(left) / len(left)), len(one.spans))
     assert rows["spans_left_out", "alone", images[0].family].value > 0
 
@@ -423,9 +423,9 @@ def test_without_a_large_effect_its_coverage_is_left_out(lively, run):
         for kind in ("effects", "predicted", "hidden", "shown", "costs")
     }
     one = dataclasses.replace(one, intervals={name: ends}, **by_method)
-    largest = float(one.drops[:, one.rates == ALONE].abs().max())
+    largest = float(one.falls[:, one.rates == ALONE].abs().max())
     for factor, there in ((0.49 / largest, False), (0.51 / largest, True)):
-        rows = table([dataclasses.replace(one, drops=factor * one.drops)], {"random": fake_estimator(lively)})
+        rows = table([dataclasses.replace(one, falls=factor * one.falls)], {"random": fake_estimator(lively)})
         found = {row.metric: row for row in rows if row.family == "all"}
         assert ("coverage_over_half_a_nat" in found) == there
         assert all(row.value == row.value for row in found.values())  # no NaN
@@ -468,8 +468,8 @@ def test_a_name_in_a_figure_is_short_and_no_formula():
 def test_heat_is_empty_of_thinking_spans_that_rest_on_the_image_and_false_of_those_that_do_not(run):
     one = read_evaluated(run)[0]
     halves = one.rates == 0.5
-    drops = torch.zeros(3, len(one.rates))
-    drops[:2, halves] = torch.tensor([[2.0] + [0.0] * 5, [4.0] + [0.0] * 5])
+    falls = torch.zeros(3, len(one.rates))
+    falls[:2, halves] = torch.tensor([[2.0] + [0.0] * 5, [4.0] + [0.0] * 5])
     shown = torch.zeros(3, one.subsets.shape[1])
     shown[:, 1] = torch.tensor(
         [0.19, 0.41, -0.3]
@@ -478,7 +478,7 @@ def test_heat_is_empty_of_thinking_spans_that_rest_on_the_image_and_false_of_tho
     tops = torch.zeros(3, len(TOPS))
     images = [
         dataclasses.replace(
-            one, spans=of, drops=drops, effects={"random": shown}, predicted={"random": joint(shown, one.subsets)},
+            one, spans=of, falls=falls, effects={"random": shown}, predicted={"random": joint(shown, one.subsets)},
             hidden={"random": tops}, shown={"random": tops}, evidence=(),
         )
         for of in (spans, ({"channel": "answer"}, *spans[1:]))

@@ -60,7 +60,7 @@ def test_too_few_images_or_none_that_depends_on_the_image_are_refused():
         fit(images[1:], RUN, FAST, "mine")
     with pytest.raises(DataError, match="0 images are too few"):
         fit([], RUN, FAST, "mine")
-    blind = [dataclasses.replace(one, token_drops=one.token_drops * 1e-6) for one in images]
+    blind = [dataclasses.replace(one, token_falls=one.token_falls * 1e-6) for one in images]
     with pytest.raises(DataError, match="depends on the image"):
         fit(blind, RUN, FAST, "mine")
 
@@ -69,7 +69,7 @@ def test_weights_that_predict_the_opposite_in_other_images_are_refused():
     images, _ = synthetic(40)
     turning = {one.id for one in split(images)["scale"]}
     turned = [
-        dataclasses.replace(one, token_drops=-one.token_drops) if one.id in turning else one for one in images
+        dataclasses.replace(one, token_falls=-one.token_falls) if one.id in turning else one for one in images
     ]
     with pytest.raises(DataError, match="do not predict"):
         fit(turned, RUN, FAST, "mine")

@@ -33,7 +33,7 @@ def of_several_sizes(count, together, *, apart=1.0, seed=0, prefix="image"):
     factors = torch.tensor([[apart, apart], [together, together]])
     for one in images:
         game = _times(estimator, factors).game(one.features.float(), one.log_odds)
-        one.token_drops[:] = game.falls(one.subsets.float().T)
+        one.token_falls[:] = game.falls(one.subsets.float().T)
     return estimator, images
 
 
@@ -47,7 +47,7 @@ def test_factors_for_what_regions_do_apart_and_together_are_found_again_for_subs
             at = one.rates == rate
             falls = game_of(one, scaled).falls(one.subsets[at].float().T)
             predicted.append(sum_spans(falls, one.lengths).flatten())
-            actual.append(one.drops[:, at].flatten())
+            actual.append(one.falls[:, at].flatten())
         predicted, actual = torch.cat(predicted), torch.cat(actual)
         assert float((predicted @ actual) / (predicted @ predicted)) == pytest.approx(1, abs=0.02)
         assert r2_nats(predicted, actual) > 0.99
@@ -57,7 +57,7 @@ def test_every_size_of_subsets_weighs_the_same_in_the_scale():
     """Of one set of weights, whose factor is what least squares over the sizes' own spreads says."""
     images, truth = synthetic(30)
     for one in images:
-        one.token_drops[:, one.rates == WHOLE] *= 0.6  # less than the sum of all regions
+        one.token_falls[:, one.rates == WHOLE] *= 0.6  # less than the sum of all regions
     (factor,) = (
         scale(images, linear := Estimator("", truth[None], UNKNOWN, UNKNOWN, KINDS, "identity")).weights
         / truth
@@ -67,7 +67,7 @@ def test_every_size_of_subsets_weighs_the_same_in_the_scale():
         pairs = [
             (
                 sum_spans(game_of(one, linear).falls(one.subsets.float().T), one.lengths)[:, at],
-                one.drops[:, at],
+                one.falls[:, at],
             )
             for one in images
             for at in [one.rates == rate]
@@ -85,6 +85,6 @@ def test_the_scale_is_learned_on_images_of_its_own():
     images, _ = synthetic(60)
     estimator, _ = fit(images, RUN, FAST, "mine")
     for one in split(images)["fit"]:  # weights are fitted to these, so their sizes tell nothing
-        one.token_drops[:] *= 5
+        one.token_falls[:] *= 5
     again, _ = fit(images, RUN, FAST, "mine")
     torch.testing.assert_close(again.weights, estimator.weights, rtol=1e-3, atol=1e-6)

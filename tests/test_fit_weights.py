@@ -34,7 +34,7 @@ def test_a_network_learns_what_no_linear_map_can_say_and_leaves_out_dead_feature
         features = one.features.float() / torch.logspace(-3, 1, FEATURES)
         trusted = (features[..., 1].sum(1, keepdim=True) > 0).float()
         scores = trusted * features[..., 8] + (1 - trusted) * features[..., 9]
-        one.token_drops[:] = fall(scores @ one.subsets.float().T, one.log_odds)
+        one.token_falls[:] = fall(scores @ one.subsets.float().T, one.log_odds)
     learned, held = training_data(images[:120], KINDS), training_data(images[120:], KINDS)
     network, losses = learn_weights(learned, dataclasses.replace(NETWORK, dropped=0.0))
     linear, _ = learn_weights(learned, dataclasses.replace(NETWORK, hidden=0))
@@ -61,15 +61,15 @@ def test_correlations_are_pearsons_and_of_ranks_spearmans_where_predictions_are_
 def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by_themselves():
     """A token counts by the root of how much it varies; those that hardly do are left out."""
     images, _ = synthetic(5, link="log-odds")
-    images[4].token_drops[1] *= 1e-3  # the first of two tokens of a span
+    images[4].token_falls[1] *= 1e-3  # the first of two tokens of a span
     learned = training_data(images, KINDS)
     spans = torch.tensor([-1, -2, 0]) % len(
         learned.lengths
     )  # the last image's two, and the first image's first
     tokens = learned.tokens(spans)
-    of_last = learned.token_drops[tokens[2:4], : learned.random]
-    assert torch.equal(of_last, images[4].token_drops[1:3][:, images[4].rates > 0])
-    falls = torch.randn(len(tokens), learned.token_drops.shape[1], generator=torch.Generator().manual_seed(2))
+    of_last = learned.token_falls[tokens[2:4], : learned.random]
+    assert torch.equal(of_last, images[4].token_falls[1:3][:, images[4].rates > 0])
+    falls = torch.randn(len(tokens), learned.token_falls.shape[1], generator=torch.Generator().manual_seed(2))
 
     def expected(kind):
         of_spans, of_tokens, at = [], [], 0
@@ -79,16 +79,16 @@ def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by
             begin = 0 if kind == "random" else learned.random
             subsets = slice(begin, begin + int(wanted.sum()))
             own = range(at, at + int(learned.lengths[span]))
-            measured = [learned.token_drops[tokens[token], subsets] for token in own]
+            measured = [learned.token_falls[tokens[token], subsets] for token in own]
             assert all(
-                any(torch.equal(drops, row) for row in one.token_drops[:, wanted]) for drops in measured
+                any(torch.equal(of_token, row) for row in one.token_falls[:, wanted]) for of_token in measured
             )
-            told = [falls[token, subsets] for token in own]
-            found = [float(pearsonr(*pair).statistic) for pair in zip(told, measured, strict=True)]
-            spread = [float(drops.std(correction=0)) for drops in measured]
+            predicted = [falls[token, subsets] for token in own]
+            found = [float(pearsonr(*pair).statistic) for pair in zip(predicted, measured, strict=True)]
+            spread = [float(of_token.std(correction=0)) for of_token in measured]
             counts = [each**0.5 * (each > LEAST_OF_TOKEN) for each in spread]
             of_tokens.append(sum(map(operator.mul, found, counts)) / sum(counts))
-            of_spans.append(float(pearsonr(sum(told), sum(measured)).statistic))
+            of_spans.append(float(pearsonr(sum(predicted), sum(measured)).statistic))
             at = own.stop
         return sum(0.75 * one + 0.25 * other for one, other in zip(of_spans, of_tokens, strict=True)) / 3
 
@@ -98,9 +98,9 @@ def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by
     assert found == pytest.approx(within, abs=1e-5)
     # across the spans: all pairs of span and region, and the effects of hiding everything
     assert torch.equal(
-        learned.token_drops[tokens[2:4], -1:], images[4].token_drops[1:3][:, images[4].rates == WHOLE]
+        learned.token_falls[tokens[2:4], -1:], images[4].token_falls[1:3][:, images[4].rates == WHOLE]
     )
-    of_spans = [sum_spans(each, learned.lengths[spans]) for each in (falls, learned.token_drops[tokens])]
+    of_spans = [sum_spans(each, learned.lengths[spans]) for each in (falls, learned.token_falls[tokens])]
     counts = [images[int(learned.image[span])].subsets.shape[1] for span in spans]
     assert len(set(counts)) > 1
     singly = [
@@ -141,17 +141,17 @@ def test_predictions_are_those_of_the_estimator_image_by_image():
     torch.testing.assert_close(
         together.predict(estimator, spans, compressed), predicted, rtol=1e-2, atol=2e-2
     )
-    told = []
+    image_by_image = []
     most = max(one.subsets.shape[1] for one in images)
     for one in images:
         missing = most - one.subsets.shape[1]
         parts = [one.subsets[one.rates > 0], one.subsets[one.rates == ALONE], one.subsets[one.rates == WHOLE]]
         parts.insert(2, torch.zeros(missing, one.subsets.shape[1]))
         game = estimator.game(choose(one.features, ("odds", "value")).float(), one.log_odds)
-        drops = sum_spans(game.falls(torch.cat(parts).float().T), one.lengths)
-        told.append(drops[one.drops[:, one.rates > 0].std(1) > MIN_SPREAD])
+        falls = sum_spans(game.falls(torch.cat(parts).float().T), one.lengths)
+        image_by_image.append(falls[one.falls[:, one.rates > 0].std(1) > MIN_SPREAD])
     assert len({one.subsets.shape[1] for one in images}) > 1
-    expected = torch.cat(told)
+    expected = torch.cat(image_by_image)
     torch.testing.assert_close(predicted, expected, rtol=1e-4, atol=1e-5)
     some = torch.tensor([5, 0, 5])
     torch.testing.assert_close(together.predict(estimator, some), predicted[some])

@@ -16,7 +16,7 @@ import uvicorn
 from conftest import picture
 from PIL import Image
 from scripted_upstream import BREAK, Script, Upstream, get, post
-from server_process import data_url, eventually, free_port, model_folder, question  # noqa: F401
+from server_process import data_url, eventually, free_port, question
 from streams import assert_same_spans, only
 
 import eyeline
@@ -36,7 +36,7 @@ ANSWER = "There are 3 × 2 of them. That is all."
 
 
 @pytest.fixture(scope="module")
-def model(model_folder):  # noqa: F811
+def model(model_folder):
     return eyeline.load(model_folder)
 
 
@@ -104,10 +104,10 @@ class Proxied:
 
 
 @pytest.fixture(scope="module")
-def proxied(model_folder, written, script_of, tmp_path_factory):  # noqa: F811
+def proxied(model_folder, written, script_of, tmp_path_factory):
     data = tmp_path_factory.mktemp("follow")
     written.script = script_of("vllm")
-    engine = Engine(str(model_folder), None, CopyWorker)
+    engine = Engine(str(model_folder), None, worker=CopyWorker)
     engine.start()
     own = ProxySettings(upstreams.find(written.url, NAME))
     app = create_proxy(own, Settings(data, heartbeat=0.3), engine, Store(data))

@@ -103,7 +103,7 @@ def test_a_generation_config_counts_in_collections_and_accuracy_as_in_a_stream(c
         assert "".join(span.text for span in written.spans) == "It is 2"
     one = collect_one(model, example(), SETTINGS)
     assert one.spans[-1]["end"] == len(ids)
-    assert one.token_drops.isfinite().all()
+    assert one.token_falls.isfinite().all()
 
 
 def test_prompts_of_a_batch_end_each_by_itself():

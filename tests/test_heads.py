@@ -102,7 +102,7 @@ def test_importance_is_a_size_summed_or_what_a_correlation_loses():
     inputs = torch.cat([
         torch.einsum("skf,mk->smf", one.features.float(), one.subsets[one.rates > 0].float()) for one in images
     ])  # fmt: skip
-    targets = learned.drops[:, : learned.random]
+    targets = learned.falls[:, : learned.random]
 
     def correlation(without):
         kept = weights.view(len(KINDS), HEADS).clone()

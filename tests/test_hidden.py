@@ -35,13 +35,13 @@ def test_an_answer_with_regions_hidden_has_the_log_prob_that_ablation_measures(t
     cells = torch.tensor([[False, False, True, False, False, True]])
     inputs = tiny.inputs(image, "How many?")
     measured = ablate(tiny, inputs, torch.tensor(stream.ids), cells, method)
-    expected = measured.log_probs - measured.drops[0]
+    expected = measured.log_probs - measured.falls[0]
     spans = spans_of(events)
     assert spans
     for span in spans:
         total = float(expected[span.start : span.end].sum())
         assert span.log_prob == pytest.approx(total, abs=1e-3)
-    assert measured.drops.abs().max() > 0.01  # hiding did something
+    assert measured.falls.abs().max() > 0.01  # hiding did something
 
 
 def test_the_regions_shown_are_the_given_ones_and_knocked_out_cells_get_no_attention(image):
@@ -64,13 +64,13 @@ def test_knockout_reaches_layers_that_an_estimator_does_not_need(tiny, image):
     assert stream.ids == plain.ids
     cells = torch.tensor([[False, False, True, False, False, True]])
     measured = ablate(tiny, tiny.inputs(image, "How many?"), torch.tensor(stream.ids), cells, "attention")
-    expected = measured.log_probs - measured.drops[0]
+    expected = measured.log_probs - measured.falls[0]
     spans = spans_of(events)
     assert spans
     for span in spans:
         assert span.log_prob == pytest.approx(float(expected[span.start : span.end].sum()), abs=1e-3)
         assert span.effects[1] == pytest.approx(0, abs=1e-5)
-    assert measured.drops.abs().max() > 0.01
+    assert measured.falls.abs().max() > 0.01
 
 
 def test_hiding_nothing_gives_the_same_ids(tiny, image):
@@ -91,7 +91,7 @@ def test_only_tokens_after_the_image_are_knocked_out_of_two_images(tiny):
     cells = torch.tensor([[True, True, False, False, False, False, False, False, True, True]])
     measured = ablate(tiny, tiny.inputs(pictures, "Which?"), torch.tensor(stream.ids), cells, "attention")
     for span in spans_of(events):
-        expected = (measured.log_probs - measured.drops[0])[span.start : span.end].sum()
+        expected = (measured.log_probs - measured.falls[0])[span.start : span.end].sum()
         assert span.log_prob == pytest.approx(float(expected), abs=1e-3)
 
 

@@ -65,6 +65,11 @@ def test_the_chat_template_is_found_in_either_file_beside_a_tokenizer_that_has_n
         load(folder)
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": tiny.chat_template}))
     assert load(folder).chat_template == tiny.chat_template
+    config = json.loads((folder / "tokenizer_config.json").read_text()) | {
+        "chat_template": "of the tokenizer"
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert load(folder).chat_template == tiny.chat_template, "as transformers' processors choose"
 
 
 def test_a_loaded_model_is_taken_with_its_processor_or_the_two_parts_of_one(tiny):
@@ -143,7 +148,7 @@ def test_other_families_are_refused_before_any_weight_is_read(tmp_path, family, 
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family} if family else {}))
     with pytest.raises(UnsupportedModelError, match=message) as caught:
         load(tmp_path)
-    assert "glm4v, qwen2_5_vl, qwen3_vl" in str(caught.value)
+    assert "glm46v, glm4v, glm4v_moe, qwen2_5_vl, qwen3_vl" in str(caught.value)
 
 
 def test_incomplete_and_broken_folders_are_refused(folder):

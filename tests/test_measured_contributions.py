@@ -22,8 +22,8 @@ def test_measured_contributions_are_the_mean_shares_of_each_order_and_its_revers
     rng, along = torch.Generator().manual_seed(3), orders(5, count=3, seed=1)
     falls = {subset: torch.randn(2, generator=rng) for subset in itertools.product((False, True), repeat=5)}
     falls[(False,) * 5] = torch.zeros(2)
-    drops = torch.stack([falls[tuple(subset)] for subset in prefixes(along).tolist()])
-    found = measured_contributions(drops, falls[(True,) * 5], along)
+    measured = torch.stack([falls[tuple(subset)] for subset in prefixes(along).tolist()])
+    found = measured_contributions(measured, falls[(True,) * 5], along)
     expected = torch.zeros(3, 5, 2)
     for number, order in enumerate(along.tolist()):
         for way in (order, order[::-1]):
@@ -43,9 +43,9 @@ def test_measured_contributions_over_all_orders_are_shapley_values():
     }
     falls[(False,) * regions] = 0.0
     along = torch.tensor(list(itertools.permutations(range(regions))))
-    drops = torch.tensor([[falls[tuple(subset)]] for subset in prefixes(along).tolist()])
+    measured = torch.tensor([[falls[tuple(subset)]] for subset in prefixes(along).tolist()])
     whole = torch.tensor([falls[(True,) * regions]])
-    found = measured_contributions(drops, whole, along).mean(0)[:, 0]
+    found = measured_contributions(measured, whole, along).mean(0)[:, 0]
     for region in range(regions):
         of_sizes = [[] for _ in range(regions)]
         for subset, fall in falls.items():

@@ -15,17 +15,17 @@ def drawn(seed, spans=3, regions=7, subsets=20):
     rng = torch.Generator().manual_seed(seed)
     effects = torch.randn(spans, regions, generator=rng)
     hidden = torch.rand(subsets, regions, generator=rng) < 0.5
-    drops = torch.randn(spans, subsets, generator=rng)
-    return effects, hidden, drops
+    falls = torch.randn(spans, subsets, generator=rng)
+    return effects, hidden, falls
 
 
 def test_lds_and_r2_are_the_correlations_of_scipy():
-    effects, hidden, drops = drawn(0)
+    effects, hidden, falls = drawn(0)
     predicted = effects @ hidden.float().T
     for span in range(3):
-        rank, linear = spearmanr(predicted[span], drops[span]), pearsonr(predicted[span], drops[span])
-        assert float(metrics.lds(predicted, drops)[span]) == pytest.approx(rank.statistic, abs=1e-6)
-        assert float(metrics.r2_span(predicted, drops)[span]) == pytest.approx(linear.statistic**2, abs=1e-5)
+        rank, linear = spearmanr(predicted[span], falls[span]), pearsonr(predicted[span], falls[span])
+        assert float(metrics.lds(predicted, falls)[span]) == pytest.approx(rank.statistic, abs=1e-6)
+        assert float(metrics.r2_span(predicted, falls)[span]) == pytest.approx(linear.statistic**2, abs=1e-5)
 
 
 def test_a_prediction_that_is_constant_scores_nothing_and_the_truth_everything():
@@ -37,11 +37,11 @@ def test_a_prediction_that_is_constant_scores_nothing_and_the_truth_everything()
 
 @given(seed=st.integers(0, 2**32 - 1), factor=st.floats(0.1, 10), shift=st.floats(-3, 3))
 def test_lds_is_blind_to_a_methods_unit(seed, factor, shift):
-    effects, hidden, drops = drawn(seed)
+    effects, hidden, falls = drawn(seed)
     predicted = metrics.joint(effects, hidden)
-    expected = metrics.lds(predicted, drops)
-    torch.testing.assert_close(metrics.lds(metrics.joint(effects * factor, hidden), drops), expected)
-    torch.testing.assert_close(metrics.lds(predicted, drops * factor + shift), expected)
+    expected = metrics.lds(predicted, falls)
+    torch.testing.assert_close(metrics.lds(metrics.joint(effects * factor, hidden), falls), expected)
+    torch.testing.assert_close(metrics.lds(predicted, falls * factor + shift), expected)
 
 
 def test_the_top_regions_are_the_highest_the_first_of_equal_ones_and_all_where_there_are_fewer():
@@ -79,8 +79,8 @@ def test_the_slope_is_how_much_measured_falls_grow_with_predicted_ones():
 
 def test_heat_is_empty_under_a_tenth_of_the_largest_measured_fall():
     shown = torch.tensor([[0.19, -5.0], [0.21, 0.0], [0.0, 0.0]])
-    drops = torch.tensor([[2.0, -9.0, 1.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    assert metrics.empty_heat(shown, drops).tolist() == [True, False, False]
+    falls = torch.tensor([[2.0, -9.0, 1.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert metrics.empty_heat(shown, falls).tolist() == [True, False, False]
     assert metrics.false_heat(shown).tolist() == pytest.approx([5.0, 0.21, 0.0])
 
 

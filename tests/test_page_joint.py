@@ -4,7 +4,6 @@ import re
 
 import pytest
 from browsing import expect
-from server_process import model_folder  # noqa: F401  a fixture
 from test_server_joint import server  # noqa: F401  a fixture
 
 import eyeline

@@ -4,13 +4,13 @@ import re
 
 import pytest
 from browsing import expect
-from server_process import model_folder, running  # noqa: F401  a fixture
+from server_process import running
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def server(model_folder, tmp_path_factory):  # noqa: F811
+def server(model_folder, tmp_path_factory):
     with running(model_folder, tmp_path_factory.mktemp("page") / "data", "--max-tokens", "700") as server:
         yield server
 

@@ -13,10 +13,11 @@ from eyeline import leak, rereading
 from eyeline.ablation import read_trace
 from eyeline.capture import AttentionCapture
 from eyeline.errors import UnsupportedModelError
-from eyeline.features import output_of, read_written, token_log_probs
+from eyeline.features import read_written, token_log_probs
 from eyeline.leak import fill_regions
 from eyeline.rereading import read_again, taken_away
 from eyeline.teacher_forcing import prompt_alone, read, see, teacher_force
+from eyeline.writing import output_of
 
 LAYERS = (0, 1, 2)
 
@@ -81,8 +82,7 @@ def slow_change(model, inputs, trace_ids, regions, hiding="pixels"):
         if hiding == "pixels":
             keys, values = slow_reading(model, inputs, regions, region, everything)
         for number, layer in enumerate(cache.layers):
-            output = output_of(model, number, torch.float32)
-            weight = output.weight * (1.0 if output.gain is None else output.gain[:, None])
+            weight = output_of(model, number).weight()
             worth = torch.einsum("whd,tw->htd", weight.unflatten(1, (heads, -1)), odds)
             if steps.attention_rms is not None:
                 worth = worth / steps.attention_rms[number][:, None]

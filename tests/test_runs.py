@@ -359,7 +359,7 @@ def test_a_run_that_is_read_again_answers_as_its_games_did(tmp_path):
     with save_run(tmp_path / "run", run.images, run.prompt) as writer:
         for event in run.events:
             writer.write(event)
-        writer.keep(games)
+        writer.keep(games, [1, 2], {"do_sample": False})
     read = read_run(tmp_path / "run")
     spans = [event for event in run.events if isinstance(event, SpanAttribution)]
     assert read.joint(1, [9, 4]) == games.joint([(spans[1].start, spans[1].end)], [9, 4])

@@ -56,7 +56,7 @@ def changed(left=64, top=32, right=96, bottom=64):
 
 def answered(model, bounds=((0, 5), (5, 12), (12, 21))):
     ids = trace_of(model)
-    return Answered(picture(), model.inputs(picture(), "How many?"), ids, spans_of(bounds), "")
+    return Answered([picture()], model.inputs(picture(), "How many?"), ids, spans_of(bounds), "")
 
 
 def estimator_of(model, scale=3.0):
@@ -81,7 +81,7 @@ def test_a_randomised_model_has_the_same_numbers_in_other_places_and_leaves_the_
     assert not torch.equal(third["lm_head.weight"], other["lm_head.weight"])
 
 
-def test_the_estimator_is_scored_on_what_hiding_does_to_each_model(tiny):
+def test_the_estimator_is_evaluated_on_what_hiding_does_to_each_model(tiny):
     own, estimator = answered(tiny), estimator_of(tiny)
     models = {"trained": tiny, "randomised": randomised(tiny)}
     found = check_weights(models, estimator, example(), own, CELLS, SETTINGS)
@@ -89,16 +89,16 @@ def test_the_estimator_is_scored_on_what_hiding_does_to_each_model(tiny):
     subsets, maps = subsets[:16], {}
     for name, model in models.items():
         hidden = hidden_patches(subsets, CELLS.of_patch)
-        drops = ablate(model, own.inputs, own.ids, hidden, "pixels").drops
-        told = estimated(estimator)(model, own.inputs, own.ids, own.spans, CELLS)
-        maps[name] = told.shown
+        falls = ablate(model, own.inputs, own.ids, hidden, "pixels").falls
+        predicted = estimated(estimator)(model, own.inputs, own.ids, own.spans, CELLS)
+        maps[name] = predicted.shown
         of_spans, of_joint = [], []
         for number, span in enumerate(own.spans):
-            actual = drops[:, span.start : span.end].sum(1)
+            actual = falls[:, span.start : span.end].sum(1)
             assert actual.std() > 0.05
-            added = torch.stack([told.shown[number][subset].sum() for subset in subsets])
+            added = torch.stack([predicted.shown[number][subset].sum() for subset in subsets])
             of_spans.append(spearman(added, actual))
-            of_joint.append(spearman(told.together(subsets)[number], actual))
+            of_joint.append(spearman(predicted.together(subsets)[number], actual))
         assert found[f"eyeline, {name}", "lds"] == pytest.approx(sum(of_spans) / 3, abs=1e-3)
         assert found[f"eyeline, joint, {name}", "lds"] == pytest.approx(sum(of_joint) / 3, abs=1e-3)
     alike = [spearman(*(each[number] for each in maps.values())) for number in range(3)]
@@ -115,15 +115,15 @@ def test_a_model_held_against_itself_has_the_same_maps_and_the_same_lds(tiny):
 
 def test_maps_are_held_against_each_other_only_where_spans_vary_on_the_trained_model(tiny, monkeypatch):
     own, models, nothing = answered(tiny), {"trained": tiny, "randomised": randomised(tiny)}, []
-    real = sanity.span_drops
+    real = sanity.span_falls
 
     def still(model, *given):
-        drops = real(model, *given).clone()
+        falls = real(model, *given).clone()
         if model is tiny:
-            drops[nothing] = 0.0  # hiding does nothing to these spans
-        return drops
+            falls[nothing] = 0.0  # hiding does nothing to these spans
+        return falls
 
-    monkeypatch.setattr(sanity, "span_drops", still)
+    monkeypatch.setattr(sanity, "span_falls", still)
 
     def similarity():
         found = check_weights(models, estimator_of(tiny), example(), own, CELLS, SETTINGS)
@@ -167,19 +167,21 @@ def test_all_methods_tell_of_the_regions_that_hold_the_difference(tiny):
     pair = check_pair(tiny, estimator, example("two", two), own, CELLS, SETTINGS)
     hidden = torch.zeros(3, 6, dtype=torch.bool)
     hidden[0, [0, 3]] = hidden[1, 5] = hidden[2, [0, 3, 5]] = True
-    drops = ablate(tiny, own.inputs, own.ids, hidden, "pixels").drops
-    told = estimated(estimator)(tiny, own.inputs, own.ids, own.spans, CELLS)
-    together = told.together(torch.tensor([[True, False, False, False, True]]))[:, 0]
+    falls = ablate(tiny, own.inputs, own.ids, hidden, "pixels").falls
+    predicted = estimated(estimator)(tiny, own.inputs, own.ids, own.spans, CELLS)
+    together = predicted.together(torch.tensor([[True, False, False, False, True]]))[:, 0]
     seen = falls_when_seeing(tiny, own.inputs, tiny.inputs(two, "How many?"), own.ids)
     for number, span in enumerate(own.spans):
-        of_span = drops[:, span.start : span.end].sum(1)
+        of_span = falls[:, span.start : span.end].sum(1)
         assert pair.falls[number].item() == pytest.approx(seen[span.start : span.end].sum().item(), abs=1e-4)
-        assert pair.told["exhaustive"][number].item() == pytest.approx(of_span[:2].sum().item(), abs=1e-3)
-        assert pair.told["hidden together"][number].item() == pytest.approx(of_span[2].item(), abs=1e-3)
-        assert pair.told["eyeline"][number] == pytest.approx(
-            told.shown[number, [0, 4]].sum().item(), abs=1e-5
+        assert pair.predicted["exhaustive"][number].item() == pytest.approx(
+            of_span[:2].sum().item(), abs=1e-3
         )
-        assert pair.told["eyeline, joint"][number] == pytest.approx(together[number].item(), abs=1e-5)
+        assert pair.predicted["hidden together"][number].item() == pytest.approx(of_span[2].item(), abs=1e-3)
+        assert pair.predicted["eyeline"][number] == pytest.approx(
+            predicted.shown[number, [0, 4]].sum().item(), abs=1e-5
+        )
+        assert pair.predicted["eyeline, joint"][number] == pytest.approx(together[number].item(), abs=1e-5)
 
 
 def test_images_that_do_not_differ_make_no_pair_and_others_of_another_size_are_refused():
@@ -211,13 +213,13 @@ def test_an_interval_is_of_scenes_drawn_again_and_holds_the_value():
     for measure in (spearman, auc):
         value, low, high = pooled(pairs, "mine", measure, draws=200)
         whole = measure(
-            torch.cat([one.told["mine"] for one in pairs]), torch.cat([one.falls for one in pairs])
+            torch.cat([one.predicted["mine"] for one in pairs]), torch.cat([one.falls for one in pairs])
         )
         assert value == whole
         assert low < value < high
     assert pooled(pairs, "mine", spearman, draws=50) == pooled(pairs, "mine", spearman, draws=50)
     assert pooled([pairs[0]] * 4, "mine", spearman, draws=50)[1:] == pytest.approx(
-        (spearman(pairs[0].told["mine"], pairs[0].falls),) * 2, abs=0.1
+        (spearman(pairs[0].predicted["mine"], pairs[0].falls),) * 2, abs=0.1
     )
     assert pooled(pairs[:1], "mine", spearman)[1:] == (None, None)
 

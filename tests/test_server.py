@@ -1,5 +1,4 @@
 """The running server, as its clients see it."""
-# ruff: noqa: F811  (fixtures that are imported)
 
 import json
 import os
@@ -10,7 +9,7 @@ import openai
 import pytest
 import server_process
 from conftest import picture
-from server_process import data_url, events_of, eventually, model_folder, question, running, saved, server  # noqa: F401
+from server_process import data_url, events_of, eventually, question, running
 
 import eyeline
 from eyeline.events import SpanAttribution, Text, from_json

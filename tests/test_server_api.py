@@ -4,10 +4,9 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
-from server_process import model_folder, server  # noqa: F401
 
 OPERATIONS = (
-    ("POST", "/v1/chat/completions"), ("POST", "/v1/verify"), ("POST", "/v1/joint"),
+    ("POST", "/v1/chat/completions"), ("POST", "/v1/verify"), ("POST", "/v1/joint"), ("POST", "/v1/rethink"),
     ("POST", "/v1/ask-without"), ("GET", "/v1/runs"),
     ("GET", "/v1/runs/{run}"), ("DELETE", "/v1/runs/{run}"), ("GET", "/v1/runs/{run}/images/{number}"),
     ("GET", "/v1/runs/{run}/{name}"), ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("GET", "/v1/gallery"),
@@ -16,7 +15,7 @@ OPERATIONS = (
 
 
 @pytest.fixture(scope="module")
-def document(server):  # noqa: F811
+def document(server):
     return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
 
 

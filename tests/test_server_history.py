@@ -1,9 +1,8 @@
 """Runs that the running server keeps: their list, downloads, verification and questions without regions."""
-# ruff: noqa: F811  (fixtures that are imported)
 
 import pytest
 from conftest import picture
-from server_process import eventually, model_folder, question, running, saved, server, token_ids  # noqa: F401
+from server_process import eventually, question, token_ids
 
 import eyeline
 
@@ -68,8 +67,8 @@ def test_verification_is_the_real_ablation_of_every_region(server, saved, model_
     assert {line["region"] for line in regions} == set(range(6))
     for line in regions:
         assert line["predicted"] == span["effects"][line["region"]]
-        drop = float(truth.drops[line["region"], span["start"] :].sum())
-        assert line["actual"] == pytest.approx(drop, abs=1e-3)
+        fall = float(truth.falls[line["region"], span["start"] :].sum())
+        assert line["actual"] == pytest.approx(fall, abs=1e-3)
     predictions = [abs(line["predicted"]) for line in regions]
     assert predictions == sorted(predictions, reverse=True)
     assert [line["rank_agreement"] is None for line in regions] == [True, True, False, False, False, False]

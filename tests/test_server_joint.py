@@ -1,5 +1,4 @@
 """Joint falls over HTTP: any regions, any words, of runs that are on and of runs that are over; and real ablation beside them."""
-# ruff: noqa: F811  (fixtures that are imported)
 
 import shutil
 import threading
@@ -7,7 +6,7 @@ import threading
 import pytest
 import torch
 from conftest import SPREADS, picture
-from server_process import Server, eventually, model_folder, question, running  # noqa: F401
+from server_process import Server, eventually, running
 
 import eyeline
 from eyeline.ablation import ablate
@@ -75,7 +74,7 @@ def test_real_ablation_of_several_regions_stands_beside_their_joint_fall(server,
     hidden = torch.zeros(1, 6, dtype=torch.bool)
     hidden[0, [0, 4]] = True
     truth = ablate(model, model.inputs(picture(), "How many?"), ids, hidden, "pixels")
-    assert found["actual"] == pytest.approx(float(truth.drops[0, span["start"] :].sum()), abs=1e-3)
+    assert found["actual"] == pytest.approx(float(truth.falls[0, span["start"] :].sum()), abs=1e-3)
     assert found["predicted"] == pytest.approx(ask(server, saved["id"], span["index"], [0, 4]).json["fall"])
     assert found["parts"] == pytest.approx(span["effects"][0] + span["effects"][4], abs=1e-6)
     assert done["event"] == "done"

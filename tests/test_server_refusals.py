@@ -1,10 +1,9 @@
 """What the running server refuses and how it says so, and what it keeps to itself."""
-# ruff: noqa: F811  (fixtures that are imported)
 
 import socket
 
 import pytest
-from server_process import CONTEXT, data_url, eventually, model_folder, question, running, saved, server  # noqa: F401
+from server_process import CONTEXT, data_url, eventually, question
 
 IMAGE = data_url()
 REFUSED = {

@@ -1,5 +1,4 @@
 """Where the server listens, who may ask, and how it stops."""
-# ruff: noqa: F811  (fixtures that are imported)
 
 import asyncio
 import json
@@ -10,7 +9,7 @@ import openai
 import pytest
 import uvicorn
 from click.testing import CliRunner
-from server_process import events_of, eventually, free_port, model_folder, question, running, server  # noqa: F401
+from server_process import events_of, eventually, free_port, question, running
 
 from eyeline.cli import main
 from eyeline.errors import EyelineError

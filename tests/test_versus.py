@@ -27,17 +27,17 @@ NAMES = ("ours", "worse", "other")
 def image(family: str, number: int) -> Evaluated:
     """One whose effects are as hard to predict as its number says, for "ours" hardly less than for "worse"."""
     rng = torch.Generator().manual_seed(100 * len(family) + number)
-    drops, noise, another = torch.randn(3, 3, len(RATES), generator=rng)
-    drops[2, :24] = 0.001 * drops[2, :24]  # counts in no correlation
+    falls, noise, another = torch.randn(3, 3, len(RATES), generator=rng)
+    falls[2, :24] = 0.001 * falls[2, :24]  # counts in no correlation
     hard = 0.3 + 0.7 * number
     predicted = {
-        "ours": drops + hard * noise,
-        "worse": drops + (hard + 0.3) * noise,
-        "other": drops + hard * another,
+        "ours": falls + hard * noise,
+        "worse": falls + (hard + 0.3) * noise,
+        "other": falls + hard * another,
     }
     four, three = torch.zeros(3, 4), torch.zeros(3, 3)
     return Evaluated(
-        f"{family}-{number}", family, (), 9, {}, torch.zeros(len(RATES), 4, dtype=torch.bool), RATES, drops, None, None,
+        f"{family}-{number}", family, (), 9, {}, torch.zeros(len(RATES), 4, dtype=torch.bool), RATES, falls, None, None,
         dict.fromkeys(NAMES, four), {}, predicted, dict.fromkeys(NAMES, three), dict.fromkeys(NAMES, three), (),
     )  # fmt: skip
 
@@ -45,17 +45,17 @@ def image(family: str, number: int) -> Evaluated:
 IMAGES = [image(family, number) for family, count in FAMILIES.items() for number in range(count)]
 
 
-def score(one: Evaluated, name: str, metric: str, rate: float) -> float:
+def mean_of_spans(one: Evaluated, name: str, metric: str, rate: float) -> float:
     drawn = (rate == RATES).nonzero()[:, 0].tolist()
     found = []
-    for told, actual in zip(
-        one.predicted[name][:, drawn].tolist(), one.drops[:, drawn].tolist(), strict=True
+    for predicted, actual in zip(
+        one.predicted[name][:, drawn].tolist(), one.falls[:, drawn].tolist(), strict=True
     ):
         if np.std(actual, ddof=1) >= 0.05:
             found.append(
-                spearmanr(told, actual).statistic
+                spearmanr(predicted, actual).statistic
                 if metric == "lds"
-                else pearsonr(told, actual).statistic ** 2
+                else pearsonr(predicted, actual).statistic ** 2
             )
     assert len(found) == 2
     return sum(found) / len(found)
@@ -63,9 +63,9 @@ def score(one: Evaluated, name: str, metric: str, rate: float) -> float:
 
 def literal(name: str, metric: str, rate: float, families: dict[str, int]) -> tuple[float, float, float]:
     """Both methods' means over families, less one another, as they are and of 2000 draws of the same images for both."""
-    scores = {
+    values = {
         each: {
-            family: [score(one, each, metric, rate) for one in IMAGES if one.family == family] for family in families
+            family: [mean_of_spans(one, each, metric, rate) for one in IMAGES if one.family == family] for family in families
         }
         for each in (name, "ours")
     }  # fmt: skip
@@ -74,7 +74,7 @@ def literal(name: str, metric: str, rate: float, families: dict[str, int]) -> tu
 
     def mean(each: str, places: dict[str, list[int]]) -> float:
         of_family = [
-            sum(scores[each][family][at] for at in some) / len(some) for family, some in places.items()
+            sum(values[each][family][at] for at in some) / len(some) for family, some in places.items()
         ]
         return sum(of_family) / len(of_family)
 
@@ -138,7 +138,7 @@ def test_a_method_is_ahead_only_where_the_whole_interval_is(low, high, verdict):
 
 def test_images_of_which_no_span_counts_and_families_of_one_image_leave_no_false_interval():
     still = [image("science", 0)]
-    still[0].drops[:] = 0
+    still[0].falls[:] = 0
     found = [one for one in differences([*IMAGES, *still], "ours") if one.method == "other"]
     assert {one.family for one in found} == {"math", "code", "mean"}
     single = [

@@ -5,14 +5,15 @@ from typing import Any
 
 from torch import Tensor
 
-from eyeline.adapters import glm4v, qwen2_5_vl, qwen3_vl
+from eyeline.adapters import glm4v, glm4v_moe, glm46v, qwen2_5_vl, qwen3_vl, qwen3_vl_moe
 from eyeline.adapters.adapter import Adapter, ImageGrid
 from eyeline.errors import PromptError, UnsupportedModelError
 
 __all__ = ["ADAPTERS", "Adapter", "ImageGrid", "adapter_of", "image_grids"]
 
 ADAPTERS: dict[str, Adapter] = {
-    module.ADAPTER.family: module.ADAPTER for module in (qwen3_vl, glm4v, qwen2_5_vl)
+    module.ADAPTER.family: module.ADAPTER
+    for module in (qwen3_vl, qwen3_vl_moe, glm4v, glm4v_moe, glm46v, qwen2_5_vl)
 }
 
 

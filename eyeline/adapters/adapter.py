@@ -29,12 +29,18 @@ class Adapter:
     """
 
     family: str  # config.model_type
+    models: tuple[str, ...]  # published ones, as people call them
     thinking_markers: tuple[str, str] = ("<think>", "</think>")  # open, close; matched on text, across tokens
     answer_markers: tuple[str, ...] = ()  # removed from the text, like the thinking markers
     text_path: str = "model.language_model"
     vision_path: str = "model.visual"
     norm_after_attention: str | None = None  # submodule of a decoder layer, applied to the output of o_proj
     deepstack: bool = False  # visual features are added again after the first decoder layers
+
+    @property
+    def kept_whole(self) -> tuple[str, ...]:
+        """Modules that are not quantised where weights are made smaller: little is won, and regions are cut by the tower."""
+        return self.vision_path, "lm_head"
 
     def text_model(self, hf: Any) -> nn.Module:
         return hf.get_submodule(self.text_path)

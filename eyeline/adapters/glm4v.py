@@ -4,6 +4,7 @@ from eyeline.adapters.adapter import Adapter
 
 ADAPTER = Adapter(
     family="glm4v",
+    models=("GLM-4.1V-9B-Thinking",),
     answer_markers=("<answer>", "</answer>", "<|begin_of_box|>", "<|end_of_box|>"),
     norm_after_attention="post_self_attn_layernorm",
 )

@@ -2,4 +2,8 @@
 
 from eyeline.adapters.adapter import Adapter
 
-ADAPTER = Adapter(family="qwen2_5_vl", answer_markers=("<answer>", "</answer>"))
+ADAPTER = Adapter(
+    family="qwen2_5_vl",
+    models=("MiMo-VL-7B-RL", "Cosmos-Reason1-7B"),
+    answer_markers=("<answer>", "</answer>"),
+)

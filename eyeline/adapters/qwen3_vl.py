@@ -2,4 +2,4 @@
 
 from eyeline.adapters.adapter import Adapter
 
-ADAPTER = Adapter(family="qwen3_vl", deepstack=True)
+ADAPTER = Adapter(family="qwen3_vl", models=("Qwen3-VL-2B-Thinking", "4B", "8B", "32B"), deepstack=True)

@@ -3,7 +3,7 @@
 import click
 
 import eyeline
-from eyeline.cli import drawing, fitting, live, saved, service
+from eyeline.cli import drawing, fitting, live, machine, public, saved, service
 from eyeline.cli.group import Group
 
 
@@ -14,7 +14,9 @@ def main() -> None:
 
 
 for command in (
-    live.stream, live.attribute, live.demo, saved.report, saved.joint, drawing.scenes,
-    fitting.collect, fitting.fit, fitting.evaluate, service.serve, service.follow,
+    live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rethink, drawing.scenes, public.data,
+    fitting.collect, fitting.fit, fitting.evaluate,
+    fitting.collect_through, fitting.fit_through, fitting.evaluate_through, service.serve, service.follow,
+    machine.doctor, machine.models,
 ):  # fmt: skip
     main.add_command(command)

@@ -5,3 +5,6 @@ WAYS = ("pixels", "blur", "inpaint", "tokens", "attention")
 FEATURES = ("attention", "value", "odds", "change")
 SOURCES = ("native", "dinov3", "slic", "grid", "random", "voronoi")
 LAST_SEED = 8_999_999
+DTYPES = ("float32", "bfloat16", "float16")
+MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+BITS = (4, 8)

@@ -3,14 +3,16 @@
 import click
 
 from eyeline.cli.choices import FEATURES, WAYS
-from eyeline.cli.options import DATA, LENGTH, LIMIT, MODEL, PATH, SOURCE, out, subset_seed
+from eyeline.cli.chosen_model import takes_model
+from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Joined, Real
 
 
 @click.command()
-@MODEL
+@takes_model
 @DATA
+@FOLDER
 @out("Folder of the collection; goes on where it holds one.")
 @click.option(
     "--hiding",
@@ -40,17 +42,15 @@ from eyeline.cli.values import Joined, Real
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect(model_id, data, out, limit, rates, **settings) -> None:
+def collect(model, data, folder, out, limit, rates, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
-    from itertools import islice
-
-    from eyeline import load
-    from eyeline.examples import read_examples
+    from eyeline.catalogue import examples_of
     from eyeline.training import collect as collection
 
-    examples = list(islice(read_examples(data), limit))
-    done = collection.collect(load(model_id), examples, out, collection.Settings(rates=rates, **settings))
-    count = sum(1 for _ in progress(done, len(examples)))
+    examples, known = examples_of(data, "fit", folder, limit)
+    done = collection.collect(model.load(), examples, out, collection.Settings(rates=rates, **settings))
+    count = sum(1 for _ in progress(done, known))
+    _tell_left_out(examples)
     click.echo(f"{count} examples in {out}", err=True)
 
 
@@ -107,8 +107,97 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     click.echo(f"Estimator: {out} (loss {estimator.card['loss']})", err=True)
 
 
+@click.command("collect-through")
+@takes_model
+@click.option(
+    "--estimator",
+    show_default="the one in the model's folder",
+    help="Folder of a fitted estimator, or its id on the Hub.",
+)
+@DATA
+@FOLDER
+@out("Folder of the collection; goes on where it holds one.")
+@SOURCE
+@click.option(
+    "--subsets", type=click.IntRange(4), default=32, show_default=True, help="Random sets of earlier spans."
+)
+@LENGTH
+@subset_seed(0)
+@LIMIT
+def collect_through(model, estimator, data, folder, out, limit, **settings) -> None:
+    """Measure what spans take from earlier ones, and what answers rest on through them: hide, and let the model think again."""
+    from eyeline.catalogue import examples_of
+    from eyeline.evaluation.answers import means_the_same
+    from eyeline.evaluation.evaluate import one_estimator
+    from eyeline.training import traces
+
+    examples, known = examples_of(data, "fit", folder, limit)
+    loaded = model.load()
+    found, _ = one_estimator(loaded, estimator)
+    done = traces.collect(loaded, found, examples, out, traces.Settings(**settings), means_the_same)
+    count = sum(1 for _ in progress(done, known))
+    _tell_left_out(examples)
+    click.echo(f"{count} examples in {out}", err=True)
+
+
+@click.command("fit-through")
+@click.argument("run", type=PATH)
+@click.option(
+    "--estimator", required=True, type=PATH, help="Folder of the estimator that the run was collected with."
+)
+@out(
+    "Folder of the estimator to write: the same, and what it says of earlier text and of answers. May be the same folder."
+)
+def fit_through(run, estimator, out) -> None:
+    """Fit what an estimator says of earlier text, and of answers through it, on a collection of traces."""
+    from eyeline.estimator import read_estimator, save_estimator
+    from eyeline.training.collect import read_run
+    from eyeline.training.traces import check_run, fit, read_traced
+
+    found = read_estimator(estimator)
+    check_run(read_run(run), found)
+    fitted = fit(read_traced(run), found)
+    save_estimator(fitted, out)
+    click.echo(f"Estimator: {out} ({fitted.card['traces']} traces)", err=True)
+
+
+@click.command("evaluate-through")
+@takes_model
+@click.option(
+    "--estimator",
+    show_default="the one in the model's folder",
+    help="Folder of an estimator that `fit-through` has fitted, or its id on the Hub.",
+)
+@DATA
+@FOLDER
+@out("Folder for measurements and totals.csv; goes on where it holds some.")
+@SOURCE
+@click.option(
+    "--subsets", type=click.IntRange(4), default=32, show_default=True, help="Random sets of earlier spans."
+)
+@LENGTH
+@subset_seed(1)
+@LIMIT
+def evaluate_through(model, estimator, data, folder, out, limit, **settings) -> None:
+    """Measure how well it is predicted what answers rest on through the thinking, and sentences on earlier ones."""
+    from eyeline.catalogue import examples_of
+    from eyeline.evaluation.evaluate import one_estimator
+    from eyeline.evaluation.totals import TABLE, check_estimator, measure_totals, write_totals
+    from eyeline.training import traces
+
+    examples, known = examples_of(data, "test", folder, limit)
+    loaded = model.load()
+    found, _ = one_estimator(loaded, estimator)
+    check_estimator(found)
+    done = measure_totals(loaded, found, examples, out, traces.Settings(**settings))
+    count = sum(1 for _ in progress(done, known))
+    _tell_left_out(examples)
+    write_totals(out, found)
+    click.echo(f"{count} examples: {out / TABLE}", err=True)
+
+
 @click.command()
-@MODEL
+@takes_model
 @click.option(
     "--estimator",
     "estimators",
@@ -117,6 +206,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     help="Folder of a fitted estimator, or its id on the Hub. Repeatable.",
 )
 @DATA
+@FOLDER
 @out("Folder for measurements, table.csv, page.html and its figures; goes on where it holds some.")
 @click.option(
     "--methods",
@@ -138,22 +228,25 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     show_default=True,
     help="Number of orders, and their reverses, by which contributions are measured: twice so many passes for each region.",
 )
+@click.option(
+    "--answers",
+    is_flag=True,
+    help="Read whole answers too: marks by the set's rule, heat against its evidence, deletion and insertion; 20 more passes for "
+    "each method, and two more answers.",
+)
 @LENGTH
 @subset_seed(1)
 @LIMIT
-def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings) -> None:
+def evaluate(model, estimators, data, folder, out, methods, hiding, limit, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
-    from itertools import islice
-
-    from eyeline import load
+    from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
-    from eyeline.examples import read_examples
 
-    examples = list(islice(read_examples(data), limit))
-    model = load(model_id)
-    chosen = choose_methods(model, methods.split(","), estimators, hiding)
+    examples, known = examples_of(data, "test", folder, limit)
+    loaded = model.load()
+    chosen = choose_methods(loaded, methods.split(","), estimators, hiding)
     for name, estimator in chosen.estimators.items():
         fitted = estimator.card.get("regions", settings["regions"])
         if fitted != settings["regions"]:
@@ -161,7 +254,14 @@ def evaluate(model_id, estimators, data, out, methods, hiding, limit, **settings
                 f"{name} was fitted on {fitted} regions and is measured on {settings['regions']}.", err=True
             )
     made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
-    done = measure(model, examples, chosen.methods, out, made_with, chosen.cards)
-    count = sum(1 for _ in progress(done, len(examples)))
-    write_results(model, chosen, out)
+    done = measure(loaded, examples, chosen.methods, out, made_with, chosen.cards)
+    count = sum(1 for _ in progress(done, known))
+    _tell_left_out(examples)
+    write_results(loaded, chosen, out)
     click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
+
+
+def _tell_left_out(examples) -> None:
+    """Rows of a public set that were no questions, by reason."""
+    for reason, count in getattr(examples, "left_out", {}).items():
+        click.echo(f"{count} rows left out: {reason}", err=True)

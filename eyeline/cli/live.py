@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from eyeline.cli.choices import FAMILIES, LAST_SEED
+from eyeline.cli.choices import FAMILIES, LAST_SEED, SOURCES
+from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.options import (
     ESTIMATOR,
     JSON,
-    MODEL,
     PATH,
     QUESTION,
     REGIONS,
@@ -18,13 +18,15 @@ from eyeline.cli.options import (
     TOKENS,
     with_room,
 )
+from eyeline.cli.progress import progress
 from eyeline.cli.showing import follow, one_or_each
 from eyeline.cli.values import Real, Text
+from eyeline.errors import EyelineError
 
 
 @click.command()
 @QUESTION
-@MODEL
+@takes_model
 @ESTIMATOR
 @REGIONS
 @click.option(
@@ -51,34 +53,95 @@ from eyeline.cli.values import Real, Text
 @JSON
 @SAVE
 @REPORT
-def stream(question, model_id, estimator, regions, as_json, save, report, top_p, **options) -> int:
+def stream(question, model, estimator, regions, as_json, save, report, top_p, **options) -> int:
     """Ask about an image, and see what each sentence of the thinking rests on while it is written."""
     options |= {"estimator": estimator, "regions": one_or_each(regions)}
     options |= {} if top_p is None else {"top_p": top_p}
     images, prompt = question
     return follow(
-        lambda model, pictures: model.stream(pictures, prompt, **options),
-        model_id, images, prompt, as_json, save, report,
+        lambda loaded, pictures: loaded.stream(pictures, prompt, **options),
+        model, images, prompt, as_json, save, report,
     )  # fmt: skip
 
 
 @click.command()
+@click.option(
+    "--data",
+    type=PATH,
+    is_eager=True,
+    show_default="one question",
+    help="File of many traces in place of a question, one JSON object a line: image, prompt, text.",
+)
 @QUESTION
-@click.option("--text", type=Text(), required=True, help="UTF-8 file of the trace; - for stdin.")
-@MODEL
+@click.option(
+    "--text", type=Text(), show_default="needed for a question", help="UTF-8 file of the trace; - for stdin."
+)
+@click.option(
+    "--out",
+    type=PATH,
+    callback=with_room,
+    show_default="none",
+    help="Of many traces: folder of the table; goes on where it holds some.",
+)
+@click.option(
+    "--traces",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Of many traces: number of them in a file.",
+)
+@takes_model
 @ESTIMATOR
 @REGIONS
 @JSON
 @SAVE
 @REPORT
-def attribute(question, text, model_id, estimator, regions, as_json, save, report) -> int:
-    """Attribute a trace that is already written, its markers included, as if the model wrote it now."""
+def attribute(
+    question, text, data, out, traces, model, estimator, regions, as_json, save, report
+) -> int | None:
+    """Attribute a trace that is already written, its markers included, as if the model wrote it now; or many, to a table."""
+    if data is not None:
+        others = [
+            text is not None and "--text",
+            save and "--save",
+            report and "--report",
+            as_json and "--json",
+        ]
+        _refuse_mixed(question, others, out, regions)
+        return _attribute_log(data, out, model, estimator, regions[0], traces)
+    if text is None:
+        raise click.UsageError("Missing option '--text'.", click.get_current_context())
+    if out is not None:
+        raise EyelineError("--out is where --data goes to; for one trace there are --save and --report.")
     images, prompt = question
     options = {"estimator": estimator, "regions": one_or_each(regions)}
     return follow(
-        lambda model, pictures: model.attribute(pictures, prompt, text, **options),
-        model_id, images, prompt, as_json, save, report,
+        lambda loaded, pictures: loaded.attribute(pictures, prompt, text, **options),
+        model, images, prompt, as_json, save, report,
     )  # fmt: skip
+
+
+def _refuse_mixed(question, others, out, regions) -> None:
+    given = ["a question"] * bool(question[0]) + [name for name in others if name]
+    if given:
+        raise EyelineError(
+            f"--data brings its own questions and goes to --out: leave out {' and '.join(given)}."
+        )
+    if out is None:
+        raise EyelineError("Give --out, the folder that the table of --data goes to.")
+    if len(regions) > 1 or regions[0].partition(":")[0] not in SOURCES:
+        raise EyelineError(
+            f"With --data regions come from one source for all images: give one of {', '.join(SOURCES)}."
+        )
+
+
+def _attribute_log(log, out, model, estimator, regions, traces) -> None:
+    from eyeline.bulk import attribute_log, count_lines
+
+    total = count_lines(log)
+    done = attribute_log(model.load(), log, out, estimator=estimator, regions=regions, traces=traces)
+    count = sum(1 for _ in progress(done, total))
+    click.echo(f"{count} traces in {out}", err=True)
 
 
 @click.command()
@@ -100,15 +163,15 @@ def attribute(question, text, model_id, estimator, regions, as_json, save, repor
     show_default=True,
     help="Folder for the run and report.html.",
 )
-@MODEL
+@takes_model
 @JSON
-def demo(family, seed, out, model_id, as_json) -> int:
+def demo(family, seed, out, model, as_json) -> int:
     """Ask about a scene drawn for the occasion, and write a report."""
     from eyeline.scenes import sample
 
     example = sample(family, seed)
     click.echo(f"{example.prompt}  ({family} scene {seed}; right answer: {example.answer!r})", err=True)
     return follow(
-        lambda model, pictures: model.stream(pictures, example.prompt, temperature=0),
-        model_id, [example.image], example.prompt, as_json, out / "run", out / "report.html",
+        lambda loaded, pictures: loaded.stream(pictures, example.prompt, temperature=0),
+        model, [example.image], example.prompt, as_json, out / "run", out / "report.html",
     )  # fmt: skip

@@ -13,7 +13,9 @@ from eyeline.files import check_room
 
 
 def _split(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -> tuple[list[str], str]:
-    """Images and prompt."""
+    """Images and prompt; nothing where a file of questions is given in their place."""
+    if not words and ctx.params.get("data") is not None:
+        return [], ""
     if len(words) < 2:
         raise click.UsageError("Expected an image and a prompt: chart.png 'Which bar is the tallest?'", ctx)
     if os.path.isfile(words[-1]):  # not Path: it raises for a prompt longer than a file name
@@ -39,9 +41,6 @@ PATH = click.Path(path_type=Path)
 TOKENS = click.IntRange(min=1)
 SEED = click.IntRange(0, 2**32 - 1)
 QUESTION = click.argument("question", nargs=-1, metavar="IMAGE [IMAGE...] PROMPT", callback=_split)
-MODEL = click.option(
-    "--model", "model_id", default="mini", show_default=True, help="'mini', a folder, or an id on the Hub."
-)
 ESTIMATOR = click.option(
     "--estimator",
     show_default="the one in the model's folder; without one attention is shown, not effects",
@@ -55,7 +54,15 @@ REGIONS = click.option(
     help=f"{', '.join(SOURCES)}, NAME:K for K regions, dinov3:MODEL (a folder, or an id on the Hub), or a file: a label "
     "map (.png, .npy) or boxes in pixels (.json). Once for all images, or once for each.",
 )
-DATA = click.option("--data", type=PATH, required=True, help="Data folder with examples.jsonl.")
+DATA = click.option(
+    "--data",
+    required=True,
+    help="Data folder with examples.jsonl, or a public set by name (`eyeline data` lists them); NAME:fit, NAME:test or NAME:all "
+    "for a part of one.",
+)
+FOLDER = click.option(
+    "--folder", type=PATH, show_default="from the Hub", help="Folder with a copy of the public set."
+)
 SOURCE = click.option(
     "--regions",
     type=Source(SOURCES),

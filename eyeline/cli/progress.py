@@ -9,8 +9,11 @@ import click
 from rich.console import Console
 
 
-def progress(items: Iterable[Any], total: int) -> Iterator[Any]:
-    """The same items, with a bar and the time left on stderr; in a log a line each half minute and at the end."""
+def progress(items: Iterable[Any], total: int | None) -> Iterator[Any]:
+    """The same items, with a bar and the time left on stderr; in a log a line each half minute and at the end.
+
+    Without a total, how many there were.
+    """
     console = Console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal and not console.no_color:
         from rich import progress
@@ -27,5 +30,8 @@ def progress(items: Iterable[Any], total: int) -> Iterator[Any]:
         times.append(time.monotonic())
         if times[-1] - told >= 30 or number == total:
             told = times[-1]
+            if total is None:
+                click.echo(f"{number} so far", err=True)
+                continue
             left = (told - times[0]) / (len(times) - 1) * (total - number)
             click.echo(f"{number} of {total}, {left / 60:.0f} min left", err=True)

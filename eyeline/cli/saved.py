@@ -1,8 +1,8 @@
-"""Commands on a saved run, which need no model: report, joint."""
+"""Commands on a saved run: report and joint, which need no model, and rethink, which loads the run's own."""
 
 import click
 
-from eyeline.cli.options import JSON, PATH, with_room
+from eyeline.cli.options import JSON, PATH, SEED, with_room
 from eyeline.cli.values import Joined
 from eyeline.errors import EyelineError
 
@@ -66,3 +66,46 @@ def joint(run, span, words, characters, regions, as_json) -> None:
         click.echo(
             f"  region {region}: {found.contributions[region]:.2f} nats (alone {found.effects[region]:.2f})"
         )
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option(
+    "--regions",
+    "sets",
+    type=Joined(click.IntRange(0)),
+    multiple=True,
+    show_default="each by itself, and all of them",
+    help="Numbers of regions to hide together, joined by commas. Repeatable.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    show_default="8 of a sampled run",
+    help="Times that a sampled run is thought again, 8 at least; a greedy one is once.",
+)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Number that the samples depend on.")
+@click.option(
+    "--model",
+    "model_id",
+    show_default="the run's own",
+    help="'mini', a folder, or an id on the Hub, where the run's model lies now.",
+)
+@JSON
+def rethink(run, sets, samples, seed, model_id, as_json) -> None:
+    """Hide regions of a saved run, let its model think again, and show both traces and what the answer rests on."""
+    import json
+
+    from rich.console import Console
+
+    from eyeline import load
+    from eyeline.cli.side_by_side import show
+    from eyeline.runs import read_run
+    from eyeline.thinking_again import think_again
+
+    read = read_run(run)
+    read.trace()  # refused before the model is loaded
+    told = think_again(load(model_id or read.start.model), read, sets or None, samples=samples, seed=seed)
+    if as_json:
+        return click.echo(json.dumps(told.as_json(), ensure_ascii=False).encode("utf-8", "replace"))
+    show(Console(), told, every=bool(sets))

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from eyeline.cli.options import ESTIMATOR, MODEL, TOKENS, Command
+from eyeline.cli.chosen_model import takes_model
+from eyeline.cli.options import ESTIMATOR, TOKENS, Command
 from eyeline.cli.values import Real, Text
 
 
@@ -73,7 +74,7 @@ def _of_a_server(port: int, data: str) -> Callable[[Command], Command]:
 
 
 @click.command()
-@MODEL
+@takes_model
 @ESTIMATOR
 @_of_a_server(8000, "eyeline-data")
 @click.option(
@@ -90,7 +91,7 @@ def _of_a_server(port: int, data: str) -> Callable[[Command], Command]:
     "--open", "opens", is_flag=True, help="Open the page in a browser, where this machine shows one."
 )
 def serve(
-    model_id, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, opens, **options
+    model, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, opens, **options
 ) -> None:
     """Serve a page to watch the model on, and an API that OpenAI's clients speak."""
     from eyeline.server import serving
@@ -102,8 +103,8 @@ def serve(
         if opens:
             _open_page(url)
 
-    click.echo(f"Loading {model_id} ...", err=True)
-    serving.serve(settings, model_id, estimator, ready)
+    click.echo(f"Loading {model.name} ...", err=True)
+    serving.serve(settings, model.name, estimator, ready, model.options)
 
 
 def _settings(api_key, api_key_file, no_key, allow_host, allow_remote_images, **options) -> Any:
@@ -120,7 +121,7 @@ def _settings(api_key, api_key_file, no_key, allow_host, allow_remote_images, **
 @click.option(
     "--base-url", required=True, metavar="URL", help="The server that writes, up to /v1: http://host:8000/v1."
 )
-@MODEL
+@takes_model
 @ESTIMATOR
 @click.option(
     "--served-as",
@@ -176,7 +177,7 @@ def _settings(api_key, api_key_file, no_key, allow_host, allow_remote_images, **
 )
 @_of_a_server(8001, "eyeline-follow")
 def follow(
-    base_url, model_id, estimator, served_as, upstream_key, upstream_key_file, pass_key, forward, side_channel, save,
+    base_url, model, estimator, served_as, upstream_key, upstream_key_file, pass_key, forward, side_channel, save,
     linger, at_once, **options,
 ) -> None:  # fmt: skip
     """Stand before another OpenAI-compatible server, pass on what it writes, and attribute it live."""
@@ -184,14 +185,14 @@ def follow(
 
     key = upstream_key_file.strip() if upstream_key_file is not None else upstream_key
     settings = _settings(**options)
-    found = upstream.find(base_url, model_id, served_as, key or None, passes_key=pass_key)
+    found = upstream.find(base_url, model.name, served_as, key or None, passes_key=pass_key)
     own = proxying.ProxySettings(found, forward, side_channel, save, linger, at_once)
 
     def ready(url: str) -> None:
         click.echo(f"Following {found.kind.name} at {found.url}: give clients {url}/v1", err=True)
 
-    click.echo(f"Loading {model_id} ...", err=True)
-    proxying.serve_proxy(own, settings, model_id, estimator, ready)
+    click.echo(f"Loading {model.name} ...", err=True)
+    proxying.serve_proxy(own, settings, model.name, estimator, ready, model.options)
 
 
 def _open_page(url: str) -> None:

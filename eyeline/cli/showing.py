@@ -10,6 +10,7 @@ import click
 from PIL import Image
 from rich.console import Console
 
+from eyeline.cli.chosen_model import ChosenModel
 from eyeline.errors import EyelineError
 from eyeline.events import Done, Error, Event, to_json
 
@@ -18,7 +19,7 @@ EXIT_CODES = {"cancelled": 130, "error": 1}  # of a stream, by the reason it end
 
 def follow(
     begin: Callable[[Any, list[Image.Image]], Any],
-    model_id: str,
+    model: ChosenModel,
     images: list[Any],
     prompt: str,
     as_json: bool,
@@ -30,7 +31,6 @@ def follow(
     What can be refused without the model is refused before it is loaded, and nothing is written before the
     stream has begun.
     """
-    from eyeline import load
     from eyeline.images import open_image
     from eyeline.report import write_report
     from eyeline.runs import Run, save_run
@@ -39,7 +39,7 @@ def follow(
     saved = None if save is None else save_run(save, pictures, prompt)
     events: list[Event] = []
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(begin(load(model_id), pictures))
+        stream = stack.enter_context(begin(model.load(), pictures))
         stack.enter_context(_interruptible(stream))
         takers: list[Callable[[Event], Any]] = [events.append]
         if saved is not None:
@@ -49,7 +49,7 @@ def follow(
             for take in takers:
                 take(event)
         if saved is not None:
-            saved.keep(stream.games)
+            saved.keep(stream.games, stream.ids, stream.generation)
     if report is not None:
         write_report(Run(prompt, tuple(pictures), tuple(events)), report)
         click.echo(f"Report: {report}", err=True)

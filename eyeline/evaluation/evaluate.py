@@ -17,10 +17,11 @@ from eyeline.ablation import Method, measured_contributions, prefixes
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, MeanOverRegions, baseline
-from eyeline.evaluation.baselines.hiding import span_drops
+from eyeline.evaluation.baselines.hiding import span_falls
 from eyeline.evaluation.meter import Cost, Meter
 from eyeline.evaluation.metrics import joint, shared_areas, top_regions
 from eyeline.evaluation.prediction import Prediction, estimated
+from eyeline.evaluation.whole_answers import read_whole
 from eyeline.examples import Box, Example
 from eyeline.game import orders
 from eyeline.generation import check_options
@@ -54,6 +55,7 @@ class Settings:
     max_new_tokens: int = 512
     max_spans: int = 64  # of a trace, spread evenly
     seed: int = 1  # another one than collection's
+    answers: bool = False  # whether whole answers are read too
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Evaluated:
     costs: Mapping[str, Cost]  # of all spans, by method; rows of one estimator share theirs
     subsets: Bool[Tensor, "subset region"]
     rates: Float[Tensor, " subset"]  # as a collection's
-    drops: Float[Tensor, "span subset"]  # fall in log-prob, nats
+    falls: Float[Tensor, "span subset"]  # fall in log-prob, nats
     contributions: Float[Tensor, "span region"] | None  # measured, nats
     contribution_errors: Float[Tensor, "span region"] | None  # their standard errors
     effects: Mapping[str, Float[Tensor, "span region"]]  # one number a region, by method, in its own unit
@@ -78,6 +80,7 @@ class Evaluated:
     evidence: tuple[
         dict[str, Any], ...
     ]  # of spans that read boxes: span; covers, areas, boxes for `pointing`
+    whole: dict[str, Any] | None = None  # of the whole answer, as `read_whole` gives it
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ ALONE_ROW, JOINT_ROW = "{}, alone", "{}, joint"  # beside the row of what the he
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
+class _Row:
     """What a method says, or one of the three things that an estimator does."""
 
     effects: Tensor  # (span, region)
@@ -152,12 +155,12 @@ class _Told:
     intervals: Tensor | None = None  # (span, region, 2)
 
 
-def _rows_of(name: str, found: Any, subsets: Bool[Tensor, "subset region"]) -> dict[str, _Told]:
+def _rows_of(name: str, found: Any, subsets: Bool[Tensor, "subset region"]) -> dict[str, _Row]:
     """A rival's one row, or the three of an estimator: what the heat shows and single effects, added up, and joint falls."""
 
-    def added(effects: Tensor, intervals: Tensor | None = None) -> _Told:
+    def added(effects: Tensor, intervals: Tensor | None = None) -> _Row:
         effects = effects.float().cpu()
-        return _Told(effects, joint(effects, subsets), effects, effects, intervals)
+        return _Row(effects, joint(effects, subsets), effects, effects, intervals)
 
     if not isinstance(found, Prediction):
         return {name: added(found)}
@@ -166,7 +169,7 @@ def _rows_of(name: str, found: Any, subsets: Bool[Tensor, "subset region"]) -> d
     return {
         name: added(shown, found.shown_intervals.float().cpu()),
         ALONE_ROW.format(name): added(found.effects, found.intervals.float().cpu()),
-        JOINT_ROW.format(name): _Told(shown, together, *orders),
+        JOINT_ROW.format(name): _Row(shown, together, *orders),
     }
 
 
@@ -190,33 +193,43 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
     """Generates, cuts, attributes by every method, and ablates what their attributions ask for."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
     inputs, trace, spans = own.inputs, own.ids, own.spans
-    regions = regions_of(model, own.picture, inputs, settings.regions, settings.seed)
+    regions = regions_of(model, own.pictures, inputs, settings.regions, settings.seed)
     subsets, rates = draw_subsets(regions.count, settings, example.id)
-    told: dict[str, _Told] = {}
+    rows: dict[str, _Row] = {}
     costs: dict[str, Cost] = {}
     for name, found, cost in attribute(methods, model, inputs, trace, spans, regions):
-        rows = _rows_of(name, found, subsets)
-        told |= rows
-        costs |= dict.fromkeys(rows, cost)
+        of_method = _rows_of(name, found, subsets)
+        rows |= of_method
+        costs |= dict.fromkeys(of_method, cost)
     asked = _Asked(subsets)
     tops, rests = (
         {
             name: [[asked.place(row) for row in top_regions(order(each), count) ^ shown] for count in TOPS]
-            for name, each in told.items()
+            for name, each in rows.items()
         }
         for shown, order in ((False, lambda each: each.hiding), (True, lambda each: each.showing))
     )
     ordered = orders(regions.count, settings.ordered, settings.seed) if settings.ordered else None
     every = [asked.subsets()] if ordered is None else [asked.subsets(), prefixes(ordered)]
-    drops = span_drops(model, inputs, trace, spans, regions, torch.cat(every), settings.hiding).float().cpu()
+    falls = span_falls(model, inputs, trace, spans, regions, torch.cat(every), settings.hiding).float().cpu()
     pairs = None
     if ordered is not None:
-        whole = drops[:, len(subsets) - 1]
-        pairs = measured_contributions(drops[:, len(every[0]) :].T, whole, ordered)  # (pair, region, span)
+        whole = falls[:, len(subsets) - 1]
+        pairs = measured_contributions(falls[:, len(every[0]) :].T, whole, ordered)  # (pair, region, span)
 
     def measured(places: list[list[int]]) -> Float[Tensor, "span top"]:
-        return torch.stack([drops[torch.arange(len(spans)), torch.tensor(top)] for top in places], dim=1)
+        return torch.stack([falls[torch.arange(len(spans)), torch.tensor(top)] for top in places], dim=1)
 
+    kept = None
+    if settings.answers:
+
+        def measure(hidden: Bool[Tensor, "subset region"]) -> Float[Tensor, "span subset"]:
+            return span_falls(model, inputs, trace, spans, regions, hidden, settings.hiding).float()
+
+        summed = {
+            name: each.effects for name, each in rows.items() if not name.endswith(JOINT_ROW.format(""))
+        }
+        kept = read_whole(model, example, own, regions, summed, measure, settings.max_new_tokens)
     return Evaluated(
         id=example.id,
         family=example.family,
@@ -225,15 +238,16 @@ def evaluate_one(model: Model, example: Example, methods: Mapping[str, Way], set
         costs=costs,
         subsets=subsets,
         rates=rates,
-        drops=drops[:, : len(subsets)],
+        falls=falls[:, : len(subsets)],
         contributions=None if pairs is None else pairs.mean(0).T,
         contribution_errors=None if pairs is None else (pairs.std(0) / len(pairs) ** 0.5).T,
-        effects={name: each.effects for name, each in told.items()},
-        intervals={name: each.intervals for name, each in told.items() if each.intervals is not None},
-        predicted={name: each.predicted for name, each in told.items()},
+        effects={name: each.effects for name, each in rows.items()},
+        intervals={name: each.intervals for name, each in rows.items() if each.intervals is not None},
+        predicted={name: each.predicted for name, each in rows.items()},
         hidden={name: measured(places) for name, places in tops.items()},
         shown={name: measured(places) for name, places in rests.items()},
-        evidence=find_evidence(example, spans, regions.labels[0], own.picture.size),
+        evidence=find_evidence(example, spans, regions.labels[0], own.pictures[0].size),
+        whole=kept,
     )
 
 
@@ -297,8 +311,8 @@ def evaluate(
     )  # fmt: skip
 
 
-PLAIN = ("id", "family", "spans", "tokens", "evidence")
-TENSORS = ("subsets", "rates", "drops", "contributions", "contribution_errors")
+PLAIN = ("id", "family", "spans", "tokens", "evidence", "whole")
+TENSORS = ("subsets", "rates", "falls", "contributions", "contribution_errors")
 BY_METHOD = ("effects", "intervals", "predicted", "hidden", "shown")
 
 
@@ -324,5 +338,5 @@ def _evaluated(rest: dict[str, Any], tensors: dict[str, Tensor]) -> Evaluated:
     return Evaluated(
         rest["id"], rest["family"], tuple(rest["spans"]), rest["tokens"],
         {name: Cost(**cost) for name, cost in rest["costs"].items()},
-        **own, evidence=tuple(rest["evidence"]),
+        **own, evidence=tuple(rest["evidence"]), whole=rest.get("whole"),
     )  # fmt: skip

@@ -45,20 +45,20 @@ def joint(
 
 
 def lds(
-    predicted: Float[Tensor, "span subset"], drops: Float[Tensor, "span subset"]
+    predicted: Float[Tensor, "span subset"], falls: Float[Tensor, "span subset"]
 ) -> Float[Tensor, " span"]:
     """Linear datamodelling score (Park et al. 2023, arXiv 2303.14186, eq. 4; for sources ContextCite, arXiv 2409.00729).
 
     Spearman between predicted and actual effects of a span's random subsets.
     """
-    return spearman(predicted, drops)
+    return spearman(predicted, falls)
 
 
 def r2_span(
-    predicted: Float[Tensor, "span subset"], drops: Float[Tensor, "span subset"]
+    predicted: Float[Tensor, "span subset"], falls: Float[Tensor, "span subset"]
 ) -> Float[Tensor, " span"]:
     """Squared correlation over a span's random subsets (Pearson 1895, Proc. R. Soc. Lond. 58); 0 for a constant."""
-    return pearson(predicted, drops).square()
+    return pearson(predicted, falls).square()
 
 
 def slope(predicted: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> float:
@@ -67,10 +67,10 @@ def slope(predicted: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> 
 
 
 def empty_heat(
-    shown: Float[Tensor, "span region"], drops: Float[Tensor, "span subset"]
+    shown: Float[Tensor, "span region"], falls: Float[Tensor, "span subset"]
 ) -> Bool[Tensor, " span"]:
     """Whether what is shown of a span is empty: its largest number under a tenth of the largest measured fall; ours."""
-    return shown.max(dim=1).values < EMPTY * drops.max(dim=1).values
+    return shown.max(dim=1).values < EMPTY * falls.max(dim=1).values
 
 
 def false_heat(shown: Float[Tensor, "span region"]) -> Float[Tensor, " span"]:

@@ -82,8 +82,8 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
             f"{out / 'table.csv'} is written, but no page: no span depends on the image enough for a correlation. Check that the "
             "model sees its images, and evaluate more of them."
         )
-    scored = {method for method, metric, _ in means if metric == "lds"}
-    methods = better_readings(sorted(scored, key=lambda method: -means[method, "lds", "0.5"].value))
+    measured = {method for method, metric, _ in means if metric == "lds"}
+    methods = better_readings(sorted(measured, key=lambda method: -means[method, "lds", "0.5"].value))
     rows = [row for row in rows if row.method in ("all", *methods)]
     figures = {
         "cost": faithfulness_against_cost(means, methods),
@@ -151,11 +151,11 @@ def faithfulness_against_cost(means: Means, methods: Sequence[str]) -> Any:
     axes.set_xlim(min(costs.values()) / 2, max(costs.values()) * 2)  # however alike they are
     beside = 1.0
     for method in sorted(methods, key=lambda method: -means[method, "lds", "0.5"].value):
-        score, cost = means[method, "lds", "0.5"], costs[method]
-        axes.errorbar(cost, score.value, yerr=_bar(score), fmt="o", color=_colour(method), capsize=2)
-        beside = min(beside - room, score.value + above)
+        lds, cost = means[method, "lds", "0.5"], costs[method]
+        axes.errorbar(cost, lds.value, yerr=_bar(lds), fmt="o", color=_colour(method), capsize=2)
+        beside = min(beside - room, lds.value + above)
         axes.annotate(
-            in_figure(method), (cost, score.value), xytext=(1.04, beside), textcoords=("axes fraction", "data"),
+            in_figure(method), (cost, lds.value), xytext=(1.04, beside), textcoords=("axes fraction", "data"),
             va="center", fontsize=8, color=_colour(method), annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": _colour(method), "linewidth": 0.4, "shrinkB": 4, "relpos": (0, 0.5)},
         )  # fmt: skip
@@ -192,7 +192,7 @@ def predicted_against_actual(images: Sequence[Evaluated], estimators: Mapping[st
     """What each region does to each span when hidden alone: measured, against estimated, with the estimator's intervals."""
     figure = new_figure(0.8 + 3.9 * len(estimators), 4.2)
     line = figure.subplots(1, len(estimators), sharex=True, sharey=True, squeeze=False)[0]
-    actual = torch.cat([one.drops[:, one.rates == ALONE].flatten() for one in images])
+    actual = torch.cat([one.falls[:, one.rates == ALONE].flatten() for one in images])
     for axes, name in zip(line, estimators, strict=True):
         row = ALONE_ROW.format(name)
         effects = torch.cat([one.effects[row].flatten() for one in images]).sort()

@@ -1,6 +1,6 @@
 """Eyeline's estimators on a given trace, which is read once, and with them the linear map on attention of arXiv 2604.16587.
 
-All numbers come from the reader that streams use (reader.py): what is scored is what events carry.
+All numbers come from the reader that streams use (reader.py): what is evaluated is what events carry.
 """
 
 from collections.abc import Callable, Sequence

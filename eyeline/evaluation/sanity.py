@@ -1,6 +1,6 @@
 """Two checks that no filled region is part of: does an attribution read the model, and does it say what another image would do?
 
-Weights: the estimator on the model with its weights shuffled (Adebayo et al. 2018, arXiv 1810.03292), scored on what hiding
+Weights: the estimator on the model with its weights shuffled (Adebayo et al. 2018, arXiv 1810.03292), evaluated on what hiding
 does to that model, and its maps held against the trained model's. Pairs: a scene and its counterfactual, which differs in one
 region; the log-prob of what was written of the one falls when the model sees the other, and nothing is filled for that.
 """
@@ -22,7 +22,7 @@ from eyeline.ablation import by_span
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
-from eyeline.evaluation.baselines.hiding import span_drops
+from eyeline.evaluation.baselines.hiding import span_falls
 from eyeline.evaluation.command_options import ESTIMATOR, MODEL, TABLE
 from eyeline.evaluation.evaluate import JOINT_ROW, Settings, one_estimator
 from eyeline.evaluation.prediction import estimated
@@ -81,15 +81,15 @@ def check_weights(
     mapped = torch.zeros(len(own.spans), dtype=torch.bool)
     for name, model in models.items():
         given = (model, own.inputs, own.ids, own.spans, regions)
-        drops = span_drops(*given, subsets, settings.hiding).float().cpu()
-        told = estimated(estimator)(*given)
-        maps.append(told.shown.float().cpu())
-        kept = metrics.varies(drops)
+        falls = span_falls(*given, subsets, settings.hiding).float().cpu()
+        predicted = estimated(estimator)(*given)
+        maps.append(predicted.shown.float().cpu())
+        kept = metrics.varies(falls)
         if kept.any():
-            shown, together = metrics.joint(maps[-1], subsets), told.together(subsets).float().cpu()
-            found[f"{EYELINE}, {name}", "lds"] = float(metrics.lds(shown[kept], drops[kept]).mean())
+            shown, together = metrics.joint(maps[-1], subsets), predicted.together(subsets).float().cpu()
+            found[f"{EYELINE}, {name}", "lds"] = float(metrics.lds(shown[kept], falls[kept]).mean())
             joint = JOINT_ROW.format(EYELINE)
-            found[f"{joint}, {name}", "lds"] = float(metrics.lds(together[kept], drops[kept]).mean())
+            found[f"{joint}, {name}", "lds"] = float(metrics.lds(together[kept], falls[kept]).mean())
         if len(maps) == 1:
             mapped = kept
         elif mapped.any():
@@ -103,10 +103,10 @@ def check_weights(
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """What was measured and told of the spans written of a scene; nats."""
+    """What was measured and predicted of the spans written of a scene; nats."""
 
     falls: Float[Tensor, " span"]  # of log-probs, when the model sees the counterfactual
-    told: dict[str, Float[Tensor, " span"]]  # by method, of the regions that hold the difference
+    predicted: dict[str, Float[Tensor, " span"]]  # by method, of the regions that hold the difference
 
 
 def check_pair(
@@ -117,7 +117,7 @@ def check_pair(
     Joint falls of the regions that differ, the sum of what the heat shows of them, each of them really hidden alone, summed,
     and all of them really hidden together. Raises `DataError` for a counterfactual of another size.
     """
-    seen = model.inputs(open_image(other.image), other.prompt)
+    seen = model.inputs([open_image(image) for image in other.images], other.prompt)
     if not torch.equal(seen["input_ids"], own.inputs["input_ids"]):
         raise DataError(
             f"{other.id} asks about an image of another size, or asks something else, than the scene it belongs to; "
@@ -130,13 +130,13 @@ def check_pair(
     differing[regions.of_patch[cells.cpu()]] = True
     alone = torch.eye(regions.count, dtype=torch.bool)[differing]
     given = (model, own.inputs, own.ids, own.spans, regions)
-    hidden = span_drops(*given, torch.cat([alone, differing[None]]), settings.hiding).float().cpu()
-    told = estimated(estimator)(*given)
+    hidden = span_falls(*given, torch.cat([alone, differing[None]]), settings.hiding).float().cpu()
+    predicted = estimated(estimator)(*given)
     return Pair(
         by_span(falls_when_seeing(model, own.inputs, seen, own.ids)[None], own.spans)[:, 0].float().cpu(),
         {
-            EYELINE: told.shown.float().cpu()[:, differing].sum(1),
-            JOINT_ROW.format(EYELINE): told.together(differing[None])[:, 0].float().cpu(),
+            EYELINE: predicted.shown.float().cpu()[:, differing].sum(1),
+            JOINT_ROW.format(EYELINE): predicted.together(differing[None])[:, 0].float().cpu(),
             EXHAUSTIVE: hidden[:, :-1].sum(1),
             TOGETHER: hidden[:, -1],
         },
@@ -167,17 +167,17 @@ def falls_when_seeing(
     return log_probs[0] - log_probs[1]
 
 
-def spearman(told: Float[Tensor, " span"], falls: Float[Tensor, " span"]) -> float | None:
+def spearman(predicted: Float[Tensor, " span"], falls: Float[Tensor, " span"]) -> float | None:
     """Rank correlation over all spans; None where nothing falls differently."""
-    return None if falls.unique().numel() < 2 else float(metrics.spearman(told[None], falls[None]))
+    return None if falls.unique().numel() < 2 else float(metrics.spearman(predicted[None], falls[None]))
 
 
-def auc(told: Float[Tensor, " span"], falls: Float[Tensor, " span"]) -> float | None:
-    """How often a span that loses more than VISUAL nats is told more of than one that does not; None without both kinds."""
+def auc(predicted: Float[Tensor, " span"], falls: Float[Tensor, " span"]) -> float | None:
+    """How often a span that loses more than VISUAL nats has more predicted than one that does not; None without both kinds."""
     from sklearn.metrics import roc_auc_score
 
     changed = (falls > VISUAL).numpy()
-    return None if changed.all() or not changed.any() else float(roc_auc_score(changed, told.numpy()))
+    return None if changed.all() or not changed.any() else float(roc_auc_score(changed, predicted.numpy()))
 
 
 def pooled(
@@ -191,7 +191,7 @@ def pooled(
     def over(some: Iterable[Pair]) -> float | None:
         chosen = list(some)
         return measure(
-            torch.cat([one.told[method] for one in chosen]), torch.cat([one.falls for one in chosen])
+            torch.cat([one.predicted[method] for one in chosen]), torch.cat([one.falls for one in chosen])
         )
 
     value = over(pairs)
@@ -229,7 +229,7 @@ def check(
     pairs: list[Pair] = []
     for one, other in twins:
         own = answer(model, one, settings.max_new_tokens, settings.max_spans)
-        regions = regions_of(model, own.picture, own.inputs, settings.regions, settings.seed)
+        regions = regions_of(model, own.pictures, own.inputs, settings.regions, settings.seed)
         for key, value in check_weights(models, estimator, one, own, regions, settings).items():
             values[key][one.family].append(value)
         pair = check_pair(model, estimator, other, own, regions, settings)
@@ -239,7 +239,7 @@ def check(
         for (method, measure), families in values.items()
     ]
     spans = sum(len(pair.falls) for pair in pairs)
-    for method in pairs[0].told if pairs else ():
+    for method in pairs[0].predicted if pairs else ():
         for measure in (spearman, auc):
             value, low, high = pooled(pairs, method, measure)
             if value is not None:

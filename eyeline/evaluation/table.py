@@ -16,6 +16,7 @@ from eyeline.estimator import Estimator
 from eyeline.evaluation import metrics
 from eyeline.evaluation.evaluate import ALONE_ROW, JOINT_ROW, TOPS, Evaluated
 from eyeline.evaluation.meter import Cost
+from eyeline.evaluation.whole_answers import answer_marks, whole_measures
 from eyeline.training.collect import ALONE, WHOLE
 from eyeline.training.weights import MIN_SPREAD
 
@@ -53,6 +54,7 @@ class Row:
 def table(images: Sequence[Evaluated], estimators: Mapping[str, Estimator]) -> list[Row]:
     """All rows; `estimators` are the methods of that name, alone and joint, that predict nats."""
     rows = [*_left_out(images), *_by_family(images, "all", "pointing_of_largest", "", _largest_hits)]
+    rows += _by_family(images, "all", "marks", "", answer_marks)
     if measured := [
         one.contribution_errors.flatten() for one in images if one.contribution_errors is not None
     ]:
@@ -86,8 +88,8 @@ def correlations(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
 
             def correlation(one: Evaluated, rate: float = rate, metric=metric) -> list[float]:
                 drawn = torch.isclose(one.rates, torch.tensor(rate))
-                kept = metrics.varies(one.drops[:, drawn])
-                return metric(one.predicted[name][kept][:, drawn], one.drops[kept][:, drawn]).tolist()
+                kept = metrics.varies(one.falls[:, drawn])
+                return metric(one.predicted[name][kept][:, drawn], one.falls[kept][:, drawn]).tolist()
 
             yield metric.__name__, f"{rate:.2g}", correlation
 
@@ -97,7 +99,7 @@ def _measures(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
     yield from correlations(images, name)
 
     def with_alone(one: Evaluated) -> list[float]:
-        alone = one.drops[:, one.rates == ALONE]
+        alone = one.falls[:, one.rates == ALONE]
         kept = metrics.varies(alone)
         return metrics.agreement(one.effects[name][kept], alone[kept]).tolist()
 
@@ -109,15 +111,16 @@ def _measures(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
     yield "false_heat_nats", "", partial(_false, name=name)
     for count in TABLED_TOPS:
         yield "top_drop", str(count), lambda one, count=count: one.hidden[name][:, TOPS.index(count)].tolist()
-    yield "deletion", "", lambda one: _area(one, one.hidden[name], torch.zeros(len(one.drops), 1))
-    yield "insertion", "", lambda one: _area(one, one.shown[name], one.drops[:, one.rates == WHOLE])
+    yield "deletion", "", lambda one: _area(one, one.hidden[name], torch.zeros(len(one.falls), 1))
+    yield "insertion", "", lambda one: _area(one, one.shown[name], one.falls[:, one.rates == WHOLE])
     yield "pointing", "", lambda one: hits(one.evidence, one.effects[name])
+    yield from whole_measures(name)
     for metric, read in COSTS.items():
         yield metric, "", lambda one, read=read: _known(read(one.costs[name], one.tokens))
 
 
 def _with_contributions(one: Evaluated, name: str, ranks: bool) -> list[float]:
-    """Pearson or Spearman of what is told of regions with their measured contributions, of spans whose random halves vary."""
+    """Pearson or Spearman of what regions are given with their measured contributions, of spans whose random halves vary."""
     assert one.contributions is not None
     kept = metrics.varies(_halves(one))
     correlate = metrics.spearman if ranks else metrics.pearson
@@ -126,7 +129,7 @@ def _with_contributions(one: Evaluated, name: str, ranks: bool) -> list[float]:
 
 def _halves(one: Evaluated) -> Float[Tensor, "span subset"]:
     """Measured falls at the highest rate."""
-    return one.drops[:, one.rates == one.rates.max()]
+    return one.falls[:, one.rates == one.rates.max()]
 
 
 def _empty(one: Evaluated, name: str) -> list[float]:
@@ -139,7 +142,7 @@ def _empty(one: Evaluated, name: str) -> list[float]:
 
 def _false(one: Evaluated, name: str) -> list[float]:
     """Of spans whose measured falls are all under MIN_SPREAD, the largest number that is shown."""
-    still = (one.drops.abs() < MIN_SPREAD).all(dim=1)
+    still = (one.falls.abs() < MIN_SPREAD).all(dim=1)
     return metrics.false_heat(one.effects[name])[still].tolist()
 
 
@@ -164,7 +167,7 @@ def hits(evidence: Sequence[Mapping[str, Any]], effects: Float[Tensor, "span reg
 
 def _largest_hits(one: Evaluated) -> list[float]:
     """Of each span that reads evidence, whether the largest region is that, whatever a method says."""
-    areas = torch.zeros(len(one.drops), one.subsets.shape[1])
+    areas = torch.zeros(len(one.falls), one.subsets.shape[1])
     for each in one.evidence:
         areas[each["span"]] = torch.tensor(each["areas"])
     return hits(one.evidence, areas)
@@ -183,7 +186,7 @@ def by_image(
 
 
 def groups(values: Mapping[str, list[float]]) -> dict[str, Mapping[str, list[float]]]:
-    """What is told of values by family: each family by itself, and the mean of them; nothing without any."""
+    """Values by family: each family by itself, and the mean of them; nothing without any."""
     alone = {family: {family: values[family]} for family in sorted(values)}
     return {**alone, "mean": values} if values else {}
 
@@ -206,7 +209,7 @@ def _left_out(images: Sequence[Evaluated]) -> Iterator[Row]:
         flat: dict[str, list[bool]] = {}
         for one in images:
             drawn = torch.isclose(one.rates, torch.tensor(rate))
-            flat.setdefault(one.family, []).extend((~metrics.varies(one.drops[:, drawn])).tolist())
+            flat.setdefault(one.family, []).extend((~metrics.varies(one.falls[:, drawn])).tolist())
         for family, values in sorted(flat.items()):
             share = sum(values) / len(values)
             yield Row("all", "spans_left_out", at, family, share, None, None, len(values))
@@ -218,7 +221,7 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
     A row's numbers are held against what they mean: single effects against regions hidden alone, what the heat shows against
     contributions, joint falls against subsets. For rivals, whose numbers have no unit, one factor is chosen on these very pairs.
     """
-    alone = torch.cat([one.drops[:, one.rates == ALONE].flatten() for one in images])
+    alone = torch.cat([one.falls[:, one.rates == ALONE].flatten() for one in images])
     predicted = torch.cat([one.effects[name].flatten() for one in images])
     if estimator is None:
         value = metrics.calibrated_r2_nats(predicted, alone)
@@ -227,15 +230,15 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
         return
     if name.endswith(JOINT_ROW.format("")):
         for rate in (*_rates(images), ALONE, WHOLE):
-            told = torch.cat([one.predicted[name][:, _drawn_at(one, rate)].flatten() for one in images])
-            actual = torch.cat([one.drops[:, _drawn_at(one, rate)].flatten() for one in images])
+            predicted = torch.cat([one.predicted[name][:, _drawn_at(one, rate)].flatten() for one in images])
+            actual = torch.cat([one.falls[:, _drawn_at(one, rate)].flatten() for one in images])
             at = {ALONE: "alone", WHOLE: "whole"}.get(rate, f"{rate:.2g}")
-            if (value := metrics.r2_nats(told, actual)) is not None:
+            if (value := metrics.r2_nats(predicted, actual)) is not None:
                 yield Row(name, "r2_nats", at, "all", value, None, None, len(actual))
-            yield Row(name, "slope", at, "all", metrics.slope(told, actual), None, None, len(actual))
+            yield Row(name, "slope", at, "all", metrics.slope(predicted, actual), None, None, len(actual))
         return
     if name.endswith(ALONE_ROW.format("")):
-        at, measured = "alone", [one.drops[:, one.rates == ALONE] for one in images]
+        at, measured = "alone", [one.falls[:, one.rates == ALONE] for one in images]
     else:
         at, measured = "contributions", [one.contributions for one in images]
     kept = [(one, of) for one, of in zip(images, measured, strict=True) if of is not None]

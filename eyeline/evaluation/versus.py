@@ -10,7 +10,7 @@ from eyeline.evaluation.table import by_image, correlations, groups
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A method's mean less that of `versus`, over the `count` images that both are scored on. None: too few for an interval."""
+    """A method's mean less that of `versus`, over the `count` images that both were evaluated on. None: too few for one."""
 
     method: str
     versus: str
@@ -33,7 +33,7 @@ class Difference:
 def differences(images: Sequence[Evaluated], versus: str) -> Iterator[Difference]:
     """Of every other method, by family and in the mean, families weighing the same.
 
-    Methods are scored on the same spans, so that each image gives one difference, and whole images are drawn again: what makes
+    Methods are evaluated on the same spans, so that each image gives one difference, and whole images are drawn again: what makes
     an image hard for both cancels, as it does not between two methods' own intervals (paired bootstrap, Koehn 2004, W04-3250).
     """
     for name in images[0].effects if images else ():

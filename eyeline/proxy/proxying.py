@@ -1,10 +1,11 @@
 """The proxy put together: an application of the server with other routes for questions, and the process around it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 
@@ -62,6 +63,7 @@ def serve_proxy(
     model: str,
     estimator: str | Path | None = None,
     ready: Callable[[str], object] = lambda url: None,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Loads our copy of the model and follows until SIGINT or SIGTERM. Raises `EyelineError` for what cannot work."""
-    serve(settings, model, estimator, ready, worker=CopyWorker, app_of=partial(create_proxy, own))
+    serve(settings, model, estimator, ready, options, worker=CopyWorker, app_of=partial(create_proxy, own))

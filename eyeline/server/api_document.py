@@ -9,6 +9,7 @@ from eyeline.server.request import (
     AskWithoutRequest,
     ChatRequest,
     JointRequest,
+    RethinkRequest,
     VerifyRequest,
 )
 
@@ -41,9 +42,8 @@ def write_document(app: FastAPI) -> dict[str, Any]:
     """The application's document, written once."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
-        kinds = [
-            (kind, "validation") for kind in (ChatRequest, VerifyRequest, AskWithoutRequest, JointRequest)
-        ]
+        bodies = (ChatRequest, VerifyRequest, RethinkRequest, AskWithoutRequest, JointRequest)
+        kinds = [(kind, "validation") for kind in bodies]
         _, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # pyright: ignore
         components = document.setdefault("components", {}).setdefault("schemas", {})
         components |= {**schemas["$defs"], "Error": ERROR_SCHEMA}

@@ -30,8 +30,10 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import estimator_for
 from eyeline.events import to_json
 from eyeline.images import open_image
+from eyeline.runs import keep, read_run
 from eyeline.server.likelihood import describe
 from eyeline.stream import Stream, stream
+from eyeline.thinking_again import think_again
 from eyeline.vocabulary import Vocabulary
 
 log = logging.getLogger("eyeline.server")
@@ -81,9 +83,14 @@ class Engine:
     """
 
     def __init__(
-        self, model: str, estimator: str | Path | None = None, worker: "type[Worker] | None" = None
-    ) -> None:
-        self._spec = (worker or Worker, model, None if estimator is None else str(estimator))
+        self,
+        model: str,
+        estimator: str | Path | None = None,
+        options: Mapping[str, Any] | None = None,
+        worker: "type[Worker] | None" = None,
+    ) -> None:  # options of `eyeline.load`
+        estimator = None if estimator is None else str(estimator)
+        self._spec = (worker or Worker, model, estimator, dict(options or {}))
         self._jobs: dict[int, asyncio.Queue[Message]] = {}
         self._numbers = iter(range(1, 2**63))
         self._sender = ThreadPoolExecutor(1, "eyeline-engine-sender")
@@ -224,12 +231,14 @@ def _read(pipe: Connection) -> tuple[str, dict[str, Any], bytes]:
 # --- the other process
 
 
-def _run(pipe: Connection, kind: "type[Worker]", model_id: str, estimator: str | None) -> None:
+def _run(
+    pipe: Connection, kind: "type[Worker]", model_id: str, estimator: str | None, options: Mapping[str, Any]
+) -> None:
     """Loads the model, then does jobs until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other side's to handle
     worker = kind(pipe)
     try:
-        worker.load(model_id, estimator)
+        worker.load(model_id, estimator, options)
         threading.Thread(target=worker.listen, daemon=True).start()
         worker.work()
     except EyelineError as error:
@@ -256,8 +265,8 @@ class Worker:
         with self.lock:
             self.pipe.send_bytes(head if line is None else head + b"\n" + line.encode("utf-8", "replace"))
 
-    def load(self, model_id: str, estimator: str | None) -> None:
-        self.model = load(model_id)
+    def load(self, model_id: str, estimator: str | None, options: Mapping[str, Any]) -> None:
+        self.model = load(model_id, **options)
         self.vocabulary = Vocabulary(self.model.tokenizer)
         self.estimator = estimator_for(self.model, estimator)
         found = self.estimator
@@ -352,7 +361,7 @@ class Worker:
             sent += len(new)
             told = describe(self.vocabulary, new, events.likely[sent - len(new) : sent])
             self.say("event", to_json(event), job=number, ids=new, log_probs=told)
-        events.games.save(Path(folder))
+        keep(Path(folder), events.games, events.ids, events.generation)
         rest = describe(self.vocabulary, events.ids[sent:], events.likely[sent:])
         return {"token_ids": events.ids, "log_probs": rest}
 
@@ -383,8 +392,27 @@ class Worker:
         labels = torch.cat([torch.tensor(grid).flatten() for grid in grids])
         hidden = torch.stack([torch.isin(labels, torch.tensor(list(some))) for some in subsets])
         found = ablate(self.model, inputs, torch.tensor(token_ids), hidden, method)  # pyright: ignore
-        falls = found.drops[:, start:].sum(1).tolist()
+        falls = found.falls[:, start:].sum(1).tolist()
         return {"log_prob": float(found.log_probs[start:].sum()), "falls": falls}
+
+    def do_rethink(
+        self,
+        number: int,
+        folder: str,
+        messages: Sequence[Any],
+        regions: Sequence[int],
+        samples: int | None,
+        hidden: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """Some regions of a run hidden together from the start."""
+        if number in self.cancelled:
+            return {}
+        hidden = hidden or {"regions": (), "method": None}
+        told = think_again(
+            self.model, read_run(folder), [regions], samples=samples, method=hidden["method"],
+            prompt=messages, hidden=hidden["regions"],
+        )  # fmt: skip
+        return told.as_json()
 
 
 def pictures_in(folder: str, count: int) -> list[Any]:

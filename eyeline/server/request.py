@@ -120,6 +120,14 @@ class VerifyRequest(OwnBody):
     together: bool = False  # one pass with all of them hidden, instead of one for each
 
 
+class RethinkRequest(OwnBody):
+    """`POST /v1/rethink`"""
+
+    run: str
+    regions: list[Annotated[int, Field(ge=0, le=2**31)]] = Field(min_length=1, max_length=4096)
+    samples: int | None = Field(None, ge=1, le=64)  # of a run that was sampled
+
+
 class JointRequest(OwnBody):
     """`POST /v1/joint`"""
 

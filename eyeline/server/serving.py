@@ -5,7 +5,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -26,11 +26,12 @@ def serve(
     model: str,
     estimator: str | Path | None = None,
     ready: Callable[[str], object] = lambda url: None,
+    options: Mapping[str, Any] | None = None,
     *,
     worker: type[Worker] = Worker,
     app_of: Callable[[Settings, Engine, Store], Guard] = create_app,
 ) -> None:
-    """Loads the model and serves until SIGINT or SIGTERM.
+    """Loads the model, with options of `eyeline.load`, and serves until SIGINT or SIGTERM.
 
     Raises `EyelineError` for what cannot work, before the model is loaded where that can be known.
     """
@@ -41,7 +42,7 @@ def serve(
         sockets = [stack.enter_context(each) for each in bind(settings.host, settings.port)]
         store = Store(settings.data)
         stack.callback(store.close)
-        engine = Engine(model, estimator, worker)
+        engine = Engine(model, estimator, options, worker)
         engine.start()
         app = app_of(settings, engine, store)
         config = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""The real ablation of one span of a run, a few regions at a time or together, behind all questions."""
+"""What is measured of a run behind all questions: the real ablation of one span, and thinking again without some regions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -147,6 +147,34 @@ async def verify_together(
             "actual": fall - base, "done": 1, "total": 1,
         }  # fmt: skip
         yield {"event": "done", "rank_agreement": None, "done": 1, "total": 1}
+
+
+async def rethink(
+    desk: Desk, row: Row, regions: Sequence[int], samples: int | None, client: str
+) -> AsyncIterator[dict[str, Any]]:
+    """What `POST /v1/rethink` sends; none of it is kept."""
+    async for _ in desk.finished(row.id):
+        yield {"event": "waiting"}
+    row = desk.store.get(row.id)
+    try:
+        ticket = desk.line.enter(client, patient=True)
+        try:
+            if not ticket.called.done():
+                yield {"event": "waiting"}
+            await ticket.turn()
+            found = await desk.engine.call(
+                "rethink", folder=str(desk.store.folder_of(row)), messages=row.question["messages"], regions=regions,
+                samples=samples, hidden=row.question["hidden"],
+            )  # fmt: skip
+        finally:
+            ticket.leave()
+    except (EngineRefusedError, RequestError) as error:
+        yield {"event": "error", "message": str(error)}
+    except EngineDiedError:
+        yield {"event": "error", "message": "The model's process died while it thought again; try once more."}
+    else:
+        yield {"event": "rethought", **found}
+        yield {"event": "done"}
 
 
 def _hidden_already(desk: Desk, row: Row) -> tuple[list[int], str]:

@@ -66,7 +66,7 @@ class Collected:
     log_odds: Float[Tensor, " token"]  # of the written tokens, nats
     subsets: Bool[Tensor, "subset region"]
     rates: Float[Tensor, " subset"]  # at which each subset was drawn, or ALONE or WHOLE
-    token_drops: Float[Tensor, "token subset"]  # fall in log-prob, nats
+    token_falls: Float[Tensor, "token subset"]  # fall in log-prob, nats
     token_contributions: (
         Float[Tensor, "token region"] | None
     )  # Shapley values of measured falls, nats, of some images
@@ -78,9 +78,9 @@ class Collected:
         return torch.tensor([span["end"] - span["start"] for span in self.spans])
 
     @property
-    def drops(self) -> Float[Tensor, "span subset"]:
+    def falls(self) -> Float[Tensor, "span subset"]:
         """Those of each span's tokens, summed."""
-        return sum_spans(self.token_drops, self.lengths)
+        return sum_spans(self.token_falls, self.lengths)
 
     @property
     def contributions(self) -> Float[Tensor, "span region"] | None:
@@ -93,7 +93,7 @@ class Collected:
 class Answered:
     """One example with the model's own greedy trace."""
 
-    picture: Image.Image
+    pictures: list[Image.Image]
     inputs: Inputs
     ids: Int[Tensor, " token"]  # on the model's device
     spans: list[Span]
@@ -102,23 +102,23 @@ class Answered:
 
 def answer(model: Model, example: Example, max_new_tokens: int, max_spans: int) -> Answered:
     """Generates and cuts; of more than `max_spans` spans so many are kept, spread evenly."""
-    picture = open_image(example.image)
-    inputs = model.inputs(picture, example.prompt)
+    pictures = [open_image(image) for image in example.images]
+    inputs = model.inputs(pictures, example.prompt)
     (written,) = write(model, inputs, max_new_tokens)
     spans = written.spans
     if len(spans) > max_spans:
         spans = [spans[int(at)] for at in torch.linspace(0, len(spans) - 1, max_spans).tolist()]
-    return Answered(picture, inputs, torch.tensor(written.ids, device=model.device), spans, written.answer)
+    return Answered(pictures, inputs, torch.tensor(written.ids, device=model.device), spans, written.answer)
 
 
 def regions_of(
-    model: Model, picture: Image.Image, inputs: Inputs, source: str = "native", seed: int = 0
+    model: Model, pictures: list[Image.Image], inputs: Inputs, source: str = "native", seed: int = 0
 ) -> Regions:
-    """The regions of a prompt with one image, from a pass over the prompt alone."""
+    """The regions of a prompt with images, from a pass over the prompt alone."""
     with torch.inference_mode(), rope_deltas_kept(model), AttentionCapture(model, inputs) as capture:
         model.hf.model(**inputs, use_cache=False)
     assert capture.vision_features is not None
-    return regions_for([picture], capture.grids, capture.vision_features, source, seed)
+    return regions_for(pictures, capture.grids, capture.vision_features, source, seed)
 
 
 def collect_one(model: Model, example: Example, settings: Settings) -> Collected:
@@ -127,9 +127,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
     with torch.inference_mode(), AttentionCapture(model, own.inputs, outputs=True) as capture:
         read_trace(model, own.inputs, own.ids)
     assert capture.vision_features is not None
-    found = regions_for(
-        [own.picture], capture.grids, capture.vision_features, settings.regions, settings.seed
-    )
+    found = regions_for(own.pictures, capture.grids, capture.vision_features, settings.regions, settings.seed)
     labels = found.of_patch.to(model.device)
     drawn, rates = draw_subsets(found.count, settings, example.id)
     ordered = None
@@ -153,7 +151,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
             filled = vision.of(1 + rows.nonzero()[:, 0])
             fills.extend(fills_of(vision.of(slice(1)), filled, hidden[batch][rows], found.count))
 
-    drops = ablate(model, own.inputs, own.ids, hidden, settings.hiding, watch=watch).drops
+    falls = ablate(model, own.inputs, own.ids, hidden, settings.hiding, watch=watch).falls
     parts = own_parts(labels, found.count)
     if spreads(settings.hiding):
         if len(labels) > EXACT:
@@ -161,7 +159,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
         parts = spread_parts(model, own.inputs, found, fills, capture.layers)
     with torch.inference_mode():
         seen = captured_features(model, capture, own.ids, own.spans, parts)
-    spans = torch.cat([drops[:, span.start : span.end] for span in own.spans], dim=1).float().cpu()
+    spans = torch.cat([falls[:, span.start : span.end] for span in own.spans], dim=1).float().cpu()
     contributions = None
     if ordered is not None:
         contributions = measured_contributions(spans[len(drawn) :], spans[len(drawn) - 1], ordered)
@@ -174,7 +172,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
         log_odds=seen.log_odds.cpu().clone(),
         subsets=drawn,
         rates=rates,
-        token_drops=spans[: len(drawn)].T,
+        token_falls=spans[: len(drawn)].T,
         token_contributions=None if contributions is None else contributions.mean(0).T,
         labels=tuple(grid.tolist() for grid in found.labels),
     )
@@ -317,7 +315,8 @@ def open_run(model: Model, out: Path, settings: Mapping[str, Any], what: str) ->
     write_files({path: (json.dumps(run, indent=2) + "\n").encode()}, alone=True)
 
 
-OF_TOKENS = ("features", "log_odds", "subsets", "rates", "token_drops", "token_contributions")
+OF_TOKENS = ("features", "log_odds", "subsets", "rates", "token_falls", "token_contributions")
+IN_FILES = {"token_falls": "token_drops", "falls": "drops"}  # tensors that have another name there
 
 
 def _save(collected: Collected, path: Path, digest: str = "") -> None:
@@ -328,7 +327,10 @@ def _save(collected: Collected, path: Path, digest: str = "") -> None:
 
 def save_example(tensors: Mapping[str, Tensor], rest: Mapping[str, Any], path: Path) -> None:
     """Writes one example of a run, whole or not at all. Raises `DataError` where the disk does not take it."""
-    whole = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    whole = {
+        IN_FILES.get(name, name): tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     make_folder(path.parent)
     write_files({path: as_safetensors(whole, {"rest": json.dumps(rest)})}, alone=True)
 
@@ -363,11 +365,13 @@ def read_saved(
     run: Path, make: Callable[[dict[str, Any], dict[str, Tensor]], One], what: str
 ) -> Iterator[One]:
     """Every example of a run, by id, made of what `save_example` was given. Raises `DataError` for a file that is none."""
+    names = {key: name for name, key in IN_FILES.items()}
     for path in sorted((run / "examples").glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
                 rest = json.loads(file.metadata()["rest"])
-                one = make(rest, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                keys: list[str] = list(file.keys())
+                one = make(rest, {names.get(key, key): file.get_tensor(key) for key in keys})
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise DataError(
                 f"{path} is no {what} example ({type(error).__name__}: {error}); remove it and run the same again."

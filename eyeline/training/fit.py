@@ -119,14 +119,14 @@ def scale(images: Sequence[Collected], estimator: Estimator) -> Estimator:
     rates = images[0].rates.unique().tolist()
     sizes = {}
     for rate in rates:
-        actual = torch.cat([each.at(each.drops, rate).flatten() for each in data])
+        actual = torch.cat([each.at(each.falls, rate).flatten() for each in data])
         sizes[rate] = (actual - actual.mean()).square().sum().clamp(min=NOTHING)
     factors = _first_guess(images, estimator).log().expand(2, len(estimator.weights)).clone().requires_grad_()
     optimizer = torch.optim.Adam([factors], lr=RATE)
     for _ in range(STEPS):
         optimizer.zero_grad()
         for each in data:
-            off = each.falls(factors.exp()) - each.drops
+            off = each.predict(factors.exp()) - each.falls
             loss: Any = sum(each.at(off, rate).square().sum() / sizes[rate] for rate in rates)
             loss.backward()
         optimizer.step()
@@ -141,15 +141,15 @@ class _Parts:
     subsets: Float[Tensor, "region subset"]
     rates: Float[Tensor, " subset"]
     lengths: Int[Tensor, " span"]
-    drops: Float[Tensor, "span subset"]  # measured, nats
+    falls: Float[Tensor, "span subset"]  # measured, nats
 
     @staticmethod
     def of(one: Collected, estimator: Estimator) -> "_Parts":
         ones = torch.eye(len(estimator.weights))
         sets = [game_of(one, _times(estimator, alone.expand(2, -1))) for alone in ones]
-        return _Parts(sets, one.subsets.float().T, one.rates, one.lengths, one.drops)
+        return _Parts(sets, one.subsets.float().T, one.rates, one.lengths, one.falls)
 
-    def falls(self, factors: Float[Tensor, "part set"]) -> Float[Tensor, "span subset"]:
+    def predict(self, factors: Float[Tensor, "part set"]) -> Float[Tensor, "span subset"]:
         """What is predicted with the scores of each set times its factors."""
         apart: Any = sum(factor * game.apart for factor, game in zip(factors[0], self.sets, strict=True))
         outward: Any = sum(factor * game.outward for factor, game in zip(factors[1], self.sets, strict=True))
@@ -184,7 +184,7 @@ def _times(estimator: Estimator, factors: Float[Tensor, "part set"]) -> Estimato
 
 def effect_pairs(images: Sequence[Collected], estimator: Estimator) -> Pairs:
     """Effects of single regions, all spans."""
-    return _pairs(images, estimator, Game.alone, lambda one: one.drops[:, one.rates == ALONE])
+    return _pairs(images, estimator, Game.alone, lambda one: one.falls[:, one.rates == ALONE])
 
 
 def contribution_pairs(images: Sequence[Collected], estimator: Estimator) -> Pairs:
@@ -257,20 +257,20 @@ def _widen(spread: Float[Tensor, "knot 3"], margin: float) -> Float[Tensor, "kno
     return torch.stack([at, (low - room).clamp(max=-NARROWEST), (high + room).clamp(min=NARROWEST)], dim=1)
 
 
-def _quantile(scores: Tensor, image: Tensor, share: float) -> float:
-    """The least score with at least `share` of the pairs at or below it; images weigh the same."""
+def _quantile(values: Tensor, image: Tensor, share: float) -> float:
+    """The least value with at least `share` of the pairs at or below it; images weigh the same."""
     counts = torch.bincount(image)
-    order = scores.argsort()
+    order = values.argsort()
     reached = (1 / counts[image[order]].double()).cumsum(0) >= share * len(counts) - 1e-9
-    assert reached.any(), "no score is high enough"
-    return float(scores[order][int(reached.int().argmax())])
+    assert reached.any(), "no value is high enough"
+    return float(values[order][int(reached.int().argmax())])
 
 
-def _conformal_quantile(scores: Tensor, image: Tensor, coverage: float) -> float:
+def _conformal_quantile(values: Tensor, image: Tensor, coverage: float) -> float:
     """The width that holds at least a share `coverage` of the pairs of a new image, in expectation.
 
     Pairs of one image are not independent, images are: each of n images weighs 1 / (n + 1), spread evenly over its
     pairs, and the new one 1 / (n + 1) at infinity (Lee, Barber & Willett 2023, arXiv 2306.06342, HCP).
     """
     images = len(torch.bincount(image))
-    return _quantile(scores, image, coverage * (images + 1) / images)
+    return _quantile(values, image, coverage * (images + 1) / images)

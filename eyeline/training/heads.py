@@ -109,7 +109,7 @@ def by_loss(estimator: Estimator, data: TrainingData) -> Float[Tensor, " head"]:
     What a head adds to the scores is taken off them, so that features are read once for all heads.
     """
     random = data.of_random()
-    measured, losses = random.drops, []
+    measured, losses = random.falls, []
     for spans in random.spread():
         lengths, tokens = random.lengths[spans], random.tokens(spans)
         features, odds = random.features[tokens].float(), random.log_odds[tokens]

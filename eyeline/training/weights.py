@@ -1,4 +1,4 @@
-"""Collected spans -> the weights of an estimator: what is maximised is how well predicted and measured drops correlate.
+"""Collected spans -> the weights of an estimator: what is maximised is how well predicted and measured falls correlate.
 
 The loss is of arXiv 2604.16587 and AT2 (arXiv 2504.13752), Pearson's correlation over random subsets; tokens, ranks, single
 regions and sizes across spans beside it are ours (docs/method.md, step 6).
@@ -26,7 +26,7 @@ BEGIN_INWARD = 0.05  # the standard deviation of what learning begins with insid
 BEGIN = 2.0  # the standard deviation of scores that learning begins with, in all features
 SPREAD = 1000  # spans that tell how well weights do while they are being compared
 SOFTNESS = (
-    0.1  # standard deviations of a span's predicted drops within which a rank is neither above nor below
+    0.1  # standard deviations of a span's predicted falls within which a rank is neither above nor below
 )
 AT_ONCE = 2**14  # tokens whose features are read in float32
 UNKNOWN = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])  # a spread that is not measured yet
@@ -104,13 +104,13 @@ class TrainingData:
     image: Int[Tensor, " span"]
     subsets: Float[Tensor, "image region subset"]
     counted: Bool[Tensor, "image subset"]  # not so the regions that an image has fewer of than another
-    token_drops: Float[Tensor, "token subset"]  # measured, nats
+    token_falls: Float[Tensor, "token subset"]  # measured, nats
     random: int
 
     @property
-    def drops(self) -> Float[Tensor, "span subset"]:
+    def falls(self) -> Float[Tensor, "span subset"]:
         """Those of each span's tokens, summed."""
-        return sum_spans(self.token_drops, self.lengths)
+        return sum_spans(self.token_falls, self.lengths)
 
     def of(self, columns: Int[Tensor, " chosen"]) -> "TrainingData":
         """With some of the features alone."""
@@ -120,7 +120,7 @@ class TrainingData:
         """With the random subsets alone."""
         return replace(
             self, subsets=self.subsets[..., : self.random], counted=self.counted[:, : self.random],
-            token_drops=self.token_drops[:, : self.random],
+            token_falls=self.token_falls[:, : self.random],
         )  # fmt: skip
 
     def sizes(self) -> Float[Tensor, " feature"]:
@@ -138,8 +138,8 @@ class TrainingData:
     def predict(
         self, estimator: Estimator, spans: Int[Tensor, " some"], compressed: Compressed | None = None
     ) -> Float[Tensor, "some subset"]:
-        """The drops of some spans as an estimator predicts them for the subsets, nats; for `compressed` see `falls`."""
-        return sum_spans(self.falls(estimator, spans, compressed), self.lengths[spans])
+        """The falls of some spans as an estimator predicts them for the subsets, nats; for `compressed` see `predict_tokens`."""
+        return sum_spans(self.predict_tokens(estimator, spans, compressed), self.lengths[spans])
 
     def tokens(self, spans: Int[Tensor, " some"]) -> Int[Tensor, " token"]:
         """Where the tokens of some spans are."""
@@ -147,7 +147,7 @@ class TrainingData:
         skipped = (self.lengths.cumsum(0) - self.lengths)[spans] - (lengths.cumsum(0) - lengths)
         return torch.arange(int(lengths.sum())) + skipped.repeat_interleave(lengths)
 
-    def falls(
+    def predict_tokens(
         self, estimator: Estimator, spans: Int[Tensor, " some"], compressed: Compressed | None = None
     ) -> Float[Tensor, "token subset"]:
         """The falls of the tokens of some spans as an estimator predicts them for the subsets, nats.
@@ -166,20 +166,20 @@ class TrainingData:
         return torch.arange(len(self.lengths))[:: 1 + len(self.lengths) // SPREAD].split(128)
 
     def correlation(self, estimator: Estimator) -> float:
-        """Mean Pearson correlation of predicted and measured drops over random subsets, of spans spread over the images."""
+        """Mean Pearson correlation of predicted and measured falls over random subsets, of spans spread over the images."""
         random = self.of_random()
-        drops = random.drops
-        parts = [pearson(random.predict(estimator, some), drops[some]) for some in self.spread()]
+        falls = random.falls
+        parts = [pearson(random.predict(estimator, some), falls[some]) for some in self.spread()]
         return float(torch.cat(parts).mean())
 
 
 def training_data(images: Sequence[Collected], kinds: Sequence[str]) -> TrainingData:
     """What weights are learned from. Raises `DataError` where no span depends on its image."""
     regions = max((one.subsets.shape[1] for one in images), default=0)
-    features, log_odds, lengths, image, subsets, counted, token_drops = [], [], [], [], [], [], []
+    features, log_odds, lengths, image, subsets, counted, token_falls = [], [], [], [], [], [], []
     for number, one in enumerate(images):
         random, alone = one.rates > 0, one.rates == ALONE
-        wanted = one.drops[:, random].std(dim=1) > MIN_SPREAD
+        wanted = one.falls[:, random].std(dim=1) > MIN_SPREAD
         tokens = wanted.repeat_interleave(one.lengths)
         more = regions - one.subsets.shape[1]
         first, last = torch.cat([random.nonzero()[:, 0], alone.nonzero()[:, 0]]), one.rates == WHOLE
@@ -193,24 +193,24 @@ def training_data(images: Sequence[Collected], kinds: Sequence[str]) -> Training
         subsets.append(pad(own.T.float(), (0, 0, 0, more)))
         counted.append(torch.ones(len(own), dtype=torch.bool))
         counted[-1][len(first) : len(first) + more] = False
-        drops = one.token_drops[tokens]
-        token_drops.append(torch.cat([pad(drops[:, first], (0, more)), drops[:, last]], dim=1))
+        falls = one.token_falls[tokens]
+        token_falls.append(torch.cat([pad(falls[:, first], (0, more)), falls[:, last]], dim=1))
     if not any(map(len, lengths)):
         raise DataError("No span of the collection depends on the image; check that the model sees it.")
     return TrainingData(
         torch.cat(features), torch.cat(log_odds), torch.cat(lengths), torch.cat(image), torch.stack(subsets),
-        torch.stack(counted), torch.cat(token_drops), subsets[0].shape[1] - regions - 1,
+        torch.stack(counted), torch.cat(token_falls), subsets[0].shape[1] - regions - 1,
     )  # fmt: skip
 
 
 def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator, list[float]]:
-    """An estimator that maximises how well predicted and measured drops correlate over random subsets.
+    """An estimator that maximises how well predicted and measured falls correlate over random subsets.
 
-    That is the mean of Pearson's correlation of a span's drops (arXiv 2604.16587); for a share of `tokens` of its single tokens'
+    That is the mean of Pearson's correlation of a span's falls (arXiv 2604.16587); for a share of `tokens` of its single tokens'
     instead, for a share of `ranks` of soft ranks, and for a share of `alone` over regions by themselves. A share of `across` is
-    Pearson's over all pairs of a span and a single region, and over the spans' drops with everything hidden: no correlation
+    Pearson's over all pairs of a span and a single region, and over the spans' falls with everything hidden: no correlation
     within spans tells which of them depend on the image more. It has no spreads yet.
-    Predicted drops are those of regions hidden together, so that weights learn from what the log-odds of a token leave of it.
+    Predicted falls are those of regions hidden together, so that weights learn from what the log-odds of a token leave of it.
     Scores have a scale of their own, in nats of log-odds, that all weights share.
     """
     settings = settings.settled()
@@ -263,7 +263,7 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
         if hidden:
             kept = torch.rand(len(unit) // len(settings.kinds), generator=rng) >= settings.dropped
             seen = kept.repeat(len(settings.kinds)) / (1 - settings.dropped)
-        loss = -_agreement(data, batch, data.falls(estimator(seen), batch, compressed), settings)
+        loss = -_agreement(data, batch, data.predict_tokens(estimator(seen), batch, compressed), settings)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
@@ -282,7 +282,7 @@ def _agreement(
     settings: FitSettings,
 ) -> Float[Tensor, ""]:
     """What is maximised: within each span over random subsets and over regions by themselves, and across the spans."""
-    lengths, measured = data.lengths[spans], data.token_drops[data.tokens(spans)]
+    lengths, measured = data.lengths[spans], data.token_falls[data.tokens(spans)]
     counted = data.counted[data.image[spans]]
     shares = ((1 - settings.alone, slice(data.random)), (settings.alone, slice(data.random, -1)))
     within = [
@@ -306,7 +306,7 @@ def _agreement_over(
     lengths: Int[Tensor, " span"], falls: Float[Tensor, "token subset"], measured: Float[Tensor, "token subset"],
     counted: Bool[Tensor, "span subset"], settings: FitSettings,
 ) -> Float[Tensor, ""]:  # fmt: skip
-    """A token counts in its span by the root of how much its measured drops vary."""
+    """A token counts in its span by the root of how much its measured falls vary."""
     of_spans = correlation(
         sum_spans(falls, lengths), sum_spans(measured, lengths), settings.ranks, counted
     ).mean()

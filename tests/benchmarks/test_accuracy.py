@@ -1,4 +1,4 @@
-"""How answers are scored: batches, blanks, counterfactual pairs and traces that say something else."""
+"""How answers are evaluated: batches, blanks, counterfactual pairs and traces that say something else."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from conftest import picture, tiny_model
 
 from benchmarks import accuracy
-from benchmarks.accuracy import Asked, blank, pad, readings, score
+from benchmarks.accuracy import Asked, blank, evaluate, pad, readings
 from eyeline.examples import Example
 from eyeline.generation import Written, write
 from eyeline.scenes import counterfactual, sample
@@ -102,7 +102,7 @@ def test_scores_say_what_the_answers_follow(pair, monkeypatch):
         ]
 
     monkeypatch.setattr(accuracy, "written", read)
-    by_family, by_kind = score(tiny_model("qwen3_vl"), [one, other, sample("code", 3)], 8)
+    by_family, by_kind = evaluate(tiny_model("qwen3_vl"), [one, other, sample("code", 3)], 8)
     for manner, tokens in {"image": 4, "text first": 8, "system prompt": 4, "both": 8}.items():
         assert by_family[manner] == {"math": [(1.0, tokens)], "code": [(0.0, tokens)]}
     assert {each.manner for each in asked} == {PLAIN, *accuracy.MANNERS.values()}
@@ -113,7 +113,7 @@ def test_scores_say_what_the_answers_follow(pair, monkeypatch):
     monkeypatch.setattr(
         accuracy, "written", lambda model, questions, most: [saying(one.answer, 4) for _ in questions]
     )
-    by_family, _ = score(tiny_model("qwen3_vl"), [one, other], 8)
+    by_family, _ = evaluate(tiny_model("qwen3_vl"), [one, other], 8)
     assert by_family["pairs"] == {"math": [(0.0, 4)]}
     assert by_family["trace"] == {"math": [(0.0, 4), (1.0, 4)]}
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 import eyeline
 from benchmarks import ceiling
-from benchmarks.ceiling import Measured, ridge, score, with_pairs
+from benchmarks.ceiling import Measured, evaluate, ridge, with_pairs
 from eyeline.examples import write_examples
 from eyeline.scenes import sample
 
@@ -17,20 +17,20 @@ def planted(interaction: float, seed: int = 0) -> Measured:
     """Three spans over eight regions: each region's own effect, and that of two pairs hidden together."""
     rng = torch.Generator().manual_seed(seed)
     effects = torch.randn(3, 8, generator=rng)
-    scored, given = (torch.rand(count, 8, generator=rng) < 0.5 for count in (32, 1024))
+    asked, given = (torch.rand(count, 8, generator=rng) < 0.5 for count in (32, 1024))
 
-    def drops(subsets):
+    def falls(subsets):
         pairs = subsets[:, [0, 2]] & subsets[:, [1, 3]]
         return effects @ subsets.float().T + interaction * pairs.float().sum(1)
 
     return Measured(
-        "math", {"estimator": torch.randn(3, 32, generator=rng), "exhaustive": effects @ scored.float().T},
-        torch.tensor([1, 2, 3]), scored, drops(scored), given, drops(given),
+        "math", {"estimator": torch.randn(3, 32, generator=rng), "exhaustive": effects @ asked.float().T},
+        torch.tensor([1, 2, 3]), asked, falls(asked), given, falls(given),
     )  # fmt: skip
 
 
 def found(interaction: float) -> dict[tuple[str, int | None, str], float]:
-    rows = score([planted(interaction, seed) for seed in range(3)])
+    rows = evaluate([planted(interaction, seed) for seed in range(3)])
     return {(row.predictor, row.forward_passes, row.metric): row.value for row in rows}
 
 

@@ -86,9 +86,9 @@ def test_the_command_writes_every_method_at_every_length_and_a_figure(tmp_path, 
 def test_rows_at_their_best_measure_what_the_baseline_does(tiny, hiding):
     mine = case(tiny, hiding=hiding)
     alone = torch.eye(mine.regions.count, dtype=torch.bool)
-    _, drops = cost._time_hiding(tiny, mine, alone)
+    _, falls = cost._time_hiding(tiny, mine, alone)
     theirs = baseline("exhaustive", hiding)(tiny, mine.inputs, mine.ids, mine.spans, mine.regions)
-    torch.testing.assert_close(drops, theirs, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(falls, theirs, rtol=1e-3, atol=1e-4)
 
 
 def test_a_sample_is_scaled_up_to_the_whole(counting):

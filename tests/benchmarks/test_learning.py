@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from torch.nn.functional import logsigmoid
 
 from benchmarks import learning
-from benchmarks.learning import draw, read_both, score, share
+from benchmarks.learning import draw, evaluate, read_both, share
 from eyeline.errors import DataError
 from eyeline.estimator import SURE, WIDTH, Estimator
 from eyeline.evaluation import metrics
@@ -48,12 +48,12 @@ def synthetic(truth, count=24, *, noise=0.0, prefix="fit", seed=0, spans=3):
             name = f"{prefix}-{family}-{number}"
             subsets, rates = draw_subsets(8, Settings(subsets=16), name)
             features = torch.randn(spans, 8, FEATURES, generator=rng).half()
-            drops = torch.einsum("skf,f,mk->sm", features.float(), weights, subsets.float())
-            drops = drops + noise * torch.randn(drops.shape, generator=rng)
+            falls = torch.einsum("skf,f,mk->sm", features.float(), weights, subsets.float())
+            falls = falls + noise * torch.randn(falls.shape, generator=rng)
             of_one = tuple({"start": at, "end": at + 1} for at in range(spans))
             odds = torch.zeros(spans)
             images.append(
-                Collected(name, family, "3", of_one, features, odds, subsets, rates, drops, None, (([0],),))
+                Collected(name, family, "3", of_one, features, odds, subsets, rates, falls, None, (([0],),))
             )
     return images
 
@@ -65,27 +65,27 @@ def linear(weights, link="identity"):
 PLAIN = weights_of(attention={0: 1.0, 3: 0.5}, value={2: -1.0}, odds={5: 0.7})
 
 
-def test_scores_are_spearmans_of_random_subsets_without_flat_spans_and_images():
+def test_lds_is_spearmans_of_random_subsets_without_flat_spans_and_images():
     images = synthetic({"math": PLAIN, "code": PLAIN}, 3, noise=1.0)
-    images[0].token_drops[1] *= 1e-3  # a span that hardly varies
-    images[4].token_drops[:] *= 1e-3  # an image of such
+    images[0].token_falls[1] *= 1e-3  # a span that hardly varies
+    images[4].token_falls[:] *= 1e-3  # an image of such
     weights = torch.randn(1, FEATURES, generator=torch.Generator().manual_seed(1))
     expected = {"math": [], "code": []}
     for number, one in enumerate(images):
         kept = {0: [0, 2], 4: []}.get(number, [0, 1, 2])
         random = one.subsets[:16].float()
         values = [
-            spearmanr(random @ one.features[span].float() @ weights[0], one.drops[span, :16]).statistic
+            spearmanr(random @ one.features[span].float() @ weights[0], one.falls[span, :16]).statistic
             for span in kept
         ]
         expected[one.family] += [sum(values) / len(values)] if values else []
-    found = score(linear(weights), images)
+    found = evaluate(linear(weights), images)
     assert {family: len(values) for family, values in found.items()} == {"math": 3, "code": 2}
     assert found == {family: pytest.approx(values, abs=1e-6) for family, values in expected.items()}
-    assert score(linear(torch.zeros(1, FEATURES)), images) == {"math": [0.0] * 3, "code": [0.0] * 2}
+    assert evaluate(linear(torch.zeros(1, FEATURES)), images) == {"math": [0.0] * 3, "code": [0.0] * 2}
 
 
-def test_scores_with_log_odds_are_of_what_these_leave_of_each_tokens_log_prob():
+def test_lds_with_log_odds_is_of_what_these_leave_of_each_tokens_log_prob():
     (one,) = synthetic({"math": PLAIN}, 1)
     odds, weights = torch.tensor([7.0, -1.0, 4.0]), torch.stack([PLAIN, 4 * PLAIN.roll(1)])
     sure = torch.sigmoid((odds - SURE) / WIDTH)[:, None]
@@ -93,23 +93,23 @@ def test_scores_with_log_odds_are_of_what_these_leave_of_each_tokens_log_prob():
     tokens = torch.einsum("tkf,tf,mk->tm", one.features.float(), of_tokens, one.subsets.float())
     falls = logsigmoid(odds)[:, None] - logsigmoid(odds[:, None] - tokens)
     spans = ({"start": 0, "end": 2}, {"start": 2, "end": 3})
-    one = dataclasses.replace(one, spans=spans, log_odds=odds, token_drops=falls)
-    assert score(linear(weights, "log-odds"), [one])["math"] == pytest.approx([1.0])
+    one = dataclasses.replace(one, spans=spans, log_odds=odds, token_falls=falls)
+    assert evaluate(linear(weights, "log-odds"), [one])["math"] == pytest.approx([1.0])
     for other in (weights[:1].expand(2, -1), weights[1:].expand(2, -1), weights.flip(0)):
-        assert score(linear(other, "log-odds"), [one])["math"][0] < 0.95
-    assert score(linear(weights[:1]), [one])["math"][0] < 0.95
+        assert evaluate(linear(other, "log-odds"), [one])["math"][0] < 0.95
+    assert evaluate(linear(weights[:1]), [one])["math"][0] < 0.95
 
 
-def test_only_subsets_of_the_rate_one_half_are_scored():
+def test_only_subsets_of_the_rate_one_half_count():
     images = synthetic({"math": PLAIN}, 3)
-    assert score(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
+    assert evaluate(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
     for one in images:
         one.rates[:8] = 0.25
-        one.token_drops[:, :8] *= -1
-    assert score(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
+        one.token_falls[:, :8] *= -1
+    assert evaluate(linear(PLAIN[None]), images)["math"] == pytest.approx([1.0] * 3)
     for one in images:
         one.rates[:16] = 0.25
-    assert score(linear(PLAIN[None]), images) == {}
+    assert evaluate(linear(PLAIN[None]), images) == {}
 
 
 def test_a_share_is_a_ratio_of_means_whose_interval_is_of_images_drawn_in_pairs():
@@ -169,7 +169,7 @@ def test_a_small_number_of_scenes_is_the_mean_of_several_draws(monkeypatch):
     monkeypatch.setattr(learning, "DRAWS", 3)
     images = synthetic({"math": PLAIN, "code": PLAIN}, 12, noise=2.0, spans=1)
     tested = synthetic({"math": PLAIN}, 12, prefix="test", seed=1)
-    draws = [score(learn(training_data(draw(images, 4, seed), KINDS), FAST), tested) for seed in range(3)]
+    draws = [evaluate(learn(training_data(draw(images, 4, seed), KINDS), FAST), tested) for seed in range(3)]
     means = [metrics.bootstrap(values)[0] for values in draws]
     assert len(set(means)) == 3
     assert learning.scenes(images, tested, FAST)[0].lds == pytest.approx(sum(means) / 3)
@@ -209,7 +209,7 @@ def test_transfer_between_fewer_than_two_families_is_refused():
         learning.transfer(images, tested, FAST)
 
 
-def test_every_subset_of_the_features_is_scored_and_what_effects_are_made_of_wins():
+def test_every_subset_of_the_features_is_evaluated_and_what_effects_are_made_of_wins():
     truth = {"math": weights_of(value={0: 1.0, 4: 0.5}, odds={2: 0.7})}
     settings = dataclasses.replace(FAST, link="log-odds", hidden=2, tokens=0.0, ranks=0.0, alone=0.0)
     rows = learning.features(synthetic(truth, 24), synthetic(truth, 10, prefix="test", seed=1), settings)
@@ -331,7 +331,7 @@ def test_too_few_images_common_ones_and_tests_without_varying_spans_are_refused(
         read_both(fit, test)
     for one in synthetic({"math": PLAIN}, 24, prefix="flat"):
         _save(
-            dataclasses.replace(one, token_drops=one.token_drops * 1e-6),
+            dataclasses.replace(one, token_falls=one.token_falls * 1e-6),
             test / "examples" / f"{one.id}.safetensors",
         )
     for path in paths[3:]:

@@ -28,7 +28,7 @@ def invoke(tmp_path, *more):
     return CliRunner().invoke(sources.main, [str(each) for each in asked])
 
 
-def test_every_source_is_scored_by_every_predictor_on_its_own_regions(tmp_path, monkeypatch):
+def test_every_source_is_evaluated_by_every_predictor_on_its_own_regions(tmp_path, monkeypatch):
     model = tiny_model("qwen3_vl")
     monkeypatch.setattr(sources, "load", lambda name: model)
     monkeypatch.setattr(

@@ -45,7 +45,7 @@ def test_without_an_image_a_token_has_the_log_prob_of_the_text_alone(tiny):
 def found():
     model, example = eyeline.load("mini"), sample("code", 8_000_001)
     own = answer(model, example, SHORT.max_new_tokens, SHORT.max_spans)
-    return compare(model, example, own, regions_of(model, own.picture, own.inputs), SHORT)
+    return compare(model, example, own, regions_of(model, own.pictures, own.inputs), SHORT)
 
 
 def test_every_way_is_measured_on_the_same_traces():
@@ -69,7 +69,7 @@ def test_every_way_is_measured_on_the_same_traces():
 def test_the_engine_is_timed_against_the_naive_loop():
     model = tiny_model("qwen3_vl")
     own = answer(model, sample("general", 3), 12, 64)
-    ratios = speed_up(model, own, regions_of(model, own.picture, own.inputs))
+    ratios = speed_up(model, own, regions_of(model, own.pictures, own.inputs))
     assert set(ratios) == set(METHODS)
     assert all(ratio > 0 for ratio in ratios.values())
 
@@ -92,7 +92,7 @@ def test_a_measure_of_one_image_a_family_is_written_without_an_interval(tmp_path
     write_examples(scenes, tmp_path / "data")
     model = tiny_model("qwen3_vl")
     monkeypatch.setattr(ways_of_hiding, "load", lambda name: model)
-    monkeypatch.setattr(ways_of_hiding, "answer", lambda *_: SimpleNamespace(picture=None, inputs=None))
+    monkeypatch.setattr(ways_of_hiding, "answer", lambda *_: SimpleNamespace(pictures=[None], inputs=None))
     monkeypatch.setattr(ways_of_hiding, "regions_of", lambda *_: None)
     values = iter((0.1, 0.2, 0.3, 0.5))
     monkeypatch.setattr(ways_of_hiding, "compare", lambda *_: {("pixels", "leak"): next(values)})

@@ -31,7 +31,7 @@ def exhaustive(
     One row of a batched forward for each region serves every span of the trace.
     """
     alone = torch.eye(regions.count, dtype=torch.bool)
-    return span_drops(model, inputs, trace_ids, spans, regions, alone, method)
+    return span_falls(model, inputs, trace_ids, spans, regions, alone, method)
 
 
 def regression(
@@ -45,9 +45,9 @@ def regression(
 ) -> Callable[..., Float[Tensor, "span region"]]:
     """A `Baseline`: ContextCite (arXiv 2409.00729) with regions as sources and spans as statements.
 
-    A sparse linear model of a span's log-prob drops in which regions are hidden, fitted to `subsets` random subsets (the
-    paper takes 32 to 256), each region hidden with probability `rate`; nats. The drop is in log-prob, not in the paper's
-    log-odds, because that is what methods are scored on. All spans share the subsets, so that the cost is one forward
+    A sparse linear model of a span's log-prob falls in which regions are hidden, fitted to `subsets` random subsets (the
+    paper takes 32 to 256), each region hidden with probability `rate`; nats. The fall is in log-prob, not in the paper's
+    log-odds, because that is what methods are evaluated on. All spans share the subsets, so that the cost is one forward
     a subset and trace. Subsets depend on `seed` and the trace.
     """
 
@@ -59,9 +59,9 @@ def regression(
         regions: Regions,
     ) -> Float[Tensor, "span region"]:
         drawn = torch.rand(subsets, regions.count, generator=_generator(trace_ids, seed)) < rate
-        drops = span_drops(model, inputs, trace_ids, spans, regions, drawn, method).cpu()
+        falls = span_falls(model, inputs, trace_ids, spans, regions, drawn, method).cpu()
         lengths = torch.tensor([span.end - span.start for span in spans])
-        return fit_drops(drawn, drops, lengths, penalty, alpha).to(model.device)
+        return fit_falls(drawn, falls, lengths, penalty, alpha).to(model.device)
 
     return effects
 
@@ -73,7 +73,7 @@ def random_effects(
     return torch.randn(len(spans), regions.count, generator=_generator(trace_ids)).to(model.device)
 
 
-def span_drops(
+def span_falls(
     model: Model,
     inputs: Inputs,
     trace_ids: Int[Tensor, " token"],
@@ -83,20 +83,20 @@ def span_drops(
     method: Method,
 ) -> Float[Tensor, "span subset"]:
     """The fall in a span's log-prob with each subset of regions hidden, nats."""
-    drops = ablate(model, inputs, trace_ids, hidden_patches(subsets, regions.of_patch), method).drops
-    return by_span(drops, spans)
+    falls = ablate(model, inputs, trace_ids, hidden_patches(subsets, regions.of_patch), method).falls
+    return by_span(falls, spans)
 
 
-def fit_drops(
+def fit_falls(
     subsets: Bool[Tensor, "subset region"],
-    drops: Float[Tensor, "span subset"],
+    falls: Float[Tensor, "span subset"],
     lengths: Int[Tensor, " span"],
     penalty: Penalty = "lasso",
     alpha: float | None = None,
 ) -> Float[Tensor, "span region"]:
-    """Coefficients of a linear model, with intercept, of each span's drops: nats for a region hidden.
+    """Coefficients of a linear model, with intercept, of each span's falls: nats for a region hidden.
 
-    As in ContextCite's code the columns are standardised and drops are taken per token of the span (`lengths`), so that
+    As in ContextCite's code the columns are standardised and falls are taken per token of the span (`lengths`), so that
     one `alpha`, theirs by default, suits spans of every length. Both penalties are scikit-learn's: LASSO minimises
     |y - Xw|^2 / 2n + alpha |w|_1 over n subsets, ridge |y - Xw|^2 + alpha |w|^2.
     """
@@ -107,7 +107,7 @@ def fit_drops(
     solver: Any = {"lasso": Lasso(alpha=alpha, max_iter=10_000), "ridge": Ridge(alpha=alpha)}[penalty]
     scaler = StandardScaler()
     columns = scaler.fit_transform(subsets.double().numpy())
-    per_token = (drops.double() / lengths[:, None]).numpy()
+    per_token = (falls.double() / lengths[:, None]).numpy()
     weights = torch.stack(
         [torch.from_numpy(solver.fit(columns, row).coef_ / scaler.scale_) for row in per_token]
     )

@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from eyeline.features import output_of, pool
+from eyeline.features import pool
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import Trace, read, see, teacher_force
+from eyeline.writing import output_of
 
 NAME = "flows"  # in transformers' registries, which match "flash", "sdpa" and "flex_attention" as substrings
 AT_ONCE = 2**22  # numbers worked out together: 16 MiB
@@ -160,12 +161,7 @@ def each_layer(model: Model, use: Callable[[_Layer], None]) -> Iterator[None]:
     before = adapter.text_config(model.hf)._attn_implementation
 
     def finish(number: int, written: Tensor, divisor: Tensor | None) -> None:
-        output = output_of(model, number, model.hf.dtype)
-        weight = (
-            output.weight.float()
-            if output.gain is None
-            else output.weight.float() * output.gain.float()[:, None]
-        )
+        weight = output_of(model, number).weight()
         groups = seen["query"].shape[0] // seen["key"].shape[0]
         key, values = (seen[name].repeat_interleave(groups, 0) for name in ("key", "value"))
         weight = weight.T.unflatten(0, (len(key), -1))

@@ -86,7 +86,6 @@ def relevance_rules(model: Model, factors: Mapping[str, float]) -> Iterator[None
     any target of any pass can be differentiated. Not to be nested in one thread: factors would multiply.
     """
     adapter, hf, thread = model.adapter, model.hf, threading.get_ident()
-    norm = type(adapter.final_norm(hf))  # one class in a family, for queries and keys too
     activation = type(ACT2FN[adapter.text_config(hf).hidden_act])
 
     with ExitStack() as undo:
@@ -98,14 +97,48 @@ def relevance_rules(model: Model, factors: Mapping[str, float]) -> Iterator[None
             undo.callback(module.register_forward_hook(hook).remove)
 
         for module in adapter.text_model(hf).modules():
-            if isinstance(module, norm):
+            if hasattr(
+                module, "variance_epsilon"
+            ):  # an RMS norm, of queries and keys too; families have several classes
                 follow(module, _keep_scale)
             elif isinstance(module, activation):
                 follow(module, _keep_slope)
         for layer in adapter.layers(hf):
             for name, factor in factors.items():
-                follow(layer.get_submodule(name), partial(_damp, factor))
+                for module in _named(layer, name):
+                    follow(module, partial(_damp, factor))
+            for experts in _fused_experts(layer):
+                hook = experts.register_forward_pre_hook(
+                    partial(_enter_experts, factors["mlp.down_proj"], thread)
+                )
+                undo.callback(hook.remove)
         yield
+
+
+def _named(layer: nn.Module, name: str) -> list[nn.Module]:
+    """The projections of a name like mlp.down_proj in a layer; experts that are shared have one too. Raises `AttributeError`."""
+    part, _, last = name.partition(".")
+    found = [module for path, module in layer.get_submodule(part).named_modules() if path.endswith(last)]
+    return found if found or _fused_experts(layer) else [layer.get_submodule(name)]
+
+
+def _fused_experts(layer: nn.Module) -> list[nn.Module]:
+    """Modules that hold the projections of all experts as one weight."""
+    return [
+        module for module in layer.modules() if isinstance(getattr(module, "down_proj", None), nn.Parameter)
+    ]
+
+
+def _enter_experts(factor: float, thread: int, module: nn.Module, args: tuple) -> Any:
+    """The rule at each expert's gated product, applied where all of it enters: in between all is linear.
+
+    How much each expert counts is a constant, as which of them are asked is.
+    """
+    if threading.get_ident() != thread:
+        return None
+    states, which, weights = args
+    states = states.view_as(states)  # the router reads the same states, and is to get none of it
+    return _damp(factor, module, states, states), which, weights.detach()
 
 
 def _damp(factor: float, module: Any, x: Tensor, output: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ cleaned of what earlier text explains and smoothed. Of the unembedding only the 
 
 from collections.abc import Sequence
 from itertools import dropwhile, takewhile
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from eyeline.features import pool
 from eyeline.model import Inputs, Model
+from eyeline.projections import head_of
 from eyeline.regions import Regions
 from eyeline.spans import Span
 from eyeline.teacher_forcing import Trace, read, see, teacher_force
@@ -30,7 +30,7 @@ def token_activation_map(
     because what interferes differs from token to token; the mean weighs tokens alike, as their maps share one scale.
 
     Text that may interfere is the question and what the model wrote before, as in the authors' code. A token of the
-    question scores at its own position, a written one at the position that predicts it; the target's own is left out.
+    question is read at its own position, a written one at the position that predicts it; the target's own is left out.
     """
     with torch.inference_mode():
         trace = teacher_force(model, inputs, trace_ids)
@@ -39,18 +39,17 @@ def token_activation_map(
         question = question_positions(model, trace)
         text_ids = torch.cat([trace.ids[0, question], trace_ids.to(question)])
         text_states = torch.cat([states[question], states[trace.prompt_length - 1 :]])
-        head: Any = model.adapter.lm_head(model.hf)
-        rows = head.weight[text_ids].float()  # (text, dim)
+        rows = head_of(model.hf, model.adapter).rows(text_ids)  # (text, dim)
         raw = activations(rows, states[trace.patches])  # the map of every text token, before any cleaning
         order = torch.arange(len(text_ids), device=text_ids.device)
         labels = regions.of_patch.to(text_ids.device)
         effects = []
         for span in spans:
             targets = order[len(question) :][span.start : span.end]
-            scores = activations(rows[targets], text_states)
+            logits = activations(rows[targets], text_states)
             earlier = order < targets[:, None]
             other = earlier & (text_ids != text_ids[targets][:, None])  # ids differ where strings do
-            maps = normalise(remove_interference(raw[targets], raw, scores, other), scores, earlier)
+            maps = normalise(remove_interference(raw[targets], raw, logits, other), logits, earlier)
             smooth = [
                 rank_gaussian_filter(part.unflatten(1, (image.rows, image.cols))).flatten(1)
                 for image, part in zip(trace.images, maps.split([*map(len, trace.images)], 1), strict=True)
@@ -82,15 +81,15 @@ def activations(
 def remove_interference(
     maps: Float[Tensor, "token patch"],
     text_maps: Float[Tensor, "text patch"],
-    scores: Float[Tensor, "token text"],
+    logits: Float[Tensor, "token text"],
     other: Bool[Tensor, "token text"],
 ) -> Float[Tensor, "token patch"]:
     """Estimated causal inference: what of a map is not a copy of earlier tokens' maps.
 
-    Interference I is the mean of the text's raw maps, weighted by the target's scores at the `other` tokens, earlier ones
+    Interference I is the mean of the text's raw maps, weighted by the target's logits at the `other` tokens, earlier ones
     whose string is not its own; v' = max(0, v - a I), a = <v, I> / <I, I> by least squares. Without interference, v' = v.
     """
-    weights = scores * other
+    weights = logits * other
     interference = weights / (weights.sum(1, keepdim=True) + 1e-8) @ text_maps
     power = interference.square().sum(1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
     scale = (maps * interference).sum(1, keepdim=True) / power
@@ -99,15 +98,15 @@ def remove_interference(
 
 def normalise(
     maps: Float[Tensor, "token patch"],
-    scores: Float[Tensor, "token text"],
+    logits: Float[Tensor, "token text"],
     earlier: Bool[Tensor, "token text"],
 ) -> Float[Tensor, "token patch"]:
     """The maps after min-max scaling of image and earlier text together, so that text can outshine the image.
 
     Where all values are the same there is nothing to see: zeros.
     """
-    low = torch.minimum(maps.amin(1), scores.masked_fill(~earlier, torch.inf).amin(1))[:, None]
-    high = torch.maximum(maps.amax(1), scores.masked_fill(~earlier, -torch.inf).amax(1))[:, None]
+    low = torch.minimum(maps.amin(1), logits.masked_fill(~earlier, torch.inf).amin(1))[:, None]
+    high = torch.maximum(maps.amax(1), logits.masked_fill(~earlier, -torch.inf).amax(1))[:, None]
     return (maps - low) / torch.where(high > low, high - low, 1)
 
 

@@ -15,6 +15,7 @@ from eyeline.server.request import (
     AskWithoutRequest,
     ChatRequest,
     JointRequest,
+    RethinkRequest,
     VerifyRequest,
     parse,
 )
@@ -22,7 +23,14 @@ from eyeline.server.request_error import RequestError
 from eyeline.server.response import EventStream, Wanted, as_sse, follow, gather, unless_gone
 from eyeline.server.routes.desk import AtDesk, WithBodies
 from eyeline.server.store import Row
-from eyeline.server.verification import check_regions, check_same_model, read_span, verify, verify_together
+from eyeline.server.verification import (
+    check_regions,
+    check_same_model,
+    read_span,
+    rethink,
+    verify,
+    verify_together,
+)
 
 router = APIRouter()
 
@@ -85,6 +93,22 @@ async def verify_span(request: Request, desk: AtDesk, bodies: WithBodies) -> Res
         leases.enter_context(desk.reading(asking, keeps=False))
     measure = verify_together if asked.together else verify
     events = measure(desk, row, start, span, asked.regions, _client_of(request))
+    return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
+
+
+@router.post("/v1/rethink", openapi_extra=_body(RethinkRequest))
+async def rethink_run(request: Request, desk: AtDesk, bodies: WithBodies) -> Response:
+    _check_streams(desk)
+    desk.line.check_room(patient=True)
+    async with bodies.read(request) as body:
+        asked = parse(RethinkRequest, body)
+    row = desk.find(asked.run)
+    check_same_model(desk, row)
+    check_regions(await _start_of(desk, row), asked.regions)
+    leases = ExitStack()
+    if (asking := desk.open.get(row.id)) is not None:
+        leases.enter_context(desk.reading(asking, keeps=False))
+    events = rethink(desk, row, asked.regions, asked.samples, _client_of(request))
     return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
 
 

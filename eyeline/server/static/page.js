@@ -4,6 +4,7 @@ import {LostError, createClient, pause} from "./client.js";
 import {button, calm, draw, make, set} from "./dom.js";
 import {encode, fittingSizes, readImage} from "./images.js";
 import {createPace} from "./pace.js";
+import {rethink} from "./rethink.js";
 import {createView} from "./view.js";
 import {several} from "./words.js";
 
@@ -30,7 +31,7 @@ const downloads = make("details", "downloads", make("summary", "pill", "Download
 const failure = set(make("p", "problem"), {role: "alert"});
 const jump = button("Jump to the end", "pill", () => pace.jump()), paced = set(make("input"), {type: "checkbox", role: "switch"});
 const pacing = make("label", "pacing", paced, "Play at reading pace");
-const view = createView(root, {verify, verifyTogether, joint, askWithout, head: [pacing, jump, stop, again, downloads, failure]});
+const view = createView(root, {verify, verifyTogether, joint, askWithout, thinkAgain, head: [pacing, jump, stop, again, downloads, failure]});
 const pace = createPace(view.take, () => paced.checked, behind => {
   if (!behind && document.activeElement === jump) root.focus({preventScroll: true});
   jump.hidden = !behind;
@@ -271,6 +272,11 @@ async function askWithout(run, regions, place) {
     verdict.textContent = error.name === "AbortError" ? "Stopped." : error.message;
   }
   end.remove();
+}
+
+/** Lets the model think again without regions; both traces stand side by side in `place`. */
+function thinkAgain(run, regions, place) {
+  return rethink(client, run, regions, place, run.images.map((image, i) => hide(image, run.start.regions[i], regions)));
 }
 
 function hide(image, labels, regions) {

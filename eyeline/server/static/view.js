@@ -15,8 +15,8 @@ const TOP = 3; // regions that get a number on the image
 const ENDS = {length: "stopped at the length limit", cancelled: "stopped", error: "stopped by an error"};
 
 /**
- * Fills `root`. `actions`, all optional: `brand` is a name to show, `verify(run, span, onEvent, signal)` and `askWithout(run, regions)` run
- * an ablation, `head` holds elements beside the question. A run is opened with `open`, its events given to `take`.
+ * Fills `root`. `actions`, all optional: `brand` is a name to show, `verify(run, span, onEvent, signal)`, `askWithout(run, regions)`
+ * and `thinkAgain(run, regions)` run the model, `head` holds elements beside the question. A run is opened with `open`, its events given to `take`.
  */
 export function createView(root, actions = {}) {
   let run = newRun("", []), shown = -1, hovered = null, pinned = false, live = false, oneScale = false, top = true, all = false;
@@ -257,8 +257,9 @@ export function createView(root, actions = {}) {
     const list = [...chosen], rests = run.spans.filter(span => list.some(k => values(span)[k] >= .25 * run.restsOn[k])).length;
     const words = `${list.map(k => run.regions[k]).join(", ")}: ${several(rests, "span")} ${rests === 1 ? "rests" : "rest"} on ${list.length > 1 ? "them" : "it"}`;
     const without = button(`Hide ${list.length > 1 ? "them" : "it"} and ask again`, "action", () => actions.askWithout(run, list, extras));
-    without.disabled = !run.id || live;
-    selection.replaceChildren(make("p", "", words), together, ...(actions.askWithout ? [without] : []), button("Clear", "pill", () => { chosen = new Set(); showSelection(); showRegions(); }));
+    const rethink = button(`Think again without ${list.length > 1 ? "them" : "it"}`, "action", () => actions.thinkAgain(run, list, extras));
+    without.disabled = rethink.disabled = !run.id || live;
+    selection.replaceChildren(make("p", "", words), together, ...(actions.askWithout ? [without] : []), ...(actions.thinkAgain ? [rethink] : []), button("Clear", "pill", () => { chosen = new Set(); showSelection(); showRegions(); }));
     status.textContent = words;
     showTogether();
   }

@@ -1,0 +1,66 @@
+"""Thinking again on the page: both traces side by side, what differs marked."""
+
+import json
+
+import pytest
+from browsing import expect
+from server_process import model_folder  # noqa: F401  a fixture
+from test_page_joint import asked
+from test_server_joint import server  # noqa: F401  a fixture
+
+pytestmark = pytest.mark.browser
+TOLD = {
+    "event": "rethought", "thinking": "Bar 1 has 15.", "answer": "<b>salt</b>", "log_prob": -0.1, "hiding": "pixels",
+    "samples": 1,
+    "sets": [
+        {
+            "regions": [0], "changes": 1.0, "total": 17.1, "direct": -0.5, "through": 17.6, "interaction": 0.0,
+            "predicted": {"changes": 0.94, "total": 9.0, "direct": 0.1},
+            "again": [
+                {
+                    "thinking": "Bar 1 has 5.", "answer": "corn", "closed": False,
+                    "differences": [
+                        ["same", "Bar 1 has"], ["first", " 15."], ["again", " 5."],
+                        ["first", "\n\n<b>salt</b>"], ["again", "\n\ncorn"],
+                    ],
+                }
+            ],
+        }
+    ],
+    "nulls": [],
+}  # fmt: skip
+
+
+def answering(page, *events):
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    page.route(
+        "**/v1/rethink",
+        lambda route: route.fulfill(status=200, headers={"Content-Type": "text/event-stream"}, body=body),
+    )
+    page.locator(".strongest button").first.click()
+    with page.expect_request("**/v1/rethink") as request:
+        page.get_by_role("button", name="Think again without it").click()
+    return json.loads(request.value.post_data)
+
+
+def test_both_traces_stand_side_by_side_with_what_differs_marked(server, visit):  # noqa: F811
+    page = asked(server, visit)
+    region = int(page.locator(".strongest button").first.get_attribute("data-region"))
+    body = answering(page, {"event": "waiting"}, TOLD, {"event": "done"})
+    assert body["regions"] == [region]
+    section = page.locator(".rethought")
+    expect(section.locator(".verdict")).to_have_text("The answer changes.")
+    first, again = section.locator(".traces dd").all()
+    expect(first).to_have_text("Bar 1 has 15.\n\n<b>salt</b>")
+    expect(again).to_have_text("Bar 1 has 5.\n\ncorn")
+    assert first.locator("del").all_inner_texts()[0].strip() == "15."
+    assert again.locator("ins").all_inner_texts()[0].strip() == "5."
+    expect(section).to_contain_text(
+        "loses 17.1 nats: directly −0.50, through the thinking 17.6; predicted: 94 % likely to change"
+    )
+
+
+def test_what_went_wrong_is_told_where_the_traces_would_stand(server, visit):  # noqa: F811
+    page = asked(server, visit)
+    answering(page, {"event": "error", "message": "The thinking was cut off."})
+    expect(page.locator(".rethought .verdict")).to_have_text("The thinking was cut off.")
