@@ -166,7 +166,8 @@ def ask(port: int, body: bytes, *, leave_after: int | None = None, slow: bool = 
         for _ in range(SLOW_SECONDS if slow else 0):
             start += response.read(1)
             time.sleep(1)
-        text, spans, effects, ids, arrivals, events, rest = "", [], [], (), [], 0, start
+        text, spans, effects, arrivals, events, rest = "", [], [], [], 0, start
+        ids: list[int] = []
         for line in response:
             line, rest = rest + line, b""
             if not line.startswith(b"data: "):
@@ -184,7 +185,7 @@ def ask(port: int, body: bytes, *, leave_after: int | None = None, slow: bool = 
             elif event.get("event") == "span":
                 spans.append((event["index"], event["start"], event["end"]))
                 effects += event["effects"]
-            ids = chunk["choices"][0].get("token_ids", ids) if chunk["choices"] else ids
+            ids += chunk["choices"][0]["token_ids"] if chunk["choices"] else []
             if leave_after is not None and events >= leave_after:
                 return Heard(False)
     raise RuntimeError("the stream ended before its end")

@@ -12,7 +12,7 @@ from torch import Tensor
 from eyeline.ablation import Method, fill_pixels
 from eyeline.errors import PromptError, RegionError
 from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
-from eyeline.events import Grid, ImageInfo, Start
+from eyeline.events import Grid, ImageInfo, Notice, Start
 from eyeline.fills import FILLS
 from eyeline.images import Picture, open_images
 from eyeline.model import Inputs, Model, Prompt
@@ -46,6 +46,7 @@ class Asked:
     regions: str | Path | Sequence[str | Path]  # where they come from
     hidden: Hidden | None
     sources: bool = True  # whether earlier text is read as well
+    notices: tuple[Notice, ...] = ()  # for whoever reads the numbers
 
     @property
     def prompt_tokens(self) -> int:
@@ -79,6 +80,7 @@ class Asked:
             regions,
             hiding=None if estimator is None else estimator.hiding,
             level="none" if estimator is None else "fitted",
+            notices=self.notices,
         )
 
 

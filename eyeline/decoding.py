@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -12,6 +13,14 @@ from eyeline.events import Reason
 from eyeline.model import Inputs, Model
 
 
+@dataclass(frozen=True, slots=True)
+class Likely:
+    """How likely one step's tokens were; nats, the raw model's distribution at temperature 1."""
+
+    log_prob: float  # of the token that was written
+    top: tuple[tuple[int, float], ...]  # the likeliest tokens, and the log-prob of each
+
+
 @runtime_checkable
 class Taker(Protocol):
     """Who takes the ids."""
@@ -19,8 +28,8 @@ class Taker(Protocol):
     def begin(self) -> None:
         """Told once the prompt has been read."""
 
-    def take(self, token_id: int) -> None:
-        """Told each id."""
+    def take(self, token_id: int, likely: Likely | None = None) -> None:
+        """Told each id, and how likely it was where that was asked."""
 
     @property
     def ids(self) -> list[int]:
@@ -39,9 +48,17 @@ class Taker(Protocol):
 
 
 def decode(
-    model: Model, inputs: Inputs, taker: Taker, rng: torch.Generator, generation: dict[str, Any]
+    model: Model,
+    inputs: Inputs,
+    taker: Taker,
+    rng: torch.Generator,
+    generation: dict[str, Any],
+    top_logprobs: int | None = None,
 ) -> Reason:
-    """Lets the model write after a prompt; `generation` are options of `hf.generate`."""
+    """Lets the model write after a prompt; `generation` are options of `hf.generate`.
+
+    `top_logprobs`: of how many tokens the taker is told how likely each step had them; None: of none, not the written one.
+    """
     reason: Reason = "error"
 
     def loop(hf, input_ids, logits_processor, stopping_criteria, generation_config, **kwargs):
@@ -56,6 +73,7 @@ def decode(
         while True:
             kwargs = hf._update_model_kwargs_for_generation(outputs, kwargs, is_encoder_decoder=False)
             logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
+            log_probs = None if top_logprobs is None else logits.log_softmax(-1)[0]
             scores = logits_processor(input_ids, logits)
             if generation_config.do_sample:
                 token = torch.multinomial(scores.softmax(-1), 1, generator=rng)
@@ -63,7 +81,7 @@ def decode(
                 token = scores.argmax(-1, keepdim=True)
             input_ids = torch.cat([input_ids, token], dim=-1)
             token_id = int(token)
-            taker.take(token_id)
+            taker.take(token_id, None if log_probs is None else _likely(log_probs, token_id, top_logprobs))
             if taker.stopped:
                 reason = "stop"
             elif ends(input_ids, token_id):
@@ -78,6 +96,11 @@ def decode(
 
     model.hf.generate(**inputs, **generation, custom_generate=loop)
     return reason
+
+
+def _likely(log_probs: Tensor, token_id: int, count: int | None) -> Likely:
+    values, ids = log_probs.topk(min(count or 0, len(log_probs)))
+    return Likely(float(log_probs[token_id]), tuple(zip(ids.tolist(), values.tolist(), strict=True)))
 
 
 def _ending(criteria: Sequence[Any]) -> Callable[[Tensor, int], bool]:

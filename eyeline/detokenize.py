@@ -25,7 +25,7 @@ class Detokenizer:
         self._size = len(tokenizer)  # pyright: ignore[reportArgumentType]
         added = tokenizer.added_tokens_decoder  # pyright: ignore[reportAttributeAccessIssue]
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
-        self._byte_ids = _byte_ids(tokenizer)
+        self._byte_ids = byte_ids(tokenizer)
         self._lengths: dict[int, int] = {}  # characters of a token decoded alone
         self._count = 0  # ids taken
         self._window: list[int] = []
@@ -98,7 +98,7 @@ class Detokenizer:
         return text
 
 
-def _byte_ids(tokenizer: Any) -> frozenset[int]:
+def byte_ids(tokenizer: Any) -> frozenset[int]:
     """Ids of `<0x00>` to `<0xFF>` where the tokenizer decodes them to bytes."""
     names = [f"<0x{byte:02X}>" for byte in range(256)]
     ids = tokenizer.convert_tokens_to_ids(names)

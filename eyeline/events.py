@@ -122,6 +122,15 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far the log-probs of the server that wrote a trace are from ours; nats, their sizes."""
+
+    mean: float
+    worst: float
+    tokens: int  # compared
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Last event of every stream."""
 
@@ -131,6 +140,7 @@ class Done:
     tokens_per_s: float
     stalled_s: float  # time decoding waited for attribution
     reason: Reason
+    agreement: Agreement | None = None  # with the server that wrote the trace, where one was followed
     rests_on: RestsOn | None = (
         None  # None: no answer, no image, or an estimator that does not know earlier text
     )
@@ -146,13 +156,13 @@ def to_json(event: Event) -> str:
     return json.dumps({"event": NAMES[type(event)], **asdict(event)}, ensure_ascii=False, allow_nan=False)
 
 
-# What fields say that an earlier schema did not have: then effects were those of attention knockout
+# What fields say that earlier versions did not have; by the first schema effects were those of attention knockout
 BEFORE: dict[type, dict[str, Any]] = {
     Start: {"schema": 1, "notices": ()},
     SpanAttribution: dict.fromkeys(
         ("contributions", "contribution_interval", "evidence", "breaks", "sources")
     ),
-    Done: {"rests_on": None},
+    Done: {"agreement": None, "rests_on": None},
 }
 
 
@@ -171,6 +181,8 @@ def from_json(line: str) -> Event:
             values["notices"] = tuple(Notice(**notice) for notice in values["notices"])
             if values["schema"] not in (1, SCHEMA):
                 raise ValueError(f"schema {values['schema']}")
+        if kind is Done and values["agreement"] is not None:
+            values["agreement"] = Agreement(**values["agreement"])
         if kind is Done and values["rests_on"] is not None:
             values["rests_on"] = RestsOn(
                 **{name: _tuples(value) for name, value in values["rests_on"].items()}

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from eyeline.agreement import Comparison
 from eyeline.asked import Asked
 from eyeline.capture import AttentionCapture, NoCapture
+from eyeline.decoding import Likely
 from eyeline.errors import EyelineError
 from eyeline.events import Done, Error, Event, Grid, Reason, RestsOn, SpanAttribution, Text
 from eyeline.kept_games import Games
@@ -36,12 +38,16 @@ class Exchange:
     asked: Asked
     segmenter: Segmenter
     most_pending_bytes: int  # of captured steps; where more wait to be attributed, decoding waits
+    agreement: Comparison | None = None  # with the server that writes the trace; None: our model does
     events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
     work: "queue.SimpleQueue[Job | None]" = field(default_factory=queue.SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
     progress: threading.Condition = field(default_factory=threading.Condition)  # of the worker
     started: bool = False  # `Start` is out; the worker's own
     waiting: int = 0  # jobs handed to the worker and not done yet; guarded by `progress`
+    likely: list[Likely | None] = field(
+        default_factory=list
+    )  # of each id, where it is known; there before it
     ids: list[int] = field(default_factory=list)
     passed_on: list[Text | SpanAttribution] = field(
         default_factory=list
@@ -61,10 +67,11 @@ class Exchange:
         """Notes when decoding began, after the prompt had been read."""
         self.begun = time.perf_counter()
 
-    def add(self, token_id: int) -> None:
-        """Notes an id and when it was there."""
+    def add(self, token_id: int, likely: Likely | None, at: float | None) -> None:
+        """Notes an id, how likely whoever wrote it had it, and when it was there: by default now."""
+        self.likely.append(likely)
+        self.times.append(time.perf_counter() if at is None else at)
         self.ids.append(token_id)
-        self.times.append(time.perf_counter())
 
     def hand_over(self, job: Job) -> None:
         with self.progress:
@@ -105,7 +112,8 @@ class Exchange:
 
     def done(self) -> None:
         """Puts the `Done` event."""
-        seconds = (self.times[-1] - self.begun) if len(self.times) > 1 else 0.0
+        # what another server writes may be there before our copy has read the prompt
+        seconds = (self.times[-1] - min(self.begun, self.times[0])) if len(self.times) > 1 else 0.0
         self.events.put(
             Done(
                 answer=self.segmenter.answer,
@@ -114,6 +122,7 @@ class Exchange:
                 tokens_per_s=round(len(self.ids) / seconds, 2) if seconds > 0 else 0.0,
                 stalled_s=round(self.stalled_s, 4),
                 reason=self.reason,
+                agreement=None if self.agreement is None else self.agreement.result,
                 rests_on=self._rests_on(),
             )
         )

@@ -8,6 +8,7 @@ import torch
 
 from eyeline.ablation import tokens_filled
 from eyeline.capture import AttentionCapture, NoCapture
+from eyeline.decoding import Likely
 from eyeline.errors import EyelineError
 from eyeline.events import Reason, Text
 from eyeline.exchange import Exchange, Job, sentence
@@ -21,14 +22,17 @@ class Producer:
 
     def __init__(self, exchange: Exchange, capture: AttentionCapture | NoCapture) -> None:
         self._exchange, self._capture = exchange, capture
+        self.catch_up: Callable[[], None] = lambda: (
+            None
+        )  # before a span is handed over: it must have been read
 
     def begin(self) -> None:
         self._exchange.hand_over(Job(self._capture, None, self._capture.mark()))
         self._exchange.begin()
 
-    def take(self, token_id: int) -> None:
-        """Takes one token into the text; waits for the worker where too much is pending."""
-        self._exchange.add(token_id)
+    def take(self, token_id: int, likely: Likely | None = None, at: float | None = None) -> None:
+        """Takes one token into the text; waits for the worker where too much is pending. `at`: when it was there."""
+        self._exchange.add(token_id, likely, at)
         for event in self._exchange.segmenter.push(token_id):
             self._pass_on(event)
         self._exchange.keep_pace(self._capture)
@@ -53,6 +57,7 @@ class Producer:
         if isinstance(event, Text):
             self._exchange.pass_on(event)
         else:
+            self.catch_up()
             self._exchange.hand_over(Job(self._capture, event, self._capture.mark()))
 
 

@@ -36,7 +36,7 @@ class ReadSpan:
     game: Game | None
     shown: Float[Tensor, " region"]  # the number that heat and bars show: of `said`, or shares of attention
     heat: Float[Tensor, " patch"]  # the same by visual tokens
-    log_prob: Float[Tensor, ""]  # of its tokens, nats
+    log_probs: Float[Tensor, " token"]  # nats
     links: Links | None = None  # to earlier tokens, where the estimator knows them
 
 
@@ -81,11 +81,10 @@ class Reader:
         steps = self.capture.take(span.start, span.end)
         read = read_steps(self.model, self.capture, self.image, steps, written, self.parts, kinds, weigh)
         assert read.cells is not None, "there are weights"
-        log_prob = read.log_probs.sum()
         if self.estimator is None:
             shares = read.features.sum((0, 2))
             total = shares.sum().clamp(min=1e-30)
-            return ReadSpan(None, None, shares / total, read.cells.sum(0) / total, log_prob)
+            return ReadSpan(None, None, shares / total, read.cells.sum(0) / total, read.log_probs)
         game = self.estimator.game(read.features, read.log_odds).rounded()
         said = attribute(game, self.estimator, self.orders)
         falls = game.falls(self.labels.new_ones(game.regions, 1).float())[:, 0].clamp(min=0)
@@ -93,7 +92,7 @@ class Reader:
         if self.earlier is not None:
             links = self.estimator.links(self.earlier.features(steps), read.log_odds)
         return ReadSpan(
-            said, game, said.shown, heat(said.shown, falls @ read.cells, self.labels), log_prob, links
+            said, game, said.shown, heat(said.shown, falls @ read.cells, self.labels), read.log_probs, links
         )
 
     def _alike(self, log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token head"]:
@@ -123,7 +122,7 @@ class Reader:
                 for part, grid in zip(heats, self.capture.grids, strict=True)
             ),
             whole_image=None if said is None else plain(said.whole),
-            log_prob=plain(read.log_prob),
+            log_prob=plain(read.log_probs.sum()),
             cut=span.cut,
             latency_s=round(latency_s, 5),
             sources=sources,

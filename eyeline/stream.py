@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eyeline.asked import Asked, Hidden, prepare, random_generator
-from eyeline.decoding import decode, follow
+from eyeline.decoding import Likely, decode, follow
 from eyeline.errors import PromptError
 from eyeline.estimator import Estimator
 from eyeline.events import Done, Event, Reason, RestsOn, Start
@@ -47,6 +47,7 @@ def stream(
     pending_bytes: int = PENDING_BYTES,
     hidden: Hidden | None = None,
     sources: bool = True,
+    top_logprobs: int | None = None,
     **generation: Any,
 ) -> "Stream":
     """Generates an answer and yields events while it is written: `Start`, then `Text`s and `SpanAttribution`s, then `Done`.
@@ -55,7 +56,8 @@ def stream(
     the effects are attention shares. `temperature=0` is greedy; `seed` makes sampling repeatable; options left out
     come from the model's generation config; `generation` holds further options of `hf.generate` (`repetition_penalty`,
     ...). `hidden` regions of an earlier stream are hidden all the while, and its regions are shown. Without `sources` earlier
-    text is not read: nothing is said of which sentence comes from which, nor of what the answer rests on through them. A prompt
+    text is not read: nothing is said of which sentence comes from which, nor of what the answer rests on through them.
+    `top_logprobs`: keep in `Stream.likely` how likely each token was, and so many of the likeliest in its place. A prompt
     of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`, `RegionError`,
     `EstimatorError` or `UnsupportedModelError` at once for what cannot work; what fails later is an `Error` event.
     """
@@ -80,7 +82,11 @@ def stream(
     own = {name: value for name, value in generation.items() if name not in LEFT_OUT} | {
         "stop_strings": stops
     }
-    return Stream(exchange, lambda producer: decode(model, asked.inputs, producer, rng, generation), own)
+    return Stream(
+        exchange,
+        lambda producer: decode(model, asked.inputs, producer, rng, generation, top_logprobs),
+        own,
+    )
 
 
 def attribute(
@@ -165,6 +171,11 @@ class Stream(Iterator[Event]):
     def ids(self) -> list[int]:
         """The token ids generated so far."""
         return list(self._exchange.ids)
+
+    @property
+    def likely(self) -> list[Likely]:
+        """How likely each id was; nothing where `top_logprobs` did not ask for it."""
+        return [each for each in self._exchange.likely[: len(self._exchange.ids)] if each is not None]
 
     @property
     def games(self) -> Games:

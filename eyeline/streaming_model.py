@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from eyeline import notebook, stream
+from eyeline import elsewhere, notebook, stream
 from eyeline.asked import Hidden
 from eyeline.estimator import Estimator
+from eyeline.events import Notice
 from eyeline.images import Picture
 from eyeline.load_options import LoadOptions
 from eyeline.loading import load_model
@@ -38,6 +39,7 @@ class StreamingModel(Model):
         pending_bytes: int = PENDING_BYTES,
         hidden: Hidden | None = None,
         sources: bool = True,
+        top_logprobs: int | None = None,
         **generation: Any,
     ) -> Stream:
         """Generates an answer and yields events while it is written; also a context manager (`eyeline.stream.Stream`).
@@ -46,13 +48,14 @@ class StreamingModel(Model):
         or a file of your own, one for all images or one for each. `max_new_tokens`: by default what the context allows.
         `temperature`: 0 is greedy. `seed` makes sampling repeatable. `stop`: texts that generation ends before.
         `pending_bytes`: captured steps that may wait for attribution before decoding does. `hidden`: regions of an
-        earlier stream that the model is not to see. `generation`: any other option of `hf.generate`. What is left out
+        earlier stream that the model is not to see. `top_logprobs`: keep how likely each token was, and so many of the
+        likeliest in its place (`Stream.likely`). `generation`: any other option of `hf.generate`. What is left out
         comes from the model's generation config. Raises as `eyeline.stream.stream` does.
         """
         return stream.stream(
             self, images, prompt, estimator=estimator, regions=regions, max_new_tokens=max_new_tokens,
             temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, pending_bytes=pending_bytes,
-            hidden=hidden, sources=sources, **generation,
+            hidden=hidden, sources=sources, top_logprobs=top_logprobs, **generation,
         )  # fmt: skip
 
     def attribute(
@@ -74,6 +77,27 @@ class StreamingModel(Model):
             self, images, prompt, text, estimator=estimator, regions=regions, sources=sources
         )
 
+    def follow(
+        self,
+        images: Picture | Sequence[Picture],
+        prompt: Prompt,
+        *,
+        prompt_ids: Sequence[int] | None = None,
+        notices: Sequence[Notice] = (),
+        estimator: str | Path | Estimator | None = None,
+        regions: str | Path | Sequence[str | Path] = "native",
+        pending_bytes: int = PENDING_BYTES,
+    ) -> elsewhere.Following:
+        """Yields the events of a trace that another server writes, as its ids are pushed (`eyeline.elsewhere.Following`).
+
+        `prompt_ids`: the prompt as that server read it, by default as our own. `notices`: go into `Start`. `estimator`,
+        `regions` and `pending_bytes` as in `stream`. Raises as `eyeline.elsewhere.follow` does.
+        """
+        return elsewhere.follow(
+            self, images, prompt, prompt_ids=prompt_ids, notices=notices, estimator=estimator, regions=regions,
+            pending_bytes=pending_bytes,
+        )  # fmt: skip
+
     def watch(
         self,
         images: Picture | Sequence[Picture],
@@ -90,6 +114,7 @@ class StreamingModel(Model):
         pending_bytes: int = PENDING_BYTES,
         hidden: Hidden | None = None,
         sources: bool = True,
+        top_logprobs: int | None = None,
         **generation: Any,
     ) -> notebook.Watched:
         """Streams an answer into a notebook and shows it while it is written; returns the run and its answer.
@@ -99,7 +124,7 @@ class StreamingModel(Model):
         return notebook.watch(
             self, images, prompt, estimator=estimator, regions=regions, max_new_tokens=max_new_tokens,
             temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=stop, pending_bytes=pending_bytes,
-            hidden=hidden, sources=sources, **generation,
+            hidden=hidden, sources=sources, top_logprobs=top_logprobs, **generation,
         )  # fmt: skip
 
 

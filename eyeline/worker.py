@@ -7,8 +7,9 @@ import torch
 from eyeline.asked import Asked
 from eyeline.capture import AttentionCapture, NoCapture
 from eyeline.exchange import Exchange, sentence
-from eyeline.reader import Reader
+from eyeline.reader import Reader, ReadSpan
 from eyeline.regions import Regions, regions_for
+from eyeline.spans import Span
 
 
 def work(exchange: Exchange) -> None:
@@ -51,6 +52,7 @@ def _attribute(exchange: Exchange) -> None:
                 elif reader is not None:
                     span = job.span
                     read = reader.read(span, exchange.ids[span.start : span.end])
+                    _compare(exchange, span, read)
                     sources = None
                     if read.game is not None:
                         exchange.games.add(span.start, read.game, read.links, span.index)
@@ -66,6 +68,15 @@ def _attribute(exchange: Exchange) -> None:
                 if job.span is not None:
                     job.capture.release(job.span.end)
                 exchange.job_done()
+
+
+def _compare(exchange: Exchange, span: Span, read: ReadSpan) -> None:
+    """Holds the log-probs of a span's tokens beside those that the server tells which writes the trace."""
+    if (agreement := exchange.agreement) is not None:
+        theirs = [each and each.log_prob for each in exchange.likely[span.start : span.end]]
+        agreement.add(theirs, read.log_probs.tolist())
+        if (sentence := agreement.alarm()) is not None:
+            exchange.fail(sentence)
 
 
 def _regions(asked: Asked, capture: AttentionCapture) -> Regions:

@@ -112,6 +112,12 @@ class Server:
         return max(children)[1]
 
 
+def token_ids(chunks) -> list[int]:
+    """The ids of a streamed answer, which each chunk has a part of."""
+    choices = [choice for chunk in chunks if isinstance(chunk, dict) for choice in chunk.get("choices", ())]
+    return [token_id for choice in choices for token_id in choice["token_ids"]]
+
+
 def eventually(condition, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -126,15 +132,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(model: Path, data: Path, *options: str, key: str | None = None) -> Iterator[Server]:
+def running(
+    model: Path, data: Path, *options: str, key: str | None = None, command: str = "serve"
+) -> Iterator[Server]:
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
     log = data / "log.txt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"EYELINE_API_KEY": key} if key else {})}
-    command = [sys.executable, "-m", "eyeline", "serve", "--model", str(model), "--port", str(port)]
+    program = [sys.executable, "-m", "eyeline", command, "--model", str(model), "--port", str(port)]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "--data", str(data), "--grace", "2", *options],
+            [*program, "--data", str(data), "--grace", "2", *options],
             stdout=out,
             stderr=subprocess.STDOUT,
             env=environment,

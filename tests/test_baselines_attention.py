@@ -245,7 +245,7 @@ def test_each_region_does_most_to_the_predicted_drop_after_those_before_it(showi
         apart, torch.zeros(3, 0, 3), torch.zeros(3, 0), torch.zeros(3, 0), torch.tensor([6.0, -9.0, 0.0])
     )
     spans = [
-        ReadSpan(None, game.of(*of), torch.zeros(3), torch.zeros(6), torch.zeros(()))
+        ReadSpan(None, game.of(*of), torch.zeros(3), torch.zeros(6), torch.zeros(1))
         for of in ((0, 2), (2, 3))
     ]
     order = Prediction(spans).order(showing=showing)

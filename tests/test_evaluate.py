@@ -341,7 +341,7 @@ def test_regions_are_hidden_in_one_order_and_shown_in_another(lively, tmp_path):
         said = Attribution(first, nothing, second, nothing, [], [], torch.zeros(()))
         none = torch.zeros(1, 0)
         game = Game(first[None], torch.zeros(1, 0, 6), none, none, None)
-        return Both([ReadSpan(said, game, said.shown, torch.zeros(6), torch.zeros(())) for _ in spans])
+        return Both([ReadSpan(said, game, said.shown, torch.zeros(6), torch.zeros(1)) for _ in spans])
 
     methods = {"first": sums(first), "second": sums(second), "both": both}
     list(evaluate(lively, examples(1), methods, tmp_path / "run", SETTINGS))

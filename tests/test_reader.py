@@ -128,7 +128,7 @@ def test_an_event_carries_each_number_in_its_own_place_rounded():
     steps, more_steps = [(3, 1.123456789), (0, 2.0)], [(1, 0.987654321)]
     said = Attribution(effects, ends, parts, other_ends, steps, more_steps, torch.tensor(7.5))
     shown = torch.randn(patches, generator=rng)
-    event = one.event(SPANS[1], ReadSpan(said, None, parts, shown, torch.tensor(-1.25)), 0.123456789)
+    event = one.event(SPANS[1], ReadSpan(said, None, parts, shown, torch.tensor([-1.0, -0.25])), 0.123456789)
     grids = [(len(grid), len(grid[0])) for grid in event.patches]
     assert grids == [tuple(grid.shape) for grid in one.regions.labels]
     flat = [value for grid in event.patches for row in grid for value in row]

@@ -7,11 +7,13 @@ import threading
 
 import openai
 import pytest
+import server_process
 from conftest import picture
 from server_process import data_url, events_of, eventually, question, running
 
 import eyeline
 from eyeline.events import SpanAttribution, Text, from_json
+from eyeline.vocabulary import Vocabulary
 
 
 def assert_same_spans(ours, theirs):
@@ -49,6 +51,33 @@ def test_openais_client_gets_an_answer_with_its_attribution(client, server, mode
     spans = [from_json(json.dumps(each)) for each in choice.message.eyeline if each["event"] == "span"]
     expected = [event for event in alone if isinstance(event, SpanAttribution)]
     assert_same_spans(spans, expected)
+
+
+def test_ids_and_log_probs_come_as_vllm_sends_them_with_each_part_of_the_text(client, model_folder):
+    asked = {
+        "model": client.models.list().data[0].id, "messages": question(), "max_tokens": 24, "temperature": 0,
+        "logprobs": True, "top_logprobs": 2, "extra_body": {"return_token_ids": True},
+    }  # fmt: skip
+    whole = client.chat.completions.create(**asked)
+    chunks = list(client.chat.completions.create(**asked, stream=True))
+    model = eyeline.load(model_folder)
+    prompt = model.inputs(picture(), "How many?")["input_ids"][0].tolist()
+    assert whole.prompt_token_ids == chunks[0].prompt_token_ids == prompt
+    assert not any(hasattr(chunk, "prompt_token_ids") for chunk in chunks[1:])
+    ids = [token_id for chunk in chunks for token_id in chunk.choices[0].token_ids]
+    assert ids == whole.choices[0].token_ids
+    assert len(ids) == 24
+    entries = [each for chunk in chunks if (said := chunk.choices[0].logprobs) for each in said.content]
+    assert len(entries) == len(whole.choices[0].logprobs.content) == 24
+    for entry in entries:  # greedy
+        assert entry.logprob == entry.top_logprobs[0].logprob > entry.top_logprobs[1].logprob
+        assert entry.bytes == entry.top_logprobs[0].bytes
+    spans = [chunk.eyeline for chunk in chunks[:-1] if chunk.eyeline["event"] == "span"]
+    for span in spans:
+        total = sum(entry.logprob for entry in entries[span["start"] : span["end"]])
+        assert span["log_prob"] == pytest.approx(total, abs=1e-3)
+    vocabulary = Vocabulary(model.tokenizer)
+    assert [vocabulary.id_of(bytes(entry.bytes)) for entry in entries] == ids
 
 
 def test_openais_client_streams_text_events_and_usage(client):
@@ -202,7 +231,7 @@ def test_a_question_survives_the_death_of_the_models_process(server):
         if len(killed) == 60:
             os.kill(server.model_process(), signal.SIGKILL)
     assert killed[-1] == "[DONE]"
-    assert killed[-2]["choices"][0]["token_ids"] == whole[-2]["choices"][0]["token_ids"]
+    assert server_process.token_ids(killed) == server_process.token_ids(whole) != []
     ours, theirs = events_of(killed), events_of(whole)
     texts = [[event for event in events if isinstance(event, Text)] for events in (ours, theirs)]
     assert texts[0] == texts[1]

@@ -16,6 +16,7 @@ REFUSED = {
     "temperature that is no number": (b'{"messages":[{"role":"user","content":"?"}],"temperature":NaN}', 400, None),
     "no tokens": ({"max_tokens": 0}, 400, "invalid_value"),
     "too many tokens": ({"max_tokens": 4097}, 400, "invalid_value"),
+    "likeliest tokens alone": ({"top_logprobs": 2}, 400, "invalid_value"),
     "two answers": ({"n": 2}, 400, "invalid_value"),
     "tools": ({"tools": [{"type": "function"}]}, 400, "invalid_value"),
     "a seed of 65 bits": ({"seed": 2**64}, 400, "invalid_value"),

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from server_process import token_ids
 
 from eyeline.events import Done, Error, ImageInfo, SpanAttribution, Start, Text, from_json, to_json
 from eyeline.server.asking import DIFFERS, STOPPED, Desk
@@ -13,7 +14,7 @@ from eyeline.server.engine import About, Engine, EngineDiedError, Message
 from eyeline.server.line import Line
 from eyeline.server.request import ChatRequest
 from eyeline.server.request_error import RequestError
-from eyeline.server.response import follow, gather
+from eyeline.server.response import Wanted, follow, gather
 from eyeline.server.safety import Settings
 from eyeline.server.store import Store
 
@@ -52,7 +53,7 @@ class Scripted(Engine):
 
     async def call(self, op, **_):
         assert op == "check"
-        return {"prompt_tokens": 3}
+        return {"prompt_token_ids": [1, 2, 3]}
 
     async def stream(self, op, job=None, **_):
         for message in next(self.attempts):
@@ -79,9 +80,9 @@ def converse(tmp_path, engine_of, meanwhile=None):
         with desk.reading(asking):
             if meanwhile is not None:
                 await meanwhile(desk, asking)
-            sent = [part async for part in follow(asking, "req", 10, usage=True, token_ids=True)]
+            sent = [part async for part in follow(asking, "req", 10, usage=True, wanted=Wanted(ids=True))]
             try:
-                whole = await gather(asking, token_ids=True)
+                whole = await gather(asking, Wanted(ids=True))
             except RequestError as error:
                 whole = error
         row = store.get(asking.row.id)
@@ -117,7 +118,8 @@ def test_a_replay_of_the_same_goes_on_where_it_stopped(tmp_path, dies_after):
     texts = [event for event in sent if isinstance(event, Text)]
     assert (texts, sent[-1]) == (TEXTS, DONE)
     assert chunks[-1] == "[DONE]"
-    assert chunks[-3]["choices"][0] | {"finish_reason": "stop", "token_ids": IDS} == chunks[-3]["choices"][0]
+    assert token_ids(chunks) == IDS
+    assert (chunks[0]["prompt_token_ids"], chunks[-3]["choices"][0]["finish_reason"]) == ([1, 2, 3], "stop")
     assert whole["choices"][0]["message"]["content"] == "".join(text.text for text in TEXTS)
     assert (row.reason, row.token_ids) == ("eos", IDS)
 

@@ -5,6 +5,7 @@ import inspect
 import pytest
 from conftest import picture, tiny_model
 
+import eyeline.elsewhere
 import eyeline.notebook
 import eyeline.stream
 from eyeline import Model
@@ -12,10 +13,13 @@ from eyeline.notebook import Watched
 from eyeline.stream import Stream
 
 
-@pytest.mark.parametrize("name", ["stream", "attribute"])
-def test_help_on_a_model_shows_each_option_of_the_function_behind_it(name):
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(eyeline.stream, "stream"), (eyeline.stream, "attribute"), (eyeline.elsewhere, "follow")],
+)
+def test_help_on_a_model_shows_each_option_of_the_function_behind_it(module, name):
     method = inspect.signature(getattr(Model, name)).parameters
-    behind = inspect.signature(getattr(eyeline.stream, name)).parameters
+    behind = inspect.signature(getattr(module, name)).parameters
     assert {key: behind[key].default for key in behind if key != "model"} == {
         key: method[key].default for key in method if key != "self"
     }
@@ -32,7 +36,7 @@ def test_help_on_a_model_shows_each_option_of_the_function_behind_it(name):
 
 GIVEN = {
     "estimator": "e", "regions": "grid", "max_new_tokens": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": 1,
-    "stop": "x", "pending_bytes": 7, "hidden": None, "repetition_penalty": 1.5,
+    "stop": "x", "pending_bytes": 7, "hidden": None, "top_logprobs": 2, "repetition_penalty": 1.5,
 }  # fmt: skip
 
 

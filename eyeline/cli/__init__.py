@@ -16,7 +16,7 @@ def main() -> None:
 for command in (
     live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rests_on, saved.rethink,
     drawing.scenes, public.data, fitting.collect, fitting.fit, fitting.evaluate,
-    fitting.collect_through, fitting.fit_through, fitting.evaluate_through, service.serve,
+    fitting.collect_through, fitting.fit_through, fitting.evaluate_through, service.serve, service.follow,
     machine.doctor, machine.models,
 ):  # fmt: skip
     main.add_command(command)

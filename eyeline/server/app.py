@@ -1,10 +1,10 @@
 """The application of an engine: routes, refusals and the API document put together."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 import eyeline
 from eyeline.server.api_document import ERRORS, write_document
@@ -19,16 +19,35 @@ from eyeline.server.safety import Bodies, Guard, Settings
 from eyeline.server.store import Store
 
 
-def create_app(settings: Settings, engine: Engine, store: Store) -> Guard:
-    """The ASGI application for an engine that has started; it closes engine and store when it ends."""
+@asynccontextmanager
+async def nothing_more(app: FastAPI, desk: Desk) -> AsyncIterator[None]:
+    yield
+
+
+def create_app(
+    settings: Settings,
+    engine: Engine,
+    store: Store,
+    *,
+    routers: Sequence[APIRouter] = ROUTERS,
+    desk_of: type[Desk] = Desk,
+    at_once: int = 1,
+    opened: Callable[[FastAPI, Desk], AbstractAsyncContextManager[None]] = nothing_more,
+) -> Guard:
+    """The ASGI application for an engine that has started; it closes engine and store when it ends.
+
+    `at_once`: questions that are seen through at the same time. `opened`: what else is open while the application is.
+    """
     counters = Counters()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await engine.open()
-        desk = app.state.desk = Desk(engine, store, Line(settings.queue), settings, counters)
+        line = Line(settings.queue, at_once)
+        desk = app.state.desk = desk_of(engine, store, line, settings, counters)
         try:
-            yield
+            async with opened(app, desk):
+                yield
         finally:
             await desk.stop()
             await engine.close()
@@ -44,7 +63,7 @@ def create_app(settings: Settings, engine: Engine, store: Store) -> Guard:
         exception_handlers=HANDLERS,
     )
     app.state.bodies, app.state.pages = Bodies(settings), read_pages()
-    for router in ROUTERS:
+    for router in routers:
         app.include_router(router)
     app.openapi = partial(write_document, app)
     return Guard(app, settings, counters)

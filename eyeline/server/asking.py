@@ -17,7 +17,7 @@ from eyeline.images import open_image
 from eyeline.loading import ALIASES
 from eyeline.server.chunks import Envelope
 from eyeline.server.counters import Counters
-from eyeline.server.engine import Engine, EngineDiedError, EngineRefusedError
+from eyeline.server.engine import Engine, EngineDiedError, EngineRefusedError, Message
 from eyeline.server.line import Line, Ticket
 from eyeline.server.pictures import read_pictures
 from eyeline.server.request import (
@@ -54,14 +54,15 @@ class Asking:
     two processes round alike), so that an answer, its spans and its ids are always those of one generation.
     """
 
-    def __init__(self, row: Row, log: Log, ticket: Ticket, job: int, prompt_tokens: int) -> None:
+    def __init__(self, row: Row, log: Log, ticket: Ticket, job: int, prompt_token_ids: Sequence[int]) -> None:
         self.row, self.log, self.ticket, self.job = row, log, ticket, job
-        self.prompt_tokens = prompt_tokens
+        self.prompt_token_ids = prompt_token_ids
         self.readers = 0
         self.running = False
         self.over = asyncio.Event()
         self.failure: RequestError | None = None  # instead of a last event
         self.token_ids: list[int] = []  # as many as are known
+        self.log_probs: list[Any] = []  # how likely each was, as OpenAI's API says it, where that was asked
         self.done: Done | None = None
         self.stopped: str | None = None  # why it was cancelled, where its reader is to know
         self.cancelled = False
@@ -79,7 +80,8 @@ class Asking:
         self._texts = deque(event for event in sent if isinstance(event, Text))
         self._spans = {event.index: _words(event) for event in sent if isinstance(event, SpanAttribution)}
         self._errors = {event.message for event in sent if isinstance(event, Error)}
-        self.token_ids = self.token_ids[: self.end]  # of those beyond nothing was sent
+        # of those beyond nothing was sent
+        self.token_ids, self.log_probs = self.token_ids[: self.end], self.log_probs[: self.end]
         self.ids_come = 0
 
     def news(self, event: Event) -> bool:
@@ -100,11 +102,12 @@ class Asking:
                 return event.message not in self._errors
         return True
 
-    def take_ids(self, ids: Sequence[int]) -> None:
+    def take_ids(self, ids: Sequence[int], log_probs: Sequence[Any] = ()) -> None:
         """The ids that follow those that have come in this attempt. Raises `ReplayError`."""
         known = self.token_ids[self.ids_come : self.ids_come + len(ids)]
         _check(known == list(ids[: len(known)]))
         self.token_ids += ids[len(known) :]
+        self.log_probs += log_probs[len(known) :]
         self.ids_come += len(ids)
 
     @property
@@ -170,7 +173,7 @@ class Desk:
         self.open: dict[str, Asking] = {}
         self.stopping = False
         self._cancelling: set[asyncio.Task[None]] = set()
-        self._preparing = asyncio.Semaphore(2)  # decoded images in memory
+        self.preparing = asyncio.Semaphore(2)  # decoded images in memory
 
     def check_open(self) -> None:
         if self.stopping:
@@ -197,13 +200,15 @@ class Desk:
             "regions": request.eyeline.regions,
             "sources": request.eyeline.sources,
         }
+        if request.logprobs:
+            options["top_logprobs"] = request.top_logprobs or 0
         for name in ("temperature", "top_p"):
             if (value := getattr(request, name)) is not None:
                 options[name] = value
         question = {"messages": conversation(request.messages), "options": options, "hidden": None}
         urls, prompt = image_urls(request.messages), text_of(request.messages[-1])
         run = self.store.new_id()
-        async with self._preparing:
+        async with self.preparing:
             self.check_open()
             writer = await asyncio.to_thread(
                 lambda: self.store.prepare(run, read_pictures(urls, self.settings), prompt)
@@ -214,7 +219,7 @@ class Desk:
         """The question of a run again; `hidden` holds `run`, `regions`, `method` and `grids`."""
         folder = self.store.folder_of(row)
         run = self.store.new_id()
-        async with self._preparing:
+        async with self.preparing:
             self.check_open()
             writer = await asyncio.to_thread(
                 lambda: self.store.prepare(
@@ -238,14 +243,14 @@ class Desk:
         images = len(writer.images)
         log = self.store.add(run, writer, about.name, question, saved=saved)
         try:
-            tokens = await self._count(run, images, question["messages"])
-            options, room = question["options"], about.context - tokens
+            prompt_ids = await self._read(run, images, question["messages"])
+            options, room = question["options"], about.context - len(prompt_ids)
             wanted = options["max_new_tokens"]
             if wanted is not None and wanted > room:
                 raise RequestError(
                     400,
                     "context_length_exceeded",
-                    f"max_tokens is {wanted}, but the prompt takes {tokens} tokens and the context holds "
+                    f"max_tokens is {wanted}, but the prompt takes {len(prompt_ids)} tokens and the context holds "
                     f"{about.context}; expected 1 to {room}.",
                     param="max_tokens",
                 )
@@ -256,20 +261,25 @@ class Desk:
             log.close()
             self.store.discard(run)
             raise
-        asking = Asking(self.store.get(run), log, ticket, self.engine.number(), tokens)
+        asking = Asking(self.store.get(run), log, ticket, self.engine.number(), prompt_ids)
         asking.row.question["options"].update(options)  # pyright: ignore
+        self.begin(asking)
+        return asking
+
+    def begin(self, asking: Asking) -> None:
+        """Sees a question through that stands in the line."""
+        run = asking.row.id
         self.open[run] = asking
         self.counters.queue.set(len(self.line))
         asking.task = asyncio.create_task(self._see_through(asking), name=run)
-        return asking
 
-    async def _count(self, run: str, images: int, messages: Any) -> int:
-        """Tokens of the prompt."""
+    async def _read(self, run: str, images: int, messages: Any) -> Sequence[int]:
+        """The token ids of the prompt."""
         for _ in range(ATTEMPTS):
             try:
                 folder = str(self.store.folder / run)
                 found = await self.engine.call("check", folder=folder, images=images, messages=messages)
-                return found["prompt_tokens"]
+                return found["prompt_token_ids"]
             except EngineRefusedError as error:
                 code = CODES.get(error.kind, "invalid_value")
                 raise RequestError(400, code, str(error), param="messages") from None
@@ -313,10 +323,28 @@ class Desk:
             self._forget(asking)
 
     async def _generate(self, asking: Asking) -> None:
-        question = asking.row.question
         asking.begin_attempt()
         done, told = None, False
-        messages = self.engine.stream(
+        async with aclosing(self._messages(asking)) as messages:  # pyright: ignore
+            async for message in messages:
+                if message.kind == "result":
+                    assert done is not None, "the last event of a stream"
+                    self._finish(asking, done, message.values)
+                    return
+                if asking.cancelled and not told:  # perhaps while the process was started again
+                    told = True
+                    await self.engine.cancel(asking.job)
+                asking.take_ids(message.values["ids"], message.values.get("log_probs", ()))
+                event = from_json(message.line.decode())
+                if isinstance(event, Done):
+                    done = event  # written when its ids are there
+                elif asking.news(event):
+                    asking.write(event)
+                    self.counters.count(event)
+
+    def _messages(self, asking: Asking) -> AsyncIterator[Message]:
+        question = asking.row.question
+        return self.engine.stream(
             "ask",
             job=asking.job,
             folder=str(self.store.folder_of(asking.row)),
@@ -325,26 +353,10 @@ class Desk:
             options=question["options"],
             hidden=question["hidden"],
         )
-        async with aclosing(messages):  # pyright: ignore
-            async for message in messages:
-                if message.kind == "result":
-                    assert done is not None, "the last event of a stream"
-                    self._finish(asking, done, message.values["token_ids"])
-                    return
-                if asking.cancelled and not told:  # perhaps while the process was started again
-                    told = True
-                    await self.engine.cancel(asking.job)
-                asking.take_ids(message.values["ids"])
-                event = from_json(message.line.decode())
-                if isinstance(event, Done):
-                    done = event  # written when its ids are there
-                elif asking.news(event):
-                    asking.write(event)
-                    self.counters.count(event)
 
-    def _finish(self, asking: Asking, done: Done, token_ids: Sequence[int]) -> None:
+    def _finish(self, asking: Asking, done: Done, result: Mapping[str, Any]) -> None:
         """The last events of a question that the model ended itself."""
-        asking.take_ids(token_ids[asking.ids_come :])
+        asking.take_ids(result["token_ids"][asking.ids_come :], result.get("log_probs", ()))
         self.counters.count(done)
         stopped = asking.stopped if done.reason == "cancelled" else None
         if not asking.caught_up:
@@ -364,7 +376,7 @@ class Desk:
         try:
             if message is not None:
                 asking.write(Error(message))
-            done = Done(asking.answer.strip(), asking.prompt_tokens, len(ids), 0.0, 0.0, reason)
+            done = Done(asking.answer.strip(), len(asking.prompt_token_ids), len(ids), 0.0, 0.0, reason)
             self.store.finish(asking.row.id, done, ids)
             asking.write(done)
         except DataError as error:

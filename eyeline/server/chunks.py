@@ -1,7 +1,7 @@
 """Events as OpenAI's API shows them: chunks of a stream, or one completion."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,8 @@ class Envelope:
             **more,
         }
 
-    def event(self, line: str) -> dict[str, Any]:
-        """The chunk of one event, which is given as its line of JSON."""
-        event = json.loads(line)
+    def event(self, event: Mapping[str, Any], **of_tokens: Any) -> dict[str, Any]:
+        """The chunk of one event, in its JSON form; `of_tokens` are further fields of the choice."""
         delta: dict[str, Any] = {}
         if event["event"] == "start":
             delta = {"role": "assistant", "content": ""}
@@ -41,16 +40,15 @@ class Envelope:
             text = event["text"]
             thinking = event["channel"] == "thinking"
             delta = {"reasoning": text, "reasoning_content": text} if thinking else {"content": text}
-        return self.chunk([{"index": 0, "delta": delta, "finish_reason": None}], eyeline=event)
+        return self.chunk([{"index": 0, "delta": delta, "finish_reason": None, **of_tokens}], eyeline=event)
 
-    def last(self, done: Done, token_ids: Sequence[int] | None) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": 0, "delta": {}, "finish_reason": FINISH[done.reason]}
-        return self.chunk([choice if token_ids is None else {**choice, "token_ids": list(token_ids)}])
+    def last(self, done: Done, **of_tokens: Any) -> dict[str, Any]:
+        return self.chunk([{"index": 0, "delta": {}, "finish_reason": FINISH[done.reason], **of_tokens}])
 
     def usage(self, done: Done) -> dict[str, Any]:
         return self.chunk([], usage=count(done))
 
-    def completion(self, lines: Sequence[str], token_ids: Sequence[int] | None) -> dict[str, Any]:
+    def completion(self, lines: Sequence[str], **of_tokens: Any) -> dict[str, Any]:
         events: list[Event] = [from_json(line) for line in lines]
         done = events[-1]
         assert isinstance(done, Done), "always last"
@@ -72,14 +70,13 @@ class Envelope:
                 if not isinstance(event, Text)
             ],
         }
-        choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": FINISH[done.reason]}
-        choice["logprobs"] = None
+        choice = {"index": 0, "message": message, "finish_reason": FINISH[done.reason]}
         return {
             "id": self.id,
             "object": "chat.completion",
             "created": self.created,
             "model": self.model,
-            "choices": [choice if token_ids is None else {**choice, "token_ids": list(token_ids)}],
+            "choices": [{**choice, **of_tokens}],
             "usage": count(done),
         }
 

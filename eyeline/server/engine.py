@@ -14,7 +14,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -31,8 +31,10 @@ from eyeline.estimator import estimator_for
 from eyeline.events import to_json
 from eyeline.images import open_image
 from eyeline.runs import keep, read_run
+from eyeline.server.likelihood import describe
 from eyeline.stream import Stream, stream
 from eyeline.thinking_again import think_again
+from eyeline.vocabulary import Vocabulary
 
 log = logging.getLogger("eyeline.server")
 MOST_RESTARTS = 5  # in a row, without any job done
@@ -65,7 +67,8 @@ class About:
 class Message:
     """One answer to a job. `kind`: `event` (its line in `line`), `result`, `refused`, `failed` or `died`.
 
-    An event's `values` hold `ids`, the token ids that were generated since the event before.
+    An event's `values` hold `ids`, the token ids that were generated since the event before, and `log_probs`, what
+    OpenAI's API says of how likely each of them was, where that was asked.
     """
 
     kind: str
@@ -80,9 +83,14 @@ class Engine:
     """
 
     def __init__(
-        self, model: str, estimator: str | Path | None = None, options: Mapping[str, Any] | None = None
+        self,
+        model: str,
+        estimator: str | Path | None = None,
+        options: Mapping[str, Any] | None = None,
+        worker: "type[Worker] | None" = None,
     ) -> None:  # options of `eyeline.load`
-        self._spec = (model, None if estimator is None else str(estimator), dict(options or {}))
+        estimator = None if estimator is None else str(estimator)
+        self._spec = (worker or Worker, model, estimator, dict(options or {}))
         self._jobs: dict[int, asyncio.Queue[Message]] = {}
         self._numbers = iter(range(1, 2**63))
         self._sender = ThreadPoolExecutor(1, "eyeline-engine-sender")
@@ -167,7 +175,8 @@ class Engine:
 
     # --- jobs
 
-    async def _send(self, **values: Any) -> None:
+    async def send(self, **values: Any) -> None:
+        """A message that nothing answers, unless it is a job."""
         data = json.dumps(values).encode()
         with contextlib.suppress(OSError):  # it has just died, and the listener knows
             await self._loop.run_in_executor(self._sender, lambda: self._pipe.send_bytes(data))
@@ -192,7 +201,7 @@ class Engine:
         self._jobs[number] = answers = asyncio.Queue()
         over = False
         try:
-            await self._send(op=op, job=number, **values)
+            await self.send(op=op, job=number, **values)
             while not over:
                 message = await answers.get()
                 over = message.kind != "event"
@@ -210,7 +219,7 @@ class Engine:
 
     async def cancel(self, job: int) -> None:
         """Ends a generation within a token; its last events still come."""
-        await self._send(op="cancel", target=job)
+        await self.send(op="cancel", target=job)
 
 
 def _read(pipe: Connection) -> tuple[str, dict[str, Any], bytes]:
@@ -222,10 +231,12 @@ def _read(pipe: Connection) -> tuple[str, dict[str, Any], bytes]:
 # --- the other process
 
 
-def _run(pipe: Connection, model_id: str, estimator: str | None, options: Mapping[str, Any]) -> None:
+def _run(
+    pipe: Connection, kind: "type[Worker]", model_id: str, estimator: str | None, options: Mapping[str, Any]
+) -> None:
     """Loads the model, then does jobs until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other side's to handle
-    worker = _Worker(pipe)
+    worker = kind(pipe)
     try:
         worker.load(model_id, estimator, options)
         threading.Thread(target=worker.listen, daemon=True).start()
@@ -236,14 +247,21 @@ def _run(pipe: Connection, model_id: str, estimator: str | None, options: Mappin
         os._exit(0)
 
 
-class _Worker:
+class Worker:
+    """Does jobs, each by its method `do_...`: one after the other, but for those of `AT_ONCE`."""
+
+    AT_ONCE: tuple[str, ...] = (
+        "check",
+        "joint",
+        "rests_on",
+    )  # done while another job is on, in the thread that listens
+
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
         self.jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self.lock = threading.Lock()  # of the pipe: events and checks come from two threads
-        self.changing = threading.Lock()  # of the three below
-        self.asking: Stream | None = None  # that is on
-        self.number = 0  # the job that is on
+        self.changing = threading.Lock()  # of the two below
+        self.streams: dict[int, Stream] = {}  # those that are on, by their jobs
         self.cancelled: set[int] = set()
 
     def say(self, kind: str, line: str | None = None, **values: Any) -> None:
@@ -253,6 +271,7 @@ class _Worker:
 
     def load(self, model_id: str, estimator: str | None, options: Mapping[str, Any]) -> None:
         self.model = load(model_id, **options)
+        self.vocabulary = Vocabulary(self.model.tokenizer)
         self.estimator = estimator_for(self.model, estimator)
         found = self.estimator
         self.say(
@@ -273,7 +292,7 @@ class _Worker:
                 os._exit(0)  # the other side is gone
             if job["op"] == "cancel":
                 self.cancel(job["target"])
-            elif job["op"] in ("check", "joint", "rests_on"):
+            elif job["op"] in self.AT_ONCE:
                 self.do(job)
             else:
                 self.jobs.put(job)
@@ -281,18 +300,12 @@ class _Worker:
     def cancel(self, target: int) -> None:
         with self.changing:
             self.cancelled.add(target)
-            if target == self.number and self.asking is not None:
-                self.asking.close()
+            if target in self.streams:
+                self.streams[target].close()
 
     def work(self) -> None:
         while True:
-            job = self.jobs.get()
-            with self.changing:
-                self.number = job["job"]
-            self.do(job)
-            with self.changing:
-                self.cancelled -= set(range(self.number + 1))  # numbers rise: none of these comes any more
-                self.asking, self.number = None, 0
+            self.do(self.jobs.get())
 
     def do(self, job: dict[str, Any]) -> None:
         number = job.pop("job")
@@ -304,10 +317,13 @@ class _Worker:
             raise
         except Exception as error:
             self.say("failed", job=number, message=f"{type(error).__name__}: {error}")
+        finally:
+            with self.changing:
+                self.cancelled.discard(number)
 
     def do_check(self, number: int, folder: str, images: int, messages: Sequence[Any]) -> dict[str, Any]:
-        inputs = self.model.inputs(_pictures(folder, images), messages)
-        return {"prompt_tokens": inputs["input_ids"].shape[1]}
+        inputs = self.model.inputs(pictures_in(folder, images), messages)
+        return {"prompt_token_ids": inputs["input_ids"][0].tolist()}
 
     def do_ask(
         self,
@@ -321,19 +337,37 @@ class _Worker:
         if hidden is not None:
             grids = tuple(tuple(tuple(row) for row in grid) for grid in hidden["grids"])
             options["hidden"] = Hidden(grids, tuple(hidden["regions"]), hidden["method"])
-        pictures = _pictures(folder, images)
-        with stream(self.model, pictures, messages, estimator=self.estimator, **options) as events:
+        pictures = pictures_in(folder, images)
+        with (
+            stream(self.model, pictures, messages, estimator=self.estimator, **options) as events,
+            self.on(number, events),
+        ):
+            return self.tell(number, events, folder)
+
+    @contextlib.contextmanager
+    def on(self, number: int, events: Stream) -> Iterator[None]:
+        """Meanwhile a job's stream can be cancelled, and asked about."""
+        with self.changing:
+            self.streams[number] = events
+            if number in self.cancelled:
+                events.close()
+        try:
+            yield
+        finally:
             with self.changing:
-                self.asking = events
-                if number in self.cancelled:
-                    events.close()
-            sent = 0
-            for event in events:
-                new = events.ids[sent:]
-                sent += len(new)
-                self.say("event", to_json(event), job=number, ids=new)
-            keep(Path(folder), events.games, events.ids, events.generation)
-        return {"token_ids": events.ids}
+                del self.streams[number]
+
+    def tell(self, number: int, events: Stream, folder: str) -> dict[str, Any]:
+        """Says a stream's events as they come; its ids and log-probs, as far as they are not said, are the result."""
+        sent = 0
+        for event in events:
+            new = events.ids[sent:]
+            sent += len(new)
+            told = describe(self.vocabulary, new, events.likely[sent - len(new) : sent])
+            self.say("event", to_json(event), job=number, ids=new, log_probs=told)
+        keep(Path(folder), events.games, events.ids, events.generation)
+        rest = describe(self.vocabulary, events.ids[sent:], events.likely[sent:])
+        return {"token_ids": events.ids, "log_probs": rest}
 
     def do_joint(self, number: int, of: int, target: Any, regions: Sequence[int]) -> dict[str, Any]:
         target = tuple(target) if isinstance(target, list) else target
@@ -345,7 +379,7 @@ class _Worker:
     def stream_of(self, number: int) -> Stream:
         """That of the question that is on, while it is. Raises `DataError`."""
         with self.changing:
-            events = self.asking if self.number == number else None
+            events = self.streams.get(number)
         if events is None:
             raise DataError("The question has just ended; ask about it again.")
         return events
@@ -365,7 +399,7 @@ class _Worker:
         """Log-prob of the trace's tokens from `start` on with nothing hidden, and its fall with each subset hidden."""
         if number in self.cancelled:
             return {}
-        inputs = self.model.inputs(_pictures(folder, images), messages)
+        inputs = self.model.inputs(pictures_in(folder, images), messages)
         labels = torch.cat([torch.tensor(grid).flatten() for grid in grids])
         hidden = torch.stack([torch.isin(labels, torch.tensor(list(some))) for some in subsets])
         found = ablate(self.model, inputs, torch.tensor(token_ids), hidden, method)  # pyright: ignore
@@ -392,5 +426,5 @@ class _Worker:
         return told.as_json()
 
 
-def _pictures(folder: str, count: int) -> list[Any]:
+def pictures_in(folder: str, count: int) -> list[Any]:
     return [open_image(Path(folder) / f"image-{number}.png") for number in range(count)]

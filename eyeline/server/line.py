@@ -1,4 +1,4 @@
-"""Who is next: one generation at a time, clients in turn, verification behind all questions."""
+"""Who is next: one generation at a time, or a few, clients in turn, verification behind all questions."""
 
 import asyncio
 from collections import deque
@@ -28,11 +28,11 @@ class Ticket:
 class Line:
     """A line of bounded length. Questions go before the patient, and among questions clients take turns."""
 
-    def __init__(self, places: int) -> None:
-        self.places = places
+    def __init__(self, places: int, at_once: int = 1) -> None:
+        self.places, self.at_once = places, at_once  # that may wait, and that may be served
         self._questions: dict[str, deque[Ticket]] = {}  # by client; the first is next
         self._patient: deque[Ticket] = deque()
-        self._served: Ticket | None = None
+        self._served: set[Ticket] = set()
 
     def __len__(self) -> int:
         return sum(map(len, self._questions.values()))
@@ -48,7 +48,7 @@ class Line:
             )
 
     def enter(self, client: str, *, patient: bool = False) -> Ticket:
-        if self._served is not None:
+        if self._full:
             self.check_room(patient=patient)
         ticket = Ticket(self, client, patient=patient)
         (self._patient if patient else self._questions.setdefault(client, deque())).append(ticket)
@@ -56,8 +56,8 @@ class Line:
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
-        if ticket is self._served:
-            self._served = None
+        if ticket in self._served:
+            self._served.remove(ticket)
             self._call()
         elif ticket.patient and ticket in self._patient:
             self._patient.remove(ticket)
@@ -67,10 +67,14 @@ class Line:
                 del self._questions[ticket.client]
 
     def before(self, ticket: Ticket) -> int:
-        if ticket is self._served:
+        if ticket in self._served:
             return 0
         order = self._order()
-        return order.index(ticket) + (self._served is not None) if ticket in order else 0
+        return order.index(ticket) + len(self._served) if ticket in order else 0
+
+    @property
+    def _full(self) -> bool:
+        return len(self._served) >= self.at_once
 
     def _order(self) -> list[Ticket]:
         rounds = max(map(len, self._questions.values()), default=0)
@@ -79,18 +83,19 @@ class Line:
         return [*turns, *self._patient]
 
     def _call(self) -> None:
-        """Calls the next one, if it is nobody's turn; a client that had its turn goes behind the others."""
-        if self._served is not None:
+        """Calls the next one, if there is room; a client that had its turn goes behind the others."""
+        if self._full:
             return
         if self._questions:
             client, queue = next(iter(self._questions.items()))
-            self._served = queue.popleft()
+            ticket = queue.popleft()
             del self._questions[client]
             if queue:
                 self._questions[client] = queue
         elif self._patient:
-            self._served = self._patient.popleft()
+            ticket = self._patient.popleft()
         else:
             return
-        if not self._served.called.done():
-            self._served.called.set_result(None)
+        self._served.add(ticket)
+        if not ticket.called.done():
+            ticket.called.set_result(None)

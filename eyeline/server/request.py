@@ -107,7 +107,8 @@ class ChatRequest(Body):
     n: Literal[1] | None = None
     tools: list[Any] | None = Field(None, max_length=0)
     functions: list[Any] | None = Field(None, max_length=0)
-    logprobs: Literal[False] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
 
 
@@ -187,7 +188,7 @@ def parse(kind: type[Some], body: bytes) -> Some:
 
 def _sentence(place: str, problem: str) -> str:
     sentence = f"{place[:200] or 'The body'}: {problem}."
-    if place in ("tools", "functions", "n", "logprobs"):
+    if place in ("tools", "functions", "n"):
         return f"{sentence} This is not offered here; leave `{place}` out."
     return sentence
 
@@ -218,6 +219,10 @@ def check(request: ChatRequest, settings: Settings) -> None:
     if any(turn.role != "user" and image_urls([turn]) for turn in turns):
         raise RequestError(
             400, "invalid_value", "Images belong into messages of the role `user`.", param="messages"
+        )
+    if request.top_logprobs is not None and not request.logprobs:
+        raise RequestError(
+            400, "invalid_value", "`top_logprobs` needs `logprobs: true` beside it.", param="top_logprobs"
         )
     stops = stops_of(request)
     if len(stops) > 4 or not all(0 < len(stop) <= 256 for stop in stops):

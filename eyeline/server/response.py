@@ -1,9 +1,10 @@
 """Streams of server-sent events that end as soon as their client is gone."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.responses import Response
@@ -49,15 +50,36 @@ async def wait_until_gone(receive: Receive) -> None:
         pass
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a client asked to be told of tokens."""
+
+    ids: bool = False  # as vLLM says them
+    log_probs: bool = False
+
+    def of_prompt(self, asking: Asking) -> dict[str, Any]:
+        return {"prompt_token_ids": list(asking.prompt_token_ids)} if self.ids else {}
+
+    def of_choice(self, asking: Asking, start: int, end: int | None) -> dict[str, Any]:
+        fields: dict[str, Any] = {"token_ids": asking.token_ids[start:end]} if self.ids else {}
+        entries = asking.log_probs[start:end] if self.log_probs else ()
+        return {**fields, "logprobs": {"content": entries, "refusal": None} if entries else None}
+
+
 async def follow(
-    asking: Asking, request_id: str, heartbeat: float, *, usage: bool, token_ids: bool
+    asking: Asking, request_id: str, heartbeat: float, *, usage: bool, wanted: Wanted
 ) -> AsyncIterator[bytes]:
-    """A question's chunks, as they come."""
+    """A question's chunks, as they come; those of texts tell of the tokens up to their end."""
     envelope = replace(asking.envelope, has_usage=usage)
     yield comment("hello")  # the headers, at once
+    told = 0  # tokens
     async for line in asking.log.follow(heartbeat):
         if line:
-            yield sse(envelope.event(line.decode()))
+            event = json.loads(line)
+            end = event["end"] if event["event"] == "text" else told
+            chunk = envelope.event(event, **wanted.of_choice(asking, told, end))
+            yield sse(chunk | wanted.of_prompt(asking) if event["event"] == "start" else chunk)
+            told = end
         else:
             yield comment("" if asking.running else f"waiting, {asking.ticket.before} before you")
     await asking.over.wait()
@@ -66,18 +88,18 @@ async def follow(
     except RequestError as refusal:
         yield sse(error_object(refusal, request_id))
         return
-    yield sse(envelope.last(done, asking.token_ids if token_ids else None))
+    yield sse(envelope.last(done, **wanted.of_choice(asking, told, None)))
     if usage:
         yield sse(envelope.usage(done))
     yield b"data: [DONE]\n\n"
 
 
-async def gather(asking: Asking, *, token_ids: bool) -> dict[str, Any]:
+async def gather(asking: Asking, wanted: Wanted) -> dict[str, Any]:
     """A question's completion, when it is over. Raises a `RequestError` where it is not whole."""
     await asking.over.wait()
     asking.whole()
     lines = [line.decode() async for line in asking.log.follow(0)]
-    return asking.envelope.completion(lines, asking.token_ids if token_ids else None)
+    return asking.envelope.completion(lines, **wanted.of_choice(asking, 0, None)) | wanted.of_prompt(asking)
 
 
 async def unless_gone(work: Any, receive: Receive) -> Any:

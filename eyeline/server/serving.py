@@ -16,8 +16,8 @@ import uvicorn
 from eyeline.errors import EyelineError
 from eyeline.server.app import create_app
 from eyeline.server.asking import Desk
-from eyeline.server.engine import Engine
-from eyeline.server.safety import Settings, check_binding
+from eyeline.server.engine import Engine, Worker
+from eyeline.server.safety import Guard, Settings, check_binding
 from eyeline.server.store import Store
 
 
@@ -27,6 +27,9 @@ def serve(
     estimator: str | Path | None = None,
     ready: Callable[[str], object] = lambda url: None,
     options: Mapping[str, Any] | None = None,
+    *,
+    worker: type[Worker] = Worker,
+    app_of: Callable[[Settings, Engine, Store], Guard] = create_app,
 ) -> None:
     """Loads the model, with options of `eyeline.load`, and serves until SIGINT or SIGTERM.
 
@@ -39,9 +42,9 @@ def serve(
         sockets = [stack.enter_context(each) for each in bind(settings.host, settings.port)]
         store = Store(settings.data)
         stack.callback(store.close)
-        engine = Engine(model, estimator, options)
+        engine = Engine(model, estimator, options, worker)
         engine.start()
-        app = create_app(settings, engine, store)
+        app = app_of(settings, engine, store)
         config = uvicorn.Config(
             app,
             settings.host,

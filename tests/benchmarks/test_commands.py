@@ -8,11 +8,13 @@ import pytest
 from click.testing import CliRunner
 from conftest import picture, tiny_model
 
-from benchmarks import latency, load, reach
+from benchmarks import follow_pace, latency, load, reach
 from eyeline.examples import Example, write_examples
 
-NEEDS = {latency: ("--data", "nowhere"), load: (), reach: ()}
-commands = pytest.mark.parametrize("module", [latency, load, reach], ids=lambda module: module.__name__)
+NEEDS = {latency: ("--data", "nowhere"), load: (), reach: (), follow_pace: ()}
+commands = pytest.mark.parametrize(
+    "module", [latency, load, reach, follow_pace], ids=lambda module: module.__name__
+)
 
 
 @commands

@@ -14,7 +14,7 @@ from eyeline.server.routes.desk import AtDesk
 router = APIRouter()
 
 
-def _model_entry(desk: Desk) -> dict[str, Any]:
+def model_entry(desk: Desk) -> dict[str, Any]:
     about = desk.engine.about
     return {
         "id": about.name,
@@ -38,14 +38,14 @@ def _model_entry(desk: Desk) -> dict[str, Any]:
 
 @router.get("/v1/models")
 async def list_models(desk: AtDesk) -> dict[str, Any]:
-    return {"object": "list", "data": [_model_entry(desk)]}
+    return {"object": "list", "data": [model_entry(desk)]}
 
 
 @router.get("/v1/models/{model:path}")
 async def get_model(model: str, desk: AtDesk) -> dict[str, Any]:
     if model not in desk.names:
         raise RequestError(404, "model_not_found", f"Only {desk.engine.about.name!r} is served here.")
-    return _model_entry(desk)
+    return model_entry(desk)
 
 
 @router.get("/v1/gallery")

@@ -21,7 +21,7 @@ from eyeline.server.request import (
     parse,
 )
 from eyeline.server.request_error import RequestError
-from eyeline.server.response import EventStream, as_sse, follow, gather, unless_gone
+from eyeline.server.response import EventStream, Wanted, as_sse, follow, gather, unless_gone
 from eyeline.server.routes.desk import AtDesk, WithBodies
 from eyeline.server.store import Row
 from eyeline.server.verification import (
@@ -57,13 +57,13 @@ async def _answer(
 ) -> Response:
     leases = ExitStack()
     leases.enter_context(desk.reading(asking))
-    ids = bool(asked.return_token_ids)
+    wanted = Wanted(bool(asked.return_token_ids), isinstance(asked, ChatRequest) and bool(asked.logprobs))
     if asked.stream:
         usage = asked.stream_options is not None and asked.stream_options.include_usage
-        parts = follow(asking, request.state.request_id, desk.settings.heartbeat, usage=usage, token_ids=ids)
+        parts = follow(asking, request.state.request_id, desk.settings.heartbeat, usage=usage, wanted=wanted)
         return EventStream(parts, leases, desk.counters)
     with leases:
-        found = await unless_gone(gather(asking, token_ids=ids), request.receive)
+        found = await unless_gone(gather(asking, wanted), request.receive)
     return JSONResponse(found) if found is not None else Response(status_code=499)
 
 

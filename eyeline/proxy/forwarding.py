@@ -1,0 +1,177 @@
+"""A client's request -> what is sent on, and what our copy is to follow; or why it cannot be followed."""
+
+import asyncio
+import base64
+import copy
+import io
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from PIL import Image
+from pydantic import Field, ValidationError
+
+from eyeline.proxy.followed import FollowDesk
+from eyeline.proxy.upstream import Upstream
+from eyeline.server.engine import EngineDiedError, EngineRefusedError
+from eyeline.server.pictures import read_pictures
+from eyeline.server.request import LARGEST_SEED, Body, Turn, conversation, image_urls, text_of
+from eyeline.server.request_error import RequestError
+from eyeline.server.safety import Settings
+
+Forward = Literal["fixed", "as-is"]
+REGIONS = ("native", "grid", "random")
+PATIENCE_S = 5.0  # with our copy's process, before the server is asked
+
+
+class UnfollowedError(Exception):
+    """Why a request goes on as it is and is not followed: one sentence."""
+
+
+class Conversation(Body):
+    messages: list[Turn] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What the client says to us alone, in the request's field `eyeline`: false, or an object."""
+
+    events: bool = True  # whether they are in what it gets
+    save: bool = True
+    regions: str = "native"
+
+
+@dataclass(frozen=True, eq=False)
+class Followable:
+    """A request that can be followed."""
+
+    urls: list[str]  # of its images
+    messages: list[dict[str, Any]]
+    prompt: str  # the last question
+    options: dict[str, Any]  # as those of a question to our own server
+
+
+def take_own(body: dict[str, Any], *, events: bool, save: bool) -> Own:
+    """Takes `eyeline` out of a request; what is left out is as the server's operator has it."""
+    said = body.pop("eyeline", None)
+    if said is False:
+        return Own(events=False, save=save)
+    if not isinstance(said, dict):
+        return Own(events=events, save=save)
+    regions = said.get("regions", "native")
+    if (
+        regions not in REGIONS
+        or not isinstance(said.get("save", save), bool)
+        or set(said) - {"regions", "save"}
+    ):
+        raise RequestError(
+            400,
+            "invalid_value",
+            f"eyeline: expected false, or an object with `save` (true or false) and `regions` ({', '.join(REGIONS)}).",
+            param="eyeline",
+        )
+    return Own(events=events, save=said.get("save", save), regions=regions)
+
+
+def check(body: Mapping[str, Any], upstream: Upstream) -> Conversation:
+    """Raises `UnfollowedError` for a request that our copy cannot follow."""
+    if body.get("n") not in (None, 1):
+        raise _unfollowed(f"n is {body['n']}, and one answer is followed at a time", "ask with n=1")
+    if body.get("tools") or body.get("functions"):
+        raise _unfollowed("it offers tools, whose calls are not followed", "leave `tools` out")
+    if body.get("model") not in (None, "", upstream.model):
+        raise _unfollowed(
+            f"it asks for the model {str(body['model'])[:100]!r}, and our copy is of {upstream.model!r}",
+            "ask for that one",
+        )
+    try:
+        found = Conversation.model_validate(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(step for step in map(str, first["loc"]) if not step.startswith("<"))
+        raise _unfollowed(
+            f"our copy cannot read {place[:100]} ({first['msg']})", "send text and image_url parts alone"
+        ) from None
+    if not image_urls(found.messages):
+        raise _unfollowed("it has no image, so there is nothing to attribute to", "send at least one")
+    return found
+
+
+def _unfollowed(why: str, instead: str) -> UnfollowedError:
+    return UnfollowedError(f"This answer is not attributed: {why}; {instead}.")
+
+
+def followable(body: Mapping[str, Any], upstream: Upstream, settings: Settings, own: Own) -> Followable:
+    """What of a request is followed; its images are not looked at yet. Raises `UnfollowedError`."""
+    turns = check(body, upstream).messages
+    urls = image_urls(turns)
+    if len(urls) > settings.max_images:
+        raise _unfollowed(
+            f"it has {len(urls)} images, and {settings.max_images} are read at most", "send fewer"
+        )
+    return Followable(urls, conversation(turns), text_of(turns[-1]) or "...", _options(body, own))
+
+
+async def read_images(urls: Sequence[str], desk: FollowDesk) -> list[Image.Image]:
+    """Upright RGB images. Raises `UnfollowedError`."""
+    try:
+        async with desk.preparing:
+            return await asyncio.to_thread(read_pictures, urls, desk.settings)
+    except RequestError as error:
+        raise _unfollowed(
+            error.message.rstrip("."), "send an image that can be read, as a data URL"
+        ) from None
+
+
+def _options(body: Mapping[str, Any], own: Own) -> dict[str, Any]:
+    """With which our own copy would be asked the same."""
+    options: dict[str, Any] = {
+        "max_new_tokens": body.get("max_completion_tokens") or body.get("max_tokens"),
+        "stop": [each for each in _as_list(body.get("stop")) if isinstance(each, str) and each],
+        "seed": body["seed"] if isinstance(body.get("seed"), int) else secrets.randbelow(LARGEST_SEED),
+        "regions": own.regions,
+    }
+    for name in ("temperature", "top_p"):
+        if isinstance(body.get(name), int | float):
+            options[name] = body[name]
+    return options
+
+
+def _as_list(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+async def with_fixed_images(
+    body: dict[str, Any], pictures: Sequence[Image.Image], desk: FollowDesk
+) -> dict[str, Any]:
+    """The request with its images at sizes that the model's image processor leaves as they are. Raises `UnfollowedError`."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            sizes = [await desk.fixed_size(picture.size) for picture in pictures]
+    except EngineRefusedError as error:
+        raise _unfollowed(str(error).rstrip("."), "send another image") from None
+    except (EngineDiedError, TimeoutError):
+        raise _unfollowed("our copy's process does not answer", "ask again later") from None
+    urls = await asyncio.to_thread(lambda: [resized(*each) for each in zip(pictures, sizes, strict=True)])
+    return {**body, "messages": with_images(body["messages"], urls)}
+
+
+def resized(picture: Image.Image, size: Sequence[int]) -> str:
+    """A data URL of the picture at a size, as the image processors resize."""
+    width, height = size
+    encoded = io.BytesIO()
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    picture.save(encoded, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+
+
+def with_images(messages: Sequence[Any], urls: Sequence[str]) -> list[Any]:
+    """The same turns with other images in place of theirs, in order."""
+    messages, left = copy.deepcopy(list(messages)), iter(urls)
+    for turn in messages:
+        for part in turn["content"] if isinstance(turn.get("content"), list) else ():
+            if part.get("type") == "image_url":
+                part["image_url"]["url"] = next(left)
+    return messages
