@@ -48,7 +48,8 @@ class StreamingModel(Model):
         or a file of your own, one for all images or one for each. `max_new_tokens`: by default what the context allows.
         `temperature`: 0 is greedy. `seed` makes sampling repeatable. `stop`: texts that generation ends before.
         `pending_bytes`: captured steps that may wait for attribution before decoding does. `hidden`: regions of an
-        earlier stream that the model is not to see. `top_logprobs`: keep how likely each token was, and so many of the
+        earlier stream that the model is not to see. `sources`: read earlier text too, for what each span takes from it and what
+        the answer rests on through it. `top_logprobs`: keep how likely each token was, and so many of the
         likeliest in its place (`Stream.likely`). `generation`: any other option of `hf.generate`. What is left out
         comes from the model's generation config. Raises as `eyeline.stream.stream` does.
         """
@@ -70,7 +71,7 @@ class StreamingModel(Model):
     ) -> Stream:
         """Yields the events of a text that is already written, as if the model wrote it now.
 
-        `text`: what follows the prompt, markers included, or its token ids. `estimator` and `regions` as in `stream`.
+        `text`: what follows the prompt, markers included, or its token ids. `estimator`, `regions` and `sources` as in `stream`.
         Raises as `eyeline.stream.attribute` does.
         """
         return stream.attribute(

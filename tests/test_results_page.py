@@ -237,6 +237,41 @@ def hiding(row, column):
     }[row])  # fmt: skip
 
 
+def totals(row, column):
+    method = {
+        "middle of the image (centre prior)": "centre",
+        "the answer's own effects (direct)": "direct",
+        "effects of the last sentence": "last-sentence",
+        "FlashTrace as published: 1 hop, sum": "flashtrace-1-sum",
+        "FlashTrace, best reading: 3 hops, mean": "flashtrace-3-mean",
+        "one hop: the answer's links times what each token sees": "one-hop",
+        "effects of all thinking, added up": "thinking-sum",
+        "Eyeline, `rests_on.changes`": "eyeline",
+        "measured: the region whose hiding costs most": "measured total",
+    }[row]
+    if column == "Eyeline ahead in AUC":
+        return numbers(
+            row_of("totals", method=method, metric="AUC", family="mean"), "ahead", "ahead_low", "ahead_high"
+        )
+    metric = {"first changes it": "named first"}.get(column, column)
+    return numbers(row_of("totals", method=method, metric=metric, family="mean"))
+
+
+def reliability(row, column):
+    found = row_of("totals", method="eyeline", metric="reliability", at=row)
+    return [float(found["value" if column == "change the answer" else "count"])]
+
+
+def earlier_text(row, column):
+    method = {
+        "the nearer the more": "nearest",
+        "attention, added up": "attention-sum",
+        "written values, added up": "value-sum",
+        "Eyeline, `sources`": "eyeline",
+    }[row]
+    return numbers(row_of("totals", method=method, metric="LDS of sources", at=column, family="mean"))
+
+
 def evaluation(name):
     return lambda row, column: measured(name, row, column)
 
@@ -247,6 +282,9 @@ TABLES = {
     ("Are the attributions true?", "method"): evaluation("faithfulness"),
     ("Sizes in nats", "joint fall with"): sizes,
     ("Contributions", "correlation with measured contributions (Pearson)"): evaluation("contributions"),
+    ("What do answers rest on?", "one number a region"): totals,
+    ("What do answers rest on?", "chance said"): reliability,
+    ("What do answers rest on?", "LDS over sets of earlier spans"): earlier_text,
     ("Earlier: faithfulness", "method"): evaluation("faithfulness_knockout"),
     ("Earlier: cost of streaming", "measure"): streaming,
     ("Earlier: cost beside rivals, at the size of an 8B model", "tokens of the trace"): operations,
@@ -411,3 +449,21 @@ def test_numbers_of_earlier_versions_come_last():
 ])  # fmt: skip
 def test_a_cell_is_held_to_the_digits_that_it_shows(cell, expected, right):
     assert holds(cell, expected) == right
+
+
+def test_what_answers_rest_on_is_said_better_than_by_every_rival_by_a_paired_interval():
+    with (ROOT / "results" / "totals.csv").open(encoding="utf-8") as file:
+        rivals = [row for row in csv.DictReader(file) if (row["metric"], row["family"]) == ("AUC", "mean")]
+    rivals = [row for row in rivals if row["method"] != "eyeline"]
+    assert len(rivals) >= 12
+    assert all(float(row["ahead_low"]) > 0 for row in rivals)
+
+
+def test_the_readme_says_what_was_measured_of_answers():
+    (line,) = [
+        line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "with AUC" in line
+    ]
+    ours = numbers(row_of("totals", method="eyeline", metric="AUC", family="mean"))
+    best = numbers(row_of("totals", method="flashtrace-3-mean", metric="AUC", family="mean"))[0]
+    assert holds(line.split("AUC")[1].split("]")[0], ours)
+    assert holds(line.rsplit("has ", 1)[1].rstrip("."), [best])

@@ -36,7 +36,7 @@ def test_help_on_a_model_shows_each_option_of_the_function_behind_it(module, nam
 
 GIVEN = {
     "estimator": "e", "regions": "grid", "max_new_tokens": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 5, "seed": 1,
-    "stop": "x", "pending_bytes": 7, "hidden": None, "top_logprobs": 2, "repetition_penalty": 1.5,
+    "stop": "x", "pending_bytes": 7, "hidden": None, "sources": False, "top_logprobs": 2, "repetition_penalty": 1.5,
 }  # fmt: skip
 
 
