@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from test_runs import HOSTILE, make_run, names, no_space
+from test_page_rests import resting
+from test_runs import HOSTILE, make_run, names, no_space, with_span
 
 from eyeline.errors import DataError
 from eyeline.events import ImageInfo, SpanAttribution, Start, Text, from_json
@@ -265,6 +266,38 @@ def test_the_page_names_regions_as_the_terminal_does(show):
             return all(".strongest button .place").map(place => place.lastChild.textContent);""",
         )
         assert tuple(names) == name_regions(start)
+
+
+@pytest.mark.browser
+def test_the_report_rests_on_the_answer_and_its_chips_lead_to_sentences(show):
+    words, at_first, then = show(
+        resting(),
+        """const words = all(".strongest button")[0].textContent, at = on();
+        all(".answer .chip")[0].click();
+        return [words, at, on()];""",
+    )
+    assert words == "7top left of image 2100 % "
+    assert (at_first, then) == (2, 1)
+
+
+@pytest.mark.browser
+def test_the_strongest_region_has_the_full_colour_though_a_cell_of_another_holds_more(show):
+    run = make_run()
+    first = next(event for event in run.events if isinstance(event, SpanAttribution))
+    effects = (1.8, 1.0, *[0.0] * 8)  # region 1 has all of its number in one cell
+    cells = {0: (0.45,) * 4, 1: (1.0, 0.0, 0.0, 0.0)}
+    left = [list(cells.get(region, (0.0,) * 4)) for region in range(10)]
+    grids = tuple(tuple(tuple(left[k].pop(0) for k in row) for row in grid) for grid in run.start.regions)
+    changes = {"effects": effects, "contributions": effects, "patches": grids, "whole_image": 2.8}
+    colour, legend = show(
+        with_span(run, first.index, **changes),
+        """press("Home");
+        const canvas = all(".frame canvas")[0];
+        const {data} = canvas.getContext("2d").getImageData(0, canvas.height * .25, 1, 1);
+        return [[...data.slice(0, 3)], all(".ticks")[0].textContent];""",
+    )
+    assert colour == [201, 44, 30]
+    assert legend.endswith("+0.45 and more")
 
 
 @pytest.mark.browser

@@ -4,7 +4,7 @@
 import {button, make, set, term} from "./dom.js";
 import {chips} from "./links.js";
 import {still} from "./pictures.js";
-import {comesFrom, goesInto, intervals, largest, ranked, resting, values} from "./run.js";
+import {comesFrom, goesInto, intervals, largest, ranked, resting, telling, values} from "./run.js";
 import {MEANINGS, RESTING, amount, chance, duration, plain, several, signed} from "./words.js";
 
 const FEW = 5;
@@ -47,7 +47,7 @@ export function createAbout(on) {
     const attention = run.unit === "attention", says = resting(span, span.unit);
     count.textContent = chances ? "The answer " : `${span.words ? `“${span.text}”` : ` ${span.number + 1} of ${run.spans.length}`} `;
     fill(how, [[says, RESTING[says]]]);
-    fill(measure, chances ? [["a part hidden before the model thought", MEANINGS.chance]] : attention ? [["attention, not effect", MEANINGS.attention]]
+    fill(measure, chances ? [[`${telling(span).length ? "a" : "whichever"} part hidden before the model thought`, MEANINGS.chance]] : attention ? [["attention, not effect", MEANINGS.attention]]
       : [span.contributions ? ["contribution", MEANINGS.contribution] : ["effect", MEANINGS.effect], ["in nats", MEANINGS.nats],
         ...state?.actual.size ? [["predicted alone", MEANINGS.effect], ["actual", MEANINGS.actual]] : [intervals(span) && ["[90 % interval]", MEANINGS.interval]]]);
     const order = ranked(span), shown = all ? order : order.slice(0, FEW);

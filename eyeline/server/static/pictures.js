@@ -124,13 +124,13 @@ export function createPictures(on) {
     }
   }
 
-  /** Where in the window a region is: the cell of it that is nearest to its middle. */
+  /** Where in the window a region is: its middle, or the cell of it that is nearest to that. */
   function at(region) {
     for (const {labels, box} of frames) {
       const cells = (labels ?? []).flatMap((line, y) => line.flatMap((k, x) => k === region ? [[x + .5, y + .5]] : []));
       if (!cells.length) continue;
       const [u, v] = [0, 1].map(i => cells.reduce((total, place) => total + place[i], 0) / cells.length), far = ([x, y]) => (x - u) ** 2 + (y - v) ** 2;
-      const [x, y] = cells.reduce((a, b) => far(b) < far(a) ? b : a), {left, top, width, height} = box.getBoundingClientRect();
+      const [x, y] = labels[Math.floor(v)][Math.floor(u)] === region ? [u, v] : cells.reduce((a, b) => far(b) < far(a) ? b : a), {left, top, width, height} = box.getBoundingClientRect();
       return {x: left + x / labels[0].length * width, y: top + y / labels.length * height};
     }
     return null;

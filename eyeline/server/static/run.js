@@ -37,7 +37,7 @@ export function take(run, event) {
     if (event.channel === "answer") run.answer += event.text;
   } else if (event.event === "done") {
     run.done = event;
-    run.rests = answerRests(run, event);
+    run.rests = ofAnswer(run, event);
   } else if (event.event === "span" && run.start) {
     const last = run.spans.at(-1), span = derive(run, {...event, number: run.spans.length});
     const shown = values(span);
@@ -54,7 +54,7 @@ export function take(run, event) {
 }
 
 /** What the answer rests on through the thinking, as a span in chances; null where nothing is known of it. */
-function answerRests(run, done) {
+function ofAnswer(run, done) {
   const spans = run.spans.filter(span => span.channel === "answer"), told = done.rests_on;
   if (!told || !spans.length) return null;
   return derive(run, {...spans[0], unit: "chance", text: done.answer, effects: told.changes, interval: null, contributions: null, patches: null,
@@ -68,11 +68,10 @@ export function comesFrom(run, {sources}) {
   return found.filter(([number, nats]) => number >= 0 && nats >= enough).slice(0, SOURCES);
 }
 
-/** The later spans that come from a span, as [number, nats], those of an answer told as one by its first span's number. */
+/** The later spans that come from a span, as [number, nats]; the answer is one, at its first span. */
 export function goesInto(run, {number}) {
-  const one = later => run.rests?.spans[0] === later ? run.rests : later, {rests} = run;
-  return run.spans.filter(later => later.number > number && !(rests && later.channel === "answer" && later !== rests.spans[0]))
-    .flatMap(later => comesFrom(run, one(later)).filter(([from]) => from === number).map(([, nats]) => [later.number, nats]));
+  const answer = run.rests?.spans ?? [], later = run.spans.filter(span => span.number > number && answer.indexOf(span) < 1);
+  return later.flatMap(span => comesFrom(run, span === answer[0] ? run.rests : span).filter(([from]) => from === number).map(([, nats]) => [span.number, nats]));
 }
 const SOURCES = 5, SLIGHT = .1; // spans; a share of the largest
 
@@ -114,7 +113,7 @@ const most = span => largest([...values(span), ...span.effects, span.whole_image
 /** How a span rests on the image, in words before its regions; `resting` in report.py says the same. */
 export function resting(span, unit) {
   if (unit === "attention") return "attends to";
-  if (unit === "chance") return telling(span).length ? "would change without" : "would hardly change without any one part";
+  if (unit === "chance") return telling(span).length ? "would change without" : "would hardly change";
   if (most(span) < NOTHING) return "follows from the text before it";
   if (most(span) < FLOORS[unit]) return "hardly rests on the image";
   const whole = span.whole_image ?? 0;

@@ -10,7 +10,7 @@ import {chips, createLinks} from "./links.js";
 import {createPictures} from "./pictures.js";
 import {TRAIN, comesFrom, derive, largest, newRun, resting, take, telling, values} from "./run.js";
 import {createTrace, describe, drawGlyph} from "./trace.js";
-import {LIKELY, MEANINGS, amount, chance, noneAlone, percent, plain, several, signed, withUnit} from "./words.js";
+import {LIKELY, MEANINGS, amount, answerRests, chance, noneAlone, percent, plain, several, signed, withUnit} from "./words.js";
 
 const TOP = 3; // regions that get a number on the image
 const ENDS = {length: "stopped at the length limit", cancelled: "stopped", error: "stopped by an error"};
@@ -126,7 +126,8 @@ export function createView(root, actions = {}) {
       run.over = true;
       const {done} = run;
       if (run.rests) {
-        trace.below("answer", ...chips(run, "from", comesFrom(run, run.rests), go));
+        const first = telling(run.rests).slice(0, TOP).map(k => [run.regions[k], run.rests.effects[k]]);
+        trace.below("answer", make("p", "rests", answerRests(first, run.rests)), ...chips(run, "from", comesFrom(run, run.rests), go));
         run.rests.spans[0].drawnAt = null; // its picture is of the answer now
         dirty.add("levels");
       }

@@ -43,8 +43,11 @@ export const MEANINGS = {
   actual: "Measured: the fall of the log of the text’s probability with that region hidden from the model.",
 };
 
+/** What a finished answer rests on, in a sentence: `first` are regions and chances. */
+export const answerRests = (first, answer) => first.length
+  ? `Would change if one of these had been hidden before the model thought: ${first.map(([name, x]) => `${name} (${chance(x)})`).join(", ")}.` : noneAlone(answer);
 export const LIKELY = "How likely the answer would change if this part had been hidden before the model thought.";
-export const noneAlone = ({whole_image: whole}) => "No single part would change the answer: each has under 10 %. " +
+export const noneAlone = ({whole_image: whole}) => "No single part would change the answer: each has under 10\u00a0%. " +
   (whole < .1 ? `Nor would the whole image (${chance(whole)}).` : `Without the whole image it would change (${chance(whole)}).`);
 
 /** What the words of `resting` mean, where they say more than "rests on". */
@@ -53,7 +56,7 @@ export const RESTING = {
   "hardly rests on the image": "Hiding the whole image, or any part of it, does less than half a nat to this text.",
   "is likelier without the image": "The image speaks against this text: with the image hidden the model finds it likelier.",
   "would change without": "The answer is held against the image through the thinking: how likely it would be another if a part had been hidden before the model thought.",
-  "would hardly change without any one part": "Whichever part had been hidden before the model thought, the answer would most likely be the same.",
+  "would hardly change": "Whichever part had been hidden before the model thought, the answer would most likely be the same.",
   "rests on several regions together": "Hiding one region does little, since others make up for it; hiding all of them does much.",
 };
 
