@@ -104,7 +104,8 @@ class Games:
         """
         if not answer:
             raise DataError(
-                "There is no answer that could rest on something: the thinking was cut off, or nothing is there yet."
+                "There is no answer that could rest on an image: the thinking was cut off, the prompt has no image, or nothing "
+                "is there yet."
             )
         chances = self.chances
         if chances is None or len(self.links) < len(self.games) or not self.games:

@@ -7,6 +7,7 @@ commands on a saved run take. JSON, and what goes to stdout or stderr, are left 
 """
 
 import statistics
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,7 @@ MIN_WIDTH = 56  # of a terminal that has room for both; in a narrower one the pi
 UP = ((120, 36, 12), (220, 96, 28), (255, 200, 96))
 DOWN = ((14, 48, 100), (40, 116, 196), (144, 206, 255))
 CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "�")  # all but tab and newline
+EACH_S = 1 / 12  # between two drawings of the text in progress
 PLACES = 3  # at most as many regions in words
 Pending = list[tuple[Channel, str]]
 
@@ -54,6 +56,7 @@ class TerminalView:
         self.pending: Pending = []  # text that no span has covered yet
         self.latencies: list[float] = []
         self.live: Live | None = None
+        self.drawn = 0.0  # when the text in progress was, seconds
 
     def __enter__(self) -> "TerminalView":
         return self
@@ -74,10 +77,14 @@ class TerminalView:
     def _show_text(self, event: Text) -> None:
         self.pending.append((event.channel, event.text))
         if self.pictures and self.live is None:
+            # Drawn by this thread alone: one that draws between two steps of a print leaves lines behind.
             self.live = Live(
-                console=self.console, get_renderable=self._in_progress, transient=True, refresh_per_second=12
+                console=self.console, get_renderable=self._in_progress, transient=True, auto_refresh=False
             )
             self.live.start()
+        if self.live is not None and time.monotonic() - self.drawn >= EACH_S:
+            self.live.refresh()
+            self.drawn = time.monotonic()
 
     def _show_span(self, event: SpanAttribution) -> None:
         assert self.start is not None, "a stream begins with its start"

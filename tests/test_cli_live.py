@@ -32,7 +32,7 @@ def test_the_plain_view_shows_the_text_and_where_each_span_looked(here):
     result = succeed("stream", "a.png", "What?", "--model", "model", "--max-new-tokens", 12)
     assert "model · attention, not effect · 6 regions" in result.stdout
     assert "Thinking" in result.stdout
-    assert re.search(r"\[[a-z ,]+, \d+ % of attention", result.stdout)
+    assert re.search(r"\[0: [a-z ,]+, \d+ % of attention", result.stdout)
     assert "12 tokens" in result.stdout
     assert ESCAPE not in result.stdout
     assert result.stderr == ""

@@ -115,21 +115,24 @@ def test_a_saved_run_is_asked_what_its_answer_rests_on_without_the_model(answere
     assert told["changes"] == pytest.approx(done.rests_on.changes, abs=1e-5)
     likeliest = max(range(len(told["changes"])), key=lambda region: told["changes"][region])
     lines = succeed("rests-on", answered / "run").stdout.splitlines()
-    assert lines[0] == f"the whole image hidden: {100 * done.rests_on.whole:.0f} % likely to change"
+    assert (
+        lines[0]
+        == f"without the whole image: {100 * done.rests_on.whole:.0f} % likely that the answer changes"
+    )
     place = name_regions(run.start)[likeliest]
     assert lines[1].startswith(
-        f"region {likeliest} ({place}) hidden: {100 * told['changes'][likeliest]:.0f} % likely to change, "
+        f"without region {likeliest} ({place}): {100 * told['changes'][likeliest]:.0f} %, a fall of "
     )
     (first, nats), *_ = done.rests_on.sources
-    assert lines[9].startswith(f"from span {first}: {nats:.2f} nats, Line ")
+    assert lines[9].startswith(f"comes from span {first}, {nats:.2f} nats: Line ")
 
     sets = ("--regions", "1,2", "--regions", "0")
     told = json.loads(succeed("rests-on", answered / "run", *sets, "--json").stdout)
     assert told["sets"] == [[1, 2], [0]]
     assert tuple(told["changes"]) == run.rests_on([(1, 2), (0,)]).changes
     shown = succeed("rests-on", answered / "run", *sets).stdout.splitlines()
-    assert shown[1].startswith("regions 1 (")
-    assert shown[2].startswith("region 0 (")
+    assert shown[1].startswith("without regions 1 (")
+    assert shown[2].startswith("without region 0 (")
 
 
 @pytest.mark.parametrize(

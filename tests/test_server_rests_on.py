@@ -95,6 +95,13 @@ def test_thinking_that_was_cut_off_has_no_answer_that_could_rest_on_something(se
     assert "the thinking was cut off" in answer.json["error"]["message"]
 
 
+def test_an_answer_to_a_prompt_without_an_image_rests_on_none(server):
+    asked = server.ask(messages=[{"role": "user", "content": "Two and two?"}], eyeline={"save": True}).json
+    answer = rests_on(server, asked["id"])
+    assert answer.status == 400
+    assert "the prompt has no image" in answer.json["error"]["message"]
+
+
 def test_a_run_whose_numbers_are_gone_and_one_that_never_was_say_so(server):
     run, _ = ask(server, max_tokens=6)
     kept = server.data / "runs" / run / FILE

@@ -1,5 +1,6 @@
 import io
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -167,6 +168,19 @@ def test_text_appears_before_its_span_is_finished():
             view.show(event)
         assert view.live is not None
         view.live.refresh()
+        assert "The bar at" in screen(written(console))[-1]
+
+
+def test_text_that_comes_in_time_is_drawn_by_itself_and_no_other_thread_draws(monkeypatch):
+    run = make_run()
+    console = terminal()
+    clock = iter(range(1000))
+    monkeypatch.setattr("eyeline.terminal.time.monotonic", lambda: float(next(clock)))
+    threads = threading.active_count()
+    with TerminalView(console, run.images) as view:
+        for event in run.events[:3]:
+            view.show(event)
+        assert threading.active_count() == threads
         assert "The bar at" in screen(written(console))[-1]
 
 

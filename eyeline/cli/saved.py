@@ -94,16 +94,17 @@ def rests_on(run, sets, as_json) -> None:
         return click.echo(json.dumps({"sets": sets or None, **asdict(found)}))
     places = name_regions(read.start)
     hidden = sets or tuple((region,) for region in range(len(places)))
-    click.echo(f"the whole image hidden: {100 * found.whole:.0f} % likely to change")
+    click.echo(f"without the whole image: {100 * found.whole:.0f} % likely that the answer changes")
     order = range(len(hidden)) if sets else sorted(range(len(hidden)), key=lambda at: -found.changes[at])[:8]
     for at in order:
         names = ", ".join(f"{region} ({places[region]})" for region in hidden[at])
-        chance = f"{100 * found.changes[at]:.0f} % likely to change"
-        costs = f"{found.total[at]:.2f} nats, {found.direct[at]:.2f} with the thinking kept"
-        click.echo(f"{'region' if len(hidden[at]) == 1 else 'regions'} {names} hidden: {chance}, {costs}")
+        click.echo(
+            f"without {'region' if len(hidden[at]) == 1 else 'regions'} {names}: {100 * found.changes[at]:.0f} %, "
+            f"a fall of {found.total[at]:.2f} nats ({found.direct[at]:.2f} with the thinking kept)"
+        )
     spans = {event.index: event.text for event in read.events if isinstance(event, SpanAttribution)}
     for index, nats in found.sources[:8]:
-        click.echo(f"from span {index}: {nats:.2f} nats, {' '.join(spans[index].split())}")
+        click.echo(f"comes from span {index}, {nats:.2f} nats: {' '.join(spans[index].split())}")
 
 
 @click.command()
