@@ -149,6 +149,8 @@ def test_each_sentence_of_a_long_answer_can_be_looked_at_beside_the_answer_as_a_
 def test_a_region_that_would_change_the_answer_lights_it_up_and_says_how_likely(visit, tmp_path):
     with PageServer(resting()) as server:
         page = asked(visit, server, tmp_path)
+        page.locator(".frame").first.hover(position={"x": 100, "y": 10})
+        expect(page.locator(".tip")).to_contain_text("would change (61 %), most in span 1 (0.30 nats)")
         page.locator(".strongest button").nth(1).click()
         expect(page.locator(".selection")).to_contain_text("without it the answer would change (61 %)")
         rest = page.locator(".answer .span").evaluate("span => Number(span.style.getPropertyValue('--rest'))")

@@ -333,7 +333,7 @@ export function createView(root, actions = {}) {
     if (k === null || !run.spans.length) return tip.remove();
     const span = current(), best = run.spans.reduce((a, b) => values(b)[k] > values(a)[k] ? b : a);
     tip.replaceChildren(make("b", "", run.regions[k]), span === run.rests ? `: without it the answer ${withUnit(values(span)[k], "chance")}, ` : span ? `: ${withUnit(values(span)[k], span.unit)} here, ` : ": ",
-      `most in span ${best.number + 1} (${amount(values(best)[k], run.unit)})`);
+      `most in span ${best.number + 1} (${(span === run.rests ? withUnit : amount)(values(best)[k], run.unit)})`);
     figure.append(tip);
     const box = figure.getBoundingClientRect();
     tip.style.left = `${Math.max(0, Math.min(event.clientX - box.left + 14, box.width - tip.offsetWidth))}px`;
