@@ -57,8 +57,8 @@ class Asked:
         """Tokens that the model's context leaves after the prompt."""
         return self.model.context_length - self.prompt_tokens
 
-    def start(self, regions: tuple[Grid, ...]) -> Start:
-        """The first event. Where images could not be read each is one region, for views and saved runs."""
+    def start(self, regions: tuple[Grid, ...], notices: tuple[Notice, ...] = ()) -> Start:
+        """The first event; `notices` are those that came up since. Where images could not be read each is one region, for views and saved runs."""
         model, estimator = self.model, self.estimator
         merge = model.adapter.merge_size(model.hf)
         grids = self.inputs["image_grid_thw"].tolist() if self.pictures else []
@@ -80,7 +80,7 @@ class Asked:
             regions,
             hiding=None if estimator is None else estimator.hiding,
             level="none" if estimator is None else "fitted",
-            notices=self.notices,
+            notices=(*self.notices, *notices),
         )
 
 

@@ -12,7 +12,7 @@ from eyeline.asked import Asked
 from eyeline.capture import AttentionCapture, NoCapture
 from eyeline.decoding import Likely
 from eyeline.errors import EyelineError
-from eyeline.events import Done, Error, Event, Grid, Reason, RestsOn, SpanAttribution, Text
+from eyeline.events import Done, Error, Event, Grid, Notice, Reason, RestsOn, SpanAttribution, Text
 from eyeline.kept_games import Games
 from eyeline.spans import Segmenter, Span
 from eyeline.targets import answer_ranges
@@ -95,11 +95,11 @@ class Exchange:
 
     # --- the worker's side
 
-    def start(self, regions: tuple[Grid, ...]) -> None:
+    def start(self, regions: tuple[Grid, ...], notices: tuple[Notice, ...] = ()) -> None:
         """Puts the `Start` event, unless it is out already."""
         if not self.started:
             self.started = True
-            self.events.put(self.asked.start(regions))
+            self.events.put(self.asked.start(regions, notices))
 
     def seconds_since(self, position: int) -> float:
         """Since the token at a position was there."""

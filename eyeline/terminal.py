@@ -71,6 +71,8 @@ class TerminalView:
         self.start, self.places = event, name_regions(event)
         estimator = f"estimator {event.estimator}" if event.estimator else "attention, not effect"
         self._print(Line(_clean(f"{event.model} · {estimator} · {len(self.places)} regions"), "dim"))
+        for notice in event.notices:
+            self._print(Line(_clean(f"Note: {notice.message}"), "yellow"))
         if self.pictures:
             self._print(_key(event.unit))
 

@@ -7,6 +7,7 @@ import torch
 from eyeline.asked import Asked
 from eyeline.capture import AttentionCapture, NoCapture
 from eyeline.exchange import Exchange, sentence
+from eyeline.familiar import notices
 from eyeline.reader import Reader, ReadSpan
 from eyeline.regions import Regions, regions_for
 from eyeline.spans import Span
@@ -42,7 +43,8 @@ def _attribute(exchange: Exchange) -> None:
                         exchange.fail("There is no image: the answer comes without attribution.")
                 elif job.early:
                     regions = _regions(asked, job.capture)
-                    exchange.start(regions.grids)
+                    assert job.capture.vision_features is not None
+                    exchange.start(regions.grids, notices(asked.model.name, job.capture.vision_features))
                 elif job.span is None:
                     if regions is not None:
                         reader = Reader(
