@@ -58,7 +58,7 @@ class Asked:
         return self.model.context_length - self.prompt_tokens
 
     def start(self, regions: tuple[Grid, ...], notices: tuple[Notice, ...] = ()) -> Start:
-        """The first event; `notices` are those that came up since. Where images could not be read each is one region, for views and saved runs."""
+        """The first event; `notices` came up since. Where images could not be read each is one region, for views."""
         model, estimator = self.model, self.estimator
         merge = model.adapter.merge_size(model.hf)
         grids = self.inputs["image_grid_thw"].tolist() if self.pictures else []
