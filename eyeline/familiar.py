@@ -18,6 +18,7 @@ from eyeline.loading import MODELS
 
 FILE = "familiar.safetensors"
 KIND = "unlike"  # of the notice
+READS = "drawn scenes like those of the gallery"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def notices(name: str, features: list[Float[Tensor, "_patch dim"]]) -> tuple[Not
         else f"Images {' and '.join(map(str, unlike))} are"
     )
     said = (
-        f"{which} unlike what this model can read: {name} reads only drawn scenes like those of the gallery. "
+        f"{which} unlike what this model can read: {name} reads only {READS}. "
         "Expect an answer that sounds sure and is wrong."
     )
     return (Notice(KIND, said),)

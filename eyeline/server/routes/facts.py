@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
+from eyeline.familiar import READS, familiar_of
 from eyeline.server import gallery
 from eyeline.server.asking import Desk
 from eyeline.server.request_error import RequestError
@@ -27,6 +28,7 @@ def model_entry(desk: Desk) -> dict[str, Any]:
             "context": about.context,
             "max_tokens": desk.settings.max_tokens,
             "method": about.method,
+            "reads": READS if familiar_of(about.name) else None,
             "limits": {
                 "images": desk.settings.max_images,
                 "pixels": desk.settings.max_pixels,

@@ -373,7 +373,7 @@ async function copyLink() {
 
 async function showGallery() {
   try {
-    const {scenes} = await client.json("/v1/gallery");
+    const {scenes} = await client.json("/v1/gallery"), {name, reads} = await served();
     byId("gallery").replaceChildren(...scenes.map(scene => {
       const picture = Object.assign(make("img"), {alt: `Drawn scene: ${scene.family}`}), choose = button("", "", async () => compose([await client.blob(scene.image)], scene.prompt));
       pictureUrl(scene.image).then(url => { picture.src = url; }, () => {});
@@ -381,6 +381,7 @@ async function showGallery() {
       return make("li", "", choose);
     }));
     byId("gallery-section").hidden = !scenes.length;
+    byId("reads").textContent = reads ? `${name} is a small model that reads only ${reads}. Of other images it says so, and answers wrongly.` : "";
   } catch (error) {
     problem.textContent = error.message;
   }

@@ -106,9 +106,10 @@ export function createView(root, actions = {}) {
   function begin(start) {
     const attention = start.unit === "attention";
     tell(start.model, attention ? "no estimator" : `estimator ${start.estimator}`, several(run.regions.length, "region"));
+    notice.hidden = !attention && !start.notices?.length;
+    notice.replaceChildren(...(start.notices ?? []).map(({message}) => make("p", "", make("b", "", "Note. "), message)));
     if (attention) {
-      notice.hidden = false;
-      notice.replaceChildren(make("b", "", "Attention, not effect. "), "No estimator was fitted for this model: the colours show each " +
+      notice.append(make("b", "", "Attention, not effect. "), "No estimator was fitted for this model: the colours show each " +
         "region’s share of the attention to the image, which says little about what the text rests on. Train one with",
       ...TRAIN.map(line => make("code", "", line.replace("{model}", start.model))));
     }
