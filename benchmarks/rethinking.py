@@ -82,7 +82,7 @@ def measure(model: Model, examples: Iterable[Example], least: int, most: int) ->
         own = answer(model, example, most + 1, 1)
         if not least <= len(own.ids) <= most or not own.answer:
             continue
-        regions = regions_of(model, own.picture, own.inputs)
+        regions = regions_of(model, own.pictures, own.inputs)
         single, slow = seconds(lambda own=own, regions=regions: one_by_one(model, own, regions))
         sets = torch.eye(regions.count, dtype=torch.bool)
         together, found = seconds(

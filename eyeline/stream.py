@@ -5,7 +5,6 @@ Two threads stand behind a stream (threads.py). The producer (producer.py) decod
 are not yet attributed exceed `pending_bytes`.
 """
 
-import contextlib
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -211,5 +210,6 @@ class Stream(Iterator[Event]):
             thread.join()
 
     def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # raised in __init__, before there was an exchange
-            self.close()
+        exchange = getattr(self, "_exchange", None)  # None: raised in __init__, before there was one
+        if exchange is not None:
+            exchange.cancel()

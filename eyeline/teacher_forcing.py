@@ -112,7 +112,7 @@ def read(
     inside = (trace.patches >= start) & (trace.patches < start + ids.shape[1])
     positions = trace.patches[inside] - start
     embeds = text.get_input_embeddings()(ids)
-    embeds[:, positions] = vision.features[:, inside].to(embeds)
+    embeds = embeds.index_copy(1, positions, vision.features[:, inside].to(embeds).expand(rows, -1, -1))
     if vision.deepstack and len(positions):
         is_visual = torch.zeros_like(ids, dtype=torch.bool).index_fill_(1, positions, True)
         options["visual_pos_masks"] = is_visual
