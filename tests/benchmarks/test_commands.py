@@ -5,16 +5,18 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import picture, tiny_model
 
-from benchmarks import follow_pace, latency, load, reach
+from benchmarks import earlier_text, familiar, follow_pace, latency, load, reach
 from eyeline.examples import Example, write_examples
 
-NEEDS = {latency: ("--data", "nowhere"), load: (), reach: (), follow_pace: ()}
-commands = pytest.mark.parametrize(
-    "module", [latency, load, reach, follow_pace], ids=lambda module: module.__name__
-)
+NEEDS = {
+    latency: ("--data", "nowhere"), load: (), reach: (), follow_pace: (), earlier_text: ("--data", "nowhere"),
+    familiar: ("--weights", "nowhere"),
+}  # fmt: skip
+commands = pytest.mark.parametrize("module", list(NEEDS), ids=lambda module: module.__name__)
 
 
 @commands
@@ -105,3 +107,20 @@ def test_reach_is_written_as_ever(tmp_path, monkeypatch):
         "span,0.0025,0.0040,0.0055,2",
     ]
     assert result.output.startswith("event,low_quartile_s")
+
+
+def test_earlier_text_is_timed_in_the_decoding_thread_with_and_without(monkeypatch):
+    model = tiny_model("qwen3_vl")
+    monkeypatch.setattr(earlier_text, "TOKENS", 12)
+    rows = earlier_text.measure(model, [Example("one", picture(), "How many?", "3", "math", "bars")], 2)
+    assert [row.count for row in rows[:2]] == [2, 2]
+    assert all(row.value > 0 for row in rows[:2])
+    assert len(rows) == 4
+
+
+def test_the_check_of_what_can_be_read_is_fitted_on_both_kinds():
+    rng = torch.Generator().manual_seed(0)
+    ours, others = torch.randn(40, 6, generator=rng), torch.randn(40, 6, generator=rng) + 3
+    found = familiar.fit(ours, others)
+    assert ((ours @ found.weights + found.bias) < 0).float().mean() > 0.9
+    assert ((others @ found.weights + found.bias) > 0).float().mean() > 0.9
