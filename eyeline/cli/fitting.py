@@ -50,7 +50,7 @@ def collect(model, data, folder, out, limit, rates, **settings) -> None:
     examples, known = examples_of(data, "fit", folder, limit)
     done = collection.collect(model.load(), examples, out, collection.Settings(rates=rates, **settings))
     count = sum(1 for _ in progress(done, known))
-    _tell_left_out(examples)
+    tell_left_out(examples)
     click.echo(f"{count} examples in {out}", err=True)
 
 
@@ -105,103 +105,6 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     estimator, _ = fit_estimator(read_collected(run), about, settings, name, layers)
     save_estimator(estimator, out)
     click.echo(f"Estimator: {out} (loss {estimator.card['loss']})", err=True)
-
-
-@click.command("collect-through")
-@takes_model
-@click.option(
-    "--estimator",
-    show_default="the one in the model's folder",
-    help="Folder of a fitted estimator, or its id on the Hub.",
-)
-@DATA
-@FOLDER
-@out("Folder of the collection; goes on where it holds one.")
-@SOURCE
-@click.option(
-    "--subsets",
-    type=click.IntRange(4),
-    default=32,
-    show_default=True,
-    help="Number of random sets of earlier spans.",
-)
-@LENGTH
-@subset_seed(0)
-@LIMIT
-def collect_through(model, estimator, data, folder, out, limit, **settings) -> None:
-    """Measure what spans take from earlier ones, and what answers rest on through them: hide, and let the model think again."""
-    from eyeline.catalogue import examples_of
-    from eyeline.evaluation.answers import means_the_same
-    from eyeline.evaluation.evaluate import one_estimator
-    from eyeline.training import traces
-
-    examples, known = examples_of(data, "fit", folder, limit)
-    loaded = model.load()
-    found, _ = one_estimator(loaded, estimator)
-    done = traces.collect(loaded, found, examples, out, traces.Settings(**settings), means_the_same)
-    count = sum(1 for _ in progress(done, known))
-    _tell_left_out(examples)
-    click.echo(f"{count} examples in {out}", err=True)
-
-
-@click.command("fit-through")
-@click.argument("run", type=PATH)
-@click.option(
-    "--estimator", required=True, type=PATH, help="Folder of the estimator that the run was collected with."
-)
-@out(
-    "Folder of the estimator to write: the same, and what it says of earlier text and of answers. May be the same folder."
-)
-def fit_through(run, estimator, out) -> None:
-    """Fit what an estimator says of earlier text, and of answers through it, on a collection of traces."""
-    from eyeline.estimator import read_estimator, save_estimator
-    from eyeline.training.collect import read_run
-    from eyeline.training.traces import check_run, fit, read_traced
-
-    found = read_estimator(estimator)
-    check_run(read_run(run), found)
-    fitted = fit(read_traced(run), found)
-    save_estimator(fitted, out)
-    click.echo(f"Estimator: {out} ({fitted.card['traces']} traces)", err=True)
-
-
-@click.command("evaluate-through")
-@takes_model
-@click.option(
-    "--estimator",
-    show_default="the one in the model's folder",
-    help="Folder of an estimator that `fit-through` has fitted, or its id on the Hub.",
-)
-@DATA
-@FOLDER
-@out("Folder for measurements and totals.csv; goes on where it holds some.")
-@SOURCE
-@click.option(
-    "--subsets",
-    type=click.IntRange(4),
-    default=32,
-    show_default=True,
-    help="Number of random sets of earlier spans.",
-)
-@LENGTH
-@subset_seed(1)
-@LIMIT
-def evaluate_through(model, estimator, data, folder, out, limit, **settings) -> None:
-    """Measure how well it is predicted what answers rest on through the thinking, and sentences on earlier ones."""
-    from eyeline.catalogue import examples_of
-    from eyeline.evaluation.evaluate import one_estimator
-    from eyeline.evaluation.totals import TABLE, check_estimator, measure_totals, write_totals
-    from eyeline.training import traces
-
-    examples, known = examples_of(data, "test", folder, limit)
-    loaded = model.load()
-    found, _ = one_estimator(loaded, estimator)
-    check_estimator(found)
-    done = measure_totals(loaded, found, examples, out, traces.Settings(**settings))
-    count = sum(1 for _ in progress(done, known))
-    _tell_left_out(examples)
-    write_totals(out, found)
-    click.echo(f"{count} examples: {out / TABLE}", err=True)
 
 
 @click.command()
@@ -264,12 +167,12 @@ def evaluate(model, estimators, data, folder, out, methods, hiding, limit, **set
     made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
     done = measure(loaded, examples, chosen.methods, out, made_with, chosen.cards)
     count = sum(1 for _ in progress(done, known))
-    _tell_left_out(examples)
+    tell_left_out(examples)
     write_results(loaded, chosen, out)
     click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
 
 
-def _tell_left_out(examples) -> None:
+def tell_left_out(examples) -> None:
     """Rows of a public set that were no questions, by reason."""
     for reason, count in getattr(examples, "left_out", {}).items():
         click.echo(f"{count} rows left out: {reason}", err=True)
