@@ -52,6 +52,15 @@ class Games:
     chances: Chances | None = (
         None  # of the estimator, where it knows what answers rest on through the thinking
     )
+    _stretches: list[tuple[int, int]] = field(default_factory=list, init=False, repr=False)
+
+    @property
+    def stretches(self) -> list[tuple[int, int]]:
+        """[start, end) of each span's tokens, in the order in which they were added."""
+        known = self._stretches  # replaced, never changed: several threads ask
+        new = self.tokens[len(known) : len(self.games)]
+        known = self._stretches = [*known, *((int(each[0]), int(each[-1]) + 1) for each in new)]
+        return known
 
     def add(self, start: int, game: Game, links: Links | None = None, index: int | None = None) -> None:
         """Keeps the game of the tokens from `start` on, and their links; of all spans or of none."""
@@ -134,8 +143,9 @@ class Games:
     ) -> Float[Tensor, " set"]:
         """The largest chance of any of the answer's tokens to be written otherwise with each set hidden from the start."""
         chain = Chain(sets)
-        for span in sorted(range(len(self.games)), key=lambda span: int(self.tokens[span][0])):
-            chain.add(int(self.tokens[span][0]), self.games[span], self.links[span])
+        stretches = self.stretches[: len(self.links)]
+        for span in sorted(range(len(stretches)), key=stretches.__getitem__):
+            chain.add(stretches[span][0], self.games[span], self.links[span])
         return chain.chances[torch.cat([torch.arange(start, end) for start, end in answer])].amax(0)
 
     def sources(self, ranges: Sequence[tuple[int, int]]) -> tuple[tuple[int, float], ...]:
@@ -144,9 +154,10 @@ class Games:
         At most MOST_SOURCES, the largest first; those under LEAST_SOURCE nats are left out.
         """
         first, last = min(start for start, _ in ranges), max(end for _, end in ranges)
-        starts = [(int(tokens[0]), int(tokens[-1]) + 1) for tokens in self.tokens]
-        before = [number for number, (_, end) in enumerate(starts) if end <= first]
-        inside = [number for number, (start, end) in enumerate(starts) if start < last and end > first]
+        stretches = self.stretches
+        order = sorted(range(len(stretches)), key=stretches.__getitem__)
+        before = [number for number in order if stretches[number][1] <= first]
+        inside = [number for number in order if stretches[number][0] < last and stretches[number][1] > first]
         if not before or not inside or len(self.links) < len(self.games):
             return ()
         links = Links(
@@ -158,7 +169,7 @@ class Games:
         odds = [log_odds for number in inside if (log_odds := self.games[number].log_odds) is not None]
         if not odds:
             return ()
-        game = sources_game(links, [starts[number] for number in before], torch.cat(odds))
+        game = sources_game(links, [stretches[number] for number in before], torch.cat(odds))
         found = contributions(game, orders(game.regions))
         best = found.topk(min(MOST_SOURCES, len(found)))
         return tuple(

@@ -40,8 +40,15 @@ def strongest(scores: Float[Tensor, "token earlier"], count: int = LINKS) -> Lin
 
 
 def sources_game(links: Links, ranges: Sequence[tuple[int, int]], log_odds: Float[Tensor, " token"]) -> Game:
-    """The game of a text whose players are stretches [start, end) of the tokens before it, the image visible all the while."""
-    inside = [(links.earlier >= start) & (links.earlier < end) for start, end in ranges]
-    apart = torch.stack([(links.scores * each).sum(1) for each in inside], dim=1)
+    """The game of a text whose players are stretches [start, end) of the tokens before it, the image visible all the while.
+
+    The stretches are in order and do not overlap.
+    """
+    starts, ends = torch.tensor(ranges, device=links.earlier.device).T.contiguous()
+    earlier = links.earlier.long()
+    player = torch.searchsorted(starts, earlier, right=True) - 1
+    inside = (player >= 0) & (earlier < ends[player])
+    apart = links.scores.new_zeros(len(earlier), len(ranges))
+    apart.scatter_add_(1, player.clamp(min=0), links.scores * inside)
     none = apart.new_zeros(len(apart), 0)
     return Game(apart, apart[:, None][:, :0], none, none, log_odds)
