@@ -117,14 +117,15 @@ OTHERS: Mapping[str, Callable[[int], Image.Image]] = {
 }  # fmt: skip
 
 
-def described(model: Model, image: Image.Image) -> Tensor:
+def features_of(model: Model, image: Image.Image) -> Tensor:
+    """(patch, dim): what the vision tower makes of an image."""
     inputs = model.inputs(image, "?")
     with torch.inference_mode():
         output = model.adapter.vision_tower(model.hf)(
             inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]
         )
         (features,) = model.adapter.visual_features(output, model.image_grids(inputs))
-    return describe(features).cpu().clone()
+    return features.cpu().clone()
 
 
 def fit(ours: Tensor, others: Tensor) -> Familiar:
@@ -160,9 +161,13 @@ def main(model_id: str, count: int, weights: Path, out: Path) -> None:
     """Fit the check on own scenes and others, and test it on other ones."""
     with writing(out, figure=False):
         loaded = load(model_id)
-        ours = torch.stack([described(loaded, own(FIT)(at)) for at in range(4 * count)])
+        ours = torch.stack([describe(features_of(loaded, own(FIT)(at))) for at in range(4 * count)])
         seen = torch.stack(
-            [described(loaded, kind(2 * at)) for kind in OTHERS.values() for at in range(count // 2)]
+            [
+                describe(features_of(loaded, kind(2 * at)))
+                for kind in OTHERS.values()
+                for at in range(count // 2)
+            ]
         )
         familiar = fit(ours, seen)
         tested = {"own scenes": own(TEST)} | {
@@ -170,10 +175,7 @@ def main(model_id: str, count: int, weights: Path, out: Path) -> None:
         }
         rows = []
         for name, kind in tested.items():
-            unlike = [
-                float(described(loaded, kind(at)) @ familiar.weights + familiar.bias) > 0
-                for at in range(count)
-            ]
+            unlike = [familiar.is_unlike(features_of(loaded, kind(at))) for at in range(count)]
             rows.append(Row(name, sum(unlike) / count, count))
         write_files({weights: save({"weights": familiar.weights.contiguous(), "bias": familiar.bias})})
         write_csv(Row, rows, out)

@@ -6,7 +6,6 @@ How pixels are filled is fills.py's, which parts make a region regions.py's, whi
 and trace run through the model teacher_forcing.py's.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,10 +23,10 @@ from eyeline.spans import Span
 from eyeline.teacher_forcing import (
     Trace,
     Vision,
-    cache_name,
     kernel_without_mask,
     mean_tokens,
     read,
+    read_masked,
     see,
     teacher_force,
     trace_log_probs,
@@ -228,13 +227,7 @@ def _hide_from_attention(model: Model, trace: Trace, _: Watch = None) -> tuple[F
     def forward(hidden: Bool[Tensor, "row patch"]) -> Float[Tensor, "row position dim"]:
         blocked = future.repeat(len(hidden), 1, 1)  # (row, query, key)
         blocked[:, :, trace.patches] |= hidden[:, None] & after_image
-        dtype = vision.features.dtype
-        mask = torch.zeros(blocked.shape, dtype=dtype, device=blocked.device)
-        mask.masked_fill_(blocked, torch.finfo(dtype).min)
-        cache = copy.deepcopy(prefix)
-        cache.batch_repeat_interleave(len(hidden))
-        options = {"attention_mask": mask[:, None], cache_name(model): cache, "use_cache": True}
-        return read(model, trace, vision, len(hidden), start, **options)[0]
+        return read_masked(model, trace, vision, start, prefix, blocked)
 
     return forward, length - start
 

@@ -113,6 +113,15 @@ def prepare(
     return Asked(model, inputs, pictures, estimator, regions, hidden, sources)
 
 
+def check_ids(model: Model, ids: Sequence[int], hint: str = "") -> None:
+    """Raises `PromptError` for ids that are none of the model's; `hint` ends the sentence."""
+    entries = int(model.adapter.text_config(model.hf).vocab_size)
+    if ids and not 0 <= min(ids) <= max(ids) < entries:
+        raise PromptError(
+            f"The token ids reach from {min(ids)} to {max(ids)}; expected 0 to {entries - 1}{hint or '.'}"
+        )
+
+
 def random_generator(device: torch.device, seed: int | None) -> torch.Generator:
     """A stream's own. Raises `PromptError` for what is no seed."""
     rng = torch.Generator(device)

@@ -169,7 +169,9 @@ class AttentionCapture:
             now.log_sum_exp.append(now.rows(log_sum_exp, 2))
             if self._keeps_outputs:
                 now.outputs.append(now.rows(output, 2))
-            self._see_columns(len(now.queries) - 1, _Columns(key, value, self._position))
+            # references: what a cache holds is never changed, the next pass makes other tensors
+            layer = len(now.queries) - 1
+            self._columns[layer : layer + 1] = [_Columns(key, value, self._position)]
         if now.holds_images:
             # Copies: a reference would pin the whole cache, which is replaced at each step. Columns that a
             # sliding cache has dropped are outside the window of every later row, so it does not matter what
@@ -177,13 +179,6 @@ class AttentionCapture:
             columns = (self.image_positions.to(key.device) - (self._position - key.shape[2])).clamp(min=0)
             self._keys.append(key[0, :, columns].detach())
             self._values.append(value[0, :, columns].detach())
-
-    def _see_columns(self, layer: int, columns: "_Columns") -> None:
-        """References to what the cache holds: it never changes these tensors, the next pass makes others."""
-        if layer < len(self._columns):
-            self._columns[layer] = columns
-        else:
-            self._columns.append(columns)
 
     def _keep_attention_norm(self, _: nn.Module, args: tuple) -> None:
         now = self._pass
@@ -402,27 +397,6 @@ class NoCapture:
 
     def mark(self) -> None:
         return None
-
-    def text_columns(
-        self, layers: slice, start: int, end: int
-    ) -> tuple[Float[Tensor, "layer kv_head token dim"], Float[Tensor, "layer kv_head token dim"]]:
-        """Keys and values of the generated tokens [start, end), which must have been read by the model, in some captured layers.
-
-        On CUDA `mark` is to be waited on first. Raises `UnsupportedModelError` where a sliding window has dropped some.
-        """
-        found = []
-        for columns in self._columns[layers]:
-            first = self.prompt_length + start - (columns.end - columns.keys.shape[2])
-            if first < 0:
-                raise UnsupportedModelError("The keys of earlier text have left the model's sliding window.")
-            found.append(
-                (
-                    columns.keys[0, :, first : first + end - start],
-                    columns.values[0, :, first : first + end - start],
-                )
-            )
-        keys, values = zip(*found, strict=True)
-        return torch.stack(keys).detach(), torch.stack(values).detach()
 
     def release(self, end: int) -> None:
         return None

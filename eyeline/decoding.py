@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eyeline.ablation import read_trace
 from eyeline.events import Reason
+from eyeline.generation import end_tokens
 from eyeline.model import Inputs, Model
 
 
@@ -148,7 +149,6 @@ def follow(model: Model, inputs: Inputs, taker: Taker, ids: list[int]) -> Reason
 
 def _end(ids: Sequence[int], config: Any, length: int | None = None) -> Reason:
     """Why a sequence ends that was not cut at a stop string; `stop`: by a criterion of the caller's."""
-    ends = config.eos_token_id
-    if ids[-1] in (ends if isinstance(ends, list) else [ends]):
+    if ids[-1] in end_tokens(config):
         return "eos"
     return "length" if len(ids) == (length or config.max_new_tokens) else "stop"

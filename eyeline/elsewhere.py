@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from eyeline.agreement import Comparison
-from eyeline.asked import Asked, prepare
+from eyeline.asked import Asked, check_ids, prepare
 from eyeline.decoding import Likely
 from eyeline.errors import ImageError, PromptError
 from eyeline.estimator import Estimator
@@ -30,6 +30,7 @@ from eyeline.stream import PENDING_BYTES, Stream
 from eyeline.teacher_forcing import cache_name, prompt_alone, read, see
 
 MOST_UNREAD = 32  # ids that a span may have before a pass is made without waiting for its end
+OTHER = ": is it the same model?"  # what to ask where ids are none of ours
 MOST_AT_ONCE = 256  # ids of one pass
 
 
@@ -80,7 +81,7 @@ def _as_read_there(asked: Asked, prompt_ids: Sequence[int]) -> Asked:
             f"The server reads the images as {theirs} visual tokens, our copy as {expected}: the two resize them differently. "
             "Give both the same smallest and largest size, or let the images be sent resized."
         )
-    check_ids(asked.model, prompt_ids)
+    check_ids(asked.model, prompt_ids, OTHER)
     differs = Notice(
         "prompt",
         f"The server's prompt is not ours: it has {len(prompt_ids)} tokens, ours {len(ours)}, and they differ from token "
@@ -101,15 +102,6 @@ def _runs(ids: Sequence[int], token: int) -> list[int]:
 def _first_difference(one: Sequence[int], other: Sequence[int]) -> int:
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def check_ids(model: Model, ids: Sequence[int]) -> None:
-    """Raises `PromptError` for ids that are none of the model's."""
-    entries = model.hf.get_input_embeddings().num_embeddings
-    if ids and not 0 <= min(ids) <= max(ids) < entries:
-        raise PromptError(
-            f"The token ids reach from {min(ids)} to {max(ids)}; expected 0 to {entries - 1}: is it the same model?"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +173,7 @@ class Following(Stream):
         Raises `PromptError` for ids that are none of the model's, that its context has no room for, or that come too late.
         """
         asked, arrivals = self._exchange.asked, self._arrivals
-        check_ids(asked.model, ids)
+        check_ids(asked.model, ids, OTHER)
         if arrivals.over:
             raise PromptError("The trace has ended already; follow the next one by itself.")
         if len(arrivals.ids) + len(ids) > asked.room:

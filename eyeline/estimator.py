@@ -25,7 +25,7 @@ from eyeline.features import KINDS
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import Game
 from eyeline.links import Links, strongest
-from eyeline.loading import MODELS
+from eyeline.loading import own_folders
 from eyeline.model import Model
 from eyeline.projections import at_hand, is_packed
 from eyeline.through import Chances
@@ -375,7 +375,7 @@ def estimator_for(model: Model, source: str | Path | None = None) -> Estimator |
     Raises `EstimatorError` for one that was fitted for another model.
     """
     if source is None:
-        for place in (MODELS / model.name, Path(model.name)):
+        for place in own_folders(model.name):
             if (place / "estimator" / "card.json").is_file():
                 source = place / "estimator"
                 break

@@ -175,7 +175,7 @@ def from_json(line: str) -> Event:
             values["hiding"] = None if values["estimator"] is None else "attention"
             values["level"] = "none" if values["estimator"] is None else "fitted"
         values = {**BEFORE.get(kind, {}), **values}
-        values = {field.name: _tuples(values[field.name]) for field in fields(kind)}
+        values = {field.name: tuples(values[field.name]) for field in fields(kind)}
         if kind is Start:
             values["images"] = tuple(ImageInfo(**image) for image in values["images"])
             values["notices"] = tuple(Notice(**notice) for notice in values["notices"])
@@ -185,7 +185,7 @@ def from_json(line: str) -> Event:
             values["agreement"] = Agreement(**values["agreement"])
         if kind is Done and values["rests_on"] is not None:
             values["rests_on"] = RestsOn(
-                **{name: _tuples(value) for name, value in values["rests_on"].items()}
+                **{name: tuples(value) for name, value in values["rests_on"].items()}
             )
         return kind(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -195,5 +195,6 @@ def from_json(line: str) -> Event:
         ) from error
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """Lists as tuples, at every depth."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value

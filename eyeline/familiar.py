@@ -6,7 +6,6 @@ the images that they are trained on and on others (benchmarks/familiar.py); mode
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eyeline.events import Notice
-from eyeline.loading import MODELS
+from eyeline.loading import own_folders
 
 FILE = "familiar.safetensors"
 KIND = "unlike"  # of the notice
@@ -44,7 +43,7 @@ def describe(features: Float[Tensor, "patch dim"]) -> Float[Tensor, " feature"]:
 @cache
 def familiar_of(name: str) -> Familiar | None:
     """That of a model that ships with Eyeline, or of a model's folder; None where there is none."""
-    for folder in (MODELS / name, Path(name)):
+    for folder in own_folders(name):
         if (folder / FILE).is_file():
             tensors = load_file(folder / FILE)
             return Familiar(tensors["weights"], tensors["bias"])
@@ -59,12 +58,13 @@ def notices(name: str, features: list[Float[Tensor, "_patch dim"]]) -> tuple[Not
     unlike = [number for number, each in enumerate(features, start=1) if familiar.is_unlike(each)]
     if not unlike:
         return ()
+    numbers = " and ".join(map(str, unlike))
     which = (
-        "The image is"
-        if len(features) == 1
-        else f"Image {unlike[0]} is"
-        if len(unlike) == 1
-        else f"Images {' and '.join(map(str, unlike))} are"
+        f"Images {numbers} are"
+        if len(unlike) > 1
+        else f"Image {numbers} is"
+        if features[1:]
+        else "The image is"
     )
     said = (
         f"{which} unlike what this model can read: {name} reads only {READS}. "

@@ -108,7 +108,7 @@ def write(
     check_options(model, {})
     if opened is None:
         opened = [model.prompt_opens_thinking(row[None]) for row in inputs["input_ids"]]
-    stop, ends = stop_strings(model), end_tokens(model)
+    stop, ends = stop_strings(model), end_tokens(model.hf.generation_config)
     rows = [_Row(segmenter(model, opened=each, stop=stop), [], []) for each in opened]
     room = [min(max_new_tokens, model.context_length - int(mask.sum())) for mask in inputs["attention_mask"]]
 
@@ -125,10 +125,10 @@ def write(
     return [row.finish() for row in rows]
 
 
-def end_tokens(model: Model) -> set[int]:
-    """The ids that end generation."""
-    ends = model.hf.generation_config.eos_token_id
-    return set(ends) if isinstance(ends, list) else {ends}
+def end_tokens(config: Any) -> set[int]:
+    """The ids that end generation by a generation config; none where it has none."""
+    ends = config.eos_token_id
+    return set(ends) if isinstance(ends, list) else set() if ends is None else {ends}
 
 
 @dataclass(eq=False)

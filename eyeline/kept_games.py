@@ -4,7 +4,7 @@ What is kept of a token is its part of the game (game.py), with 64 regions and 1
 its links to earlier tokens (links.py), 0.4 kB.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from eyeline.errors import DataError, RegionError
-from eyeline.events import RestsOn
+from eyeline.events import RestsOn, tuples
 from eyeline.files import write_files
 from eyeline.game import Game, breaks, contributions, evidence, orders
 from eyeline.links import Links, sources_game
 from eyeline.through import Chain, Chances
 
 FILE = "games.safetensors"
+DECIMALS = 7  # of the numbers in events: a patch of a large image holds little
 MOST_SOURCES, LEAST_SOURCE = 32, 0.01
 PARTS = ("apart", "together", "rest", "outward", "log_odds")
 
@@ -74,8 +75,7 @@ class Games:
         """That of the tokens in some ranges [start, end). Raises `DataError` where some were not kept."""
         found = []
         for start, end in ranges:
-            for tokens, game in zip(self.tokens, self.games, strict=True):
-                first, last = int(tokens[0]), int(tokens[-1]) + 1
+            for (first, last), game in zip(self.stretches, self.games, strict=False):
                 low, high = max(start, first), min(end, last)
                 if low < high:
                     found.append(game.of(low - first, high - first))
@@ -89,11 +89,7 @@ class Games:
     def joint(self, ranges: Sequence[tuple[int, int]], regions: Sequence[int] = ()) -> Joint:
         """What hiding some regions together does to the text of some tokens, and what each region does. Raises `RegionError`."""
         game = self.of(ranges)
-        wrong = [region for region in regions if not 0 <= region < game.regions]
-        if wrong:
-            raise RegionError(
-                f"There is no region {wrong[0]}; expected some of 0 to {game.regions - 1}, as the start event numbers them."
-            )
+        check_regions(regions, game.regions)
         hidden = torch.zeros(game.regions, 1)
         hidden[list(regions)] = 1.0
         effects = game.alone()
@@ -124,8 +120,8 @@ class Games:
             )
         of_answer = self.of(answer)
         regions = of_answer.regions
-        for region in (region for each in sets or () for region in each if not 0 <= region < regions):
-            raise RegionError(f"There is no region {region}; expected some of 0 to {regions - 1}.")
+        for each in sets or ():
+            check_regions(each, regions)
         singly = torch.eye(regions)
         wanted = singly if sets is None else torch.zeros(regions, len(sets))
         for column, each in enumerate(sets or ()):
@@ -201,9 +197,17 @@ class Games:
 
 
 def rounded(values: Tensor) -> Any:
-    """A float, or a tuple of them, as events carry them."""
-    found = values.double().round(decimals=7).tolist()
-    return tuple(found) if isinstance(found, list) else found
+    """A float, or nested tuples of them, as events carry them."""
+    return tuples(values.double().round(decimals=DECIMALS).tolist())
+
+
+def check_regions(regions: Iterable[int], count: int) -> None:
+    """Raises `RegionError` for a region that is none of `count`."""
+    for region in regions:
+        if not 0 <= region < count:
+            raise RegionError(
+                f"There is no region {region}; expected some of 0 to {count - 1}, as the start event numbers them."
+            )
 
 
 def joined(games: Sequence[Game]) -> Game:

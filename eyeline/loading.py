@@ -26,6 +26,11 @@ MODELS = Path(__file__).parent / "models"  # the embedded models, package data
 ALIASES = {"mini": "qwen3-vl-mini"}
 
 
+def own_folders(name: str) -> tuple[Path, ...]:
+    """Where files may lie that belong to a model of this name: in the package, or in the model's own folder."""
+    return MODELS / name, Path(name)
+
+
 def load_model(
     source: str | Path | tuple[Any, Any], options: LoadOptions, hf_options: Mapping[str, Any]
 ) -> Model:

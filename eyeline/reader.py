@@ -19,13 +19,12 @@ from eyeline.estimator import Estimator
 from eyeline.events import SpanAttribution, Steps
 from eyeline.features import own_parts, read_image, read_steps, spread_parts
 from eyeline.game import Game, orders
+from eyeline.kept_games import DECIMALS, rounded
 from eyeline.leak import fill_regions, spreads
 from eyeline.links import Links
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
-
-DECIMALS = 7  # of the numbers in events: a patch of a large image holds little
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,14 +130,10 @@ class Reader:
 
 def plain(values: Tensor) -> Any:
     """A float, or nested tuples of them, rounded. Numbers that are not finite are an error: JSON has none."""
-    values = values.cpu().double()
+    values = values.cpu()
     if not values.isfinite().all():
         raise ArithmeticError("the model's numbers are not finite; load it in a wider dtype")
-    return _tuples(values.round(decimals=DECIMALS).tolist())
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    return rounded(values)
 
 
 def _steps(steps: Sequence[tuple[int, float]]) -> Steps:

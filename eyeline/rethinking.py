@@ -203,7 +203,7 @@ class _Prompt:
         marker = self.model.adapter.thinking_markers[1]
         closing = len(self.model.tokenizer(marker, add_special_tokens=False)["input_ids"])
         thinking = min(LONGER * len(self.thinking), self.room - closing - len(self.answer))
-        ended = self.first.stopped or self.answer[-1] in end_tokens(self.model)
+        ended = self.first.stopped or self.answer[-1] in end_tokens(self.model.hf.generation_config)
         answer = LONGER * len(self.answer) + ANSWER_ROOM if ended else len(self.answer)
         return Limits(thinking, answer, min(self.room, thinking + closing + answer))
 

@@ -88,7 +88,7 @@ def write_again(
     generation = dict(generation or {})
     check_options(model, generation)
     closing = tuple(model.tokenizer(model.adapter.thinking_markers[1], add_special_tokens=False)["input_ids"])
-    ends = tuple(end_tokens(model))
+    ends = tuple(end_tokens(model.hf.generation_config))
     rows = [
         _Row(segmenter(model, opened=opened, stop=stop), limits, closing, ends) for _ in range(len(pixels))
     ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eyeline.asked import Asked, Hidden, prepare, random_generator
+from eyeline.asked import Asked, Hidden, check_ids, prepare, random_generator
 from eyeline.decoding import Likely, decode, follow
 from eyeline.errors import PromptError
 from eyeline.estimator import Estimator
@@ -112,9 +112,7 @@ def attribute(
             f"The text to attribute has {len(ids)} tokens; expected 1 to {asked.room}, "
             "what the model's context leaves after the prompt."
         )
-    entries = int(model.adapter.text_config(model.hf).vocab_size)
-    if not 0 <= min(ids) <= max(ids) < entries:
-        raise PromptError(f"The token ids reach from {min(ids)} to {max(ids)}; expected 0 to {entries - 1}.")
+    check_ids(model, ids)
     exchange = Exchange(asked, _segmenter(asked, ()), sys.maxsize)
     greedy = {"do_sample": False, "max_new_tokens": asked.room}
     return Stream(exchange, lambda producer: follow(model, asked.inputs, producer, ids), greedy)

@@ -4,13 +4,14 @@ The text model is called directly, with explicit positions, so that nothing of t
 included. Ablations and gradients both run on these passes, with whatever they put in place of a part.
 """
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from eyeline.adapters import ImageGrid, image_grids
@@ -122,6 +123,23 @@ def read(
     position_ids = trace.position_ids[..., start:end].repeat(1, rows, 1)
     output = text(inputs_embeds=embeds, position_ids=position_ids, **options)
     return output.last_hidden_state.to(model.device), output.get(cache_name(model))
+
+
+def read_masked(
+    model: Model,
+    trace: Trace,
+    vision: Vision,
+    start: int,
+    prefix: Any,
+    blocked: Bool[Tensor, "row query key"],
+) -> Float[Tensor, "row query dim"]:
+    """Last hidden states from `start` on, after a cached prefix that all rows share; queries do not see `blocked` keys."""
+    mask = torch.zeros(blocked.shape, dtype=vision.features.dtype, device=blocked.device)
+    mask.masked_fill_(blocked, torch.finfo(mask.dtype).min)
+    cache = copy.deepcopy(prefix)
+    cache.batch_repeat_interleave(len(blocked))
+    options = {"attention_mask": mask[:, None], cache_name(model): cache, "use_cache": True}
+    return read(model, trace, vision, len(blocked), start, **options)[0]
 
 
 def mean_tokens(

@@ -4,7 +4,6 @@ The image stays visible, and all that stands before the span has read what it re
 suppression of attention of Thought Anchors (arXiv 2506.19143, section 5) for one later span; a query always sees itself.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,7 +13,14 @@ from torch import Tensor
 from eyeline.errors import UnsupportedModelError
 from eyeline.model import Model, check_finite
 from eyeline.spans import Span
-from eyeline.teacher_forcing import cache_name, kernel_without_mask, read, see, teacher_force, trace_log_probs
+from eyeline.teacher_forcing import (
+    kernel_without_mask,
+    read,
+    read_masked,
+    see,
+    teacher_force,
+    trace_log_probs,
+)
 
 
 def hide_text(
@@ -51,12 +57,7 @@ def hide_text(
             keys = queries.new_zeros(len(subsets), length, dtype=torch.bool)
             keys[:, trace.prompt_length : trace.prompt_length + span.start] = subsets
             blocked = future | (keys[:, None] & ~itself)
-            mask = torch.zeros(blocked.shape, dtype=vision.features.dtype, device=blocked.device)
-            mask.masked_fill_(blocked, torch.finfo(mask.dtype).min)
-            cache = copy.deepcopy(prefix)
-            cache.batch_repeat_interleave(len(subsets))
-            options = {"attention_mask": mask[:, None], cache_name(model): cache, "use_cache": True}
-            states, _ = read(model, trace, vision, len(subsets), first, **options)
+            states = read_masked(model, trace, vision, first, prefix, blocked)
             log_probs = trace_log_probs(model, states, trace_ids[span.start : span.end])
             falls.append(log_probs[0] - log_probs[1:])
     check_finite(model, "log-probs", *falls)

@@ -120,8 +120,7 @@ def think_again(
 def predicted(run: Run, regions: Sequence[int]) -> dict[str, float] | None:
     """What the run itself says of one region, or of all: the chance that the answer changes, and falls in nats."""
     done = next((event for event in run.events if isinstance(event, Done)), None)
-    rests_on: Any = getattr(done, "rests_on", None)
-    if rests_on is None:
+    if done is None or (rests_on := done.rests_on) is None:
         return None
     if len(regions) == 1:
         names = ("changes", "total", "direct")

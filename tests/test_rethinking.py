@@ -25,7 +25,7 @@ class Closing:
         self.prompt, self.thinking, self.answer = prompt, thinking, answer
         self.opens, self.marker = model.tokenizer("<think></think>", add_special_tokens=False)["input_ids"]
         self.opened = model.adapter.family != "glm4v"
-        (self.end,) = end_tokens(model)
+        (self.end,) = end_tokens(model.hf.generation_config)
 
     def __call__(self, input_ids, scores):
         scores = scores.clone()
@@ -150,7 +150,7 @@ def gumbel(model, inputs, options, seed):
     """One sample, token by token without a cache: the largest of the warped scores and noise."""
     rng, ids = torch.Generator().manual_seed(seed), []
     processor = options["logits_processor"][0]
-    while not ids or ids[-1] not in end_tokens(model):
+    while not ids or ids[-1] not in end_tokens(model.hf.generation_config):
         full = torch.cat([inputs["input_ids"], torch.tensor([ids], dtype=torch.long)], dim=1)
         more = torch.zeros(1, len(ids), dtype=torch.long)
         model.hf.model.rope_deltas = None

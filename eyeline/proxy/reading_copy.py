@@ -7,6 +7,7 @@ from typing import Any
 from eyeline.elsewhere import Following, follow
 from eyeline.errors import EyelineError
 from eyeline.events import Reason
+from eyeline.generation import end_tokens
 from eyeline.proxy.fixed_size import fixed_size
 from eyeline.proxy.tiers import TIERS, Tier, Tokens, difference, notice
 from eyeline.server.engine import Worker, pictures_in
@@ -96,5 +97,4 @@ class CopyWorker(Worker):
     def reason(self, finish: str, ids: Sequence[int]) -> Reason:
         if finish in ("error", "cancelled", "length"):
             return finish  # pyright: ignore[reportReturnType]
-        ends = self.model.hf.generation_config.eos_token_id
-        return "eos" if ids and ids[-1] in (ends if isinstance(ends, list) else [ends]) else "stop"
+        return "eos" if ids and ids[-1] in end_tokens(self.model.hf.generation_config) else "stop"

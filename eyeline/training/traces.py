@@ -85,7 +85,7 @@ class Traced:
     def games(self, estimator: Estimator) -> Games:
         """As a stream keeps them, with the estimator's links."""
         links = estimator.links(self.features.float(), self.log_odds)
-        ranges = [(span["start"], span["end"]) for span in self.spans]
+        ranges = self.ranges
         return Games(
             [torch.arange(start, end) for start, end in ranges], [self.game.of(start, end) for start, end in ranges],
             [links.of(start, end) for start, end in ranges], [span["index"] for span in self.spans], estimator.chances,
@@ -98,6 +98,11 @@ class Traced:
     @property
     def changed(self) -> Bool[Tensor, " set"]:
         return self.changes >= 0.5
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """[start, end) of each span."""
+        return [(span["start"], span["end"]) for span in self.spans]
 
     @property
     def answers(self) -> list[tuple[int, int]]:
@@ -258,7 +263,7 @@ class OfText:
 
 def spans_of(traced: Traced) -> Iterator[OfText]:
     """The spans whose sources were measured and say something."""
-    ranges = [(span["start"], span["end"]) for span in traced.spans]
+    ranges = traced.ranges
     for row, place in enumerate(traced.measured.tolist()):
         falls = traced.source_falls[row]
         if float(falls.std()) < LEAST_SPREAD:
@@ -315,10 +320,9 @@ def fit_chances(traced: Sequence[Traced], estimator: Estimator) -> Chances:
     """
     from sklearn.linear_model import LogisticRegression
 
-    plain = replace(estimator, card={**estimator.card, "chances": Chances(0.0, 1.0, 0.0, 0.0).to_card()})
     inputs, changed, costs = [], [], []
     for one in traced:
-        reached = reaches(one, plain)
+        reached = reaches(one, estimator)
         inputs.append(logistic_inputs(reached, reached[:-1].max()))
         changed.append(one.changed)
         costs.append(one.falls[:, 2][changed[-1]])
