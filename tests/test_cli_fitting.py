@@ -13,7 +13,7 @@ from command import IMAGES, ask, process, refuse, succeed
 from conftest import fill
 
 from eyeline.errors import DataError
-from eyeline.estimator import read_estimator, save_estimator
+from eyeline.estimator_files import read_estimator, save_estimator
 from eyeline.training import heads
 from eyeline.training.collect import read_collected
 

@@ -94,7 +94,7 @@ def collect(model, data, folder, out, limit, rates, **settings) -> None:
 @click.option("--name", show_default="the folder's name", help="Id that the estimator carries.")
 def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     """Fit an estimator on a collection."""
-    from eyeline.estimator import save_estimator
+    from eyeline.estimator_files import save_estimator
     from eyeline.training.collect import read_collected, read_run
     from eyeline.training.fit import fit as fit_estimator
     from eyeline.training.weights import FitSettings
