@@ -1,31 +1,36 @@
 """Estimators in folders: written, read, found, and held against the model that they are for.
 
+Those of a user's own models are kept by the model's fingerprint (estimator_store.py lists them).
+
 An estimator is a folder: `estimator.safetensors` with its numbers and `card.json` with what they mean, how regions were hidden,
 and the fingerprint of the model they belong to. Nothing in it is executable.
 """
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from eyeline import earlier
+from eyeline.data_folder import data_folder
 from eyeline.errors import EstimatorError
 from eyeline.estimator import OF_NETWORK, SETS, TENSORS, Estimator, Link, Network
 from eyeline.features import KINDS
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.fingerprint import fingerprint, is_quantised
+from eyeline.hub import HubError, download, is_id
 from eyeline.loading import own_folders
 from eyeline.model import Model
 from eyeline.through import Chances
 
 FORMAT = 6
+CARD, NUMBERS = "card.json", "estimator.safetensors"
 
 
 def digest(estimator: Estimator) -> str:
@@ -50,6 +55,7 @@ def _tensors(estimator: Estimator) -> dict[str, Tensor]:
 def save_estimator(estimator: Estimator, folder: Path) -> None:
     """Writes the estimator's folder; the card comes last, so that a folder with a card is whole. Raises `DataError`."""
     card = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **estimator.card,
         "format": FORMAT,
         "id": estimator.id,
@@ -58,15 +64,15 @@ def save_estimator(estimator: Estimator, folder: Path) -> None:
     }
     text = (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
     make_folder(folder)
-    write_files({folder / "estimator.safetensors": save(_tensors(estimator)), folder / "card.json": text})
+    write_files({folder / NUMBERS: save(_tensors(estimator)), folder / CARD: text})
 
 
 def read_estimator(folder: Path) -> Estimator:
     """Reads an estimator's folder. Raises `EstimatorError` for what is not one."""
-    expected = "expected a folder that `eyeline fit` wrote, with card.json and estimator.safetensors"
+    expected = f"expected a folder that `eyeline fit` wrote, with {CARD} and {NUMBERS}"
     try:
-        card = json.loads(read_text(folder / "card.json"))
-        tensors = load_file(folder / "estimator.safetensors")
+        card = json.loads(read_text(folder / CARD))
+        tensors = load_file(folder / NUMBERS)
         if card["format"] != FORMAT:
             raise EstimatorError(
                 f"{folder} is an estimator of format {card['format']}; this version of Eyeline reads {FORMAT}: "
@@ -119,35 +125,67 @@ def _read_network(tensors: Mapping[str, Tensor]) -> Network | None:
 
 
 def estimator_for(model: Model, source: str | Path | None = None) -> Estimator | None:
-    """The estimator that is given, as a folder or an id on the Hub, else the one in the model's own folder, else None.
+    """The estimator that is given, as a folder or an id on the Hub; else the user's own; else the one in the model's folder.
 
+    None where there is none. The user's own is the newest of those kept for the weights' fingerprint.
     Raises `EstimatorError` for one that was fitted for another model.
     """
     if source is None:
-        for place in own_folders(model.name):
-            if (place / "estimator" / "card.json").is_file():
-                source = place / "estimator"
-                break
-        else:
+        own = [place / "estimator" for place in own_folders(model.name)]
+        source = kept_for(model) or next((place for place in own if (place / CARD).is_file()), None)
+        if source is None:
             return None
-    estimator = read_estimator(_find(source))
+    estimator = find_estimator(source)
     check_model(estimator, model)
     return estimator.to(model.device)
 
 
-def _find(source: str | Path) -> Path:
-    """The folder of an estimator; of one on the Hub, given as `owner/name`, the folder that it is downloaded to."""
-    path = Path(source).expanduser()
-    if path.exists() or not (isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source)):
-        return path
-    from huggingface_hub import snapshot_download
+def find_estimator(source: str | Path, revision: str | None = None, token: str | None = None) -> Estimator:
+    """That of a folder, or of a repository on the Hub, given as `owner/name`; `revision` and `token` are for these alone.
 
+    A folder of that name goes first. Raises `EstimatorError`.
+    """
+    path = Path(source).expanduser()
+    if path.exists() or not is_id(source):
+        if revision is not None:
+            raise EstimatorError(
+                f"A revision ({revision!r}) is of an estimator on the Hub, and {str(source)!r} is a folder; leave it out."
+            )
+        return read_estimator(path)
     try:
-        return Path(snapshot_download(source, allow_patterns=["card.json", "estimator.safetensors"]))
-    except Exception as error:  # of the Hub, the network or the disk
+        return read_estimator(download(str(source), (CARD, NUMBERS), revision, token))
+    except HubError as error:
         raise EstimatorError(
-            f"{source} is neither a folder here nor an estimator that could be read from the Hugging Face Hub "
-            f"({type(error).__name__}); expected a folder that `eyeline fit` wrote, or an id that can be reached."
+            f"{source} is neither a folder here nor an estimator that could be read from the Hugging Face Hub: {error}."
+        ) from error
+
+
+def kept_in() -> Path:
+    """The folder of a user's own estimators: FINGERPRINT/ID below it is one."""
+    return data_folder() / "estimators"
+
+
+def kept_for(model: Model) -> Path | None:
+    """The folder of the newest one that the user keeps for a model's weights. Raises `EstimatorError` for a damaged one."""
+    if not kept_in().is_dir():
+        return None
+    found = {
+        card.parent: read_card(card.parent) for card in (kept_in() / fingerprint(model)).glob(f"*/{CARD}")
+    }
+    return max(found, key=lambda folder: (str(found[folder].get("created", "")), folder.name), default=None)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of an estimator's folder alone. Raises `EstimatorError`."""
+    try:
+        card = json.loads(read_text(folder / CARD))
+        if not isinstance(card, dict):
+            raise ValueError("no card")
+        return card
+    except (OSError, ValueError) as error:
+        raise EstimatorError(
+            f"{folder} is not an estimator ({type(error).__name__}: {error}); expected a folder that `eyeline fit` wrote, with "
+            f"a {CARD} that is whole: remove it, and fit it again."
         ) from error
 
 

@@ -143,13 +143,13 @@ def test_an_estimator_can_come_from_the_hub_but_a_folder_of_that_name_goes_first
     model, folder = saved
     asked = []
 
-    def download(repository, *, allow_patterns):
-        asked.append((repository, sorted(allow_patterns)))
+    def download(repository, *, allow_patterns, revision, token):
+        asked.append((repository, sorted(allow_patterns), revision, token))
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     assert estimator_for(model, "someone/estimator-for-tiny").id == "mine"
-    assert asked == [("someone/estimator-for-tiny", ["card.json", "estimator.safetensors"])]
+    assert asked == [("someone/estimator-for-tiny", ["card.json", "estimator.safetensors"], None, None)]
     monkeypatch.chdir(tmp_path)
     shutil.copytree(folder, tmp_path / "someone" / "here")
     assert estimator_for(model, "someone/here").id == "mine"
@@ -161,7 +161,7 @@ def test_an_estimator_that_the_hub_does_not_give_is_refused_with_one_sentence(sa
         raise ConnectionError("no network")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(EstimatorError, match=r"neither a folder here nor .* \(ConnectionError\)"):
+    with pytest.raises(EstimatorError, match=r"neither a folder here nor .* the Hub cannot be reached"):
         estimator_for(saved[0], "someone/estimator")
 
 
