@@ -32,7 +32,7 @@ from eyeline import Model, decoding, load
 from eyeline import stream as streaming
 from eyeline.ablation import METHODS, Method, by_span, hidden_patches, read_trace
 from eyeline.errors import DataError
-from eyeline.estimator import SETS, Estimator, Network, fingerprint
+from eyeline.estimator import SETS, Estimator, Network
 from eyeline.evaluation.baselines.hiding import fit_falls
 from eyeline.evaluation.baselines.lrp import attn_lrp
 from eyeline.evaluation.command_options import ESTIMATOR, MODEL, TABLE_AND_FIGURE
@@ -41,6 +41,7 @@ from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
 from eyeline.exchange import Exchange
+from eyeline.fingerprint import fingerprint
 from eyeline.generation import LEFT_OUT, cut
 from eyeline.images import open_image
 from eyeline.model import Inputs, rope_deltas_kept

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from eyeline.ablation import Method, fill_pixels
 from eyeline.errors import PromptError, RegionError
-from eyeline.estimator import Estimator, check_model, estimator_for, is_quantised
+from eyeline.estimator import Estimator
+from eyeline.estimator_files import check_model, estimator_for
 from eyeline.events import Grid, ImageInfo, Notice, Start
 from eyeline.fills import FILLS
+from eyeline.fingerprint import is_quantised
 from eyeline.images import Picture, open_images
 from eyeline.model import Inputs, Model, Prompt
 from eyeline.regions import check_source

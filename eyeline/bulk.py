@@ -18,9 +18,11 @@ import numpy as np
 from PIL import Image
 
 from eyeline.errors import DataError, EyelineError
-from eyeline.estimator import Estimator, digest, estimator_for, fingerprint
+from eyeline.estimator import Estimator
+from eyeline.estimator_files import digest, estimator_for
 from eyeline.events import Done, Error, RestsOn, SpanAttribution, Start
 from eyeline.files import decode_text, make_folder, read_text, write_files
+from eyeline.fingerprint import fingerprint
 from eyeline.images import open_image
 from eyeline.model import Model
 from eyeline.stream import attribute

@@ -1,36 +1,22 @@
 """Features -> the game of a text: what hiding regions takes off its tokens' log-odds, by weights fitted once for each model.
 
-What follows from a game stands in game.py. An estimator is a folder: `estimator.safetensors` with its numbers and `card.json`
-with what they mean, how regions were hidden, and the fingerprint of the model they belong to. Nothing in it is executable.
+What follows from a game stands in game.py, how estimators are written and found in estimator_files.py.
 """
 
-import hashlib
-import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.functional import silu
 
-from eyeline import earlier
-from eyeline.errors import EstimatorError
 from eyeline.features import KINDS
-from eyeline.files import make_folder, read_text, write_files
 from eyeline.game import Game
 from eyeline.links import Links, strongest
-from eyeline.loading import own_folders
-from eyeline.model import Model
-from eyeline.projections import at_hand, is_packed
 from eyeline.through import Chances
 
-FORMAT = 6
 Link = Literal["log-odds", "identity"]
 SETS = {
     "log-odds": 2,
@@ -42,9 +28,6 @@ SURE, WIDTH = (
 )  # log-odds at which both sets of weights count alike, and how soon one gives way to the other
 TENSORS = ("weights", "effect_spread", "contribution_spread")
 OF_NETWORK = ("unit", "inward", "context", "bias", "outward")
-NOT_COMPUTING = (
-    "_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache", "quantization_config",
-)  # fmt: skip
 
 
 def mix(log_odds: Float[Tensor, " token"], sets: int) -> Float[Tensor, "token set"]:
@@ -230,188 +213,3 @@ def interval(values: Float[Tensor, " region"], spread: Float[Tensor, "knot 3"]) 
     after = torch.searchsorted(knots, values.contiguous()).clamp(1, len(knots) - 1)
     share = ((values - knots[after - 1]) / (knots[after] - knots[after - 1])).clamp(0, 1)
     return values[:, None] + torch.lerp(ends[after - 1], ends[after], share[:, None])
-
-
-def fingerprint(model: Model) -> str:
-    """SHA-256 over the configuration that changes computation and 64 values of each of 16 tensors, rounded to bfloat16.
-
-    The rounding makes it the same for a 16-bit checkpoint loaded in any wider type, and it does not matter where weights
-    lie. All tensors of a LoRA that is not merged count too. Quantised tensors cannot be read; `is_quantised` tells when the
-    check means nothing.
-    """
-    digest = hashlib.sha256(
-        json.dumps(_computing(model.hf.config.to_diff_dict()), sort_keys=True, default=str).encode()
-    )
-    tied = getattr(model.hf, "all_tied_weights_keys", {})  # the same tensors again, where weights come and go
-    names = sorted(
-        name
-        for name, each in model.hf.named_parameters()
-        if each.numel() >= 64 and name not in tied and not is_packed(each)
-    )
-    beside = [name for name in names if ".lora_" in name]
-    for name in [*(names[(len(names) - 1) * step // 15] for step in range(16)), *beside]:
-        owner, _, own = name.rpartition(".")
-        module = model.hf.get_submodule(owner)
-        with at_hand(module):
-            tensor = getattr(module, own).detach().flatten()
-            at = torch.tensor([(len(tensor) - 1) * step // 63 for step in range(64)], device=tensor.device)
-            values = tensor[at].to("cpu", torch.bfloat16)
-        digest.update(name.encode() + values.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def is_quantised(model: Model) -> bool:
-    """Whether some of the model's weights are packed, whoever has packed them."""
-    return (
-        getattr(model.hf, "is_quantized", False)
-        or getattr(model.hf.config, "quantization_config", None) is not None
-        or any(map(is_packed, model.hf.parameters()))
-    )
-
-
-def _computing(config: Any) -> Any:
-    """A configuration's differences from its class's defaults, without the fields that change nothing in a forward pass.
-
-    Defaults are left out, so that a later version of transformers may add some.
-    """
-    if isinstance(config, dict):
-        return {key: _computing(value) for key, value in config.items() if key not in NOT_COMPUTING}
-    return config
-
-
-def digest(estimator: Estimator) -> str:
-    """SHA-256 of an estimator's numbers and of what they are for."""
-    found = hashlib.sha256()
-    found.update(" ".join((estimator.link, *estimator.kinds)).encode())
-    for tensor in _tensors(estimator).values():
-        found.update(tensor.cpu().numpy().tobytes())
-    return found.hexdigest()
-
-
-def _tensors(estimator: Estimator) -> dict[str, Tensor]:
-    """All of an estimator's numbers by the names that they have in its file."""
-    tensors = {name: getattr(estimator, name).clone().contiguous() for name in TENSORS}  # files share nothing
-    if estimator.network is not None:
-        tensors |= {f"network.{name}": getattr(estimator.network, name).contiguous() for name in OF_NETWORK}
-    if estimator.text is not None:
-        tensors["text"] = estimator.text.clone().contiguous()
-    return tensors
-
-
-def save_estimator(estimator: Estimator, folder: Path) -> None:
-    """Writes the estimator's folder; the card comes last, so that a folder with a card is whole. Raises `DataError`."""
-    card = {
-        **estimator.card,
-        "format": FORMAT,
-        "id": estimator.id,
-        "kinds": list(estimator.kinds),
-        "link": estimator.link,
-    }
-    text = (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
-    make_folder(folder)
-    write_files({folder / "estimator.safetensors": save(_tensors(estimator)), folder / "card.json": text})
-
-
-def read_estimator(folder: Path) -> Estimator:
-    """Reads an estimator's folder. Raises `EstimatorError` for what is not one."""
-    expected = "expected a folder that `eyeline fit` wrote, with card.json and estimator.safetensors"
-    try:
-        card = json.loads(read_text(folder / "card.json"))
-        tensors = load_file(folder / "estimator.safetensors")
-        if card["format"] != FORMAT:
-            raise EstimatorError(
-                f"{folder} is an estimator of format {card['format']}; this version of Eyeline reads {FORMAT}: "
-                "fit it again."
-            )
-        if not card["kinds"] or not set(card["kinds"]) <= set(KINDS):
-            raise ValueError(f"features {card['kinds']}, where some of {', '.join(KINDS)} are expected")
-        if card["link"] not in get_args(Link):
-            raise ValueError(
-                f"the link {card['link']!r}, where one of {', '.join(get_args(Link))} is expected"
-            )
-        if tensors["weights"].ndim != 2 or len(tensors["weights"]) != SETS[card["link"]]:
-            raise ValueError("weights in other than the link's number of sets")
-        for spread in (tensors["effect_spread"], tensors["contribution_spread"]):
-            growing = spread.ndim == 2 and len(spread) > 1 and bool((spread[1:, 0] > spread[:-1, 0]).all())
-            if not growing or spread.shape[1] != 3 or not (spread[:, 1] <= spread[:, 2]).all():
-                raise ValueError("a spread that is no table of value, low and high with growing values")
-        text = tensors.get("text")
-        if text is not None and tuple(text.shape) != (len(tensors["weights"]), len(earlier.KINDS)):
-            raise ValueError("weights of earlier text in another number than its features")
-        if card.get("chances") is not None:
-            Chances.of(card["chances"])
-        return Estimator(
-            str(card["id"]),
-            tensors["weights"],
-            tensors["effect_spread"],
-            tensors["contribution_spread"],
-            tuple(card["kinds"]),
-            card["link"],
-            card,
-            _read_network(tensors),
-            text,
-        )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise EstimatorError(
-            f"{folder} is not an estimator ({type(error).__name__}: {error}); {expected}."
-        ) from error
-
-
-def _read_network(tensors: Mapping[str, Tensor]) -> Network | None:
-    """The network among the tensors of an estimator's file. Raises `KeyError` for a part of one, `ValueError` for a misfit."""
-    if not any(name.startswith("network.") for name in tensors):
-        return None
-    parts = {name: tensors[f"network.{name}"] for name in OF_NETWORK}
-    sets, features = tensors["weights"].shape
-    shapes = Network.shapes(sets, len(parts["inward"]), features)
-    if {name: tuple(part.shape) for name, part in parts.items()} != shapes:
-        raise ValueError("a network of other features or sets than the weights")
-    return Network(**parts)
-
-
-def estimator_for(model: Model, source: str | Path | None = None) -> Estimator | None:
-    """The estimator that is given, as a folder or an id on the Hub, else the one in the model's own folder, else None.
-
-    Raises `EstimatorError` for one that was fitted for another model.
-    """
-    if source is None:
-        for place in own_folders(model.name):
-            if (place / "estimator" / "card.json").is_file():
-                source = place / "estimator"
-                break
-        else:
-            return None
-    estimator = read_estimator(_find(source))
-    check_model(estimator, model)
-    return estimator.to(model.device)
-
-
-def _find(source: str | Path) -> Path:
-    """The folder of an estimator; of one on the Hub, given as `owner/name`, the folder that it is downloaded to."""
-    path = Path(source).expanduser()
-    if path.exists() or not (isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source)):
-        return path
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(source, allow_patterns=["card.json", "estimator.safetensors"]))
-    except Exception as error:  # of the Hub, the network or the disk
-        raise EstimatorError(
-            f"{source} is neither a folder here nor an estimator that could be read from the Hugging Face Hub "
-            f"({type(error).__name__}); expected a folder that `eyeline fit` wrote, or an id that can be reached."
-        ) from error
-
-
-def check_model(estimator: Estimator, model: Model) -> None:
-    """Raises `EstimatorError` where the estimator belongs to another model; a quantised model cannot be checked."""
-    if not is_quantised(model) and estimator.card.get("fingerprint") != fingerprint(model):
-        raise EstimatorError(
-            f"The estimator {estimator.id!r} was fitted for {estimator.card.get('model')!r}, not for the weights of "
-            f"{model.name!r}; fit one with `eyeline collect` and `eyeline fit`, or leave it out to see attention."
-        )
-    heads = model.adapter.text_config(model.hf).num_attention_heads * len(model.adapter.layers(model.hf))
-    if estimator.weights.shape[1] != heads * len(estimator.kinds):
-        raise EstimatorError(
-            f"The estimator {estimator.id!r} holds {estimator.weights.shape[1]} weights where the model has "
-            f"{heads * len(estimator.kinds)} features; fit it again."
-        )

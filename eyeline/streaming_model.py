@@ -44,7 +44,8 @@ class StreamingModel(Model):
     ) -> Stream:
         """Generates an answer and yields events while it is written; also a context manager (`eyeline.stream.Stream`).
 
-        `estimator`: a folder or an `Estimator`, by default the one in the model's folder. `regions`: a source of regions
+        `estimator`: a folder, an id on the Hub or an `Estimator`, by default your own for the model, else the one in its folder.
+        `regions`: a source of regions
         or a file of your own, one for all images or one for each. `max_new_tokens`: by default what the context allows.
         `temperature`: 0 is greedy. `seed` makes sampling repeatable. `stop`: texts that generation ends before.
         `pending_bytes`: captured steps that may wait for attribution before decoding does. `hidden`: regions of an

@@ -16,10 +16,12 @@ from conftest import SPREADS, build_tiny, picture
 
 import eyeline
 from eyeline.cli import main
-from eyeline.estimator import Estimator, fingerprint, save_estimator
+from eyeline.estimator import Estimator
+from eyeline.estimator_files import save_estimator
 from eyeline.events import Done, Event, Start, Text, from_json
 from eyeline.examples import Example, write_examples
 from eyeline.features import KINDS
+from eyeline.fingerprint import fingerprint
 
 ROOT = Path(eyeline.__file__).parents[1]
 CONTEXT = 16384  # tokens: generation without a limit outlasts any test

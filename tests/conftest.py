@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test needs the network
+os.environ["EYELINE_HOME"] = os.devnull + "/none"  # nor what this user keeps
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ pytest_plugins = [
     "command",
     "browsing",
     "server_process",
-]  # fixtures of the command line, the page and the server
+    "hub_server",
+]  # fixtures of the command line, the page, the server and the Hub
 pytest.register_assert_rewrite("streams")  # whose assertions tell as much as a test's
 
 settings.register_profile("eyeline", deadline=None, derandomize=bool(os.environ.get("CI")))

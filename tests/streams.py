@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import SPREADS
 
-from eyeline.estimator import SETS, Estimator, Network, fingerprint
+from eyeline.estimator import SETS, Estimator, Network
 from eyeline.events import Done, SpanAttribution
 from eyeline.features import KINDS
+from eyeline.fingerprint import fingerprint
 
 QUESTION = "How many?"
 TOKENS = 60

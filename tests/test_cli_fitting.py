@@ -13,7 +13,7 @@ from command import IMAGES, ask, process, refuse, succeed
 from conftest import fill
 
 from eyeline.errors import DataError
-from eyeline.estimator import read_estimator, save_estimator
+from eyeline.estimator_files import read_estimator, save_estimator
 from eyeline.training import heads
 from eyeline.training.collect import read_collected
 
@@ -90,6 +90,11 @@ def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole, monkeyp
     assert sum(map(len, kept)) == 1  # of twelve heads
     assert read.layers(3) == [layer for layer, some in enumerate(kept) if some]
     assert ask("--estimator", "some")[0].estimator == "some"
+    monkeypatch.setenv("EYELINE_HOME", str(here / "home"))
+    result = succeed("fit", "enough", "--link", "identity", "--kinds", "attention")
+    assert str(here / "home" / "estimators") in result.stderr
+    assert ask()[0].estimator == "enough"
+    assert "'enough' of that model is kept already" in refuse("fit", "enough")
 
 
 def test_limit_takes_the_first_examples(here, data):

@@ -17,9 +17,10 @@ from torch.utils._pytree import tree_map_only
 from eyeline import features, load
 from eyeline.adapters import ADAPTERS
 from eyeline.capture import AttentionCapture
-from eyeline.estimator import Estimator, Network, fingerprint
+from eyeline.estimator import Estimator, Network
 from eyeline.events import Error
 from eyeline.features import KINDS
+from eyeline.fingerprint import fingerprint
 from eyeline.model import Model
 from eyeline.projections import at_hand, is_offloaded
 from eyeline.rereading import Without

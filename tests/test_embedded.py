@@ -6,7 +6,7 @@ import pytest
 
 import eyeline
 from benchmarks.accuracy import Asked, blank, written
-from eyeline.estimator import estimator_for
+from eyeline.estimator_files import estimator_for
 from eyeline.evaluation.answers import is_right
 from eyeline.events import Done, SpanAttribution, Start
 from eyeline.scenes import sample

@@ -14,7 +14,8 @@ import eyeline.evaluation.evaluate
 from eyeline.ablation import ablate
 from eyeline.attribution import Attribution
 from eyeline.errors import DataError, EstimatorError
-from eyeline.estimator import Estimator, fingerprint, save_estimator
+from eyeline.estimator import Estimator
+from eyeline.estimator_files import save_estimator
 from eyeline.evaluation.baselines import NAMES
 from eyeline.evaluation.evaluate import (
     TOPS,
@@ -31,6 +32,7 @@ from eyeline.evaluation.results import in_figure, svg
 from eyeline.evaluation.table import Row, table
 from eyeline.examples import Example
 from eyeline.features import KINDS
+from eyeline.fingerprint import fingerprint
 from eyeline.game import Game, orders
 from eyeline.generation import write
 from eyeline.reader import ReadSpan

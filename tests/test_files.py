@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from test_runs import make_run, names, save
 
 from eyeline.errors import DataError, EstimatorError, EyelineError, RegionError
-from eyeline.estimator import read_estimator
+from eyeline.estimator_files import read_estimator
 from eyeline.examples import Example, read_examples, write_examples
 from eyeline.files import check_room, decode_text, write_files
 from eyeline.regions.given import from_boxes

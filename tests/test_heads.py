@@ -10,7 +10,7 @@ from test_learning import FAST, FEATURES, HEADS, LAYERS, PLAIN, RUN, linear, syn
 
 from eyeline.cli import main
 from eyeline.errors import DataError
-from eyeline.estimator import read_estimator
+from eyeline.estimator_files import read_estimator
 from eyeline.features import KINDS
 from eyeline.training import heads
 from eyeline.training.collect import _save

@@ -11,7 +11,7 @@ from test_loading import save
 from eyeline import load, load_options
 from eyeline.adapters import ADAPTERS
 from eyeline.errors import EyelineError, UnsupportedModelError
-from eyeline.estimator import fingerprint
+from eyeline.fingerprint import fingerprint
 from eyeline.load_options import LoadOptions, place
 
 SIZES = {"intermediate_size": 128}  # of which libraries make blocks

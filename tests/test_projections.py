@@ -11,9 +11,9 @@ from torch import nn
 from eyeline import features, load
 from eyeline.capture import AttentionCapture
 from eyeline.errors import UnsupportedModelError
-from eyeline.estimator import fingerprint, is_quantised
 from eyeline.evaluation.baselines.ifr import information_flow
 from eyeline.evaluation.baselines.tam import token_activation_map
+from eyeline.fingerprint import fingerprint, is_quantised
 from eyeline.projections import head_of
 from eyeline.regions import Regions
 from eyeline.spans import Span

@@ -12,12 +12,13 @@ from eyeline import features, reader
 from eyeline.ablation import read_trace
 from eyeline.attribution import Attribution, attribute
 from eyeline.capture import AttentionCapture
-from eyeline.estimator import Estimator, fingerprint
+from eyeline.estimator import Estimator
 from eyeline.evaluation.evaluate import Settings, evaluate, read_evaluated
 from eyeline.evaluation.prediction import estimated
 from eyeline.events import SpanAttribution
 from eyeline.examples import Example
 from eyeline.features import KINDS, Parts, captured_features, own_parts
+from eyeline.fingerprint import fingerprint
 from eyeline.game import orders
 from eyeline.generation import write
 from eyeline.leak import fill_regions, leak_map

@@ -10,8 +10,10 @@ from server_process import Server, eventually, running
 
 import eyeline
 from eyeline.ablation import ablate
-from eyeline.estimator import Estimator, fingerprint, save_estimator
+from eyeline.estimator import Estimator
+from eyeline.estimator_files import save_estimator
 from eyeline.features import KINDS
+from eyeline.fingerprint import fingerprint
 from eyeline.kept_games import FILE
 from eyeline.runs import read_run
 

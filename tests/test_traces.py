@@ -11,7 +11,8 @@ from streams import random_estimator
 from eyeline.cli import main
 from eyeline.earlier import KINDS
 from eyeline.errors import DataError, EyelineError
-from eyeline.estimator import mix, read_estimator, save_estimator
+from eyeline.estimator import mix
+from eyeline.estimator_files import read_estimator, save_estimator
 from eyeline.examples import Example
 from eyeline.game import Game, fall
 from eyeline.generation import cut

@@ -4,7 +4,7 @@ import click
 
 from eyeline.cli.choices import FEATURES, WAYS
 from eyeline.cli.chosen_model import takes_model
-from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed
+from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed, with_room
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Joined, Real
 
@@ -56,7 +56,13 @@ def collect(model, data, folder, out, limit, rates, **settings) -> None:
 
 @click.command()
 @click.argument("run", type=PATH)
-@out("Folder of the estimator to write.")
+@click.option(
+    "--out",
+    type=PATH,
+    callback=with_room,
+    show_default="kept in your data folder, and used for the model from then on",
+    help="Folder of the estimator to write.",
+)
 @click.option(
     "--kinds",
     type=Joined(click.Choice(FEATURES)),
@@ -91,16 +97,18 @@ def collect(model, data, folder, out, limit, rates, **settings) -> None:
     show_default="from the model's configuration",
     help="Number of layers of the language model, to tell by layer which heads are kept.",
 )
-@click.option("--name", show_default="the folder's name", help="Id that the estimator carries.")
+@click.option("--name", show_default="the name of --out, or of RUN", help="Id that the estimator carries.")
 def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     """Fit an estimator on a collection."""
-    from eyeline.estimator import save_estimator
+    from eyeline.estimator_files import save_estimator
+    from eyeline.estimator_store import place_of
     from eyeline.training.collect import read_collected, read_run
     from eyeline.training.fit import fit as fit_estimator
     from eyeline.training.weights import FitSettings
 
     about = read_run(run)
-    name = name or out.resolve().name
+    name = name or (out or run).resolve().name
+    out = out or with_room(None, None, place_of(about["fingerprint"], name))
     settings = FitSettings(kinds=kinds, link=link, hidden=hidden, heads=heads)
     estimator, _ = fit_estimator(read_collected(run), about, settings, name, layers)
     save_estimator(estimator, out)

@@ -23,7 +23,7 @@ def _split(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -
     return list(words[:-1]), words[-1]
 
 
-def with_room(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+def with_room(ctx: click.Context | None, param: click.Parameter | None, path: Path | None) -> Path | None:
     """Refuses a file or folder that cannot be written before any work is done for it."""
     if path is not None:
         check_room(path)
@@ -43,7 +43,7 @@ SEED = click.IntRange(0, 2**32 - 1)
 QUESTION = click.argument("question", nargs=-1, metavar="IMAGE [IMAGE...] PROMPT", callback=_split)
 ESTIMATOR = click.option(
     "--estimator",
-    show_default="the one in the model's folder; without one attention is shown, not effects",
+    show_default="your own for the model, else the one in its folder; without one attention is shown, not effects",
     help="Folder of a fitted estimator, or its id on the Hub.",
 )
 REGIONS = click.option(

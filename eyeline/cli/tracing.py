@@ -72,7 +72,7 @@ def collect_through(model, estimator, data, folder, out, limit, **settings) -> N
 )
 def fit_through(run, estimator, out) -> None:
     """Fit what an estimator says of earlier text, and of answers through it, on a collection of traces."""
-    from eyeline.estimator import read_estimator, save_estimator
+    from eyeline.estimator_files import read_estimator, save_estimator
     from eyeline.training.collect import read_run
     from eyeline.training.traces import check_run, fit, read_traced
 

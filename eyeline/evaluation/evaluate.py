@@ -15,7 +15,8 @@ from torch import Tensor
 
 from eyeline.ablation import Method, measured_contributions, prefixes
 from eyeline.errors import DataError
-from eyeline.estimator import Estimator, digest, estimator_for
+from eyeline.estimator import Estimator
+from eyeline.estimator_files import digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, MeanOverRegions, baseline
 from eyeline.evaluation.baselines.hiding import span_falls
 from eyeline.evaluation.meter import Cost, Meter

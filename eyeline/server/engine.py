@@ -27,7 +27,7 @@ from eyeline import load
 from eyeline.ablation import ablate
 from eyeline.asked import Hidden
 from eyeline.errors import DataError, EyelineError
-from eyeline.estimator import estimator_for
+from eyeline.estimator_files import estimator_for
 from eyeline.events import to_json
 from eyeline.images import open_image
 from eyeline.runs import keep, read_run

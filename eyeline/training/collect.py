@@ -21,10 +21,11 @@ import eyeline
 from eyeline.ablation import Method, ablate, hidden_patches, measured_contributions, prefixes, read_trace
 from eyeline.capture import AttentionCapture
 from eyeline.errors import DataError, EyelineError
-from eyeline.estimator import fingerprint, sum_spans
+from eyeline.estimator import sum_spans
 from eyeline.examples import Example, digest
 from eyeline.features import KINDS, captured_features, own_parts, spread_parts
 from eyeline.files import make_folder, read_text, write_files
+from eyeline.fingerprint import fingerprint
 from eyeline.game import orders
 from eyeline.generation import check_options, write
 from eyeline.images import open_image

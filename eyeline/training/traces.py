@@ -19,7 +19,8 @@ from eyeline.ablation import read_trace
 from eyeline.capture import AttentionCapture
 from eyeline.earlier import KINDS, EarlierText
 from eyeline.errors import DataError, EyelineError
-from eyeline.estimator import SETS, Estimator, digest, mix
+from eyeline.estimator import SETS, Estimator, mix
+from eyeline.estimator_files import digest
 from eyeline.events import RestsOn
 from eyeline.examples import Box, Example
 from eyeline.features import needs_outputs

@@ -13,12 +13,14 @@ from benchmarks import cost
 from eyeline import decoding, features
 from eyeline import stream as streaming
 from eyeline.errors import DataError
-from eyeline.estimator import Estimator, fingerprint, save_estimator
+from eyeline.estimator import Estimator
+from eyeline.estimator_files import save_estimator
 from eyeline.evaluation.baselines import baseline
 from eyeline.evaluation.meter import Meter
 from eyeline.events import SpanAttribution
 from eyeline.examples import Example, write_examples
 from eyeline.features import KINDS
+from eyeline.fingerprint import fingerprint
 
 TRACE = ("Bar 1 says tea 4.", "Bar 2 says milk 7.", "So it is 11.")
 EXAMPLE = Example("bars-0", picture(), "How many?", "11", "math", "bars", TRACE)
