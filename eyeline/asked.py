@@ -77,11 +77,11 @@ class Asked:
             __version__,
             model.name,
             name,
-            "attention" if estimator is None else "nats",
+            "attention" if estimator is None else estimator.unit,
             images,
             regions,
             hiding=None if estimator is None else estimator.hiding,
-            level="none" if estimator is None else "fitted",
+            level="none" if estimator is None else estimator.level,
             notices=(*self.notices, *notices),
         )
 

@@ -18,9 +18,9 @@ class Attribution:
     """How a text rests on each region, and on several together; nats."""
 
     effects: Float[Tensor, " region"]  # fall with each region alone hidden
-    interval: Float[Tensor, "region 2"]
+    interval: Float[Tensor, "region 2"] | None  # None where that is not known
     contributions: Float[Tensor, " region"]  # Shapley values; they add up to `whole`
-    contribution_interval: Float[Tensor, "region 2"]
+    contribution_interval: Float[Tensor, "region 2"] | None
     evidence: list[tuple[int, float]]
     breaks: list[tuple[int, float]]
     whole: Float[Tensor, ""]  # fall with everything hidden
@@ -34,10 +34,10 @@ class Attribution:
 def attribute(game: Game, estimator: Estimator, orders: Int[Tensor, "order region"]) -> Attribution:
     """All numbers of a text; `orders` are those that contributions are worked out along."""
     effects, parts = game.alone(), contributions(game, orders)
-    return Attribution(
-        effects, interval(effects, estimator.effect_spread), parts, interval(parts, estimator.contribution_spread),
-        evidence(game), breaks(game), game.whole(),
-    )  # fmt: skip
+    ends = None, None
+    if estimator.has_intervals:
+        ends = interval(effects, estimator.effect_spread), interval(parts, estimator.contribution_spread)
+    return Attribution(effects, ends[0], parts, ends[1], evidence(game), breaks(game), game.whole())
 
 
 def heat(

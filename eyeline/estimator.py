@@ -12,7 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import silu
 
+from eyeline.events import Level, Unit
 from eyeline.features import KINDS
+from eyeline.head_set import is_set
 from eyeline.game import Game
 from eyeline.links import Links, strongest
 from eyeline.through import Chances
@@ -147,6 +149,21 @@ class Estimator:
         return str(self.card.get("hiding", "pixels"))
 
     @property
+    def level(self) -> Level:
+        """How much of its model it has seen."""
+        return self.card.get("level", "fitted")
+
+    @property
+    def unit(self) -> Unit:
+        """What its numbers are in. Of a model that it has not seen, sizes cannot be believed, order and shares can."""
+        return "relative" if self.level == "none" else "nats"
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether sizes can be believed, and how far off they are was measured."""
+        return self.unit == "nats" and self.card.get("coverage", True) is not None
+
+    @property
     def chances(self) -> Chances | None:
         """How likely answers change when the model thinks again, where that was fitted."""
         card = self.card.get("chances")
@@ -181,6 +198,8 @@ class Estimator:
 
     def layers(self, count: int) -> list[int]:
         """Which of a model's `count` layers have a head with any weight; the first where none has, for one is always captured."""
+        if is_set(self.kinds):
+            return list(range(count))
         used = (self.weights != 0).any(0)
         if self.network is not None:
             used = used | self.network.reads

@@ -21,15 +21,17 @@ from eyeline import earlier
 from eyeline.data_folder import data_folder
 from eyeline.errors import EstimatorError
 from eyeline.estimator import OF_NETWORK, SETS, TENSORS, Estimator, Link, Network
-from eyeline.features import KINDS
+from eyeline.events import Level
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.fingerprint import fingerprint, is_quantised
+from eyeline.head_set import KINDS, SET, is_set
 from eyeline.hub import HubError, download, is_id
 from eyeline.loading import own_folders
 from eyeline.model import Model
 from eyeline.through import Chances
 
 FORMAT = 6
+ATTENTION = "attention"  # instead of an estimator: shares of attention, which are not effects
 CARD, NUMBERS = "card.json", "estimator.safetensors"
 
 
@@ -78,8 +80,14 @@ def read_estimator(folder: Path) -> Estimator:
                 f"{folder} is an estimator of format {card['format']}; this version of Eyeline reads {FORMAT}: "
                 "fit it again."
             )
-        if not card["kinds"] or not set(card["kinds"]) <= set(KINDS):
-            raise ValueError(f"features {card['kinds']}, where some of {', '.join(KINDS)} are expected")
+        if not card["kinds"] or not (set(card["kinds"]) <= set(KINDS) or tuple(card["kinds"]) == SET):
+            raise ValueError(
+                f"features {card['kinds']}, where some of {', '.join(KINDS)} are expected, or {', '.join(SET)}"
+            )
+        if card.get("level", "fitted") not in get_args(Level):
+            raise ValueError(
+                f"the level {card['level']!r}, where one of {', '.join(get_args(Level))} is expected"
+            )
         if card["link"] not in get_args(Link):
             raise ValueError(
                 f"the link {card['link']!r}, where one of {', '.join(get_args(Link))} is expected"
@@ -127,17 +135,25 @@ def _read_network(tensors: Mapping[str, Tensor]) -> Network | None:
 def estimator_for(model: Model, source: str | Path | None = None) -> Estimator | None:
     """The estimator that is given, as a folder or an id on the Hub; else the user's own; else the one in the model's folder.
 
-    None where there is none. The user's own is the newest of those kept for the weights' fingerprint.
+    Where there is none of these, the general one, which has seen nothing of the model. None for the source `attention`: then
+    attention is shown. The user's own is the newest of those kept for the weights' fingerprint.
     Raises `EstimatorError` for one that was fitted for another model.
     """
     if source is None:
         own = [place / "estimator" for place in own_folders(model.name)]
         source = kept_for(model) or next((place for place in own if (place / CARD).is_file()), None)
         if source is None:
-            return None
+            return general_estimator().to(model.device)
+    if source == ATTENTION:
+        return None
     estimator = find_estimator(source)
     check_model(estimator, model)
     return estimator.to(model.device)
+
+
+def general_estimator() -> Estimator:
+    """The one that fits every model, of heads as a set: it comes with the package."""
+    return read_estimator(Path(__file__).parent / "general")
 
 
 def find_estimator(source: str | Path, revision: str | None = None, token: str | None = None) -> Estimator:
@@ -191,14 +207,19 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 def check_model(estimator: Estimator, model: Model) -> None:
     """Raises `EstimatorError` where the estimator belongs to another model; a quantised model cannot be checked."""
-    if not is_quantised(model) and estimator.card.get("fingerprint") != fingerprint(model):
+    if (
+        estimator.level != "none"
+        and not is_quantised(model)
+        and estimator.card.get("fingerprint") != fingerprint(model)
+    ):
         raise EstimatorError(
             f"The estimator {estimator.id!r} was fitted for {estimator.card.get('model')!r}, not for the weights of "
             f"{model.name!r}; fit one with `eyeline collect` and `eyeline fit`, or leave it out to see attention."
         )
     heads = model.adapter.text_config(model.hf).num_attention_heads * len(model.adapter.layers(model.hf))
-    if estimator.weights.shape[1] != heads * len(estimator.kinds):
+    expected = len(SET) if is_set(estimator.kinds) else heads * len(estimator.kinds)
+    if estimator.weights.shape[1] != expected:
         raise EstimatorError(
             f"The estimator {estimator.id!r} holds {estimator.weights.shape[1]} weights where the model has "
-            f"{heads * len(estimator.kinds)} features; fit it again."
+            f"{expected} features; fit it again."
         )

@@ -13,6 +13,8 @@ from eyeline.errors import DataError
 from eyeline.files import decode_text, read_lines
 
 COUNTERFACTUAL = "-counterfactual"  # ends the id of an example's counterpart with another answer
+QUESTION = "What does this image show? Say what you see, step by step."  # where none is given
+OWN = "own"  # family and source where none is named
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels of the image
 Shown = Path | Image.Image
 
@@ -105,7 +107,7 @@ def read_examples(folder: Path) -> Iterator[Example]:
     if not path.is_file():
         raise DataError(
             f"{folder} is not a data folder: it has no examples.jsonl. Expected one JSON object a line with "
-            "id, image, prompt, answer, family and source; `eyeline scenes` writes such a folder."
+            "id and image, and prompt, answer, family and source where there are any; `eyeline scenes` writes such a folder."
         )
     try:
         lines = read_lines(path)
@@ -124,10 +126,10 @@ def read_examples(folder: Path) -> Iterator[Example]:
                 image=tuple(path.parent / each for each in image)
                 if isinstance(image, list)
                 else path.parent / image,
-                prompt=fields["prompt"],
-                answer=fields["answer"],
-                family=fields["family"],
-                source=fields["source"],
+                prompt=fields.get("prompt", QUESTION),
+                answer=fields.get("answer", ""),
+                family=fields.get("family", OWN),
+                source=fields.get("source", OWN),
                 trace=tuple(fields.get("trace", ())),
                 evidence=tuple(tuple(tuple(box) for box in boxes) for boxes in fields.get("evidence", ())),
                 prior=fields.get("prior", False),
@@ -136,7 +138,7 @@ def read_examples(folder: Path) -> Iterator[Example]:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"Line {number} of {path} is not an example ({type(error).__name__}: {error}). "
-                "Expected id, image, prompt, answer, family and source."
+                "Expected id and image; prompt, answer, family and source may be left out."
             ) from error
     if not found:
         raise DataError(f"{path} is empty; expected one example a line, as `eyeline scenes` writes them.")

@@ -15,7 +15,8 @@ The fourth is of a region k as a whole:
   (o - sum A_i V_i + sum E_i V'_i) / (1 - sum A_i + sum E_i), with E_i what A_i would be by K'_i before it is normalised again.
 
 In families with a norm after attention, the written value is what leaves that norm. What the sum of the features of regions
-that are hidden together does to a token's log-prob, and so to a span's, is the estimator's.
+that are hidden together does to a token's log-prob, and so to a span's, is the estimator's. It may read each head by itself, or
+all of them as a set (head_set.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from eyeline.attention import Steps, attention_to_image
 from eyeline.capture import AttentionCapture
+from eyeline.head_set import KINDS, as_set, is_set, of_heads
 from eyeline.leak import Fill, leak_map
 from eyeline.model import Model, check_finite
 from eyeline.projections import gain
@@ -37,7 +39,6 @@ from eyeline.rereading import Without, read_again, taken_away
 from eyeline.spans import Span
 from eyeline.writing import writing_of
 
-KINDS = ("attention", "value", "odds", "change")  # the order of features in estimators and collections
 LEAST_LEFT = 1e-3  # of a head's attention without a region: what it puts out is divided by no less
 MOST_SURE = 1e-6  # least 1 - p: float32 tells no smaller ones apart
 WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
@@ -84,12 +85,12 @@ def token_log_probs(model: Model, steps: Steps) -> Float[Tensor, "token entry"]:
 
 def needs_written(kinds: Sequence[str]) -> bool:
     """Whether some features are of what is written."""
-    return bool({"odds", "change"} & set(kinds))
+    return bool({"odds", "change"} & set(of_heads(kinds)))
 
 
 def needs_outputs(kinds: Sequence[str]) -> bool:
     """Whether some features are of what heads put out, so that a capture is to keep it."""
-    return "change" in kinds
+    return "change" in of_heads(kinds)
 
 
 @dataclass(frozen=True)
@@ -348,14 +349,24 @@ def read_steps(
 ) -> Read:
     """What is read of the steps of a span, taken from the capture; `token_ids` are the span's tokens.
 
-    `weigh` gives the weights of each token's features from its log-odds, which visual tokens are summed by.
+    `weigh` gives the weights of each token's features from its log-odds, which visual tokens are summed by; of heads as a set
+    visual tokens are summed by `change`, all heads alike.
     """
     log_probs = token_log_probs(model, steps)
     odds = log_odds(log_probs, token_ids)
     written = read_written(model, steps.hidden, log_probs, token_ids) if needs_written(kinds) else None
-    weights = None if weigh is None else weigh(odds)
-    seen = token_features(model, capture, image, steps, written, parts, kinds, weights)
-    return Read(seen.regions, odds, log_probs.gather(1, token_ids[:, None])[:, 0], seen.cells)
+    weights = None if weigh is None else _changes(steps) if is_set(kinds) else weigh(odds)
+    seen = token_features(model, capture, image, steps, written, parts, of_heads(kinds), weights)
+    features = as_set(seen.regions) if is_set(kinds) else seen.regions
+    return Read(features, odds, log_probs.gather(1, token_ids[:, None])[:, 0], seen.cells)
+
+
+def _changes(steps: Steps) -> Float[Tensor, "token feature"]:
+    """Weights of the features of each head: 1 for `change`."""
+    layers, heads, tokens, _ = steps.queries.shape
+    weights = steps.queries.new_zeros(tokens, len(KINDS), layers * heads, dtype=torch.float32)
+    weights[:, KINDS.index("change")] = 1
+    return weights.flatten(1)
 
 
 def captured_features(

@@ -111,9 +111,11 @@ class Reader:
             end=span.end,
             text=span.text,
             effects=plain(read.shown if said is None else said.effects),
-            interval=None if said is None else plain(said.interval),
+            interval=None if said is None or said.interval is None else plain(said.interval),
             contributions=None if said is None else plain(said.contributions),
-            contribution_interval=None if said is None else plain(said.contribution_interval),
+            contribution_interval=None
+            if said is None or said.contribution_interval is None
+            else plain(said.contribution_interval),
             evidence=None if said is None else _steps(said.evidence),
             breaks=None if said is None else _steps(said.breaks),
             patches=tuple(

@@ -2,7 +2,8 @@
 
 FAMILIES = ("math", "science", "document", "code", "general")
 WAYS = ("pixels", "blur", "inpaint", "tokens", "attention")
-FEATURES = ("attention", "value", "odds", "change")
+FEATURES = ("attention", "value", "odds", "change")  # of every head
+AS_SET = "set"  # those of all heads as a set
 SOURCES = ("native", "dinov3", "slic", "grid", "random", "voronoi")
 LAST_SEED = 8_999_999
 DTYPES = ("float32", "bfloat16", "float16")

@@ -2,7 +2,7 @@
 
 import click
 
-from eyeline.cli.choices import FEATURES, WAYS
+from eyeline.cli.choices import AS_SET, FEATURES, WAYS
 from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed, with_room
 from eyeline.cli.progress import progress
@@ -33,6 +33,13 @@ from eyeline.cli.values import Joined, Real
     "--subsets", type=click.IntRange(2), default=12, show_default=True, help="Random subsets at each rate."
 )
 @click.option(
+    "--features",
+    type=click.Choice(("heads", AS_SET)),
+    default=AS_SET,
+    show_default=True,
+    help="Features of the heads as a set (eight numbers a token and region), or of every head (four numbers each).",
+)
+@click.option(
     "--max-spans",
     type=click.IntRange(1),
     default=64,
@@ -42,13 +49,15 @@ from eyeline.cli.values import Joined, Real
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect(model, data, folder, out, limit, rates, **settings) -> None:
+def collect(model, data, folder, out, limit, rates, features, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from eyeline.catalogue import examples_of
     from eyeline.training import collect as collection
 
     examples, known = examples_of(data, "fit", folder, limit)
-    done = collection.collect(model.load(), examples, out, collection.Settings(rates=rates, **settings))
+    done = collection.collect(
+        model.load(), examples, out, collection.Settings(rates=rates, kinds=features_of(features), **settings)
+    )
     count = sum(1 for _ in progress(done, known))
     tell_left_out(examples)
     click.echo(f"{count} examples in {out}", err=True)
@@ -65,10 +74,10 @@ def collect(model, data, folder, out, limit, rates, **settings) -> None:
 )
 @click.option(
     "--kinds",
-    type=Joined(click.Choice(FEATURES)),
-    default="value,odds,change",
-    show_default=True,
-    help="Features, joined by commas; 'attention' alone is the paper's, with the link 'identity'.",
+    type=Joined(click.Choice((*FEATURES, AS_SET))),
+    show_default="set, or value,odds,change where the collection has those of every head",
+    help="Features of every head, joined by commas, or `set`: those of all heads as a set, which fit with fewer images; 'attention' "
+    "alone is the paper's, with the link 'identity'.",
 )
 @click.option(
     "--link",
@@ -109,7 +118,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     about = read_run(run)
     name = name or (out or run).resolve().name
     out = out or with_room(None, None, place_of(about["fingerprint"], name))
-    settings = FitSettings(kinds=kinds, link=link, hidden=hidden, heads=heads)
+    settings = FitSettings(kinds=features_of(kinds, about), link=link, hidden=hidden, heads=heads)
     estimator, _ = fit_estimator(read_collected(run), about, settings, name, layers)
     save_estimator(estimator, out)
     click.echo(f"Estimator: {out} (loss {estimator.card['loss']})", err=True)
@@ -178,6 +187,27 @@ def evaluate(model, estimators, data, folder, out, methods, hiding, limit, **set
     tell_left_out(examples)
     write_results(loaded, chosen, out)
     click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
+
+
+def features_of(kinds, about=None) -> tuple[str, ...]:
+    """The features that the words of an option mean; by default those that a collection is for."""
+    from eyeline.errors import DataError
+    from eyeline.head_set import KINDS, SET
+    from eyeline.training.weights import FitSettings
+
+    if kinds is None:
+        return (
+            SET
+            if about is not None and tuple(about["settings"].get("kinds", ())) == SET
+            else FitSettings().kinds
+        )
+    if kinds == "heads":
+        return KINDS
+    if AS_SET in kinds:
+        if len(kinds) > 1 and kinds != AS_SET:
+            raise DataError("Features of the heads as a set stand alone: --kinds set.")
+        return SET
+    return tuple(kinds)
 
 
 def tell_left_out(examples) -> None:

@@ -23,10 +23,11 @@ from eyeline.capture import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import sum_spans
 from eyeline.examples import Example, digest
-from eyeline.features import KINDS, captured_features, own_parts, spread_parts
+from eyeline.features import captured_features, own_parts, spread_parts
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.fingerprint import fingerprint
 from eyeline.game import orders
+from eyeline.head_set import SET
 from eyeline.generation import check_options, write
 from eyeline.images import open_image
 from eyeline.leak import EXACT, Fill, fill_regions, fills_of, spreads
@@ -52,7 +53,7 @@ class Settings:
     max_new_tokens: int = 512
     max_spans: int = 64  # of a trace, spread evenly
     seed: int = 0
-    kinds: tuple[str, ...] = KINDS  # of features, in this order
+    kinds: tuple[str, ...] = SET  # of features: of the heads as a set, or KINDS of every head
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
             fills = fill_regions(model, own.inputs, found, settings.hiding)
         parts = spread_parts(model, own.inputs, found, fills, capture.layers)
     with torch.inference_mode():
-        seen = captured_features(model, capture, own.ids, own.spans, parts)
+        seen = captured_features(model, capture, own.ids, own.spans, parts, settings.kinds)
     spans = torch.cat([falls[:, span.start : span.end] for span in own.spans], dim=1).float().cpu()
     contributions = None
     if ordered is not None:

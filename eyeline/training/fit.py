@@ -14,11 +14,19 @@ from torch import Tensor
 
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, interval, sum_spans
-from eyeline.features import KINDS
 from eyeline.game import Game, contributions, orders
+from eyeline.head_set import KINDS, SET, as_set, is_set
 from eyeline.training.collect import ALONE, Collected
 from eyeline.training.heads import by_layer, count_layers, keep_heads, learn_some
-from eyeline.training.weights import FEWEST_COVER, NOTHING, FitSettings, choose, split, training_data
+from eyeline.training.weights import (
+    FEWEST_COVER,
+    NOTHING,
+    FitSettings,
+    choose,
+    learn_weights,
+    split,
+    training_data,
+)
 
 COVERAGE = 0.9
 ABOVE = 0.15  # share of the rest that lies above its interval: an effect that was missed is worse than one that is not there
@@ -46,13 +54,15 @@ def fit(
             f"{len(collected)} images are too few to fit and calibrate an estimator; expected {FEWEST_IMAGES} at the very least, "
             "500 or more for numbers to rely on: collect more."
         )
-    check_features(run, "The collection")
-    settings, splits = settings.settled(), split(collected)
-    number = collected[0].features.shape[-1] // len(KINDS)
-    if 0 < settings.heads < 1:
-        layers = count_layers(run["model"], number, layers)
-    kept = keep_heads(splits["fit"], [settings.heads], settings)[settings.heads]
-    learned, losses = learn_some(training_data(splits["fit"], settings.kinds), settings, kept)
+    settings, splits = settings.settled(), split(with_features(collected, run, settings.kinds))
+    number, kept = collected[0].features.shape[-1] // len(KINDS), []
+    if not is_set(settings.kinds):
+        if 0 < settings.heads < 1:
+            layers = count_layers(run["model"], number, layers)
+        kept = keep_heads(splits["fit"], [settings.heads], settings)[settings.heads]
+        learned, losses = learn_some(training_data(splits["fit"], settings.kinds), settings, kept)
+    else:
+        learned, losses = learn_weights(training_data(splits["fit"], settings.kinds), settings)
     scaled = scale(splits["scale"], replace(learned, id=name))
     effects = effect_pairs(splits["cover"], scaled)
     card = {
@@ -83,11 +93,23 @@ def contribution_spread(
 
 
 def check_features(run: dict[str, Any], what: str) -> None:
-    """Raises `DataError` for a collection with other features than this version's."""
+    """Raises `DataError` for a collection with other features than this version's of every head."""
     if tuple(run["settings"].get("kinds", ())) != KINDS:
         raise DataError(
-            f"{what} holds other features than {', '.join(KINDS)}; collect again with this version of Eyeline."
+            f"{what} holds other features than {', '.join(KINDS)} of every head; collect again with `--features heads` and this "
+            "version of Eyeline."
         )
+
+
+def with_features(
+    collected: Sequence[Collected], run: dict[str, Any], kinds: Sequence[str]
+) -> Sequence[Collected]:
+    """Those of a collection that features of some kinds are among. Raises `DataError` where it does not hold them."""
+    if not is_set(kinds) or tuple(run["settings"].get("kinds", ())) != SET:
+        check_features(run, "The collection")
+    if not is_set(kinds) or tuple(run["settings"]["kinds"]) == SET:
+        return collected
+    return [replace(one, features=as_set(one.features.float())) for one in collected]
 
 
 def game_of(one: Collected, estimator: Estimator) -> Game:

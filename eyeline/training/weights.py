@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from eyeline.errors import DataError
 from eyeline.estimator import SETS, Compressed, Estimator, Link, Network, compress, sum_spans
-from eyeline.features import KINDS
+from eyeline.head_set import KINDS, is_set
 from eyeline.training.collect import ALONE, WHOLE, Collected, place
 
 FEWEST_COVER = 9  # images: COVERAGE * (1 + 1 / 9) = 1, with fewer no finite width is enough
@@ -55,7 +55,12 @@ class FitSettings:
     seed: int = 0
 
     def settled(self) -> "FitSettings":
-        """As they are used: the link `identity` knows random subsets of spans, Pearson and linear maps alone."""
+        """As they are used: the link `identity` knows random subsets of spans, Pearson and linear maps alone.
+
+        A set of heads has no heads to keep or to hide from the network.
+        """
+        if is_set(self.kinds):
+            return replace(self, heads=1.0, dropped=0.0)
         if self.link != "identity":
             return self
         return replace(self, hidden=0, tokens=0.0, ranks=0.0, alone=0.0, across=0.0)
@@ -87,7 +92,9 @@ def columns_of(
 def choose(
     features: Float[Tensor, "token region feature"], kinds: Sequence[str]
 ) -> Float[Tensor, "token region chosen"]:
-    """The columns of some kinds out of a collection's, which holds all, in the order that is given."""
+    """The columns of some kinds out of a collection's, which holds all, in the order that is given; of heads as a set all."""
+    if is_set(kinds):
+        return features
     return features[..., columns_of(features.shape[-1], kinds)]
 
 
@@ -263,7 +270,7 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
         if hidden:
             kept = torch.rand(len(unit) // len(settings.kinds), generator=rng) >= settings.dropped
             seen = kept.repeat(len(settings.kinds)) / (1 - settings.dropped)
-        loss = -_agreement(data, batch, data.predict_tokens(estimator(seen), batch, compressed), settings)
+        loss = -agreement(data, batch, data.predict_tokens(estimator(seen), batch, compressed), settings)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
@@ -275,7 +282,7 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
     return estimator(), losses
 
 
-def _agreement(
+def agreement(
     data: TrainingData,
     spans: Int[Tensor, " some"],
     falls: Float[Tensor, "token subset"],

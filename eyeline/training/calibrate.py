@@ -1,0 +1,128 @@
+"""An estimator of a model from a few of its images: general weights, moved as far as so many images justify.
+
+Weights of heads as a set (head_set.py), learned on other models, are the prior. What they mean in nats is measured on the images,
+and how far off they are on each image that is left out in turn (the jackknife of Barber et al. 2021, arXiv 1905.02928).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eyeline.errors import DataError
+from eyeline.estimator import Estimator, sum_spans
+from eyeline.evaluation.metrics import lds, varies
+from eyeline.head_set import SET
+from eyeline.training.collect import Collected
+from eyeline.training.fit import COVERAGE, Pairs, effect_pairs, game_of, scale, spread, with_features
+from eyeline.training.weights import (
+    FEWEST_COVER, NOTHING, FitSettings, TrainingData, agreement, training_data,
+)  # fmt: skip
+
+STEPS, AGAIN = 150, 40  # of Adam, for all images, and from there for all but one
+RATE = 0.02
+BATCH = 128  # spans
+PRIOR = 10.0  # what moving a weight by the size of the general ones costs, over the number of images
+FEWEST = 3  # images
+
+
+def calibrate(
+    collected: Sequence[Collected], run: dict[str, Any], general: Estimator, name: str
+) -> Iterator[tuple[str, Estimator | None]]:
+    """Yields what is done, step by step, and the estimator at the end.
+
+    Weights are moved only where that predicts falls of images left out better than the general ones, which the card says.
+    Raises `DataError` where there are too few images, or none depends on what the model sees.
+    """
+    if len(collected) < FEWEST:
+        raise DataError(
+            f"{len(collected)} images are too few to calibrate an estimator; expected {FEWEST} at the very least, 10 for intervals."
+        )
+    images = with_features(collected, run, SET)
+    moved = move(training_data(images, SET), len(images), general)
+    yield "all images", None
+    without: list[Estimator] = []
+    for left_out in range(len(images)):
+        rest = [one for number, one in enumerate(images) if number != left_out]
+        without.append(move(training_data(rest, SET), len(rest), general, moved, AGAIN))
+        yield f"without image {left_out + 1}", None
+    held_out = {
+        "general": mean_lds(images, [general] * len(images)),
+        "calibrated": mean_lds(images, without),
+    }
+    if held_out["general"] >= held_out["calibrated"]:
+        moved, without = general, [general] * len(images)
+    scaled = scale(images, moved)
+    pairs = _left_out_pairs(images, without)
+    intervals = len(images) >= FEWEST_COVER
+    card = {
+        "model": run["model"], "fingerprint": run["fingerprint"], "hiding": run["settings"]["hiding"],
+        "regions": run["settings"]["regions"], "images": {"calibrate": len(images)}, "level": "calibrated",
+        "coverage": COVERAGE if intervals else None, "unit": "nats", "collection": run["settings"],
+        "version": run["version"], "general": general.id, "lds_held_out": round(max(held_out.values()), 4),
+        "lds_by_level": {level: round(value, 4) for level, value in held_out.items()},
+    }  # fmt: skip
+    found = replace(scaled, id=name, card=card)
+    if intervals:
+        found = replace(
+            found, effect_spread=spread(general.effect_spread, pairs),
+            contribution_spread=spread(general.contribution_spread, pairs),
+        )  # fmt: skip
+    yield "done", found
+
+
+def move(
+    data: TrainingData, images: int, general: Estimator, begin: Estimator | None = None, steps: int = STEPS
+) -> Estimator:
+    """General weights, moved to where predicted and measured falls agree better, against a prior that weighs as one image's share."""
+    settings = FitSettings(kinds=SET, hidden=0)
+    sizes = data.sizes()
+    unit = torch.where(sizes > NOTHING, 1 / sizes, 0.0)
+    general_scores = general.weights * sizes
+    size = general_scores.square().mean().sqrt()
+    first = general_scores if begin is None else begin.weights * sizes
+    by = ((first - general_scores) / size).clone().requires_grad_()
+    optimizer = torch.optim.Adam([by], lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    rng, spans = torch.Generator().manual_seed(0), len(data.lengths)
+
+    def moved(by: Tensor) -> Estimator:
+        return replace(general, weights=(general_scores + by * size) * unit)
+
+    for _ in range(steps):
+        batch = torch.randint(spans, (min(BATCH, spans),), generator=rng)
+        falls = data.predict_tokens(moved(by), batch)
+        loss = -agreement(data, batch, falls, settings) + PRIOR / images * by.square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return moved(by.detach())
+
+
+def mean_lds(images: Sequence[Collected], estimators: Sequence[Estimator]) -> float:
+    """LDS of joint falls at the rate 0.5, of each image by its own estimator; mean over spans, images, families."""
+    families: dict[str, list[float]] = {}
+    for one, estimator in zip(images, estimators, strict=True):
+        drawn = torch.isclose(one.rates, torch.tensor(0.5))
+        kept = varies(one.falls[:, drawn])
+        if kept.any():
+            falls = sum_spans(game_of(one, estimator).falls(one.subsets[drawn].float().T), one.lengths)
+            families.setdefault(one.family, []).append(
+                float(lds(falls[kept], one.falls[kept][:, drawn]).mean())
+            )
+    means = [sum(values) / len(values) for values in families.values()]
+    return sum(means) / len(means) if means else 0.0
+
+
+def _left_out_pairs(images: Sequence[Collected], estimators: Sequence[Estimator]) -> Pairs:
+    """Effects of each image, predicted by what the others say, scale included."""
+    parts: list[tuple[Tensor, ...]] = []
+    for number, (one, estimator) in enumerate(zip(images, estimators, strict=True)):
+        rest = [other for other in images if other is not one]
+        predicted, actual, _ = effect_pairs([one], scale(rest, estimator))
+        parts.append((predicted, actual, torch.full((len(actual),), number)))
+    predicted, actual, image = (torch.cat(column) for column in zip(*parts, strict=True))
+    return predicted, actual, image
