@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from eyeline import audit
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, interval, sum_spans
 from eyeline.features import KINDS
 from eyeline.game import Game, contributions, orders
+from eyeline.metrics import lds, varies
 from eyeline.training.collect import ALONE, Collected
 from eyeline.training.heads import by_layer, count_layers, keep_heads, learn_some
 from eyeline.training.weights import FEWEST_COVER, NOTHING, FitSettings, choose, split, training_data
@@ -62,6 +64,8 @@ def fit(
         "fit": {**asdict(settings), "kinds": list(settings.kinds)}, "collection": run["settings"], "version": run["version"],
         "r2_nats_held_out": round(r2_nats(*effects[:2]), 4),
     }  # fmt: skip
+    if (held_out := mean_lds(splits["cover"], scaled)) is not None:
+        card["lds_held_out"] = round(held_out, 4)
     if layers is not None and settings.heads < 1:
         card["heads"] = by_layer(kept, number, layers)
     shape = binned(*effect_pairs(splits["scale"], scaled)[:2])
@@ -101,6 +105,21 @@ def games_of(one: Collected, estimator: Estimator) -> Iterator[Game]:
     for length in one.lengths.tolist():
         yield game.of(start, start + length)
         start += length
+
+
+def mean_lds(images: Sequence[Collected], estimator: Estimator) -> float | None:
+    """How joint falls of random halves of the regions, or of the rate nearest to that, rank beside measured ones.
+
+    Mean over an image's spans that hiding does something to, then over images; None where it does nothing.
+    """
+    found = []
+    for one in images:
+        at = one.rates == min(one.rates[one.rates > 0].tolist(), key=lambda rate: abs(rate - audit.RATE))
+        falls = one.falls[:, at]
+        predicted = sum_spans(game_of(one, estimator).falls(one.subsets[at].float().T), one.lengths)
+        if (counted := varies(falls)).any():
+            found.append(float(lds(predicted[counted], falls[counted]).mean()))
+    return sum(found) / len(found) if found else None
 
 
 def r2_nats(predicted: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> float:
