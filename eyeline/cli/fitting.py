@@ -4,6 +4,7 @@ import click
 
 from eyeline.cli.choices import FEATURES, WAYS
 from eyeline.cli.chosen_model import takes_model
+from eyeline.cli.group import command_line
 from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed, with_room
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Joined, Real
@@ -42,15 +43,43 @@ from eyeline.cli.values import Joined, Real
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect(model, data, folder, out, limit, rates, **settings) -> None:
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out examples of a data folder whose image or id cannot be used, and list them at the end.",
+)
+def collect(model, data, folder, out, limit, rates, skip_bad, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from eyeline.catalogue import examples_of
+    from eyeline.training import checking
     from eyeline.training import collect as collection
+    from eyeline.training.fit import ENOUGH_IMAGES, FEWEST_IMAGES
 
     examples, known = examples_of(data, "fit", folder, limit)
+    here = f"; here are {known}" if known is not None else ""
+    click.echo(
+        f"To fit an estimator takes {FEWEST_IMAGES} images at the very least, {ENOUGH_IMAGES} for numbers to rely on{here}.",
+        err=True,
+    )
+    bad = []
+    if isinstance(examples, list):  # what comes from the Hub is looked at as it comes
+        if skip_bad:
+            examples, bad = checking.sort_out(examples)
+            known = len(examples)
+        else:
+            checking.check(examples)
     done = collection.collect(model.load(), examples, out, collection.Settings(rates=rates, **settings))
-    count = sum(1 for _ in progress(done, known))
+    try:
+        count = sum(1 for _ in progress(done, known))
+    except (KeyboardInterrupt, click.Abort):
+        kept = len(list(out.glob("examples/*.safetensors")))
+        click.echo(
+            f"Stopped: {kept} examples are kept in {out}. The same line goes on: {command_line()}", err=True
+        )
+        raise
     tell_left_out(examples)
+    for sentence in bad:
+        click.echo(f"Left out: {sentence}", err=True)
     click.echo(f"{count} examples in {out}", err=True)
 
 

@@ -5,7 +5,7 @@ Each image is one file, written when it is whole, so that a collection that was 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -251,8 +251,7 @@ def each_once(
     """
     seen = set()
     for example in examples:
-        if example.id in seen or Path(example.id).name != example.id:
-            wrong = "stands twice in the data" if example.id in seen else "cannot be the name of a file"
+        if (wrong := wrong_id(example.id, seen)) is not None:
             raise DataError(
                 f"The example id {example.id!r} {wrong}; give each example a plain id of its own."
             )
@@ -274,6 +273,13 @@ def each_once(
                 ) from error
             save(one, path, digest(example))
         yield example.id
+
+
+def wrong_id(example_id: str, seen: Collection[str]) -> str | None:
+    """What is wrong with an id beside those that were seen; None where nothing is."""
+    if example_id in seen:
+        return "stands twice in the data"
+    return None if Path(example_id).name == example_id else "cannot be the name of a file"
 
 
 def _digest_in(path: Path) -> str | None:

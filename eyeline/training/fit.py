@@ -24,7 +24,7 @@ from eyeline.training.weights import FEWEST_COVER, NOTHING, FitSettings, choose,
 
 COVERAGE = 0.9
 ABOVE = 0.15  # share of the rest that lies above its interval: an effect that was missed is worse than one that is not there
-FEWEST_IMAGES = 24
+FEWEST_IMAGES, ENOUGH_IMAGES = 24, 500  # to fit at all, and for numbers to rely on
 FEWEST_IN_BIN = (
     40  # pairs with the largest values that make an outermost knot of a spread; bins further in hold more
 )
@@ -46,7 +46,7 @@ def fit(
     if len(collected) < FEWEST_IMAGES:
         raise DataError(
             f"{len(collected)} images are too few to fit and calibrate an estimator; expected {FEWEST_IMAGES} at the very least, "
-            "500 or more for numbers to rely on: collect more."
+            f"{ENOUGH_IMAGES} or more for numbers to rely on: collect more."
         )
     check_features(run, "The collection")
     settings, splits = settings.settled(), split(collected)
