@@ -116,7 +116,8 @@ def read(path: Path) -> Audited:
     with _opened(path) as file:
         try:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            game = Game(**{name: tensors.get(f"game.{name}") for name in PARTS})
+            needed = PARTS[:-1]  # the last are log-odds, which games of the link `identity` do without
+            game = Game(*(tensors[f"game.{name}"] for name in needed), log_odds=tensors.get("game.log_odds"))
             parts = {name: tensors[name] for name in ("subsets", "token_falls", "log_odds")}
             return Audited(_rest(file, path)[0], game, **parts)
         except (KeyError, SafetensorError) as error:

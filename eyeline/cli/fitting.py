@@ -131,13 +131,16 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     """Fit an estimator on a collection."""
     from eyeline.estimator_files import save_estimator
     from eyeline.estimator_store import place_of
+    from eyeline.files import check_room
     from eyeline.training.collect import read_collected, read_run
     from eyeline.training.fit import fit as fit_estimator
     from eyeline.training.weights import FitSettings
 
     about = read_run(run)
     name = name or (out or run).resolve().name
-    out = out or with_room(None, None, place_of(about["fingerprint"], name))
+    if out is None:
+        out = place_of(about["fingerprint"], name)
+        check_room(out)
     settings = FitSettings(kinds=kinds, link=link, hidden=hidden, heads=heads)
     estimator, _ = fit_estimator(read_collected(run), about, settings, name, layers)
     save_estimator(estimator, out)
