@@ -33,7 +33,7 @@ def test_the_page_tells_how_well_predictions_hold(visit, changes, words):
         expect(page.locator("#audit")).not_to_have_class(re.compile("drifted"))
 
 
-def test_an_estimator_that_drifted_is_told_in_red_words_and_a_server_without_an_audit_says_nothing(visit):
+def test_an_estimator_that_drifted_is_told_as_a_warning_and_a_server_without_an_audit_says_nothing(visit):
     with PageServer(make_run()) as server:
         server.audit = TOLD | {"drifted": True, "lds": [0.05, 0.01, 0.1]}
         page = visit(server)
