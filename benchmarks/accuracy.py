@@ -19,11 +19,11 @@ from PIL import Image
 from eyeline import load
 from eyeline.evaluation.answers import is_right
 from eyeline.evaluation.command_options import MODEL, TABLE
-from eyeline.evaluation.metrics import bootstrap
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.examples import COUNTERFACTUAL, Box, Example, read_examples
 from eyeline.generation import Written, write
 from eyeline.images import open_image
+from eyeline.metrics import bootstrap
 from eyeline.model import Inputs, Model
 from eyeline.teacher_forcing import continued
 from eyeline.training.manners import HELPFUL, PLAIN, Manner

@@ -19,10 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from benchmarks.learning import RATE
-from eyeline import load
+from eyeline import load, metrics
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
-from eyeline.evaluation import metrics
 from eyeline.evaluation.baselines.hiding import fit_falls, span_falls
 from eyeline.evaluation.command_options import DATA, ESTIMATOR, MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.evaluate import Settings, one_estimator

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from eyeline import metrics
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, sum_spans
-from eyeline.evaluation import metrics
 from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, write_csv, write_png, writing
 from eyeline.features import KINDS
 from eyeline.training.collect import Collected, read_collected, read_run

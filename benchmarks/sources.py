@@ -13,10 +13,9 @@ from typing import Any
 import click
 
 from benchmarks.learning import RATE, ByFamily, evaluate, of_images
-from eyeline import load
+from eyeline import load, metrics
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
-from eyeline.evaluation import metrics
 from eyeline.evaluation.command_options import MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.results import (
     OURS,

@@ -24,10 +24,10 @@ from eyeline.ablation import METHODS, ablate, by_span, hidden_patches, leak
 from eyeline.evaluation.command_options import DATA, MODEL, TABLE
 from eyeline.evaluation.evaluate import find_evidence
 from eyeline.evaluation.meter import clock
-from eyeline.evaluation.metrics import bootstrap, joint, lds, spearman, varies
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.table import hits
 from eyeline.examples import Example, read_examples
+from eyeline.metrics import bootstrap, joint, lds, spearman, varies
 from eyeline.model import Inputs, Model, rope_deltas_kept
 from eyeline.regions import Regions
 from eyeline.teacher_forcing import continued

@@ -14,8 +14,8 @@ from torch.nn.functional import silu
 
 from eyeline.events import Level, Unit
 from eyeline.features import KINDS
-from eyeline.head_set import is_set
 from eyeline.game import Game
+from eyeline.head_set import is_set
 from eyeline.links import Links, strongest
 from eyeline.through import Chances
 

@@ -40,6 +40,10 @@ def place_of(fingerprint: str, name: str) -> Path:
             f"{name!r} cannot be the id of an estimator that is kept; expected letters, digits, dots and dashes:"
             " give another --name."
         )
+    if not re.fullmatch("[0-9a-f]+", fingerprint):
+        raise EstimatorError(
+            f"{fingerprint!r} is no fingerprint of a model's weights; give --out to write the estimator elsewhere."
+        )
     folder = kept_in() / fingerprint / name
     if (folder / CARD).exists():
         raise EstimatorError(
@@ -51,7 +55,7 @@ def place_of(fingerprint: str, name: str) -> Path:
 
 def keep(estimator: Estimator) -> Path:
     """Keeps an estimator for its model; from now on it is the one that is used there. Raises `EstimatorError` or `DataError`."""
-    folder = place_of(str(estimator.card["fingerprint"]), estimator.id)
+    folder = place_of(str(estimator.card.get("fingerprint")), estimator.id)
     save_estimator(estimator, folder)
     return folder
 

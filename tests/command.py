@@ -71,14 +71,15 @@ def succeed(*words: object, stdin: str | bytes | None = None) -> Result:
     return result
 
 
-def refuse(*words: object, stdin: str | bytes | None = None) -> str:
-    """The sentence that a command is refused with; it leaves no file behind."""
+def refuse(*words: object, stdin: str | bytes | None = None, first: str = "") -> str:
+    """The sentence that a command is refused with, after what it says `first`; it leaves no file behind."""
     before = everything()
     result = run(*words, stdin=stdin)
     assert result.exit_code == 1, result.output
     assert everything() == before, "something half-written"
     assert result.stdout == ""
-    return sentence(result.stderr)
+    assert result.stderr.startswith(first)
+    return sentence(result.stderr.removeprefix(first))
 
 
 def sentence(stderr: str) -> str:

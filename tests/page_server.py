@@ -38,6 +38,7 @@ class PageServer:
         self.run, self.key, self.gate, self.cuts = run, key, gate, cuts or {}
         self.limits = {"images": 16, "pixels": 50_000_000, "body": 32 * 2**20} | (limits or {})
         self.saved: dict[str, Run] = {}
+        self.audit: dict[str, object] = {"on": False}
         self.asked: list[dict] = []  # bodies of questions, in order
         self.kept: int | None = None  # how many events of the next question are saved; all of them
         self.gone = False  # once it went away or cut a stream, the browser tells of lost connections
@@ -94,6 +95,8 @@ class Handler(BaseHTTPRequestHandler):
         match parts:
             case ["v1", "models"]:
                 self._json({"data": [{"id": "scripted", "eyeline": {"limits": server.limits}}]})
+            case ["v1", "audit"]:
+                self._json(server.audit)
             case ["v1", "gallery"]:
                 self._json(
                     {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import IMAGES, ask, process, refuse, succeed
+from command import IMAGES, ask, process, refuse, run, succeed
 from conftest import fill
+from server_process import eventually
 
 from eyeline.errors import DataError
 from eyeline.estimator_files import read_estimator, save_estimator
@@ -18,6 +20,9 @@ from eyeline.training import heads
 from eyeline.training.collect import read_collected
 
 COLLECT = ("--subsets", 6, "--rates", "0.5,0.25", "--max-new-tokens", 24)
+TOLD = (
+    f"To fit an estimator takes 24 images at the very least, 500 for numbers to rely on; here are {IMAGES}.\n"
+)
 # as a process is killed from outside: in the middle of writing an example
 KILLED_AT_THE_THIRD = (
     "import os, signal; real, written = os.fsync, []\n"
@@ -56,7 +61,10 @@ def test_a_killed_collection_goes_on_and_ends_as_if_never_killed(here, folders, 
     words = ("collect", "--model", folders / "model", "--data", data, *COLLECT, "--out")
     result = succeed(*words, killed)
     assert result.stdout == ""
-    assert re.fullmatch(rf"{IMAGES} of {IMAGES}, 0 min left\n{IMAGES} examples in .*\n", result.stderr)
+    assert re.fullmatch(
+        rf"{re.escape(TOLD)}{IMAGES} of {IMAGES}, 0 min left\n{IMAGES} examples in .*\n",
+        result.stderr,
+    )
     assert all(path.stat().st_mtime_ns == written for path, written in finished.items())
     resumed, uninterrupted = read_collected(killed), read_collected(whole)
     assert len(resumed) == len(uninterrupted) == IMAGES
@@ -65,7 +73,7 @@ def test_a_killed_collection_goes_on_and_ends_as_if_never_killed(here, folders, 
         assert torch.equal(ours.subsets, theirs.subsets)
         torch.testing.assert_close(ours.falls, theirs.falls, atol=1e-4, rtol=1e-4)
     for other in (("--rates", "0.1"), ("--max-spans", "1")):
-        assert "another settings" in refuse(*words, whole, *other)
+        assert "another settings" in refuse(*words, whole, *other, first=TOLD)
 
 
 def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole, monkeypatch):
@@ -97,6 +105,52 @@ def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole, monkeyp
     assert "'enough' of that model is kept already" in refuse("fit", "enough")
 
 
+def make_bad(data):
+    """A copy of a data folder with two images that cannot be used and an id that stands twice."""
+    shutil.copytree(data, "bad")
+    lines = Path("bad/examples.jsonl").read_text().splitlines()[:5]
+    Path("bad/images/e1.png").write_bytes(b"no image")
+    Path("bad/images/e3.png").unlink()
+    Path("bad/examples.jsonl").write_text("\n".join([*lines, lines[0]]) + "\n")
+
+
+def test_all_images_and_ids_are_looked_at_before_the_first_is_measured(here, data, monkeypatch):
+    make_bad(data)
+    monkeypatch.setattr("eyeline.load", lambda *_: pytest.fail("loaded"))
+    result = run("collect", "--model", "model", "--data", "bad", "--out", "c", *COLLECT)
+    assert result.exit_code == 1
+    assert "3 of 6 examples cannot be collected, and none was begun. 'e1': " in result.stderr
+    assert "'e0': stands twice in the data" in result.stderr
+    assert "with --skip-bad" in result.stderr
+    assert not Path("c").exists()
+
+
+def test_bad_examples_are_left_out_and_listed_at_the_end(here, data):
+    make_bad(data)
+    words = ("collect", "--model", "model", "--data", "bad", "--out", "c", *COLLECT, "--skip-bad")
+    lines = succeed(*words).stderr.splitlines()
+    assert sorted(path.stem for path in Path("c/examples").iterdir()) == ["e0", "e2", "e4"]
+    assert [line.split()[:3] for line in lines[-4:-1]] == [
+        ["Left", "out:", f"'{each}':"] for each in ("e1", "e3", "e0")
+    ]
+    assert lines[-1] == "3 examples in c"
+
+
+def test_ctrl_c_tells_what_is_kept_and_the_command_that_goes_on(here, data):
+    words = ["collect", "--model", "model", "--data", data, "--out", "c d", *COLLECT]
+    with process(*words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
+        eventually(lambda: len(list(Path("c d/examples").glob("*.safetensors"))) >= 1, 60)
+        child.send_signal(signal.SIGINT)
+        told = child.stderr.read()
+        assert child.wait() == 130
+    kept = len(list(Path("c d/examples").glob("*.safetensors")))
+    assert (
+        f"Stopped: {kept} examples are kept in c d. The same line goes on: eyeline collect --model model"
+        in told
+    )
+    assert shlex.split(told.strip().rpartition("goes on: ")[2])[1:] == list(map(str, words))
+
+
 def test_limit_takes_the_first_examples(here, data):
     succeed("collect", "--model", "model", "--data", data, "--out", "c", *COLLECT, "--limit", 2)
     assert [path.name for path in sorted(Path("c/examples").iterdir())] == [
@@ -109,7 +163,9 @@ def test_limit_takes_the_first_examples(here, data):
 def test_a_foundation_model_out_of_reach_is_told_before_a_collection_or_an_evaluation_begins(here, data):
     for command in (("collect",), ("evaluate", "--methods", "random")):
         words = (*command, "--model", "model", "--data", data, "--out", "c", "--regions", "dinov3")
-        assert "dinov3-vitl16-pretrain-lvd1689m' is not on this computer" in refuse(*words)
+        assert "dinov3-vitl16-pretrain-lvd1689m' is not on this computer" in refuse(
+            *words, first=TOLD if command == ("collect",) else ""
+        )
 
 
 def test_a_fit_on_a_disk_that_fills_up_keeps_the_estimator_before(full_disk, estimator):

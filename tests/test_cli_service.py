@@ -29,7 +29,9 @@ def test_serve_prints_its_url_and_opens_it_where_there_is_a_browser(
     pages = queue.SimpleQueue()
     monkeypatch.setattr(webbrowser, "open", pages.put)
     monkeypatch.setattr(
-        serving, "serve", lambda settings, model, estimator, ready, options: ready("http://localhost:1")
+        serving,
+        "serve",
+        lambda settings, model, estimator, ready, options, audit: ready("http://localhost:1"),
     )
     result = CliRunner(env=environment).invoke(main, ["serve", *words])
     assert result.exit_code == 0
@@ -41,8 +43,10 @@ def test_serve_prints_its_url_and_opens_it_where_there_is_a_browser(
 
 def test_serve_hands_on_how_the_model_is_to_be_loaded(here, monkeypatch):
     asked = []
-    monkeypatch.setattr(serving, "serve", lambda *words: asked.append(words))
+    monkeypatch.setattr(serving, "serve", lambda *words, audit: asked.append((*words, audit)))
     words = ["serve", "--model", "some/model", "--dtype", "bfloat16", "--quantize", "8", "--revision", "v2"]
-    assert CliRunner().invoke(main, words).exit_code == 0
-    ((_, model, _, _, options),) = asked
+    for audit in ([], ["--audit"], ["--audit", "0.5"]):
+        assert CliRunner().invoke(main, [*words, *audit]).exit_code == 0
+    assert [audit for *_, audit in asked] == [None, 0.2, 0.5]
+    _, model, _, _, options, _ = asked[0]
     assert (model, options) == ("some/model", {"dtype": "bfloat16", "quantize": 8, "revision": "v2"})

@@ -81,6 +81,8 @@ def test_an_id_is_kept_once_for_a_model_and_found_by_its_fingerprint_where_two_m
     for name in ("../mine", "", "a/b", ".."):
         with pytest.raises(EstimatorError, match="cannot be the id"):
             keep(dated(one, name, "2026-01-02"))
+    with pytest.raises(EstimatorError, match="is no fingerprint"):
+        keep(dated(one, "mine", "2026-01-01", fingerprint="../elsewhere"))
     keep(dated(other, "mine", "2026-01-01"))
     with pytest.raises(EstimatorError, match="Several models have an estimator 'mine'"):
         find_kept("mine")

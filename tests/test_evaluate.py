@@ -25,7 +25,6 @@ from eyeline.evaluation.evaluate import (
     find_evidence,
     read_evaluated,
 )
-from eyeline.evaluation.metrics import joint, lds, top_regions, varies
 from eyeline.evaluation.page import by_family, faithfulness_against_cost, write_results
 from eyeline.evaluation.prediction import Prediction
 from eyeline.evaluation.results import in_figure, svg
@@ -35,6 +34,7 @@ from eyeline.features import KINDS
 from eyeline.fingerprint import fingerprint
 from eyeline.game import Game, orders
 from eyeline.generation import write
+from eyeline.metrics import joint, lds, top_regions, varies
 from eyeline.reader import ReadSpan
 from eyeline.spans import Span
 from eyeline.training.collect import ALONE, WHOLE
@@ -395,7 +395,7 @@ def test_evidence_belongs_to_the_first_span_that_says_it():
 
 
 def test_a_run_in_which_nothing_varies_is_tabled_and_told(lively, tmp_path, monkeypatch):
-    monkeypatch.setattr("eyeline.evaluation.metrics.MIN_SPREAD", 1e9)
+    monkeypatch.setattr("eyeline.metrics.MIN_SPREAD", 1e9)
     chosen = choose_methods(lively, METHODS, (), "pixels")
     list(evaluate(lively, examples(), chosen.methods, tmp_path / "run", SETTINGS))
     with pytest.raises(DataError, match="no span depends on the image"):

@@ -23,6 +23,7 @@ def test_known_weights_are_recovered_with_their_size_in_nats():
     assert float((predicted @ actual) / (predicted @ predicted)) == pytest.approx(1, abs=0.02)
     assert float(torch.corrcoef(torch.stack([predicted, actual]))[0, 1]) > 0.999
     assert estimator.card["r2_nats_held_out"] > 0.99
+    assert estimator.card["lds_held_out"] > 0.99
 
 
 def test_weights_behind_the_odds_of_tokens_are_recovered_and_predict_regions_hidden_together():

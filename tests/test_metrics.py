@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 
-from eyeline.evaluation import metrics
+from eyeline import metrics
 
 
 def drawn(seed, spans=3, regions=7, subsets=20):

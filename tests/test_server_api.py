@@ -10,7 +10,8 @@ OPERATIONS = (
     ("POST", "/v1/rests-on"), ("POST", "/v1/rethink"),
     ("POST", "/v1/ask-without"), ("GET", "/v1/runs"),
     ("GET", "/v1/runs/{run}"), ("DELETE", "/v1/runs/{run}"), ("GET", "/v1/runs/{run}/images/{number}"),
-    ("GET", "/v1/runs/{run}/{name}"), ("GET", "/v1/models"), ("GET", "/v1/models/{model}"), ("GET", "/v1/gallery"),
+    ("GET", "/v1/runs/{run}/{name}"), ("GET", "/v1/audit"), ("GET", "/v1/models"),
+    ("GET", "/v1/models/{model}"), ("GET", "/v1/gallery"),
     ("GET", "/v1/gallery/{scene}.png"), ("GET", "/healthz"), ("GET", "/metrics"),
 )  # fmt: skip
 

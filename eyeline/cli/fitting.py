@@ -4,6 +4,7 @@ import click
 
 from eyeline.cli.choices import AS_SET, FEATURES, WAYS
 from eyeline.cli.chosen_model import takes_model
+from eyeline.cli.group import command_line
 from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed, with_room
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Joined, Real
@@ -49,17 +50,45 @@ from eyeline.cli.values import Joined, Real
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect(model, data, folder, out, limit, rates, features, **settings) -> None:
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out examples of a data folder whose image or id cannot be used, and list them at the end.",
+)
+def collect(model, data, folder, out, limit, rates, features, skip_bad, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from eyeline.catalogue import examples_of
+    from eyeline.training import checking
     from eyeline.training import collect as collection
+    from eyeline.training.fit import ENOUGH_IMAGES, FEWEST_IMAGES
 
     examples, known = examples_of(data, "fit", folder, limit)
+    here = f"; here are {known}" if known is not None else ""
+    click.echo(
+        f"To fit an estimator takes {FEWEST_IMAGES} images at the very least, {ENOUGH_IMAGES} for numbers to rely on{here}.",
+        err=True,
+    )
+    bad = []
+    if isinstance(examples, list):  # what comes from the Hub is looked at as it comes
+        if skip_bad:
+            examples, bad = checking.sort_out(examples)
+            known = len(examples)
+        else:
+            checking.check(examples)
     done = collection.collect(
         model.load(), examples, out, collection.Settings(rates=rates, kinds=features_of(features), **settings)
     )
-    count = sum(1 for _ in progress(done, known))
+    try:
+        count = sum(1 for _ in progress(done, known))
+    except (KeyboardInterrupt, click.Abort):
+        kept = len(list(out.glob("examples/*.safetensors")))
+        click.echo(
+            f"Stopped: {kept} examples are kept in {out}. The same line goes on: {command_line()}", err=True
+        )
+        raise
     tell_left_out(examples)
+    for sentence in bad:
+        click.echo(f"Left out: {sentence}", err=True)
     click.echo(f"{count} examples in {out}", err=True)
 
 
@@ -111,13 +140,16 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     """Fit an estimator on a collection."""
     from eyeline.estimator_files import save_estimator
     from eyeline.estimator_store import place_of
+    from eyeline.files import check_room
     from eyeline.training.collect import read_collected, read_run
     from eyeline.training.fit import fit as fit_estimator
     from eyeline.training.weights import FitSettings
 
     about = read_run(run)
     name = name or (out or run).resolve().name
-    out = out or with_room(None, None, place_of(about["fingerprint"], name))
+    if out is None:
+        out = place_of(about["fingerprint"], name)
+        check_room(out)
     settings = FitSettings(kinds=features_of(kinds, about), link=link, hidden=hidden, heads=heads)
     estimator, _ = fit_estimator(read_collected(run), about, settings, name, layers)
     save_estimator(estimator, out)

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -13,11 +15,14 @@ from eyeline.errors import EyelineError
 class Group(click.Group):
     """A mistake of the user ends with one sentence and exit code 1, Ctrl-C with 130, --help with 0."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    words: Sequence[str] = ()  # of the command line
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any) -> Any:
+        self.words = tuple(sys.argv[1:] if args is None else args)
         for library in ("TRANSFORMERS", "HF_HUB"):  # their notices are for programmers
             os.environ.setdefault(f"{library}_VERBOSITY", "error")
         try:
-            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}) or 0)
+            sys.exit(super().main(args, *others, **{**kwargs, "standalone_mode": False}) or 0)
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(1)
@@ -37,6 +42,13 @@ class Group(click.Group):
             what = f"{str(error.filename)!r}" if error.filename else "A file or the output"
             reason = error.strerror or type(error).__name__
             fail(f"{what} cannot be read or written ({reason}); check its path, its rights and the disk.")
+
+
+def command_line() -> str:
+    """The command that is on, to be typed again."""
+    root = click.get_current_context().find_root()
+    words = root.command.words if isinstance(root.command, Group) else ()
+    return shlex.join([root.info_name or "eyeline", *words])
 
 
 def _drop_stdout() -> None:

@@ -41,11 +41,10 @@ from eyeline.cli.progress import progress
 @click.option("--name", default="calibrated", show_default=True, help="Id that the estimator carries.")
 def calibrate(model, images, data, folder, prompt, count, collection, out, name, **settings) -> None:
     """Measure a few images of your own, and make an estimator of the model's from the general one."""
-    from eyeline.estimator_files import save_estimator
     from eyeline.data_folder import data_folder
+    from eyeline.estimator_files import general_estimator, save_estimator
     from eyeline.estimator_store import place_of
     from eyeline.fingerprint import fingerprint
-    from eyeline.estimator_files import general_estimator
     from eyeline.training import collect as collection_of
     from eyeline.training.calibrate import calibrate as steps_of
 

@@ -23,7 +23,7 @@ def _split(ctx: click.Context, param: click.Parameter, words: tuple[str, ...]) -
     return list(words[:-1]), words[-1]
 
 
-def with_room(ctx: click.Context | None, param: click.Parameter | None, path: Path | None) -> Path | None:
+def with_room(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
     """Refuses a file or folder that cannot be written before any work is done for it."""
     if path is not None:
         check_room(path)

@@ -88,10 +88,19 @@ def _of_a_server(port: int, data: str) -> Callable[[Command], Command]:
     help="Number of questions that may wait.",
 )
 @click.option(
+    "--audit",
+    type=Real(0, 1, min_open=True),
+    is_flag=False,
+    flag_value=0.2,
+    metavar="[SHARE]",
+    show_default="not at all; 0.2 where no share is given",
+    help="Check predictions of saved runs by really hiding regions while nobody waits, for at most this share of the time.",
+)
+@click.option(
     "--open", "opens", is_flag=True, help="Open the page in a browser, where this machine shows one."
 )
 def serve(
-    model, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, opens, **options
+    model, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, audit, opens, **options
 ) -> None:
     """Serve a page to watch the model on, and an API that OpenAI's clients speak."""
     from eyeline.server import serving
@@ -104,7 +113,7 @@ def serve(
             _open_page(url)
 
     click.echo(f"Loading {model.name} ...", err=True)
-    serving.serve(settings, model.name, estimator, ready, model.options)
+    serving.serve(settings, model.name, estimator, ready, model.options, audit=audit)
 
 
 def _settings(api_key, api_key_file, no_key, allow_host, allow_remote_images, **options) -> Any:

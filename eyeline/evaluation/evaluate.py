@@ -20,12 +20,12 @@ from eyeline.estimator_files import digest, estimator_for
 from eyeline.evaluation.baselines import NAMES, Baseline, MeanOverRegions, baseline
 from eyeline.evaluation.baselines.hiding import span_falls
 from eyeline.evaluation.meter import Cost, Meter
-from eyeline.evaluation.metrics import joint, shared_areas, top_regions
 from eyeline.evaluation.prediction import Prediction, estimated
 from eyeline.evaluation.whole_answers import read_whole
 from eyeline.examples import Box, Example
 from eyeline.game import orders
 from eyeline.generation import check_options
+from eyeline.metrics import joint, shared_areas, top_regions
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions, load_source
 from eyeline.spans import Span

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from jinja2 import Environment
 
+from eyeline import metrics
 from eyeline.ablation import Method
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
-from eyeline.evaluation import metrics
 from eyeline.evaluation.baselines import MEAN
 from eyeline.evaluation.evaluate import ALONE_ROW, Chosen, Evaluated, read_evaluated
 from eyeline.evaluation.results import (

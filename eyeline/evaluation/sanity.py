@@ -17,11 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from eyeline import load
+from eyeline import load, metrics
 from eyeline.ablation import by_span
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
-from eyeline.evaluation import metrics
 from eyeline.evaluation.baselines.hiding import span_falls
 from eyeline.evaluation.command_options import ESTIMATOR, MODEL, TABLE
 from eyeline.evaluation.evaluate import JOINT_ROW, Settings, one_estimator

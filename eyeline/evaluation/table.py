@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from eyeline import metrics
 from eyeline.estimator import Estimator
-from eyeline.evaluation import metrics
 from eyeline.evaluation.evaluate import ALONE_ROW, JOINT_ROW, TOPS, Evaluated
 from eyeline.evaluation.meter import Cost
 from eyeline.evaluation.whole_answers import answer_marks, whole_measures

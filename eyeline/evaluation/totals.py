@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from eyeline import metrics
 from eyeline.errors import EstimatorError
 from eyeline.estimator import Estimator
-from eyeline.evaluation import metrics
 from eyeline.evaluation.answers import means_the_same
 from eyeline.evaluation.baselines.centre import centre_prior
 from eyeline.evaluation.baselines.flashtrace import flash_trace

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from eyeline.evaluation import metrics
+from eyeline import metrics
 from eyeline.evaluation.evaluate import Evaluated
 from eyeline.evaluation.table import by_image, correlations, groups
 

@@ -174,6 +174,7 @@ class Desk:
         self.stopping = False
         self._cancelling: set[asyncio.Task[None]] = set()
         self.preparing = asyncio.Semaphore(2)  # decoded images in memory
+        self.auditor: Any = None  # of auditing.py, which stands above, where questions are audited
 
     def check_open(self) -> None:
         if self.stopping:
@@ -321,6 +322,8 @@ class Desk:
             asking.log.close()
             asking.over.set()
             self._forget(asking)
+            if self.auditor is not None and asking.done is not None and asking.failure is None:
+                self.auditor.take(asking.row)
 
     async def _generate(self, asking: Asking) -> None:
         asking.begin_attempt()

@@ -29,6 +29,7 @@ from eyeline.asked import Hidden
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator_files import estimator_for
 from eyeline.events import to_json
+from eyeline.fingerprint import fingerprint
 from eyeline.images import open_image
 from eyeline.runs import keep, read_run
 from eyeline.server.likelihood import describe
@@ -61,6 +62,8 @@ class About:
     unit: str
     context: int  # tokens
     method: str  # how regions are hidden
+    fingerprint: str = ""
+    expected: float | None = None  # LDS that the estimator has on images held out, where its card says it
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +284,8 @@ class Worker:
             unit="attention" if found is None else "nats",
             context=self.model.context_length,
             method="pixels" if found is None else found.hiding,
+            fingerprint=fingerprint(self.model),
+            expected=None if found is None else found.card.get("lds_held_out"),
         )
 
     def listen(self) -> None:
@@ -397,14 +402,32 @@ class Worker:
         method: str,
     ) -> dict[str, Any]:
         """Log-prob of the trace's tokens from `start` on with nothing hidden, and its fall with each subset hidden."""
+        found = self.do_measure(number, folder, images, messages, token_ids, start, grids, subsets, method)
+        return found and {
+            "log_prob": sum(found["log_probs"]),
+            "falls": [sum(each) for each in found["falls"]],
+        }
+
+    def do_measure(
+        self,
+        number: int,
+        folder: str,
+        images: int,
+        messages: Sequence[Any],
+        token_ids: Sequence[int],
+        start: int,
+        grids: Sequence[Any],
+        subsets: Sequence[Sequence[int]],
+        method: str,
+    ) -> dict[str, Any]:
+        """The same of each token."""
         if number in self.cancelled:
             return {}
         inputs = self.model.inputs(pictures_in(folder, images), messages)
         labels = torch.cat([torch.tensor(grid).flatten() for grid in grids])
         hidden = torch.stack([torch.isin(labels, torch.tensor(list(some))) for some in subsets])
         found = ablate(self.model, inputs, torch.tensor(token_ids), hidden, method)  # pyright: ignore
-        falls = found.falls[:, start:].sum(1).tolist()
-        return {"log_prob": float(found.log_probs[start:].sum()), "falls": falls}
+        return {"log_probs": found.log_probs[start:].tolist(), "falls": found.falls[:, start:].tolist()}
 
     def do_rethink(
         self,

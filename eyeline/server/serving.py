@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +17,7 @@ import uvicorn
 from eyeline.errors import EyelineError
 from eyeline.server.app import create_app
 from eyeline.server.asking import Desk
+from eyeline.server.auditing import auditing
 from eyeline.server.engine import Engine, Worker
 from eyeline.server.safety import Guard, Settings, check_binding
 from eyeline.server.store import Store
@@ -29,10 +31,12 @@ def serve(
     options: Mapping[str, Any] | None = None,
     *,
     worker: type[Worker] = Worker,
-    app_of: Callable[[Settings, Engine, Store], Guard] = create_app,
+    app_of: Callable[..., Guard] = create_app,
+    audit: float | None = None,
 ) -> None:
     """Loads the model, with options of `eyeline.load`, and serves until SIGINT or SIGTERM.
 
+    `audit`: the share of the time in which spans are measured while nobody waits.
     Raises `EyelineError` for what cannot work, before the model is loaded where that can be known.
     """
     check_binding(settings)
@@ -44,6 +48,12 @@ def serve(
         stack.callback(store.close)
         engine = Engine(model, estimator, options, worker)
         engine.start()
+        if audit is not None:
+            if engine.about.estimator is None:
+                raise EyelineError(
+                    f"There is nothing to audit: {engine.about.name!r} has no estimator; fit one, or leave --audit out."
+                )
+            app_of = partial(app_of, opened=auditing(audit))
         app = app_of(settings, engine, store)
         config = uvicorn.Config(
             app,

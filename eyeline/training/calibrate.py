@@ -12,13 +12,17 @@ import torch
 from torch import Tensor
 
 from eyeline.errors import DataError
-from eyeline.estimator import Estimator, sum_spans
-from eyeline.evaluation.metrics import lds, varies
+from eyeline.estimator import Estimator
 from eyeline.head_set import SET
 from eyeline.training.collect import Collected
-from eyeline.training.fit import COVERAGE, Pairs, effect_pairs, game_of, scale, spread, with_features
+from eyeline.training.fit import COVERAGE, Pairs, effect_pairs, mean_lds, scale, spread, with_features
 from eyeline.training.weights import (
-    FEWEST_COVER, NOTHING, FitSettings, TrainingData, agreement, training_data,
+    FEWEST_COVER,
+    NOTHING,
+    FitSettings,
+    TrainingData,
+    agreement,
+    training_data,
 )  # fmt: skip
 
 STEPS, AGAIN = 150, 40  # of Adam, for all images, and from there for all but one
@@ -49,8 +53,8 @@ def calibrate(
         without.append(move(training_data(rest, SET), len(rest), general, moved, AGAIN))
         yield f"without image {left_out + 1}", None
     held_out = {
-        "general": mean_lds(images, [general] * len(images)),
-        "calibrated": mean_lds(images, without),
+        "general": _held_out(images, [general] * len(images)),
+        "calibrated": _held_out(images, without),
     }
     if held_out["general"] >= held_out["calibrated"]:
         moved, without = general, [general] * len(images)
@@ -102,19 +106,11 @@ def move(
     return moved(by.detach())
 
 
-def mean_lds(images: Sequence[Collected], estimators: Sequence[Estimator]) -> float:
-    """LDS of joint falls at the rate 0.5, of each image by its own estimator; mean over spans, images, families."""
-    families: dict[str, list[float]] = {}
-    for one, estimator in zip(images, estimators, strict=True):
-        drawn = torch.isclose(one.rates, torch.tensor(0.5))
-        kept = varies(one.falls[:, drawn])
-        if kept.any():
-            falls = sum_spans(game_of(one, estimator).falls(one.subsets[drawn].float().T), one.lengths)
-            families.setdefault(one.family, []).append(
-                float(lds(falls[kept], one.falls[kept][:, drawn]).mean())
-            )
-    means = [sum(values) / len(values) for values in families.values()]
-    return sum(means) / len(means) if means else 0.0
+def _held_out(images: Sequence[Collected], estimators: Sequence[Estimator]) -> float:
+    """LDS of joint falls of each image by its own estimator; mean over those that depend on what the model sees."""
+    found = [mean_lds([one], estimator) for one, estimator in zip(images, estimators, strict=True)]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else 0.0
 
 
 def _left_out_pairs(images: Sequence[Collected], estimators: Sequence[Estimator]) -> Pairs:

@@ -5,7 +5,7 @@ Each image is one file, written when it is whole, so that a collection that was 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -27,8 +27,8 @@ from eyeline.features import captured_features, own_parts, spread_parts
 from eyeline.files import make_folder, read_text, write_files
 from eyeline.fingerprint import fingerprint
 from eyeline.game import orders
-from eyeline.head_set import SET
 from eyeline.generation import check_options, write
+from eyeline.head_set import SET
 from eyeline.images import open_image
 from eyeline.leak import EXACT, Fill, fill_regions, fills_of, spreads
 from eyeline.model import Inputs, Model, rope_deltas_kept
@@ -252,8 +252,7 @@ def each_once(
     """
     seen = set()
     for example in examples:
-        if example.id in seen or Path(example.id).name != example.id:
-            wrong = "stands twice in the data" if example.id in seen else "cannot be the name of a file"
+        if (wrong := wrong_id(example.id, seen)) is not None:
             raise DataError(
                 f"The example id {example.id!r} {wrong}; give each example a plain id of its own."
             )
@@ -275,6 +274,13 @@ def each_once(
                 ) from error
             save(one, path, digest(example))
         yield example.id
+
+
+def wrong_id(example_id: str, seen: Collection[str]) -> str | None:
+    """What is wrong with an id beside those that were seen; None where nothing is."""
+    if example_id in seen:
+        return "stands twice in the data"
+    return None if Path(example_id).name == example_id else "cannot be the name of a file"
 
 
 def _digest_in(path: Path) -> str | None:

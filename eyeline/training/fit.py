@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from eyeline import audit
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, interval, sum_spans
 from eyeline.game import Game, contributions, orders
 from eyeline.head_set import KINDS, SET, as_set, is_set
+from eyeline.metrics import lds, varies
 from eyeline.training.collect import ALONE, Collected
 from eyeline.training.heads import by_layer, count_layers, keep_heads, learn_some
 from eyeline.training.weights import (
@@ -30,7 +32,7 @@ from eyeline.training.weights import (
 
 COVERAGE = 0.9
 ABOVE = 0.15  # share of the rest that lies above its interval: an effect that was missed is worse than one that is not there
-FEWEST_IMAGES = 24
+FEWEST_IMAGES, ENOUGH_IMAGES = 24, 500  # to fit at all, and for numbers to rely on
 FEWEST_IN_BIN = (
     40  # pairs with the largest values that make an outermost knot of a spread; bins further in hold more
 )
@@ -52,7 +54,7 @@ def fit(
     if len(collected) < FEWEST_IMAGES:
         raise DataError(
             f"{len(collected)} images are too few to fit and calibrate an estimator; expected {FEWEST_IMAGES} at the very least, "
-            "500 or more for numbers to rely on: collect more."
+            f"{ENOUGH_IMAGES} or more for numbers to rely on: collect more."
         )
     settings, splits = settings.settled(), split(with_features(collected, run, settings.kinds))
     number, kept = collected[0].features.shape[-1] // len(KINDS), []
@@ -72,6 +74,8 @@ def fit(
         "fit": {**asdict(settings), "kinds": list(settings.kinds)}, "collection": run["settings"], "version": run["version"],
         "r2_nats_held_out": round(r2_nats(*effects[:2]), 4),
     }  # fmt: skip
+    if (held_out := mean_lds(splits["cover"], scaled)) is not None:
+        card["lds_held_out"] = round(held_out, 4)
     if layers is not None and settings.heads < 1:
         card["heads"] = by_layer(kept, number, layers)
     shape = binned(*effect_pairs(splits["scale"], scaled)[:2])
@@ -123,6 +127,21 @@ def games_of(one: Collected, estimator: Estimator) -> Iterator[Game]:
     for length in one.lengths.tolist():
         yield game.of(start, start + length)
         start += length
+
+
+def mean_lds(images: Sequence[Collected], estimator: Estimator) -> float | None:
+    """How joint falls of random halves of the regions, or of the rate nearest to that, rank beside measured ones.
+
+    Mean over an image's spans that hiding does something to, then over images; None where it does nothing.
+    """
+    found = []
+    for one in images:
+        at = one.rates == min(one.rates[one.rates > 0].tolist(), key=lambda rate: abs(rate - audit.RATE))
+        falls = one.falls[:, at]
+        predicted = sum_spans(game_of(one, estimator).falls(one.subsets[at].float().T), one.lengths)
+        if (counted := varies(falls)).any():
+            found.append(float(lds(predicted[counted], falls[counted]).mean()))
+    return sum(found) / len(found) if found else None
 
 
 def r2_nats(predicted: Float[Tensor, " pair"], actual: Float[Tensor, " pair"]) -> float:

@@ -40,8 +40,9 @@ def learn_general(runs: Sequence[tuple[Sequence[Collected], dict[str, Any]]], na
     learned, _ = learn_weights(data, FitSettings(kinds=SET, hidden=0, steps=STEPS))
     scaled = scale([one for part in parts for one in part["scale"]], replace(learned, id=name))
     shape = binned(*effect_pairs([one for part in parts for one in part["cover"]], scaled)[:2])
+    models = [f"{Path(run['model']).name} ({run['fingerprint'][:12]})" for _, run in runs]
     card = {
-        "models": [f"{Path(run['model']).name} ({run['fingerprint'][:12]})" for _, run in runs], "hiding": ways.pop(), "regions": "native", "level": "none",
+        "models": models, "hiding": ways.pop(), "regions": "native", "level": "none",
         "images": {"general": fewest * len(runs)}, "unit": "relative", "coverage": None, "version": runs[0][1]["version"],
     }  # fmt: skip
     return replace(scaled, card=card, effect_spread=shape, contribution_spread=shape)

@@ -13,9 +13,9 @@ from torch.nn.functional import logsigmoid
 
 from benchmarks import learning
 from benchmarks.learning import draw, evaluate, read_both, share
+from eyeline import metrics
 from eyeline.errors import DataError
 from eyeline.estimator import SURE, WIDTH, Estimator
-from eyeline.evaluation import metrics
 from eyeline.features import KINDS
 from eyeline.training.collect import Collected, Settings, _save, draw_subsets
 from eyeline.training.heads import learn

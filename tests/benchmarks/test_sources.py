@@ -35,7 +35,7 @@ def test_every_source_is_evaluated_by_every_predictor_on_its_own_regions(tmp_pat
         sources, "Settings", lambda **of: SETTINGS(**{**of, "max_new_tokens": 8, "subsets": 4})
     )
     monkeypatch.setattr(sources, "FitSettings", lambda: FitSettings(steps=5))
-    monkeypatch.setattr("eyeline.evaluation.metrics.MIN_SPREAD", 0.0)
+    monkeypatch.setattr("eyeline.metrics.MIN_SPREAD", 0.0)
     monkeypatch.setattr("eyeline.training.weights.MIN_SPREAD", -1.0)
     families = list(FAMILIES)
     write_examples((sample(families[at % 5], at) for at in range(24)), tmp_path / "fit")

@@ -61,6 +61,11 @@ async def get_scene(scene: str) -> Response:
     return Response(await asyncio.to_thread(gallery.draw_png, scene), media_type="image/png")
 
 
+@router.get("/v1/audit")
+async def show_audit(desk: AtDesk) -> dict[str, Any]:
+    return {"on": False} if desk.auditor is None else desk.auditor.told()
+
+
 @router.get("/healthz")
 async def health(desk: AtDesk) -> Response:
     status = "stopping" if desk.stopping else "ok" if desk.engine.ready.is_set() else "starting"

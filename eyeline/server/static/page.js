@@ -1,5 +1,6 @@
 // The page: asking, and opening what was asked before. What a run shows is left to the view.
 
+import {showAudit} from "./audit.js";
 import {LostError, createClient, pause} from "./client.js";
 import {button, calm, draw, make, set} from "./dom.js";
 import {encode, fittingSizes, readImage} from "./images.js";
@@ -437,5 +438,6 @@ const wanted = new URLSearchParams(location.search).get("run");
 offerPace();
 showState();
 showModel().catch(() => {});
+showAudit(client, byId("audit")).catch(() => {});
 showGallery();
 if (wanted) openRun(wanted);
