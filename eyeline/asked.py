@@ -81,6 +81,7 @@ class Asked:
             hiding=None if estimator is None else estimator.hiding,
             level="none" if estimator is None else "fitted",
             notices=(*self.notices, *notices),
+            family=model.adapter.family,
         )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eyeline.asked import Asked, Hidden, check_ids, prepare, random_generator
+from eyeline.boxes import Evidence, Of, evidence_sets
 from eyeline.decoding import Likely, decode, follow
 from eyeline.errors import PromptError
 from eyeline.estimator import Estimator
@@ -195,6 +196,14 @@ class Stream(Iterator[Event]):
         read, `RegionError` for a region that is none.
         """
         return self._exchange.rests_on(sets)
+
+    def evidence(self, of: Of = None) -> list[Evidence]:
+        """Boxes and masks of what a span, by its index, or the answer rests on (`eyeline.boxes.Evidence`); by default of all.
+
+        The answer's are there when the stream has ended. No pass through the model is made. Raises `DataError` where there is no
+        such span, or nothing is known.
+        """
+        return evidence_sets(self._exchange.so_far, of)
 
     def close(self) -> None:
         self._exchange.cancel()

@@ -1,8 +1,12 @@
-"""Commands on a saved run: report, joint and rests-on, which need no model, and rethink, which loads the run's own."""
+"""Commands on a saved run: report, joint, rests-on, evidence, picture without a model, and rethink with the run's own."""
+
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-from eyeline.cli.options import JSON, PATH, SEED, with_room
+from eyeline.cli.choices import FORMS
+from eyeline.cli.options import JSON, PATH, SEED, Command, with_room
 from eyeline.cli.values import Joined
 from eyeline.errors import EyelineError
 from eyeline.events import SpanAttribution
@@ -105,6 +109,72 @@ def rests_on(run, sets, as_json) -> None:
     spans = {event.index: event.text for event in read.events if isinstance(event, SpanAttribution)}
     for index, nats in found.sources[:8]:
         click.echo(f"comes from span {index}, {nats:.2f} nats: {' '.join(spans[index].split())}")
+
+
+def of_part(whole: str) -> Callable[[Command], Command]:
+    """Which part of a run a command is about: a span, the answer, or by default what `whole` says."""
+
+    def apply(command: Command) -> Command:
+        command = click.option(
+            "--answer", is_flag=True, help="The answer, and what it rests on through the thinking."
+        )(command)
+        return click.option("--span", type=click.IntRange(0), show_default=whole, help="Number of a span.")(
+            command
+        )
+
+    return apply
+
+
+def _part(span: int | None, answer: bool) -> Any:
+    if span is not None and answer:
+        raise EyelineError("Give one of --span and --answer, to say what is asked about.")
+    return "answer" if answer else span
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@of_part("all spans, and the answer")
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(FORMS),
+    default="pixels",
+    show_default=True,
+    help="Pixels of the image, thousandths of its sides, or a COCO file with masks.",
+)
+@click.option("--out", type=PATH, callback=with_room, show_default="stdout", help="JSON file to write.")
+def evidence(run, span, answer, form, out) -> None:
+    """Write the boxes and masks of what a saved run rests on, as JSON; no model is needed."""
+    import json
+
+    from eyeline.boxes import as_json
+    from eyeline.files import write_files
+    from eyeline.runs import read_run
+
+    told = as_json(read_run(run).events, _part(span, answer), form)
+    text = json.dumps(told, ensure_ascii=False).encode("utf-8", "replace")
+    if out is None:
+        return click.echo(text)
+    write_files({out: text + b"\n"})
+    count = len(told["annotations"]) if form == "coco" else sum(len(each["boxes"]) for each in told)
+    click.echo(f"{count} boxes in {out}", err=True)
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@of_part("all spans, added up")
+@click.option(
+    "--out", type=PATH, callback=with_room, show_default="RUN/picture.png", help="PNG file to write."
+)
+def picture(run, span, answer, out) -> None:
+    """Draw a span, the answer or all of a saved run: the image with its heat, the text, and what the colours mean."""
+    from eyeline.files import write_files
+    from eyeline.runs import read_run
+    from eyeline.still import render_still
+
+    out = out or run / "picture.png"
+    write_files({out: render_still(read_run(run), _part(span, answer))})
+    click.echo(f"Picture: {out}", err=True)
 
 
 @click.command()

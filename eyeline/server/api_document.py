@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 from eyeline.server.request import (
     AskWithoutRequest,
     ChatRequest,
+    EvidenceRequest,
     JointRequest,
     RestsOnRequest,
     RethinkRequest,
@@ -50,6 +51,7 @@ def write_document(app: FastAPI) -> dict[str, Any]:
             AskWithoutRequest,
             JointRequest,
             RestsOnRequest,
+            EvidenceRequest,
         )
         kinds = [(kind, "validation") for kind in bodies]
         _, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # pyright: ignore

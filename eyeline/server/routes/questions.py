@@ -10,10 +10,11 @@ from eyeline.errors import DataError
 from eyeline.events import Start, from_json
 from eyeline.runs import EVENTS
 from eyeline.server.asking import Asking, Desk
-from eyeline.server.joint import predict_joint, predict_rests_on
+from eyeline.server.joint import predict_joint, predict_rests_on, tell_evidence
 from eyeline.server.request import (
     AskWithoutRequest,
     ChatRequest,
+    EvidenceRequest,
     JointRequest,
     RestsOnRequest,
     RethinkRequest,
@@ -125,6 +126,18 @@ async def rests_on(request: Request, desk: AtDesk, bodies: WithBodies) -> dict[s
     async with bodies.read(request) as body:
         asked = parse(RestsOnRequest, body)
     return await predict_rests_on(desk, desk.find(asked.run), asked.sets)
+
+
+@router.post("/v1/evidence", openapi_extra=_body(EvidenceRequest))
+async def evidence(request: Request, desk: AtDesk, bodies: WithBodies) -> Response:
+    async with bodies.read(request) as body:
+        asked = parse(EvidenceRequest, body)
+    if asked.span is not None and asked.answer:
+        raise RequestError(
+            400, "invalid_value", "Give one of `span` and `answer`, or neither.", param="answer"
+        )
+    of = "answer" if asked.answer else asked.span
+    return JSONResponse(await tell_evidence(desk, desk.find(asked.run), of, asked.form))
 
 
 @router.post("/v1/ask-without", openapi_extra=_body(AskWithoutRequest))
