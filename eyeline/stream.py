@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from eyeline.asked import Asked, Hidden, check_ids, prepare, random_generator
 from eyeline.boxes import Evidence, Of, evidence_sets
 from eyeline.decoding import Likely, decode, follow
@@ -171,6 +173,16 @@ class Stream(Iterator[Event]):
         return list(self._exchange.ids)
 
     @property
+    def events(self) -> list[Event]:
+        """All events that are there already, whether they were read or not; errors are left out."""
+        return self._exchange.so_far
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor]:
+        """What the model was given."""
+        return self._exchange.asked.inputs
+
+    @property
     def likely(self) -> list[Likely]:
         """How likely each id was; nothing where `top_logprobs` did not ask for it."""
         return [each for each in self._exchange.likely[: len(self._exchange.ids)] if each is not None]
@@ -203,7 +215,7 @@ class Stream(Iterator[Event]):
         The answer's are there when the stream has ended. No pass through the model is made. Raises `DataError` where there is no
         such span, or nothing is known.
         """
-        return evidence_sets(self._exchange.so_far, of)
+        return evidence_sets(self.events, of)
 
     def close(self) -> None:
         self._exchange.cancel()

@@ -15,7 +15,7 @@ def main() -> None:
 
 for command in (
     live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rests_on, saved.rethink,
-    saved.evidence, saved.picture,
+    saved.evidence, saved.picture, saved.contrast,
     drawing.scenes, public.data, fitting.collect, fitting.fit, fitting.evaluate,
     tracing.collect_through, tracing.fit_through, tracing.evaluate_through, service.serve, service.follow,
     machine.doctor, machine.models,

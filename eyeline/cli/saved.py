@@ -1,4 +1,4 @@
-"""Commands on a saved run: report, joint, rests-on, evidence, picture without a model, and rethink with the run's own."""
+"""Commands on a saved run: report, joint, rests-on, evidence, picture without a model; contrast and rethink with its own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -177,6 +177,50 @@ def picture(run, span, answer, out) -> None:
     click.echo(f"Picture: {out}", err=True)
 
 
+MODEL = click.option(
+    "--model",
+    "model_id",
+    show_default="the run's own",
+    help="'mini', a folder, or an id on the Hub, where the run's model lies now.",
+)
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--span", type=click.IntRange(0), required=True, help="Number of the span.")
+@click.option("--instead", required=True, help="Other words, as the model might have written them.")
+@click.option(
+    "--words",
+    show_default="all of the span",
+    help="Words of the span that they stand for; they stand in it once.",
+)
+@MODEL
+@JSON
+def contrast(run, span, instead, words, model_id, as_json) -> None:
+    """Measure why a span of a saved run says these words and not others: hide each region, and compare both; loads the model."""
+    import json
+
+    from eyeline import load
+    from eyeline.report import name_regions
+    from eyeline.runs import read_run
+
+    read = read_run(run)
+    read.trace()  # refused before the model is loaded
+    found = load(model_id or read.start.model).contrast(read, span, instead, words=words)
+    if as_json:
+        return click.echo(json.dumps(found.as_json(), ensure_ascii=False).encode("utf-8", "replace"))
+    names = name_regions(read.start)
+    likelier = "likelier" if found.difference >= 0 else "less likely"
+    click.echo(
+        f"{found.written!r} is {abs(found.difference):.2f} nats {likelier} than {found.instead!r} "
+        f"(log-probabilities {found.log_prob:.2f} and {found.log_prob_instead:.2f}), measured"
+    )
+    click.echo(f"hiding the whole image takes {found.whole_image:.2f} nats off that")
+    order = sorted(range(len(found.effects)), key=lambda region: -abs(found.effects[region]))
+    for region in order[:8]:
+        click.echo(f"  region {region} ({names[region]}): {found.effects[region]:.2f} nats")
+
+
 @click.command()
 @click.argument("run", type=PATH)
 @click.option(
@@ -194,12 +238,7 @@ def picture(run, span, answer, out) -> None:
     help="Number of times that a sampled run is thought again, 8 at least; a greedy one is once.",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Number that the samples depend on.")
-@click.option(
-    "--model",
-    "model_id",
-    show_default="the run's own",
-    help="'mini', a folder, or an id on the Hub, where the run's model lies now.",
-)
+@MODEL
 @JSON
 def rethink(run, sets, samples, seed, model_id, as_json) -> None:
     """Hide regions of a saved run, let its model think again, and show both traces and what the answer rests on."""

@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 from eyeline.server.request import (
     AskWithoutRequest,
     ChatRequest,
+    ContrastRequest,
     EvidenceRequest,
     JointRequest,
     RestsOnRequest,
@@ -52,6 +53,7 @@ def write_document(app: FastAPI) -> dict[str, Any]:
             JointRequest,
             RestsOnRequest,
             EvidenceRequest,
+            ContrastRequest,
         )
         kinds = [(kind, "validation") for kind in bodies]
         _, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # pyright: ignore

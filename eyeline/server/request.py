@@ -129,6 +129,15 @@ class RethinkRequest(OwnBody):
     samples: int | None = Field(None, ge=1, le=64)  # of a run that was sampled
 
 
+class ContrastRequest(OwnBody):
+    """`POST /v1/contrast`"""
+
+    run: str
+    span: int = Field(ge=0, le=2**31)
+    instead: str = Field(min_length=1, max_length=4096)
+    words: str | None = Field(None, min_length=1, max_length=4096)  # by default all of the span
+
+
 class JointRequest(OwnBody):
     """`POST /v1/joint`"""
 

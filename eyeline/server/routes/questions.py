@@ -14,6 +14,7 @@ from eyeline.server.joint import predict_joint, predict_rests_on, tell_evidence
 from eyeline.server.request import (
     AskWithoutRequest,
     ChatRequest,
+    ContrastRequest,
     EvidenceRequest,
     JointRequest,
     RestsOnRequest,
@@ -28,6 +29,7 @@ from eyeline.server.store import Row
 from eyeline.server.verification import (
     check_regions,
     check_same_model,
+    contrast,
     read_span,
     rethink,
     verify,
@@ -111,6 +113,22 @@ async def rethink_run(request: Request, desk: AtDesk, bodies: WithBodies) -> Res
     if (asking := desk.open.get(row.id)) is not None:
         leases.enter_context(desk.reading(asking, keeps=False))
     events = rethink(desk, row, asked.regions, asked.samples, _client_of(request))
+    return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
+
+
+@router.post("/v1/contrast", openapi_extra=_body(ContrastRequest))
+async def contrast_span(request: Request, desk: AtDesk, bodies: WithBodies) -> Response:
+    _check_streams(desk)
+    desk.line.check_room(patient=True)
+    async with bodies.read(request) as body:
+        asked = parse(ContrastRequest, body)
+    row = desk.find(asked.run)
+    read_span(desk, row, asked.span)
+    check_same_model(desk, row)
+    leases = ExitStack()
+    if (asking := desk.open.get(row.id)) is not None:
+        leases.enter_context(desk.reading(asking, keeps=False))
+    events = contrast(desk, row, asked.span, asked.instead, asked.words, _client_of(request))
     return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
 
 
