@@ -18,7 +18,7 @@ from eyeline.boxes import Evidence, Of, evidence_sets
 from eyeline.decoding import Likely, decode, follow
 from eyeline.errors import PromptError
 from eyeline.estimator import Estimator
-from eyeline.events import Done, Event, Reason, RestsOn, Start
+from eyeline.events import Done, Event, Grid, Reason, RestsOn, Start
 from eyeline.exchange import Exchange
 from eyeline.generation import LEFT_OUT, check_options, segmenter, stop_strings
 from eyeline.images import Picture
@@ -176,6 +176,12 @@ class Stream(Iterator[Event]):
     def events(self) -> list[Event]:
         """All events that are there already, whether they were read or not; errors are left out."""
         return self._exchange.so_far
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """The regions, one grid of labels an image, once `Start` is there; nothing before."""
+        start = self._exchange.opening
+        return () if start is None else start.regions
 
     @property
     def inputs(self) -> Mapping[str, Tensor]:

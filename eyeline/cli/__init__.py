@@ -3,7 +3,7 @@
 import click
 
 import eyeline
-from eyeline.cli import drawing, fitting, live, machine, public, saved, service, tracing
+from eyeline.cli import drawing, filtering, fitting, live, machine, public, saved, service, tracing
 from eyeline.cli.group import Group
 
 
@@ -16,7 +16,7 @@ def main() -> None:
 for command in (
     live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rests_on, saved.rethink,
     saved.evidence, saved.picture, saved.contrast,
-    drawing.scenes, public.data, fitting.collect, fitting.fit, fitting.evaluate,
+    drawing.scenes, public.data, fitting.collect, fitting.fit, fitting.evaluate, filtering.filter_data,
     tracing.collect_through, tracing.fit_through, tracing.evaluate_through, service.serve, service.follow,
     machine.doctor, machine.models,
 ):  # fmt: skip
