@@ -75,7 +75,7 @@ def _rank(scenes: str, name: str, predicted: Sequence[float], measured: Sequence
 
     ends = bootstrap(
         (predicted, measured), rank, paired=True, vectorized=False, n_resamples=1000, method="percentile",
-        random_state=0,
+        rng=0,
     ).confidence_interval  # fmt: skip
     label = f"Spearman of {name} and measured falls"
     return Row(scenes, label, rank(predicted, measured), float(ends.low), float(ends.high), len(predicted))  # pyright: ignore

@@ -68,7 +68,8 @@ def contrast(
         [already[None], torch.eye(count, dtype=torch.bool) | already, torch.ones(1, count).bool()]
     )
     way: Method = method or (start.hiding if start.hiding in METHODS else "pixels")  # pyright: ignore
-    log_probs, falls = [], []
+    log_probs: list[float] = []
+    falls: list[Tensor] = []
     for ending in (first, other):
         found = ablate(
             model, inputs, torch.tensor([*ids[:place], *ending]), hidden_patches(sets, labels), way
@@ -78,7 +79,9 @@ def contrast(
         falls.append(fell - fell[0])
     effects = (falls[0] - falls[1])[1:].tolist()
     texts = [str(model.tokenizer.decode(ending, skip_special_tokens=True)) for ending in (first, other)]
-    return Contrast(span, texts[0], texts[1], *log_probs, tuple(effects[:-1]), effects[-1], way)
+    return Contrast(
+        span, texts[0], texts[1], log_probs[0], log_probs[1], tuple(effects[:-1]), effects[-1], way
+    )
 
 
 def continuations(

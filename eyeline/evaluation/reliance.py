@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from eyeline.ablation import Method
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator
 from eyeline.estimator import digest as digest_of
@@ -23,6 +24,7 @@ from eyeline.evaluation.answers import means_the_same
 from eyeline.events import SpanAttribution
 from eyeline.examples import Example, digest, fields_of
 from eyeline.files import cannot_write, read_lines
+from eyeline.fills import FILLS
 from eyeline.images import open_images
 from eyeline.model import Model
 from eyeline.rethinking import rethink
@@ -115,10 +117,10 @@ def score(
     found = Scored(example.id, digest(example), "")
     try:
         pictures = open_images(list(example.images))
-        options = {"max_new_tokens": settings.max_new_tokens, "temperature": 0}
         with stream(
-            model, pictures, example.prompt, estimator=estimator, regions=settings.regions, **options
-        ) as events:
+            model, pictures, example.prompt, estimator=estimator, regions=settings.regions,
+            max_new_tokens=settings.max_new_tokens, temperature=0,
+        ) as events:  # fmt: skip
             told = list(events)
             found = replace(found, answer=getattr(told[-1], "answer", ""))
             whole = [event.whole_image or 0.0 for event in told if isinstance(event, SpanAttribution)]
@@ -128,9 +130,10 @@ def score(
         found = replace(found, change=rests.whole, reliance=rests.total[0], trace=sum(whole))
         if not measured:
             return found
+        way: Method = estimator.hiding if estimator.hiding in FILLS else "pixels"  # pyright: ignore
         again = rethink(
             model, dict(events.inputs), events.ids, labels.to(model.device), torch.ones(1, count, dtype=torch.bool),
-            method=estimator.hiding, generation=events.generation, same=means_the_same(example),
+            method=way, generation=events.generation, same=means_the_same(example),
         )  # fmt: skip
         return replace(found, measured_change=bool(again.changes[0]), measured=float(again.total[0]))
     except EyelineError as error:
