@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from eyeline.boxes import Evidence, Of, edges, evidence_sets
+from eyeline.boxes import RATHER, Evidence, Of, edges, evidence_sets
 from eyeline.claims import Claim, claims_in, claims_of, share_inside
 from eyeline.errors import DataError
 from eyeline.events import Done, ImageInfo, SpanAttribution, Start
@@ -38,8 +38,7 @@ class Shown:
 
     view: View
     title: str
-    lowest: str  # at the ends of the colour scale
-    highest: str
+    lowest: str  # what the colour scale begins at
     words: list[str]
     evidence: Evidence | None
     claims: Sequence[Claim]
@@ -69,7 +68,8 @@ def render_still(run: Run, of: Of = None) -> bytes:
     for text, size, ink in lines:
         draw.text((MARGIN, top), text, ink, font(size))
         top += size + LINE
-    _scale(draw, picture, (MARGIN, top + 8), shown, grounds[0][1])
+    deepest = max(range(len(grounds)), key=lambda number: float(shown.view.heats[number].max()))
+    _scale(draw, picture, (MARGIN, top + 8), shown, grounds[deepest][1])
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
     return file.getvalue()
@@ -87,24 +87,25 @@ def _span(run: Run, index: int) -> Shown:
         words = [
             "Colour: the share of its attention to the image. That is no effect: no estimator was at hand."
         ]
-        highest, evidence = f"{100 * span.shown[best]:.0f} % at {names[best]}", None
+        most, evidence = f"{100 * span.shown[best]:.0f} %", None
     else:
         nats = span.whole_image or 0.0
         words = [
             f"Colour: what hiding that part takes off this text's log-probability. Hiding the whole image takes {_nats(nats)}.",
         ]
-        highest = f"{_nats(span.shown[best])} at {names[best]}"
+        most = _nats(span.shown[best])
         (evidence,) = evidence_sets(run.events, index) if span.evidence else (None,)
         if evidence is not None:
             words.append(
                 "Outlined: the fewest parts found that, with all else hidden, keep 90 % of that: "
-                f"{_few([box.where for box in evidence.boxes])}."
+                f"{_few([names[box.region] for box in evidence.boxes])}."
             )
+    words.insert(1, f"Most: {most} at {names[best]}.")
     claims = claims_in(claims_of(run.events), span)
     words += _of_claims(claims, cells_of(span, start.regions), start)
     title = f"Span {index}, {span.channel}, {resting(span, start.unit)}{_places(span, start, names)}"
     words += [AGAINST] * (min(span.shown) <= -AGAINST_FROM)
-    return Shown(view, title, "nothing", highest, words, evidence, claims)
+    return Shown(view, title, "nothing", words, evidence, claims)
 
 
 def _answer(run: Run) -> Shown:
@@ -115,21 +116,22 @@ def _answer(run: Run) -> Shown:
     view, changes = of_answer(done.answer, done.rests_on, start), done.rests_on.changes
     names = name_regions(start)
     best = max(range(len(changes)), key=lambda region: changes[region])
-    view = View([heat / max(changes[best], 0.01) for heat in view.heats], view.text, view.ink)
+    scale = max(changes[best], RATHER)  # what would hardly change it stays pale
+    view = View([heat / scale for heat in view.heats], view.text, view.ink)
     words = [
         "Colour: how likely the answer would be another one if that part had been hidden before the model thought (predicted). "
         f"Without the whole image: {100 * done.rests_on.whole:.0f} %.",
+        f"Most: {100 * changes[best]:.0f} % at {names[best]}.",
         "Outlined: the parts without any one of which it rather changes than not: "
-        f"{_few([box.where for box in evidence.boxes])}."
+        f"{_few([names[box.region] for box in evidence.boxes])}."
         if evidence.boxes
         else "No part by itself would rather change it than not.",
     ]
     claims = claims_of(run.events)
     heats = [np.asarray(changes)[np.asarray(grid)].tolist() for grid in start.regions]
     words += _of_claims(claims, heats, start)
-    highest = f"{100 * changes[best]:.0f} % at {names[best]}"
     title = "Answer: what it rests on, through the thinking"
-    return Shown(view, title, "never", highest, words, evidence, claims)
+    return Shown(view, title, "never", words, evidence, claims)
 
 
 def _summed(run: Run) -> Shown:
@@ -151,20 +153,23 @@ def _summed(run: Run) -> Shown:
     text = done.answer if isinstance(done, Done) and done.answer else spans[-1].text
     view = View([strong * heat / most for heat in heats], text, INK)
     if start.unit == "attention":
-        highest = f"{100 * totals[best]:.0f} % at {names[best]}"
-        words = ["Colour: the mean share of attention of all spans. That is no effect: no estimator was at hand."]  # fmt: skip
+        told = f"{100 * totals[best]:.0f} %"
+        words = [
+            "Colour: the mean share of attention of all spans. That is no effect: no estimator was at hand."
+        ]
     else:
         whole = sum(span.whole_image or 0.0 for span in spans)
-        highest = f"{_nats(float(totals[best]))} at {names[best]}"
+        told = _nats(float(totals[best]))
         words = [
             f"Colour: what hiding that part takes off the log-probability of all {len(spans)} spans, each with the text before "
             f"it as it is, added up. Hiding the whole image takes {_nats(whole)}."
         ]
+    words.append(f"Most: {told} at {names[best]}.")
     claims = claims_of(run.events)
     words += _of_claims(claims, heats, start)
     words += [AGAINST] * bool(totals.min() <= -AGAINST_FROM)
     title = f"The whole run, {len(spans)} spans; its answer:" if text != spans[-1].text else "The whole run"
-    return Shown(view, title, "nothing", highest, words, None, claims)
+    return Shown(view, title, "nothing", words, None, claims)
 
 
 def _nats(nats: float) -> str:
@@ -247,7 +252,7 @@ def _scale(draw: ImageDraw.ImageDraw, picture: Image.Image, at: tuple[int, int],
     draw.text(at, shown.lowest, SOFT, font(15))
     picture.paste(Image.fromarray(bar.astype(np.uint8)), (left, top + 3))
     draw.rectangle((left, top + 3, left + BAR[0], top + 3 + BAR[1]), outline=SOFT)
-    draw.text((left + BAR[0] + 8, top), f"most: {shown.highest}", SOFT, font(15))
+    draw.text((left + BAR[0] + 8, top), "most", SOFT, font(15))
 
 
 def _outline(

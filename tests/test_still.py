@@ -56,7 +56,7 @@ def test_a_picture_says_in_words_what_its_colours_mean(told):
     assert "Colour: what hiding that part takes off this text's log-probability." in text
     assert "Outlined: the fewest parts found" in text
     assert "Bluish: speaks against this text." in text
-    assert "most: 2.4 nats (11 times less likely) at bottom right of image 2" in text
+    assert "Most: 2.4 nats (11 times less likely) at bottom right of image 2" in text
 
 
 def test_attention_is_called_no_effect(told):
@@ -68,7 +68,7 @@ def test_attention_is_called_no_effect(told):
 def test_the_answer_is_drawn_with_the_chances_that_it_changes(told):
     image = drawn(with_rests_on(make_run(), {0: 0.94, 9: 0.0}), "answer")
     assert warm(image, 8, 8) > 100
-    assert "most: 94 % at top left of image 1" in " ".join(told)
+    assert "Most: 94 % at top left of image 1" in " ".join(told)
     assert "Without the whole image: 97 %." in " ".join(told)
     with pytest.raises(DataError, match="What the answer rests on is not known"):
         render_still(make_run(), "answer")
@@ -78,7 +78,7 @@ def test_the_heat_of_a_run_is_that_of_its_spans_added_up(told):
     run = make_run()
     drawn(run)
     text = " ".join(told)
-    assert "most: 3.3 nats (27 times less likely) at bottom right of image 2" in text  # 2.4 + 0.9, and 0.01
+    assert "Most: 3.3 nats (27 times less likely) at bottom right of image 2" in text  # 2.4 + 0.9, and 0.01
     whole = sum(event.whole_image for event in run.events if isinstance(event, SpanAttribution))
     assert f"Hiding the whole image takes {whole:.1f} nats" in text
     told.clear()
