@@ -83,6 +83,7 @@ class Asked:
             hiding=None if estimator is None else estimator.hiding,
             level="none" if estimator is None else estimator.level,
             notices=(*self.notices, *notices),
+            family=model.adapter.family,
         )
 
 

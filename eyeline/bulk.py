@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from eyeline.boxes import around
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator
 from eyeline.estimator_files import digest, estimator_for
@@ -243,18 +243,10 @@ def _answer(answer: str, found: RestsOn) -> dict[str, Any]:
 
 
 def region_boxes(start: Start, regions: Sequence[int]) -> list[dict[str, int]]:
-    """The box around each region: its image's number, and left, top, right, bottom in pixels, ends not included."""
-    boxes = []
-    for region in regions:
-        for number, (grid, info) in enumerate(zip(start.regions, start.images, strict=True)):
-            rows, cols = np.nonzero(np.array(grid) == region)
-            if len(rows):
-                across, down = info.width / info.cols, info.height / info.rows
-                boxes.append({
-                    "image": number, "left": round(int(cols.min()) * across), "top": round(int(rows.min()) * down),
-                    "right": round((int(cols.max()) + 1) * across), "bottom": round((int(rows.max()) + 1) * down),
-                })  # fmt: skip
-    return boxes
+    """The box around each region, as a row holds it."""
+    return [
+        dict(zip(BOX, (image, *box), strict=True)) for image, box in (around(start, each) for each in regions)
+    ]
 
 
 def _parquet(library: Any, rows: Sequence[dict[str, Any]], stamp: str) -> bytes:

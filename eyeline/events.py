@@ -52,6 +52,7 @@ class Start:
     level: Level = "none"  # how much of this model the estimator has seen
     notices: tuple[Notice, ...] = ()
     schema: int = SCHEMA
+    family: str | None = None  # of the model: what its own boxes and points count (adapters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def to_json(event: Event) -> str:
 
 # What fields say that earlier versions did not have; by the first schema effects were those of attention knockout
 BEFORE: dict[type, dict[str, Any]] = {
-    Start: {"schema": 1, "notices": ()},
+    Start: {"schema": 1, "notices": (), "family": None},
     SpanAttribution: dict.fromkeys(
         ("contributions", "contribution_interval", "evidence", "breaks", "sources")
     ),

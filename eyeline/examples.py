@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,16 @@ def digest(example: Example) -> str:
     return found.hexdigest()
 
 
+def fields_of(example: Example, images: Sequence[str]) -> dict[str, Any]:
+    """An example as a line of `examples.jsonl` holds it, with the names of its images."""
+    fields = {
+        "id": example.id, "image": images[0] if len(images) == 1 else list(images), "prompt": example.prompt,
+        "answer": example.answer, "family": example.family, "source": example.source, "trace": example.trace,
+        "evidence": example.evidence, "prior": example.prior,
+    }  # fmt: skip
+    return fields if example.matching is None else {**fields, "matching": asdict(example.matching)}
+
+
 def write_examples(examples: Iterable[Example], folder: Path) -> int:
     """Writes the images and, when all are there, `examples.jsonl`; returns how many."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -88,13 +98,7 @@ def write_examples(examples: Iterable[Example], folder: Path) -> int:
             for name, image in zip(names, example.images, strict=True):
                 assert isinstance(image, Image.Image), "examples are written from images in memory"
                 image.save(folder / name)
-            fields = {
-                "id": example.id, "image": names[0] if len(names) == 1 else names, "prompt": example.prompt,
-                "answer": example.answer, "family": example.family, "source": example.source, "trace": example.trace,
-                "evidence": example.evidence, "prior": example.prior,
-            }  # fmt: skip
-            if example.matching is not None:
-                fields["matching"] = asdict(example.matching)
+            fields = fields_of(example, names)
             lines.write(json.dumps(fields, ensure_ascii=False) + "\n")
             count += 1
     new.replace(folder / "examples.jsonl")

@@ -12,7 +12,7 @@ from eyeline.asked import Asked
 from eyeline.capture import AttentionCapture, NoCapture
 from eyeline.decoding import Likely
 from eyeline.errors import EyelineError
-from eyeline.events import Done, Error, Event, Grid, Notice, Reason, RestsOn, SpanAttribution, Text
+from eyeline.events import Done, Error, Event, Grid, Notice, Reason, RestsOn, SpanAttribution, Start, Text
 from eyeline.kept_games import Games
 from eyeline.spans import Segmenter, Span
 from eyeline.targets import answer_ranges
@@ -52,6 +52,8 @@ class Exchange:
     passed_on: list[Text | SpanAttribution] = field(
         default_factory=list
     )  # texts and spans so far; the worker appends spans, the producer texts
+    opening: Start | None = None  # the events at both ends, once they are there
+    ending: Done | None = None
     games: Games = field(default_factory=Games)
     times: list[float] = field(default_factory=list)  # when each token was there
     begun: float = 0.0  # when decoding began
@@ -99,7 +101,8 @@ class Exchange:
         """Puts the `Start` event, unless it is out already."""
         if not self.started:
             self.started = True
-            self.events.put(self.asked.start(regions, notices))
+            self.opening = self.asked.start(regions, notices)
+            self.events.put(self.opening)
 
     def seconds_since(self, position: int) -> float:
         """Since the token at a position was there."""
@@ -114,18 +117,17 @@ class Exchange:
         """Puts the `Done` event."""
         # what another server writes may be there before our copy has read the prompt
         seconds = (self.times[-1] - min(self.begun, self.times[0])) if len(self.times) > 1 else 0.0
-        self.events.put(
-            Done(
-                answer=self.segmenter.answer,
-                prompt_tokens=self.asked.prompt_tokens,
-                tokens=len(self.ids),
-                tokens_per_s=round(len(self.ids) / seconds, 2) if seconds > 0 else 0.0,
-                stalled_s=round(self.stalled_s, 4),
-                reason=self.reason,
-                agreement=None if self.agreement is None else self.agreement.result,
-                rests_on=self._rests_on(),
-            )
+        self.ending = Done(
+            answer=self.segmenter.answer,
+            prompt_tokens=self.asked.prompt_tokens,
+            tokens=len(self.ids),
+            tokens_per_s=round(len(self.ids) / seconds, 2) if seconds > 0 else 0.0,
+            stalled_s=round(self.stalled_s, 4),
+            reason=self.reason,
+            agreement=None if self.agreement is None else self.agreement.result,
+            rests_on=self._rests_on(),
         )
+        self.events.put(self.ending)
 
     def rests_on(self, sets: Sequence[Sequence[int]] | None = None) -> RestsOn:
         """What the answer rests on, of every region or of some sets. Raises `DataError` or `RegionError`."""
@@ -139,6 +141,11 @@ class Exchange:
             return None
 
     # --- of both, and of the reader
+
+    @property
+    def so_far(self) -> list[Event]:
+        """All events that a run is made of, as far as they are there."""
+        return [each for each in (self.opening, *self.passed_on, self.ending) if each is not None]
 
     def pass_on(self, event: Text | SpanAttribution) -> None:
         self.passed_on.append(event)

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from eyeline.errors import DataError
-from eyeline.events import Done, RestsOn, SpanAttribution, Start
+from eyeline.events import Done, Grid, Heat, RestsOn, SpanAttribution, Start
 from eyeline.report import is_dark, strength
 from eyeline.runs import Run
 
@@ -49,11 +49,11 @@ def render_film(run: Run) -> bytes:
     spans = [event for event in run.events if isinstance(event, SpanAttribution)]
     if not spans:
         raise DataError("The run has no attributed span to show; ask again with a longer answer.")
-    views = [_of_span(span, run.start) for span in spans[:: -(-len(spans) // MOST_SPANS)]]
+    views = [of_span(span, run.start) for span in spans[:: -(-len(spans) // MOST_SPANS)]]
     done = run.events[-1]
     if isinstance(done, Done) and done.rests_on is not None:
-        views.append(_of_answer(done.answer, done.rests_on, run.start))
-    grounds = _grounds(run)
+        views.append(of_answer(done.answer, done.rests_on, run.start))
+    grounds = grounds_of(run.images, HEIGHT, WIDEST)
     frames, durations = [], []
     for number, view in enumerate(views):
         if number:
@@ -74,11 +74,13 @@ def render_film(run: Run) -> bytes:
     return gif.getvalue()
 
 
-def _grounds(run: Run) -> list[tuple[UInt8[np.ndarray, "height width 3"], bool]]:
-    """The images as large as they are drawn, pale under the heat, and whether each is dark."""
-    height = min(HEIGHT, WIDEST / sum(image.width / image.height for image in run.images))
+def grounds_of(
+    images: Sequence[Image.Image], tall: int, wide: int
+) -> list[tuple[UInt8[np.ndarray, "height width 3"], bool]]:
+    """The images, so tall and all together so wide at most, pale under the heat; and whether each is dark."""
+    height = min(tall, wide / sum(image.width / image.height for image in images))
     grounds = []
-    for image in run.images:
+    for image in images:
         size = (max(1, round(height * image.width / image.height)), max(1, round(height)))
         colour = np.asarray(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), np.float32)
         grey = colour.mean(axis=2, keepdims=True)
@@ -89,15 +91,19 @@ def _grounds(run: Run) -> list[tuple[UInt8[np.ndarray, "height width 3"], bool]]
     return grounds
 
 
-def _of_span(span: SpanAttribution, start: Start) -> View:
-    grids = span.patches or [[[span.shown[k] for k in row] for row in grid] for grid in start.regions]
-    heats = [np.asarray(grid, np.float32) for grid in grids]
+def cells_of(span: SpanAttribution, regions: Sequence[Grid]) -> tuple[Heat, ...]:
+    """The value of each cell: its part of its region's, or all of that where parts are not known."""
+    return span.patches or tuple(tuple(tuple(span.shown[k] for k in row) for row in grid) for grid in regions)
+
+
+def of_span(span: SpanAttribution, start: Start) -> View:
+    heats = [np.asarray(grid, np.float32) for grid in cells_of(span, start.regions)]
     scale = max(float(np.abs(heat).max()) for heat in heats) or 1.0
     scaled = [strength(span, start.unit) * heat / scale for heat in heats]
     return View(scaled, span.text, INK if span.channel == "answer" else SOFT)
 
 
-def _of_answer(answer: str, rests_on: RestsOn, start: Start) -> View:
+def of_answer(answer: str, rests_on: RestsOn, start: Start) -> View:
     """The chances that it changes; the full colour is certain."""
     chances = np.asarray(rests_on.changes, np.float32)
     key = f"Stronger colour: the answer is likelier to change without it, at most {100 * chances.max():.0f} %"
@@ -117,25 +123,32 @@ def _frame(
     frame = Image.new("RGB", (max(width, 320), height + CAPTION), PAPER)
     left = (frame.width - width) // 2
     for (ground, dark), heat in zip(grounds, heats, strict=True):
-        size = (ground.shape[1], ground.shape[0])
-        smooth = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
-        colours = _colour(smooth, dark)
-        paper = ground.astype(np.float32)
-        lit = 255 - (255 - paper) * (255 - colours) / 255 if dark else paper * colours / 255
-        frame.paste(Image.fromarray(lit.astype(np.uint8)), (left, 0))
-        left += size[0] + gap
+        frame.paste(lit(ground, dark, heat), (left, 0))
+        left += ground.shape[1] + gap
     draw = ImageDraw.Draw(frame)
     draw.rectangle((0, height, round(frame.width * (number + 1) / total), height + 3), fill=ACCENT)
     lines = textwrap.wrap(" ".join(view.text.split()), max(20, frame.width // 9)) or [""]
     room = 1 if view.key else 2
     text = "\n".join(lines[:room]) + (" …" if len(lines) > room else "")
-    draw.text((14, height + 14), text, view.ink, _font(19), spacing=5)
+    draw.text((14, height + 14), text, view.ink, font(19), spacing=5)
     if view.key:
-        draw.text((14, height + 48), textwrap.fill(view.key, frame.width // 6), SOFT, _font(13))
+        draw.text((14, height + 48), textwrap.fill(view.key, frame.width // 6), SOFT, font(13))
     return frame
 
 
-def _colour(heat: Float[np.ndarray, "height width"], dark: bool) -> Float[np.ndarray, "height width 3"]:
+def lit(
+    ground: UInt8[np.ndarray, "height width 3"], dark: bool, heat: Float[np.ndarray, "row col"]
+) -> Image.Image:
+    """An image with heat on it, smooth between the middles of its cells."""
+    size = (ground.shape[1], ground.shape[0])
+    smooth = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))
+    colours = colour(smooth, dark)
+    paper = ground.astype(np.float32)
+    mixed = 255 - (255 - paper) * (255 - colours) / 255 if dark else paper * colours / 255
+    return Image.fromarray(mixed.astype(np.uint8))
+
+
+def colour(heat: Float[np.ndarray, "height width"], dark: bool) -> Float[np.ndarray, "height width 3"]:
     up, down = (DARK_UP, DARK_DOWN) if dark else (LIGHT_UP, LIGHT_DOWN)
     stops = np.linspace(-1, 1, 9)
     ramp = np.asarray((*reversed(down), *up[1:]), np.float32)
@@ -156,7 +169,7 @@ def _evenly(frames: Sequence[Image.Image], most: int) -> Iterator[Image.Image]:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(
         str(files("font_source_sans_pro").joinpath("files", "SourceSansPro-Regular.ttf")), size
     )

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageStat
 
+from eyeline.claims import as_shares
 from eyeline.events import Event, SpanAttribution, Start, Unit, to_json
 from eyeline.files import write_files
 from eyeline.regions.place import where
@@ -52,6 +53,7 @@ def render_view(
         "prompt": prompt,
         "images": [{"url": _data_url(image), "dark": is_dark(image)} for image in images],
         "events": [json.loads(to_json(event)) for event in events],
+        "claims": as_shares(events),
         "live": live,
     }
     fields = {

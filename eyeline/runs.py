@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from eyeline.boxes import Evidence, Of, evidence_sets
 from eyeline.errors import DataError, ImageError
 from eyeline.events import Done, Event, RestsOn, SpanAttribution, Start, from_json, to_json
 from eyeline.files import cannot_write, decode_text, read_lines, read_text, write_files
@@ -57,6 +58,10 @@ class Run:
     def rests_on(self, sets: Sequence[Sequence[int]] | None = None) -> RestsOn:
         """What the answer rests on through the thinking, of every region or of sets of them: see `Stream.rests_on`."""
         return self._games().rests_on(answer_ranges(self.events), sets)
+
+    def evidence(self, of: Of = None) -> list[Evidence]:
+        """Boxes and masks of what a span, by its index, or the `"answer"` rests on; by default of all: see `Stream.evidence`."""
+        return evidence_sets(self.events, of)
 
     def _games(self) -> Games:
         if self.folder is None:

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from eyeline.asked import Asked, Hidden, check_ids, prepare, random_generator
+from eyeline.boxes import Evidence, Of, evidence_sets
 from eyeline.decoding import Likely, decode, follow
 from eyeline.errors import PromptError
 from eyeline.estimator import Estimator
-from eyeline.events import Done, Event, Reason, RestsOn, Start
+from eyeline.events import Done, Event, Grid, Reason, RestsOn, Start
 from eyeline.exchange import Exchange
 from eyeline.generation import LEFT_OUT, check_options, segmenter, stop_strings
 from eyeline.images import Picture
@@ -170,6 +173,22 @@ class Stream(Iterator[Event]):
         return list(self._exchange.ids)
 
     @property
+    def events(self) -> list[Event]:
+        """All events that are there already, whether they were read or not; errors are left out."""
+        return self._exchange.so_far
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """The regions, one grid of labels an image, once `Start` is there; nothing before."""
+        start = self._exchange.opening
+        return () if start is None else start.regions
+
+    @property
+    def inputs(self) -> Mapping[str, Tensor]:
+        """What the model was given."""
+        return self._exchange.asked.inputs
+
+    @property
     def likely(self) -> list[Likely]:
         """How likely each id was; nothing where `top_logprobs` did not ask for it."""
         return [each for each in self._exchange.likely[: len(self._exchange.ids)] if each is not None]
@@ -195,6 +214,14 @@ class Stream(Iterator[Event]):
         read, `RegionError` for a region that is none.
         """
         return self._exchange.rests_on(sets)
+
+    def evidence(self, of: Of = None) -> list[Evidence]:
+        """Boxes and masks of what a span, by its index, or the answer rests on (`eyeline.boxes.Evidence`); by default of all.
+
+        The answer's are there when the stream has ended. No pass through the model is made. Raises `DataError` where there is no
+        such span, or nothing is known.
+        """
+        return evidence_sets(self.events, of)
 
     def close(self) -> None:
         self._exchange.cancel()

@@ -9,14 +9,17 @@ from typing import Any
 
 import torch
 
-from eyeline import elsewhere, notebook, stream
+from eyeline import contrast, elsewhere, notebook, stream
+from eyeline.ablation import Method
 from eyeline.asked import Hidden
+from eyeline.contrast import Contrast
 from eyeline.estimator import Estimator
 from eyeline.events import Notice
 from eyeline.images import Picture
 from eyeline.load_options import LoadOptions
 from eyeline.loading import load_model
 from eyeline.model import Model, Prompt
+from eyeline.runs import Run
 from eyeline.stream import PENDING_BYTES, Stream
 
 
@@ -99,6 +102,22 @@ class StreamingModel(Model):
             self, images, prompt, prompt_ids=prompt_ids, notices=notices, estimator=estimator, regions=regions,
             pending_bytes=pending_bytes,
         )  # fmt: skip
+
+    def contrast(
+        self,
+        of: Run | Stream,
+        span: int,
+        instead: str,
+        *,
+        words: str | None = None,
+        method: Method | None = None,
+    ) -> Contrast:
+        """Measures what each region does to whether a span says `words`, or `instead` in their place (`eyeline.contrast`).
+
+        `of`: a saved run, or a stream that has come to that span. Without `words` all of the span's text is replaced. Raises as
+        `eyeline.contrast.contrast` does.
+        """
+        return contrast.contrast(self, of, span, instead, words=words, method=method)
 
     def watch(
         self,

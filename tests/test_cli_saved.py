@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command import ask, events, refuse, succeed
+from PIL import Image
 
 from eyeline.events import Done, SpanAttribution
 from eyeline.kept_games import FILE
@@ -165,3 +166,46 @@ def test_without_sources_a_stream_says_nothing_of_them(answered):
     assert {event.sources for event in events if isinstance(event, SpanAttribution)} == {None}
     assert isinstance(events[-1], Done)
     assert events[-1].rests_on is None
+
+
+def test_the_evidence_of_a_saved_run_is_told_as_boxes_without_the_model(answered, monkeypatch, tmp_path):
+    monkeypatch.setattr("eyeline.load", lambda *_: pytest.fail("loaded"))
+    run = read_run(answered / "run")
+    (told,) = json.loads(succeed("evidence", answered / "run", "--answer").stdout)
+    (found,) = run.evidence("answer")
+    assert [box["region"] for box in told["boxes"]] == [box.region for box in found.boxes] != []
+    every = json.loads(succeed("evidence", answered / "run").stdout)
+    assert [each["span"] for each in every][-1] is None
+    (one,) = json.loads(succeed("evidence", answered / "run", "--span", 2, "--as", "thousand").stdout)
+    assert all(0 <= at <= 1000 for box in one["boxes"] for at in box["box"])
+    out = tmp_path / "evidence.json"
+    said = succeed("evidence", answered / "run", "--as", "coco", "--out", out).stderr
+    annotations = json.loads(out.read_text(encoding="utf-8"))["annotations"]
+    assert said == f"{len(annotations)} boxes in {out}\n"
+    assert len(annotations) == sum(len(each["boxes"]) for each in every)
+
+
+def test_a_saved_run_is_drawn_as_a_picture(answered, tmp_path):
+    for words in ((), ("--span", 2), ("--answer",)):
+        out = tmp_path / f"{len(words)}.png"
+        assert succeed("picture", answered / "run", *words, "--out", out).stderr == f"Picture: {out}\n"
+        with Image.open(out) as image:
+            image.verify()
+
+
+@pytest.mark.parametrize("command", ["evidence", "picture"])
+@pytest.mark.parametrize(
+    ("name", "words", "expected"),
+    [
+        ("run", ("--span", 99), "There is no span 99"),
+        ("run", ("--span", 0, "--answer"), "Give one of --span and --answer"),
+        ("cut", ("--answer",), "What the answer rests on is not known"),
+        ("nowhere", (), "is not a saved run"),
+        ("run", ("--out", "missing/x"), "missing"),
+    ],
+)
+def test_evidence_that_is_not_there_is_told_in_one_sentence(
+    answered, monkeypatch, command, name, words, expected
+):
+    monkeypatch.chdir(answered)
+    assert expected in refuse(command, name, *words)

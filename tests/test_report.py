@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from test_page_rests import resting
 from test_runs import HOSTILE, make_run, names, no_space, with_span
+from test_still import claiming
 
 from eyeline.errors import DataError
 from eyeline.events import ImageInfo, SpanAttribution, Start, Text, from_json
@@ -306,3 +307,18 @@ def test_a_run_killed_before_its_first_span_still_opens(show):
     text = show(Run(run.prompt, run.images, run.events[:3]), "press('End'); return document.body.innerText;")
     assert "cut short" in text
     assert "No span was attributed" in text
+
+
+@pytest.mark.browser
+def test_boxes_that_the_model_claims_stand_with_the_span_that_names_them(show):
+    run = claiming('It is {"bbox_2d": [0, 0, 500, 500], "label": "<b>bar"}.')
+    before, after = show(
+        run,
+        """press("Home");
+        const told = () => [all(".claim").map(claim => claim.textContent), all(".claimed").map(path => path.getAttribute("d"))];
+        const before = told();
+        press("End");
+        return [before, told()];""",
+    )
+    assert before == [[], ["", ""]]
+    assert after == [["says: <b>bar"], ["M0 0H3V2H0Z"] * 2]

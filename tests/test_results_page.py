@@ -272,6 +272,19 @@ def earlier_text(row, column):
     return numbers(row_of("totals", method=method, metric="LDS of sources", at=column, family="mean"))
 
 
+def without_looking(row, column):
+    measure = {
+        "Spearman of predicted and measured falls": "Spearman of reliance and measured falls",
+        "the same of the chance that the answer changes": "Spearman of change and measured falls",
+        "the same of all spans' effects, added up": "Spearman of trace and measured falls",
+        "mean predicted fall, nats": "mean of reliance",
+        "mean measured fall, nats": "mean of measured",
+        "answers said to change": "mean of change",
+        "answers that change": "mean of measured_change",
+    }[row]
+    return numbers(row_of("reliance", scenes=column, measure=measure))
+
+
 def evaluation(name):
     return lambda row, column: measured(name, row, column)
 
@@ -285,6 +298,7 @@ TABLES = {
     ("What do answers rest on?", "one number a region"): totals,
     ("What do answers rest on?", "chance said"): reliability,
     ("What do answers rest on?", "LDS over sets of earlier spans"): earlier_text,
+    ("Questions that can be answered without looking", "60 scenes"): without_looking,
     ("Earlier: faithfulness", "method"): evaluation("faithfulness_knockout"),
     ("Earlier: cost of streaming", "measure"): streaming,
     ("Earlier: cost beside rivals, at the size of an 8B model", "tokens of the trace"): operations,

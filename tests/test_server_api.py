@@ -7,7 +7,7 @@ from schemathesis.checks import not_a_server_error
 
 OPERATIONS = (
     ("POST", "/v1/chat/completions"), ("POST", "/v1/verify"), ("POST", "/v1/joint"),
-    ("POST", "/v1/rests-on"), ("POST", "/v1/rethink"),
+    ("POST", "/v1/rests-on"), ("POST", "/v1/rethink"), ("POST", "/v1/evidence"), ("POST", "/v1/contrast"),
     ("POST", "/v1/ask-without"), ("GET", "/v1/runs"),
     ("GET", "/v1/runs/{run}"), ("DELETE", "/v1/runs/{run}"), ("GET", "/v1/runs/{run}/images/{number}"),
     ("GET", "/v1/runs/{run}/{name}"), ("GET", "/v1/audit"), ("GET", "/v1/models"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -22,6 +22,17 @@ class ImageGrid:
 
 
 @dataclass(frozen=True, slots=True)
+class Coordinates:
+    """What the numbers of boxes and points mean that a family writes into its text."""
+
+    unit: Literal["share", "pixels"] = (
+        "share"  # of an image's sides, or pixels of the image as it was processed
+    )
+    size: int = 1000  # what a whole side counts; of pixels, the side of a visual token
+    bare: bool = False  # boxes stand in the answer as plain lists of four numbers too, not only by name
+
+
+@dataclass(frozen=True, slots=True)
 class Adapter:
     """One model family. `hf` below is the transformers model with its language-modelling head.
 
@@ -35,6 +46,7 @@ class Adapter:
     text_path: str = "model.language_model"
     vision_path: str = "model.visual"
     norm_after_attention: str | None = None  # submodule of a decoder layer, applied to the output of o_proj
+    coordinates: Coordinates = Coordinates()
     deepstack: bool = False  # visual features are added again after the first decoder layers
 
     @property

@@ -3,7 +3,19 @@
 import click
 
 import eyeline
-from eyeline.cli import drawing, estimators, fitting, levels, live, machine, public, saved, service, tracing
+from eyeline.cli import (
+    drawing,
+    estimators,
+    filtering,
+    fitting,
+    levels,
+    live,
+    machine,
+    public,
+    saved,
+    service,
+    tracing,
+)
 from eyeline.cli.group import Group
 
 
@@ -15,7 +27,9 @@ def main() -> None:
 
 for command in (
     live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rests_on, saved.rethink,
-    drawing.scenes, public.data, fitting.collect, fitting.fit, fitting.evaluate, levels.calibrate, levels.fit_general,
+    saved.evidence, saved.picture, saved.contrast,
+    drawing.scenes, public.data, filtering.filter_data,
+    fitting.collect, fitting.fit, fitting.evaluate, levels.calibrate, levels.fit_general,
     tracing.collect_through, tracing.fit_through, tracing.evaluate_through, service.serve, service.follow,
     estimators.estimators,
     machine.doctor, machine.models,

@@ -9,3 +9,4 @@ LAST_SEED = 8_999_999
 DTYPES = ("float32", "bfloat16", "float16")
 MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 BITS = (4, 8)
+FORMS = ("pixels", "thousand", "coco")

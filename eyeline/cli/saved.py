@@ -1,8 +1,12 @@
-"""Commands on a saved run: report, joint and rests-on, which need no model, and rethink, which loads the run's own."""
+"""Commands on a saved run: report, joint, rests-on, evidence, picture without a model; contrast and rethink with its own."""
+
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-from eyeline.cli.options import JSON, PATH, SEED, with_room
+from eyeline.cli.choices import FORMS
+from eyeline.cli.options import JSON, PATH, SEED, Command, with_room
 from eyeline.cli.values import Joined
 from eyeline.errors import EyelineError
 from eyeline.events import SpanAttribution
@@ -107,6 +111,116 @@ def rests_on(run, sets, as_json) -> None:
         click.echo(f"comes from span {index}, {nats:.2f} nats: {' '.join(spans[index].split())}")
 
 
+def of_part(whole: str) -> Callable[[Command], Command]:
+    """Which part of a run a command is about: a span, the answer, or by default what `whole` says."""
+
+    def apply(command: Command) -> Command:
+        command = click.option(
+            "--answer", is_flag=True, help="The answer, and what it rests on through the thinking."
+        )(command)
+        return click.option("--span", type=click.IntRange(0), show_default=whole, help="Number of a span.")(
+            command
+        )
+
+    return apply
+
+
+def _part(span: int | None, answer: bool) -> Any:
+    if span is not None and answer:
+        raise EyelineError("Give one of --span and --answer, to say what is asked about.")
+    return "answer" if answer else span
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@of_part("all spans, and the answer")
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(FORMS),
+    default="pixels",
+    show_default=True,
+    help="Pixels of the image, thousandths of its sides, or a COCO file with masks.",
+)
+@click.option("--out", type=PATH, callback=with_room, show_default="stdout", help="JSON file to write.")
+def evidence(run, span, answer, form, out) -> None:
+    """Write the boxes and masks of what a saved run rests on, as JSON; no model is needed."""
+    import json
+
+    from eyeline.boxes import as_json
+    from eyeline.files import write_files
+    from eyeline.runs import read_run
+
+    told = as_json(read_run(run).events, _part(span, answer), form)
+    text = json.dumps(told, ensure_ascii=False).encode("utf-8", "replace")
+    if out is None:
+        return click.echo(text)
+    write_files({out: text + b"\n"})
+    count = len(told["annotations"]) if form == "coco" else sum(len(each["boxes"]) for each in told)
+    click.echo(f"{count} boxes in {out}", err=True)
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@of_part("all spans, added up")
+@click.option(
+    "--out", type=PATH, callback=with_room, show_default="RUN/picture.png", help="PNG file to write."
+)
+def picture(run, span, answer, out) -> None:
+    """Draw a span, the answer or all of a saved run: the image with its heat, the text, and what the colours mean."""
+    from eyeline.files import write_files
+    from eyeline.runs import read_run
+    from eyeline.still import render_still
+
+    out = out or run / "picture.png"
+    write_files({out: render_still(read_run(run), _part(span, answer))})
+    click.echo(f"Picture: {out}", err=True)
+
+
+MODEL = click.option(
+    "--model",
+    "model_id",
+    show_default="the run's own",
+    help="'mini', a folder, or an id on the Hub, where the run's model lies now.",
+)
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--span", type=click.IntRange(0), required=True, help="Number of the span.")
+@click.option("--instead", required=True, help="Other words, as the model might have written them.")
+@click.option(
+    "--words",
+    show_default="all of the span",
+    help="Words of the span that they stand for; they stand in it once.",
+)
+@MODEL
+@JSON
+def contrast(run, span, instead, words, model_id, as_json) -> None:
+    """Measure why a span of a saved run says these words and not others: hide each region, and compare both; loads the model."""
+    import json
+
+    from eyeline import load
+    from eyeline.report import name_regions
+    from eyeline.runs import read_run
+
+    read = read_run(run)
+    read.trace()  # refused before the model is loaded
+    found = load(model_id or read.start.model).contrast(read, span, instead, words=words)
+    if as_json:
+        return click.echo(json.dumps(found.as_json(), ensure_ascii=False).encode("utf-8", "replace"))
+    names = name_regions(read.start)
+    likelier = "likelier" if found.difference >= 0 else "less likely"
+    click.echo(
+        f"{found.written!r} is {abs(found.difference):.2f} nats {likelier} than {found.instead!r} "
+        f"(log-probabilities {found.log_prob:.2f} and {found.log_prob_instead:.2f}), measured"
+    )
+    click.echo(f"hiding the whole image takes {found.whole_image:.2f} nats off that")
+    order = sorted(range(len(found.effects)), key=lambda region: -abs(found.effects[region]))
+    for region in order[:8]:
+        click.echo(f"  region {region} ({names[region]}): {found.effects[region]:.2f} nats")
+
+
 @click.command()
 @click.argument("run", type=PATH)
 @click.option(
@@ -124,12 +238,7 @@ def rests_on(run, sets, as_json) -> None:
     help="Number of times that a sampled run is thought again, 8 at least; a greedy one is once.",
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Number that the samples depend on.")
-@click.option(
-    "--model",
-    "model_id",
-    show_default="the run's own",
-    help="'mini', a folder, or an id on the Hub, where the run's model lies now.",
-)
+@MODEL
 @JSON
 def rethink(run, sets, samples, seed, model_id, as_json) -> None:
     """Hide regions of a saved run, let its model think again, and show both traces and what the answer rests on."""

@@ -8,6 +8,8 @@ from pydantic.json_schema import models_json_schema
 from eyeline.server.request import (
     AskWithoutRequest,
     ChatRequest,
+    ContrastRequest,
+    EvidenceRequest,
     JointRequest,
     RestsOnRequest,
     RethinkRequest,
@@ -50,6 +52,8 @@ def write_document(app: FastAPI) -> dict[str, Any]:
             AskWithoutRequest,
             JointRequest,
             RestsOnRequest,
+            EvidenceRequest,
+            ContrastRequest,
         )
         kinds = [(kind, "validation") for kind in bodies]
         _, schemas = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # pyright: ignore

@@ -26,6 +26,7 @@ import torch
 from eyeline import load
 from eyeline.ablation import ablate
 from eyeline.asked import Hidden
+from eyeline.contrast import contrast
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator_files import estimator_for
 from eyeline.events import to_json
@@ -447,6 +448,26 @@ class Worker:
             prompt=messages, hidden=hidden["regions"],
         )  # fmt: skip
         return told.as_json()
+
+    def do_contrast(
+        self,
+        number: int,
+        folder: str,
+        messages: Sequence[Any],
+        span: int,
+        instead: str,
+        words: str | None,
+        hidden: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        """What each region of a run does to a span's words and to others in their place."""
+        if number in self.cancelled:
+            return {}
+        hidden = hidden or {"regions": (), "method": None}
+        found = contrast(
+            self.model, read_run(folder), span, instead, words=words, method=hidden["method"], prompt=messages,
+            hidden=hidden["regions"],
+        )  # fmt: skip
+        return found.as_json()
 
 
 def pictures_in(folder: str, count: int) -> list[Any]:

@@ -1,10 +1,11 @@
-"""What hiding regions would do to words of a run or to its answer, predicted: no pass through the model, no place in the line."""
+"""What a run says of any regions and words, and where its evidence lies: no pass through the model, no place in the line."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from eyeline.boxes import Form, Of, as_json
 from eyeline.errors import EyelineError, RegionError
 from eyeline.events import Event, from_json
 from eyeline.kept_games import Games, read_games
@@ -36,6 +37,16 @@ async def predict_rests_on(desk: Desk, row: Row, sets: Sequence[Sequence[int]] |
     return {"sets": sets, **found}
 
 
+async def tell_evidence(desk: Desk, row: Row, of: Of, form: Form) -> Any:
+    """What `POST /v1/evidence` sends, of the events so far where the run is on. Raises a `RequestError`."""
+    try:
+        return await asyncio.to_thread(lambda: as_json(_events(desk, row), of, form))
+    except EyelineError as error:
+        raise RequestError(
+            400, "invalid_value", str(error), param="span" if isinstance(of, int) else "run"
+        ) from error
+
+
 async def _predict(
     desk: Desk,
     row: Row,
@@ -62,9 +73,12 @@ async def _predict(
 
 
 def _read(desk: Desk, row: Row) -> tuple[Games, list[Event]]:
-    folder = desk.store.folder_of(row)
-    events = [from_json(line) for line in (folder / EVENTS).read_text(encoding="utf-8").split("\n") if line]
-    return read_games(folder), events
+    return read_games(desk.store.folder_of(row)), _events(desk, row)
+
+
+def _events(desk: Desk, row: Row) -> list[Event]:
+    path = desk.store.folder_of(row) / EVENTS
+    return [from_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _target(target: Any) -> Target:

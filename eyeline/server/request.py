@@ -129,6 +129,15 @@ class RethinkRequest(OwnBody):
     samples: int | None = Field(None, ge=1, le=64)  # of a run that was sampled
 
 
+class ContrastRequest(OwnBody):
+    """`POST /v1/contrast`"""
+
+    run: str
+    span: int = Field(ge=0, le=2**31)
+    instead: str = Field(min_length=1, max_length=4096)
+    words: str | None = Field(None, min_length=1, max_length=4096)  # by default all of the span
+
+
 class JointRequest(OwnBody):
     """`POST /v1/joint`"""
 
@@ -149,6 +158,15 @@ class RestsOnRequest(OwnBody):
         list[Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, max_length=4096)]]
         | None
     ) = Field(None, min_length=1, max_length=256)
+
+
+class EvidenceRequest(OwnBody):
+    """`POST /v1/evidence`"""
+
+    run: str
+    span: int | None = Field(None, ge=0, le=2**31)
+    answer: bool = False  # with neither, of all spans and the answer
+    form: Literal["pixels", "thousand", "coco"] = Field("pixels", alias="as")
 
 
 class AskWithoutRequest(OwnBody):
@@ -180,7 +198,8 @@ def parse(kind: type[Some], body: bytes) -> Some:
             problem += f", not {_kind_of(first['input'])[:100]!r}"
         elif first["type"] == "extra_forbidden":
             fields = (Extension if steps[0] == "eyeline" else kind).model_fields
-            problem = f"There is no such field; expected {', '.join(fields)}"
+            names = (field.alias or name for name, field in fields.items())
+            problem = f"There is no such field; expected {', '.join(names)}"
         raise RequestError(
             400, "invalid_value", _sentence(place, problem), param=place[:200] or None
         ) from None

@@ -1,4 +1,4 @@
-"""What is measured of a run behind all questions: the real ablation of one span, and thinking again without some regions."""
+"""What is measured of a run behind all questions: the real ablation of a span, its contrast with other words, thinking again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -153,6 +153,23 @@ async def rethink(
     desk: Desk, row: Row, regions: Sequence[int], samples: int | None, client: str
 ) -> AsyncIterator[dict[str, Any]]:
     """What `POST /v1/rethink` sends; none of it is kept."""
+    async for event in _measured(desk, row, client, "rethink", "rethought", regions=regions, samples=samples):
+        yield event
+
+
+async def contrast(
+    desk: Desk, row: Row, span: int, instead: str, words: str | None, client: str
+) -> AsyncIterator[dict[str, Any]]:
+    """What `POST /v1/contrast` sends; none of it is kept."""
+    asked = {"span": span, "instead": instead, "words": words}
+    async for event in _measured(desk, row, client, "contrast", "contrast", **asked):
+        yield event
+
+
+async def _measured(
+    desk: Desk, row: Row, client: str, op: str, name: str, **asked: Any
+) -> AsyncIterator[dict[str, Any]]:
+    """A job of the model's process about a finished run, behind all questions; its result is one event of this `name`."""
     async for _ in desk.finished(row.id):
         yield {"event": "waiting"}
     row = desk.store.get(row.id)
@@ -163,17 +180,17 @@ async def rethink(
                 yield {"event": "waiting"}
             await ticket.turn()
             found = await desk.engine.call(
-                "rethink", folder=str(desk.store.folder_of(row)), messages=row.question["messages"], regions=regions,
-                samples=samples, hidden=row.question["hidden"],
+                op, folder=str(desk.store.folder_of(row)), messages=row.question["messages"],
+                hidden=row.question["hidden"], **asked,
             )  # fmt: skip
         finally:
             ticket.leave()
     except (EngineRefusedError, RequestError) as error:
         yield {"event": "error", "message": str(error)}
     except EngineDiedError:
-        yield {"event": "error", "message": "The model's process died while it thought again; try once more."}
+        yield {"event": "error", "message": "The model's process died while it measured; try once more."}
     else:
-        yield {"event": "rethought", **found}
+        yield {"event": name, **found}
         yield {"event": "done"}
 
 

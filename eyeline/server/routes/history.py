@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
+from eyeline.claims import as_shares
+from eyeline.events import from_json
 from eyeline.film import render_film
 from eyeline.report import render_report
 from eyeline.runs import EVENTS, read_run
@@ -44,6 +46,7 @@ async def list_runs(
 async def get_run(run: str, desk: AtDesk) -> dict[str, Any]:
     row = desk.find(run)
     hidden = row.question["hidden"]
+    events = await _events_of(desk, row)
     return {
         "id": row.id,
         "prompt": row.prompt,
@@ -52,7 +55,10 @@ async def get_run(run: str, desk: AtDesk) -> dict[str, Any]:
         "reason": row.reason,
         "running": row.id in desk.open and not desk.open[row.id].over.is_set(),
         "hidden": hidden and {name: hidden[name] for name in ("run", "regions", "method")},
-        "events": await _events_of(desk, row),
+        "events": events,
+        "claims": as_shares(
+            from_json(json.dumps(event)) for event in events if event["event"] in ("start", "text")
+        ),
         "images": [f"/v1/runs/{row.id}/images/{number}" for number in range(row.images)],
     }
 

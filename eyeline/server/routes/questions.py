@@ -10,10 +10,12 @@ from eyeline.errors import DataError
 from eyeline.events import Start, from_json
 from eyeline.runs import EVENTS
 from eyeline.server.asking import Asking, Desk
-from eyeline.server.joint import predict_joint, predict_rests_on
+from eyeline.server.joint import predict_joint, predict_rests_on, tell_evidence
 from eyeline.server.request import (
     AskWithoutRequest,
     ChatRequest,
+    ContrastRequest,
+    EvidenceRequest,
     JointRequest,
     RestsOnRequest,
     RethinkRequest,
@@ -27,6 +29,7 @@ from eyeline.server.store import Row
 from eyeline.server.verification import (
     check_regions,
     check_same_model,
+    contrast,
     read_span,
     rethink,
     verify,
@@ -113,6 +116,22 @@ async def rethink_run(request: Request, desk: AtDesk, bodies: WithBodies) -> Res
     return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
 
 
+@router.post("/v1/contrast", openapi_extra=_body(ContrastRequest))
+async def contrast_span(request: Request, desk: AtDesk, bodies: WithBodies) -> Response:
+    _check_streams(desk)
+    desk.line.check_room(patient=True)
+    async with bodies.read(request) as body:
+        asked = parse(ContrastRequest, body)
+    row = desk.find(asked.run)
+    read_span(desk, row, asked.span)
+    check_same_model(desk, row)
+    leases = ExitStack()
+    if (asking := desk.open.get(row.id)) is not None:
+        leases.enter_context(desk.reading(asking, keeps=False))
+    events = contrast(desk, row, asked.span, asked.instead, asked.words, _client_of(request))
+    return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
+
+
 @router.post("/v1/joint", openapi_extra=_body(JointRequest))
 async def joint(request: Request, desk: AtDesk, bodies: WithBodies) -> dict[str, Any]:
     async with bodies.read(request) as body:
@@ -125,6 +144,18 @@ async def rests_on(request: Request, desk: AtDesk, bodies: WithBodies) -> dict[s
     async with bodies.read(request) as body:
         asked = parse(RestsOnRequest, body)
     return await predict_rests_on(desk, desk.find(asked.run), asked.sets)
+
+
+@router.post("/v1/evidence", openapi_extra=_body(EvidenceRequest))
+async def evidence(request: Request, desk: AtDesk, bodies: WithBodies) -> Response:
+    async with bodies.read(request) as body:
+        asked = parse(EvidenceRequest, body)
+    if asked.span is not None and asked.answer:
+        raise RequestError(
+            400, "invalid_value", "Give one of `span` and `answer`, or neither.", param="answer"
+        )
+    of = "answer" if asked.answer else asked.span
+    return JSONResponse(await tell_evidence(desk, desk.find(asked.run), of, asked.form))
 
 
 @router.post("/v1/ask-without", openapi_extra=_body(AskWithoutRequest))

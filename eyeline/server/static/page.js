@@ -295,7 +295,7 @@ async function openRun(id) {
     const blobs = await Promise.all(run.images.map(path => client.blob(path, {signal})));
     signal.throwIfAborted();
     begin(mine);
-    open({prompt: run.prompt, images: blobs.map(blob => ({blob, url: URL.createObjectURL(blob)})), isLive: Boolean(run.running), id});
+    open({prompt: run.prompt, images: blobs.map(blob => ({blob, url: URL.createObjectURL(blob)})), claims: run.claims, isLive: Boolean(run.running), id});
     history.replaceState(null, "", `/?run=${encodeURIComponent(id)}`);
     await fill(mine, () => catchUp(id, 0, signal, view.take, run));
   } catch (error) {

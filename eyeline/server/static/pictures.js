@@ -23,8 +23,9 @@ export function createPictures(on) {
     const figure = make("figure"), box = make("div", "frame"), picture = make("img"), canvas = make("canvas");
     const svg = draw("svg", {preserveAspectRatio: "none", "aria-hidden": "true"});
     const paths = ["outlines under", "outlines", "chosen under", "chosen"].map(name => draw("path", {class: name}));
+    const claimed = ["claimed under", "claimed"].map(name => draw("path", {class: name})), labels = make("div", "badges");
     const badges = make("div", "badges");
-    const frame = {image, figure, box, picture, canvas, svg, paths, badges, aspect: image.width / image.height || 4 / 3};
+    const frame = {image, figure, box, picture, canvas, svg, paths, badges, claimed, names: labels, aspect: image.width / image.height || 4 / 3};
     picture.alt = count > 1 ? `Image ${i + 1} of the question` : "The image of the question";
     picture.addEventListener("load", () => {
       if (!image.width) { frame.aspect = picture.naturalWidth / picture.naturalHeight; fit(); }
@@ -33,8 +34,8 @@ export function createPictures(on) {
     picture.src = image.url;
     box.classList.toggle("dark", image.dark === true);
     set(canvas, {"aria-hidden": "true"});
-    svg.append(...paths);
-    box.append(picture, canvas, svg, badges);
+    svg.append(...paths, ...claimed);
+    box.append(picture, canvas, svg, labels, badges);
     figure.append(box);
     if (count > 1) figure.append(make("figcaption", "", `Image ${i + 1}`));
     box.addEventListener("pointermove", event => {
@@ -124,6 +125,24 @@ export function createPictures(on) {
     }
   }
 
+  /** What the model itself says of where things are, on the only image: boxes, and points, whose box has no size. */
+  function claim(claims) {
+    const [frame] = frames;
+    if (!frame?.labels) return;
+    const rows = frame.labels.length, cols = frame.labels[0].length;
+    const edge = claims.map(({box: [left, top, right, bottom]}) => {
+      const x = left * cols, y = top * rows;
+      return left === right ? `M${x - .3} ${y}h.6M${x} ${y - .3}v.6` : `M${x} ${y}H${right * cols}V${bottom * rows}H${x}Z`;
+    }).join("");
+    for (const path of frame.claimed) path.setAttribute("d", edge);
+    frame.names.replaceChildren(...claims.map(({label, box}) => {
+      const name = make("span", "claim", `says: ${label || (box[0] === box[2] ? "point" : "box")}`);
+      name.style.setProperty("--x", `${box[0] * 100}%`);
+      name.style.setProperty("--y", `${box[1] * 100}%`);
+      return name;
+    }));
+  }
+
   /** Where in the window a region is: its middle, or the cell of it that is nearest to that. */
   function at(region) {
     for (const {labels, box} of frames) {
@@ -136,7 +155,7 @@ export function createPictures(on) {
     return null;
   }
 
-  return {element, show, place, move, outline, number, at, toggleOutlines: on => element.classList.toggle("bare", !on)};
+  return {element, show, place, move, outline, number, claim, at, toggleOutlines: on => element.classList.toggle("bare", !on)};
 }
 
 /** Heat between the centres of cells is bilinear; without patches each region is one flat colour. */

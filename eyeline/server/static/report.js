@@ -2,9 +2,9 @@
 
 import {createView} from "./view.js";
 
-const {prompt, images, events, live} = JSON.parse(document.getElementById("run").textContent);
+const {prompt, images, events, claims, live} = JSON.parse(document.getElementById("run").textContent);
 const view = createView(document.getElementById("view"), {brand: "Eyeline"});
-view.open({prompt, images, isLive: live});
+view.open({prompt, images, claims, isLive: live});
 for (const event of events) view.take(event);
 if (live) {
   let taken = 0;

@@ -17,7 +17,7 @@ export const largest = values => values.reduce((a, b) => Math.max(a, Math.abs(b)
 export function newRun(prompt, images) {
   return {
     prompt, images, start: null, unit: "nats", floor: FLOORS.nats, places: [], regions: [], spans: [], done: null, answer: "",
-    text: "", words: null, rests: null, mostVisual: FLOORS.nats, commonScale: FLOORS.nats, restsOn: [], negative: false, hasPatches: false,
+    text: "", words: null, rests: null, mostVisual: FLOORS.nats, commonScale: FLOORS.nats, restsOn: [], negative: false, hasPatches: false, claims: [],
   };
 }
 

@@ -60,12 +60,12 @@ export function createView(root, actions = {}) {
   root.replaceChildren(make("div", "inside", head, notice, body, glance.element), film.element, status);
 
   /** Starts anew with a question and its images; `id` is that of the saved run, where there is one. */
-  function open({prompt, images, isLive = false, id = null}) {
+  function open({prompt, images, claims = [], isLive = false, id = null}) {
     stopVerify?.abort();
     cancelAnimationFrame(frameRequest);
     frameRequest = 0;
     run = newRun(prompt, images);
-    Object.assign(run, {id});
+    Object.assign(run, {id, claims});
     [shown, hovered, pinned, region, live, whole] = [-1, null, false, null, isLive, false];
     chosen = new Set();
     dirty = new Set();
@@ -205,6 +205,7 @@ export function createView(root, actions = {}) {
     if (!run.start) return;
     const scale = span ? oneScale && span.unit !== "chance" ? run.commonScale : span.scale : run.floor;
     pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale, !run.spans.length || (run.hasPatches && !run.words && !whole));
+    pictures.claim(run.claims.filter(({tokens}) => span && (span.unit === "chance" || (tokens[0] < span.end && span.start < tokens[1]))));
     order = span ? telling(span) : [];
     showNumbers();
     if (span) showLegend(scale, span);
