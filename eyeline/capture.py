@@ -1,8 +1,8 @@
 """Decoding step -> what attention to the image is worked out of, without slowing the step down.
 
 While a model decodes on its fast kernel, `AttentionCapture` keeps of each token only what has been worked out
-anyway: its queries, the kernel's log-sum-exp, the last hidden state and the logits. What follows from these is worked out
-later, once a span (attention.py); how a capture gets to see what attention works out is following.py's.
+anyway: its queries, the kernel's log-sum-exp, the last hidden state and the largest logits. What follows from these is worked
+out later, once a span (attention.py); how a capture gets to see what attention works out is following.py's.
 """
 
 import threading
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from eyeline.attention import Steps
+from eyeline.attention import Likeliest, Steps, joined, likeliest
 from eyeline.errors import UnsupportedModelError
 from eyeline.following import following
 from eyeline.model import Model
@@ -42,7 +42,7 @@ class AttentionCapture:
 
     Of the layers only `layers` are kept, by default all; the others run as sdpa does and leave nothing behind. What has a
     layer dimension, here and in `Steps`, has these layers alone, first to last. With `outputs` what heads put out is kept
-    too, which doubles what a token takes.
+    too, as large as the queries; docs/method.md, step 2, counts the bytes.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class AttentionCapture:
         self._thread = 0
         self._passes: list[_Pass] = []  # complete ones, in order
         self._pass: _Pass | None = None  # the one under way
-        self._read: _Pass | None = None  # the last one, until its logits are there
+        self._read: _Pass | None = None  # the last one, until its logits have been there
         self.wanted: frozenset[Any] = frozenset()  # what a `Follower` wants of the pass under way
         self.seen: Tensor | None = None
         self._position = 0  # where the next pass must begin
-        self._bytes_per_token = 0  # but for its logits
-        self._bytes_of_logits = 0
+        self._bytes_per_token = 0  # but for what is likely
+        self._bytes_of_likeliest = 0
         self._pending = 0  # tokens kept
         self._changing = threading.Lock()  # guards _passes and _pending
 
@@ -114,7 +114,7 @@ class AttentionCapture:
             for handle in (
                 adapter.text_model(hf).register_forward_pre_hook(self._begin, with_kwargs=True),
                 adapter.final_norm(hf).register_forward_pre_hook(self._end),
-                adapter.lm_head(hf).register_forward_hook(self._keep_logits),
+                adapter.lm_head(hf).register_forward_hook(self._keep_likeliest),
                 adapter.vision_tower(hf).register_forward_hook(self._keep_vision_features),
                 *(norm.register_forward_pre_hook(self._keep_attention_norm) for norm in self._norms),
             ):
@@ -207,14 +207,14 @@ class AttentionCapture:
             self._pending += now.count
         self._read = now
 
-    def _keep_logits(self, _: nn.Module, args: tuple, output: Tensor) -> None:
-        """Decoding has worked out the logits of each token, so nobody else needs to; a long pass has those of its end alone."""
+    def _keep_likeliest(self, _: nn.Module, args: tuple, output: Tensor) -> None:
+        """Decoding works out the logits of each token, so nobody else needs to; a long pass has those of its end alone."""
         now = self._read
         if now is None or threading.get_ident() != self._thread or output.shape[:-1] != (1, now.count):
             return
         self._read = None
-        now.logits = output.detach()
-        self._bytes_of_logits = output.nbytes // now.count
+        now.likeliest = likeliest(output.detach()[0])
+        self._bytes_of_likeliest = now.likeliest.nbytes // now.count
 
     def _keep_vision_features(self, _: nn.Module, args: tuple, output: Any) -> None:
         if threading.get_ident() == self._thread:
@@ -246,7 +246,7 @@ class AttentionCapture:
     @property
     def pending_bytes(self) -> int:
         """Memory of the tokens that are kept and not yet released; the image columns do not count."""
-        return self._pending * (self._bytes_per_token + self._bytes_of_logits)
+        return self._pending * (self._bytes_per_token + self._bytes_of_likeliest)
 
     def take(self, start: int, end: int) -> Steps:
         """What was kept of the generated tokens [start, end), which must be recorded and not released."""
@@ -258,11 +258,11 @@ class AttentionCapture:
             raise ValueError(f"tokens [{start}, {end}) are not all kept")
         cuts = [(step, max(start - step.start, 0), min(end, step.end) - step.start) for step in passes]
 
-        def joined(name: str, layer: int) -> Tensor:  # (head, token, ...)
+        def rows(name: str, layer: int) -> Tensor:  # (head, token, ...)
             return torch.cat([getattr(step, name)[layer][0, :, a:b] for step, a, b in cuts], dim=1)
 
         layers = range(len(self.layers))
-        logits = [(step.logits, a, b) for step, a, b in cuts if step.logits is not None]
+        likely = [step.likeliest.of(a, b) for step, a, b in cuts if step.likeliest is not None]
         rms = None
         if self._norms:
             norms = self._stack(
@@ -273,14 +273,12 @@ class AttentionCapture:
             rms = (norms.square() / width + norm.variance_epsilon).sqrt()
         return Steps(
             start=start,
-            queries=self._stack([joined("queries", layer) for layer in layers]).detach(),
-            log_sum_exp=self._stack([joined("log_sum_exp", layer) for layer in layers]).detach(),
+            queries=self._stack([rows("queries", layer) for layer in layers]).detach(),
+            log_sum_exp=self._stack([rows("log_sum_exp", layer) for layer in layers]).detach(),
             hidden=torch.cat([step.hidden[0, a:b] for step, a, b in cuts]).to(self.device).detach(),
             attention_rms=None if rms is None else rms.detach(),
-            logits=torch.cat([each[0, a:b] for each, a, b in logits]).to(self.device)
-            if len(logits) == len(cuts)
-            else None,
-            outputs=self._stack([joined("outputs", layer) for layer in layers]).detach()
+            likeliest=joined(likely).to(self.device) if len(likely) == len(cuts) else None,
+            outputs=self._stack([rows("outputs", layer) for layer in layers]).detach()
             if self._keeps_outputs
             else None,
         )
@@ -358,8 +356,8 @@ class _Pass:
         "first",
         "hidden",
         "holds_images",
+        "likeliest",
         "log_sum_exp",
-        "logits",
         "outputs",
         "queries",
         "start",
@@ -375,7 +373,7 @@ class _Pass:
         self.outputs: list[Tensor] = []  # of each layer, (1, head, token, dim)
         self.attention_norms: list[Tensor] = []  # of each layer, (1, token)
         self.hidden: Any = None  # (1, token, width)
-        self.logits: Tensor | None = None  # (1, token, entry)
+        self.likeliest: Likeliest | None = None
 
     @property
     def end(self) -> int:

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from eyeline.attention import Steps, attention_to_image
+from eyeline.attention import Likeliest, Steps, attention_to_image, likeliest
 from eyeline.capture import AttentionCapture
 from eyeline.leak import Fill, leak_map
 from eyeline.model import Model, check_finite
@@ -41,7 +41,6 @@ KINDS = ("attention", "value", "odds", "change")  # the order of features in est
 LEAST_LEFT = 1e-3  # of a head's attention without a region: what it puts out is divided by no less
 MOST_SURE = 1e-6  # least 1 - p: float32 tells no smaller ones apart
 WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
-LIKELY = 1024  # entries of the vocabulary that a token is told from one by one; those beyond by their mean
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,29 @@ def written_norms(
     return torch.stack(norms)
 
 
-def token_log_probs(model: Model, steps: Steps) -> Float[Tensor, "token entry"]:
-    """log p of every entry of the vocabulary for each token, nats, temperature 1: by the model's own norm and head."""
-    logits = steps.logits
-    if logits is None:
-        logits = model.adapter.lm_head(model.hf)(model.adapter.final_norm(model.hf)(steps.hidden)).to(
-            model.device
-        )
-    return logits.float().log_softmax(-1)
+def likeliest_of(model: Model, steps: Steps) -> Likeliest:
+    """The largest logits of each token: kept, or by the model's own norm and head."""
+    if steps.likeliest is not None:
+        return steps.likeliest
+    logits = model.adapter.lm_head(model.hf)(model.adapter.final_norm(model.hf)(steps.hidden))
+    return likeliest(logits.to(model.device))
+
+
+def written_log_probs(
+    model: Model,
+    hidden: Float[Tensor, "token width"],
+    likely: Likeliest,
+    token_ids: Int[Tensor, " token"],
+) -> Float[Tensor, " token"]:
+    """log p of the written tokens, nats, temperature 1. Of one that is none of the likeliest the logit is worked out again."""
+    logits = likely.logits.float()
+    if likely.entries is None or likely.beyond is None:
+        return logits.log_softmax(-1).gather(1, token_ids[:, None])[:, 0]
+    normed = model.adapter.final_norm(model.hf)(hidden).to(token_ids.device).float()
+    again = (writing_of(model).head.rows(token_ids) * normed).sum(-1)
+    same = likely.entries == token_ids[:, None]
+    written = torch.where(same.any(-1), logits.where(same, 0.0).sum(-1), again)
+    return written - torch.logaddexp(logits.logsumexp(-1), likely.beyond)
 
 
 def needs_written(kinds: Sequence[str]) -> bool:
@@ -102,7 +116,7 @@ class Written:
 def read_written(
     model: Model,
     hidden: Float[Tensor, "token width"],
-    log_probs: Float[Tensor, "token entry"],
+    likely: Likeliest,
     token_ids: Int[Tensor, " token"],
 ) -> Written:
     """What the features `odds` and `change` need of the written tokens.
@@ -114,30 +128,29 @@ def read_written(
     hidden = hidden.float()
     rms = (hidden.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
     normed = hidden / rms
-    others = log_probs.scatter(1, token_ids[:, None], -torch.inf).softmax(-1)
-    direction = writing_of(model).head.rows(token_ids) - _expected(model, others)
+    direction = writing_of(model).head.rows(token_ids) - _expected(model, likely, token_ids)
     direction = gain(norm).to(direction.device) * direction
     return Written((direction - normed * (normed * direction).mean(-1, keepdim=True)) / rms)
 
 
-def _expected(model: Model, probabilities: Float[Tensor, "token entry"]) -> Float[Tensor, "token width"]:
-    """The mean unembedding; of a large vocabulary the LIKELY entries by themselves, and what is left at the mean of all.
+def _expected(
+    model: Model, likely: Likeliest, token_ids: Int[Tensor, " token"]
+) -> Float[Tensor, "token width"]:
+    """The mean unembedding of all tokens but the written one; those beyond the likeliest count at the mean of all. float32.
 
-    All of it, read for each span, would be a quarter of the operations that attribution takes. float32.
+    All of a large vocabulary, read for each span, would be a quarter of the operations that attribution takes.
     """
-    known = writing_of(model)
-    if probabilities.shape[1] <= LIKELY:
-        return known.head.back(probabilities).float()
-    shares, entries = probabilities.topk(LIKELY, sorted=False)
-    rest = (1 - shares.sum(-1, keepdim=True)).clamp(min=0)
-    return known.head.mix(shares, entries) + rest * known.mean_entry
+    known, logits = writing_of(model), likely.logits.float()
+    if likely.entries is None or likely.beyond is None:
+        return known.head.back(logits.scatter(1, token_ids[:, None], -torch.inf).softmax(-1)).float()
+    others = logits.masked_fill(likely.entries == token_ids[:, None], -torch.inf)
+    shares = torch.cat([others, likely.beyond[:, None]], dim=1).softmax(-1)
+    return known.head.mix(shares[:, :-1], likely.entries.long()) + shares[:, -1:] * known.mean_entry
 
 
-def log_odds(
-    log_probs: Float[Tensor, "token entry"], token_ids: Int[Tensor, " token"]
-) -> Float[Tensor, " token"]:
-    """log p / (1 - p) of the written tokens, nats; finite where p rounds to 1."""
-    written = log_probs.gather(1, token_ids[:, None])[:, 0].clamp(max=-MOST_SURE)
+def log_odds(log_probs: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
+    """log p / (1 - p) of tokens, nats; finite where p rounds to 1."""
+    written = log_probs.clamp(max=-MOST_SURE)
     return written - torch.log(-torch.expm1(written))
 
 
@@ -350,12 +363,13 @@ def read_steps(
 
     `weigh` gives the weights of each token's features from its log-odds, which visual tokens are summed by.
     """
-    log_probs = token_log_probs(model, steps)
-    odds = log_odds(log_probs, token_ids)
-    written = read_written(model, steps.hidden, log_probs, token_ids) if needs_written(kinds) else None
+    likely = likeliest_of(model, steps)
+    log_probs = written_log_probs(model, steps.hidden, likely, token_ids)
+    odds = log_odds(log_probs)
+    written = read_written(model, steps.hidden, likely, token_ids) if needs_written(kinds) else None
     weights = None if weigh is None else weigh(odds)
     seen = token_features(model, capture, image, steps, written, parts, kinds, weights)
-    return Read(seen.regions, odds, log_probs.gather(1, token_ids[:, None])[:, 0], seen.cells)
+    return Read(seen.regions, odds, log_probs, seen.cells)
 
 
 def captured_features(

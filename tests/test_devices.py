@@ -134,7 +134,7 @@ def test_what_layers_on_two_devices_keep_meets_from_the_hooks_to_the_joint_predi
             image.norms,
             steps.queries,
             steps.hidden,
-            steps.logits,
+            steps.likeliest.logits,
             read.cells,
             joint,
             game.whole(),
