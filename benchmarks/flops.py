@@ -160,7 +160,9 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
         contributions(game, along)
 
     with torch.inference_mode():
-        image = features.ImageValues(values, values, features.written_norms(model, values, capture.layers))
+        image = features.ImageValues(
+            lambda some: (values[some], values[some]), features.written_norms(model, values, capture.layers)
+        )
         norms = count(lambda: features.written_norms(model, values, capture.layers))
         return norms + setting.regions * reading(model, setting.patches, again), count(read_span)
 

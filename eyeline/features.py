@@ -47,16 +47,20 @@ WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
 class ImageValues:
     """What does not change during a generation, worked out once after the prompt has been read."""
 
-    keys: Float[Tensor, "layer kv_head patch dim"]
-    values: Float[Tensor, "layer kv_head patch dim"]
+    columns: Callable[
+        [slice], tuple[Tensor, Tensor]
+    ]  # keys and values of some layers, (layer, kv_head, patch, dim)
     norms: Float[Tensor, "layer head patch"]  # of the values as written to the residual stream
 
 
 def read_image(model: Model, capture: AttentionCapture) -> ImageValues:
-    """The keys and values of a capture whose prompt has been read, and the norms of the written values."""
+    """The keys and values of a capture whose prompt has been read, where they lie, and the norms of the written values."""
     writing_of(model, again=True)
-    values = capture.image_values
-    return ImageValues(capture.image_keys, values, written_norms(model, values, capture.layers))
+    norms = [
+        written_norms(model, capture.image_columns(slice(at, at + 1))[1], [layer])
+        for at, layer in enumerate(capture.layers)
+    ]
+    return ImageValues(capture.image_columns, torch.cat(norms))
 
 
 def written_norms(
@@ -232,13 +236,14 @@ def _features(
     """
     visible = capture.visible(steps)
     layers, heads, tokens, _ = steps.queries.shape
-    columns = image.keys.shape[2] + (len(parts.without.patch) if needs_outputs(kinds) else 0)
+    columns = image.norms.shape[2] + (len(parts.without.patch) if needs_outputs(kinds) else 0)
     at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * columns))
     for first in range(0, layers, at_once):
         span = slice(first, min(first + at_once, layers))
         part = steps.of_layers(span)
         seen = None if visible is None else visible[span]
-        weights = attention_to_image(part, image.keys[span], capture.scaling, seen)
+        keys, values = image.columns(span)
+        weights = attention_to_image(part, keys, capture.scaling, seen)
         of = {"attention": weights}
         rms = _rms(part)
         if "value" in kinds:
@@ -249,7 +254,7 @@ def _features(
             outputs = writing_of(model).outputs
             projected = torch.stack([outputs[layer].back(written.odds) for layer in capture.layers[span]])
             # (layer, token, head * dim)
-            towards = _towards(projected, image.values[span], heads)
+            towards = _towards(projected, values, heads)
             if "odds" in kinds:
                 odds = weights / rms * towards
                 found["odds"] = Feature(parts.gather(odds), odds)
@@ -322,7 +327,7 @@ def token_features(
     """
     layers, heads, tokens, _ = steps.queries.shape
     weight = None if weights is None else weights.view(tokens, len(kinds), layers, heads)
-    cells = None if weights is None else weights.new_zeros(tokens, image.keys.shape[2])
+    cells = None if weights is None else weights.new_zeros(tokens, image.norms.shape[2])
     columns: list[list[Tensor]] = [[] for _ in kinds]
     for span, features in _features(model, capture, image, steps, written, parts, kinds):
         for kind, feature in enumerate(features):

@@ -99,7 +99,7 @@ def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=P
         steps = capture.take(start, end)
         likely = features.likeliest_of(model, steps)
         written = features.read_written(model, steps.hidden, likely, trace_ids[start:end])
-        patches = image.keys.shape[2]
+        patches = image.norms.shape[2]
         every = torch.arange(patches)
         parts = features.own_parts(every, patches)
         seen = features.token_features(model, capture, image, steps, written, parts, kinds)
@@ -232,7 +232,7 @@ def test_regions_and_cells_are_those_of_the_features_however_many_layers_are_rea
             image, steps = features.read_image(tiny, capture), capture.take(2, 6)
             likely = features.likeliest_of(tiny, steps)
             written = features.read_written(tiny, steps.hidden, likely, trace_ids[2:6])
-            patches = image.keys.shape[2]
+            patches = image.norms.shape[2]
             labels = torch.arange(patches) % 3
             shares = functional.one_hot(labels, 3).T.float()
             if shared:

@@ -190,12 +190,12 @@ def test_another_threads_capture_records_nothing_of_what_is_read_again(tiny):
     expected = read_again(tiny, inputs, regions, fills, LAYERS)
     with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
         read_trace(tiny, inputs, ids)
-        keys, pending, found = capture.image_keys.clone(), capture.pending_bytes, []
+        keys, pending, found = capture.image_columns(slice(None))[0].clone(), capture.pending_bytes, []
         worker = threading.Thread(
             target=lambda: found.append(read_again(tiny, inputs, regions, fills, LAYERS))
         )
         worker.start()
         worker.join()
         assert capture.pending_bytes == pending
-        assert torch.equal(capture.image_keys, keys)
+        assert torch.equal(capture.image_columns(slice(None))[0], keys)
     torch.testing.assert_close(found[0].keys, expected.keys, rtol=1e-3, atol=1e-4)
