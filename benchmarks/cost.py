@@ -30,7 +30,7 @@ from benchmarks.flops import QWEN3_VL_8B, SUBSETS
 from benchmarks.flops import Setting as Large
 from eyeline import Model, decoding, load
 from eyeline import stream as streaming
-from eyeline.ablation import METHODS, Method, by_span, hidden_patches, read_trace
+from eyeline.ablation import METHODS, Method, by_span, hidden_patches
 from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, Network, fingerprint
 from eyeline.evaluation.baselines.hiding import fit_falls
@@ -46,7 +46,7 @@ from eyeline.images import open_image
 from eyeline.model import Inputs, rope_deltas_kept
 from eyeline.regions import Regions
 from eyeline.spans import Span
-from eyeline.teacher_forcing import teacher_force, trace_log_probs
+from eyeline.teacher_forcing import Along, teacher_force, trace_log_probs
 from eyeline.training.collect import regions_of
 from eyeline.training.weights import UNKNOWN, FitSettings
 
@@ -147,19 +147,22 @@ def time_attribute(model: Model, case: Case) -> dict[str, Timed]:
     return {"eyeline": Timed(seconds[0])}
 
 
-@contextmanager
-def _logits_left() -> Iterator[None]:
+class Telling(Along):
     """A trace that is given leaves the logits of its tokens behind, as decoding does, for the thread that attributes."""
 
-    def read_with_logits(model: Model, inputs: Inputs, ids: Int[Tensor, " token"]) -> None:
-        with torch.inference_mode():
-            model.adapter.lm_head(model.hf)(read_trace(model, inputs, ids)[:, -len(ids) :])
+    def _run(self, start: int, end: int) -> Tensor:
+        states = super()._run(start, end)
+        self._model.adapter.lm_head(self._model.hf)(states if start else states[:, -1:])
+        return states
 
-    decoding.read_trace = read_with_logits
+
+@contextmanager
+def _logits_left() -> Iterator[None]:
+    decoding.Along = Telling
     try:
         yield
     finally:
-        decoding.read_trace = read_trace
+        decoding.Along = Along
 
 
 @contextmanager
