@@ -53,6 +53,22 @@ def test_the_script_of_whole_shapes_writes_every_row(tmp_path):
     check_whole(rows, (60, 90), 40)
 
 
+def test_the_script_for_cuda_checks_and_measures_tiny_shapes_on_the_cpu(tmp_path):
+    rows = run("gpu.sh", tmp_path / "g.csv", "--device", "cpu", "--tiny")
+    check_whole(rows, (60,), 40)
+    for precision, close in (("float32", 1e-5), ("bfloat16", 0.02)):
+        assert float(rows[f"ids with a capture are those without, {precision}"]["value"]) == 1
+        assert float(rows[f"largest difference of a logit with a capture, {precision}"]["value"]) == 0
+        assert float(rows[f"largest difference of an attention weight, {precision}"]["value"]) < close
+    differences = [row for name, row in rows.items() if "of log-sum-exp" in name]
+    assert len(differences) == 8
+    assert all(float(row["value"]) < 1e-3 for row in differences)
+    assert float(rows["two streams at once: errors"]["value"]) == 0
+    assert float(rows["two streams at once: ids as alone"]["value"]) == 1
+    size = float(rows["two streams at once: largest effect, nats"]["value"])
+    assert float(rows["two streams at once: largest difference of an effect, nats"]["value"]) <= 1e-3 * size
+
+
 @pytest.mark.parametrize(("shape", "billions"), [("2b", 2.13), ("8b", 8.77)])
 def test_published_shapes_have_as_many_weights_as_are_published(shape, billions):
     from transformers import Qwen3VLConfig
