@@ -12,7 +12,7 @@ which would take a second a token: the thread that attributes is timed on a trac
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
@@ -30,13 +30,15 @@ from benchmarks.flops import QWEN3_VL_8B, SUBSETS
 from benchmarks.flops import Setting as Large
 from eyeline import Model, decoding, load
 from eyeline import stream as streaming
-from eyeline.ablation import METHODS, Method, by_span, hidden_patches, read_trace
+from eyeline.ablation import METHODS, Method, by_span, hidden_patches
+from eyeline.earlier import KINDS
 from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, Network
 from eyeline.evaluation.baselines.hiding import fit_falls
 from eyeline.evaluation.baselines.lrp import attn_lrp
 from eyeline.evaluation.command_options import ESTIMATOR, MODEL, TABLE_AND_FIGURE
 from eyeline.evaluation.evaluate import one_estimator
+from eyeline.evaluation.meter import clock
 from eyeline.evaluation.results import OURS, PLAIN, QUIET, new_figure, write_csv, write_png, writing
 from eyeline.events import Done, Error
 from eyeline.examples import Example, read_examples
@@ -47,7 +49,7 @@ from eyeline.images import open_image
 from eyeline.model import Inputs, rope_deltas_kept
 from eyeline.regions import Regions
 from eyeline.spans import Span
-from eyeline.teacher_forcing import teacher_force, trace_log_probs
+from eyeline.teacher_forcing import Along, teacher_force, trace_log_probs
 from eyeline.training.collect import regions_of
 from eyeline.training.weights import UNKNOWN, FitSettings
 
@@ -137,9 +139,13 @@ def time_attribute(model: Model, case: Case) -> dict[str, Timed]:
     """The thread that attributes alone, as `eyeline`: image, regions and every span of a trace that is given."""
     with (
         _worker_timed() as seconds,
-        _logits_left(),
+        logits_left(),
         model.attribute(
-            case.example.image, case.example.prompt, case.ids.tolist(), estimator=case.estimator
+            case.example.image,
+            case.example.prompt,
+            case.ids.tolist(),
+            estimator=case.estimator,
+            sources=False,
         ) as stream,
     ):
         events = list(stream)
@@ -148,19 +154,22 @@ def time_attribute(model: Model, case: Case) -> dict[str, Timed]:
     return {"eyeline": Timed(seconds[0])}
 
 
-@contextmanager
-def _logits_left() -> Iterator[None]:
+class Telling(Along):
     """A trace that is given leaves the logits of its tokens behind, as decoding does, for the thread that attributes."""
 
-    def read_with_logits(model: Model, inputs: Inputs, ids: Int[Tensor, " token"]) -> None:
-        with torch.inference_mode():
-            model.adapter.lm_head(model.hf)(read_trace(model, inputs, ids)[:, -len(ids) :])
+    def _run(self, start: int, end: int) -> Tensor:
+        states = super()._run(start, end)
+        self._model.adapter.lm_head(self._model.hf)(states if start else states[:, -1:])
+        return states
 
-    decoding.read_trace = read_with_logits
+
+@contextmanager
+def logits_left() -> Iterator[None]:
+    decoding.Along = Telling
     try:
         yield
     finally:
-        decoding.read_trace = read_trace
+        decoding.Along = Along
 
 
 @contextmanager
@@ -182,6 +191,11 @@ def _worker_timed() -> Iterator[list[float]]:
         streaming.work = work
 
 
+def _now(model: Model) -> float:
+    """CPU seconds of the process; of a model on CUDA the wall's, when all is done that was asked for."""
+    return clock(model) if model.device.type == "cuda" else time.process_time()
+
+
 def time_exhaustive(model: Model, case: Case) -> dict[str, Timed]:
     """The `exhaustive` baseline at its best: its rows, but the unablated one once, not once a batch."""
     timed, _ = _time_hiding(model, case, torch.eye(case.regions.count, dtype=torch.bool))
@@ -193,10 +207,10 @@ def time_regression(model: Model, case: Case) -> dict[str, Timed]:
     rng = torch.Generator().manual_seed(0)
     drawn = torch.rand(SUBSETS, case.regions.count, generator=rng) < 0.5
     timed, falls = _time_hiding(model, case, drawn)
-    began = time.process_time()
+    began = _now(model)
     lengths = torch.tensor([span.end - span.start for span in case.spans])
     fit_falls(drawn, falls[:, torch.arange(SUBSETS) % falls.shape[1]], lengths)
-    fitting = time.process_time() - began
+    fitting = _now(model) - began
     return {f"regression-{SUBSETS}": replace(timed, seconds=timed.seconds + fitting)}
 
 
@@ -204,14 +218,14 @@ def _time_hiding(
     model: Model, case: Case, subsets: Bool[Tensor, "subset region"]
 ) -> tuple[Timed, Float[Tensor, "span run"]]:
     """What it takes to hide each subset, and the falls of those that were."""
-    began = time.process_time()
+    began = _now(model)
     with torch.inference_mode():
         trace = teacher_force(model, case.inputs, case.ids)
         forward, length = METHODS[case.hiding](model, trace, None)
-        prepared = time.process_time()
+        prepared = _now(model)
         some = subsets[evenly(len(subsets), case.positions // length - 1)]
         none = torch.zeros(1, case.regions.count, dtype=torch.bool)
-        rows = hidden_patches(torch.cat([none, some]), case.regions.of_patch)
+        rows = hidden_patches(torch.cat([none, some]), case.regions.of_patch).to(trace.ids.device)
         log_probs = []
         for batch in rows.split(max(1, POSITIONS_AT_ONCE // length)):
             states = forward(batch)
@@ -219,7 +233,7 @@ def _time_hiding(
         found = torch.cat(log_probs)
         falls = found[0] - found[1:]
         of_spans = by_span(falls, case.spans)
-    ran = time.process_time() - prepared
+    ran = _now(model) - prepared
     share = len(rows) / (1 + len(subsets))
     return Timed(prepared - began + ran / share, share), of_spans.clone()
 
@@ -228,9 +242,9 @@ def time_attn_lrp(model: Model, case: Case) -> dict[str, Timed]:
     """The `attn-lrp` baseline: one forward pass, and a backward pass a span; only these are scaled up."""
 
     def run(spans: Sequence[Span]) -> float:
-        began = time.process_time()
+        began = _now(model)
         attn_lrp(model, case.inputs, case.ids, spans, case.regions)
-        return time.process_time() - began
+        return _now(model) - began
 
     length = case.inputs["input_ids"].shape[1] + len(case.ids) - 1
     some = [case.spans[at] for at in evenly(len(case.spans), case.positions // length).tolist()]
@@ -275,32 +289,44 @@ def make_case(
 
 
 def wide(model: Model, layers: int, dtype: torch.dtype) -> tuple[Model, Estimator]:
-    """A model with the shapes of Qwen3-VL-8B, but so many layers of text, and an estimator; random, on the CPU.
-
-    It reads images of a megapixel, and text with the tokenizer of the model that is given, of the same family.
-    """
+    """A model with the shapes of Qwen3-VL-8B, but so many layers of text, and an estimator; random, on the CPU."""
     text = {**QWEN3_VL_8B["text_config"], "num_hidden_layers": layers}
-    ids = {name: value for name, value in model.hf.config.to_dict().items() if name.endswith("token_id")}
-    hf = AutoModelForImageTextToText.from_config(
-        Qwen3VLConfig(**{**QWEN3_VL_8B, "text_config": text, **ids}), dtype=dtype
-    )
+    shape = {**QWEN3_VL_8B, "text_config": text}
+    random = of_shape(model, shape, dtype, Large().patches, f"qwen3-vl-8b, {layers} layers")
+    return random, random_estimator(random, "attention")
+
+
+def of_shape(
+    model: Model, shape: Mapping[str, Any], dtype: torch.dtype, patches: int, name: str, device: str = "cpu"
+) -> Model:
+    """A model of a Qwen3-VL configuration's shapes with random weights, which reads images of so many visual tokens.
+
+    Text is read with the tokenizer of the model that is given, of the same family.
+    """
+    ids = {key: value for key, value in model.hf.config.to_dict().items() if key.endswith("token_id")}
+    with torch.device(device):
+        hf = AutoModelForImageTextToText.from_config(Qwen3VLConfig(**{**shape, **ids}), dtype=dtype)
     patch = hf.config.vision_config.patch_size
-    pixels = Large().patches * (2 * patch) ** 2  # a visual token is two patches wide
+    pixels = patches * (2 * patch) ** 2  # a visual token is two patches wide
     processor = Qwen2VLImageProcessorPil(
         size={"shortest_edge": pixels * 9 // 10, "longest_edge": pixels}, patch_size=patch
     )
-    hf = hf.eval().requires_grad_(False)
-    random = replace(model, name=f"qwen3-vl-8b, {layers} layers", hf=hf, image_processor=processor)
+    hf = hf.to(device).eval().requires_grad_(False)
+    return replace(model, name=name, hf=hf, image_processor=processor)
+
+
+def random_estimator(model: Model, hiding: Method) -> Estimator:
+    """One that reads all that a fitted one does, earlier text too."""
+    config = model.adapter.text_config(model.hf)
     settings, rng = FitSettings(), torch.Generator().manual_seed(0)
-    features = len(settings.kinds) * layers * text["num_attention_heads"]
+    features = len(settings.kinds) * config.num_hidden_layers * config.num_attention_heads
     sets = SETS[settings.link]
     shapes = Network.shapes(sets, settings.hidden, features)
     network = Network(**{name: torch.randn(shape, generator=rng) for name, shape in shapes.items()})
-    estimator = Estimator(
+    return Estimator(
         "random", torch.randn(sets, features, generator=rng), UNKNOWN, UNKNOWN, settings.kinds, settings.link,
-        {"fingerprint": fingerprint(random), "hiding": "attention"}, network,
-    )  # fmt: skip
-    return random, estimator
+        {"fingerprint": fingerprint(model), "hiding": hiding}, network, torch.rand(sets, len(KINDS), generator=rng),
+    ).to(model.device)  # fmt: skip
 
 
 def measure(

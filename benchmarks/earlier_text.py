@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -34,14 +35,20 @@ class Row:
 
 
 class Clock:
-    """A logits processor that changes nothing and notes the decoding thread's CPU time at each token."""
+    """A logits processor that changes nothing and notes the decoding thread's CPU time and the wall's at each token."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.wall: list[float] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         self.seconds.append(time.thread_time())
+        self.wall.append(time.perf_counter())
         return scores
+
+    def elapsed(self) -> tuple[float, float]:
+        """Seconds of the decoding thread and of the wall, from the first token to the last."""
+        return self.seconds[-1] - self.seconds[0], self.wall[-1] - self.wall[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +57,23 @@ class Run:
 
     decoding_s: float  # CPU time of the decoding thread from its first token to its last
     wall_s: float
+    between_s: float  # of the wall, from the first token to the last
     spans: int
     timely: int  # spans whose attribution was there before the next one's last token was
 
 
-def run(model: Model, example: Example, sources: bool) -> Run:
+def run(model: Model, example: Example, sources: bool, **more: Any) -> Run:
+    """`more` are options of `stream` in the place of ours."""
     clock, began, arrived = Clock(), time.perf_counter(), []
-    options = {
-        "temperature": 0,
-        "max_new_tokens": TOKENS,
-        "min_new_tokens": TOKENS,
-        "logits_processor": [clock],
-    }
+    own = more or {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
+    options = {"temperature": 0, "logits_processor": [clock], **own}
     for event in model.stream(example.image, example.prompt, sources=sources, **options):
         if isinstance(event, SpanAttribution):
             arrived.append((event, time.perf_counter()))
     wall = time.perf_counter() - began
     timely = sum(here < there - following.latency_s for (_, here), (following, there) in pairwise(arrived))
-    return Run(clock.seconds[-1] - clock.seconds[0], wall, max(0, len(arrived) - 1), timely)
+    decoding, between = clock.elapsed()
+    return Run(decoding, wall, between, max(0, len(arrived) - 1), timely)
 
 
 def measure(model: Model, examples: list[Example], rounds: int) -> list[Row]:

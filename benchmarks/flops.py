@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedCo
 
 from eyeline import features
 from eyeline.adapters import adapter_of
-from eyeline.attention import Steps
+from eyeline.attention import Steps, likeliest
 from eyeline.capture import AttentionCapture
 from eyeline.estimator import SETS, Estimator, Network
 from eyeline.evaluation.command_options import TABLE
@@ -130,7 +130,7 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
     values = _empty(layers, config.num_key_value_heads, setting.patches, dim)
     steps = Steps(
         0, _empty(layers, heads, setting.span, dim), _empty(layers, heads, setting.span).float(),
-        _empty(setting.span, config.hidden_size), None, _empty(setting.span, config.vocab_size),
+        _empty(setting.span, config.hidden_size), None, likeliest(_empty(setting.span, config.vocab_size)),
         _empty(layers, heads, setting.span, dim),
     )  # fmt: skip
     ids = torch.zeros(setting.span, dtype=torch.long, device="meta")
@@ -160,7 +160,9 @@ def attributing(model: Model, setting: Setting) -> tuple[float, float]:
         contributions(game, along)
 
     with torch.inference_mode():
-        image = features.ImageValues(values, values, features.written_norms(model, values, capture.layers))
+        image = features.ImageValues(
+            lambda some: (values[some], values[some]), features.written_norms(model, values, capture.layers)
+        )
         norms = count(lambda: features.written_norms(model, values, capture.layers))
         return norms + setting.regions * reading(model, setting.patches, again), count(read_span)
 

@@ -7,20 +7,26 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 from transformers import TextIteratorStreamer
 
+from benchmarks.cost import logits_left
 from eyeline import Model, load
 from eyeline.evaluation.command_options import DATA, MODEL, TABLE
+from eyeline.evaluation.meter import clock
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done, SpanAttribution, Text
 from eyeline.examples import Example, read_examples
 from eyeline.generation import LEFT_OUT
+from eyeline.reader import Reader, ReadSpan
+from eyeline.spans import Span
 
 TOKENS = 320  # of a trace, the end token not allowed before
 
@@ -33,10 +39,17 @@ class Row:
     value: str
 
 
-def time_generate(model: Model, example: Example, *, streamed: bool) -> tuple[float, float]:
-    """Wall and CPU seconds of `generate`, with transformers' own text streamer read by another thread, or bare."""
+def time_generate(model: Model, example: Example, *, streamed: bool, **more: Any) -> tuple[float, float]:
+    """Wall and CPU seconds of `generate`, with transformers' own text streamer read by another thread, or bare.
+
+    `more` are options of `generate` in the place of ours.
+    """
     inputs = model.inputs(example.image, example.prompt)
-    options = {**LEFT_OUT, "do_sample": False, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
+    options = {
+        **LEFT_OUT,
+        "do_sample": False,
+        **(more or {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS}),
+    }
     wall, cpu = time.perf_counter(), time.process_time()
     if streamed:
         streamer = TextIteratorStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -85,22 +98,49 @@ def timely(model: Model, example: Example) -> Iterator[bool]:
         yield here < there - following.latency_s  # its own last token
 
 
-def attribution_seconds(model: Model, example: Example, context: int, repeats: int) -> float:
-    """Median seconds a token that the worker takes for spans near position `context` of a teacher-forced filler."""
+@contextmanager
+def reading_timed(model: Model) -> Iterator[list[tuple[int, float]]]:
+    """Of each time that a stream's worker reads in the block, a span or ahead: how many new tokens, and the wall's seconds."""
+    read, ahead = Reader.read, Reader.read_ahead
+    found: list[tuple[int, float]] = []
+
+    def note(end: int, began: float) -> None:
+        known = sum(tokens for tokens, _ in found)
+        found.append((max(0, end - known), clock(model) - began))  # none where all was read ahead
+
+    def timed_read(self: Reader, span: Span, ids: Sequence[int]) -> ReadSpan:
+        began = clock(model)
+        result = read(self, span, ids)
+        note(span.end, began)
+        return result
+
+    def timed_ahead(self: Reader, start: int, ids: Sequence[int]) -> None:
+        began = clock(model)
+        ahead(self, start, ids)
+        note(start + len(ids), began)
+
+    Reader.read, Reader.read_ahead = timed_read, timed_ahead
+    try:
+        yield found
+    finally:
+        Reader.read, Reader.read_ahead = read, ahead
+
+
+def attribution_seconds(model: Model, example: Example, context: int, repeats: int, **options: Any) -> float:
+    """Seconds a token that the worker takes for spans near position `context` of a teacher-forced filler; median over repeats.
+
+    `options` are those of `attribute`. Logits are left behind as in decoding.
+    """
     sentence = " Line 1 says tea 4."
     size = len(model.tokenizer(sentence, add_special_tokens=False)["input_ids"])
     prompt = model.inputs(example.image, example.prompt)["input_ids"].shape[1]
     text = sentence * ((context - prompt) // size)
     seconds: list[float] = []
     for _ in range(repeats):
-        arrived = [
-            (time.perf_counter(), event.end - event.start)
-            for event in model.attribute(example.image, example.prompt, text)
-            if isinstance(event, SpanAttribution)
-        ]
-        # All spans queue at once, so the time between two is what the later one takes
-        last = zip(arrived[-11:], arrived[-10:], strict=False)
-        seconds += [(there - here) / tokens for (here, _), (there, tokens) in last]
+        with logits_left(), reading_timed(model) as read:
+            list(model.attribute(example.image, example.prompt, text, **options))
+        tokens, taken = map(sum, zip(*read[-10:], strict=True))
+        seconds.append(taken / tokens)
     return statistics.median(seconds)
 
 

@@ -4,11 +4,55 @@ Attention to the image columns is exp(q . k * scaling - log-sum-exp). What keeps
 capture.py; what is made of it is left to features.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+LIKELY = (
+    1024  # entries of the vocabulary that are kept of a token one by one; of those beyond what they add up to
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Likeliest:
+    """The largest logits of some tokens; of a small vocabulary all of them."""
+
+    logits: Float[Tensor, "token entry"]  # in the model's dtype
+    entries: Int[Tensor, "token entry"] | None  # their numbers in the vocabulary, int32; None: all, in order
+    beyond: Float[Tensor, " token"] | None  # log-sum-exp of all others, float32, where there are some
+
+    def to(self, device: torch.device) -> "Likeliest":
+        return Likeliest(*(None if each is None else each.to(device) for each in self._parts()))  # pyright: ignore[reportArgumentType]
+
+    def of(self, start: int, end: int) -> "Likeliest":
+        """Those of some of the tokens, [start, end)."""
+        return Likeliest(*(None if each is None else each[start:end] for each in self._parts()))  # pyright: ignore[reportArgumentType]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(each.nbytes for each in self._parts() if each is not None)
+
+    def _parts(self) -> tuple[Tensor | None, ...]:
+        return self.logits, self.entries, self.beyond
+
+
+def likeliest(logits: Float[Tensor, "token entry"], count: int = LIKELY) -> Likeliest:
+    """The `count` largest of each token's logits: a fiftieth of a vocabulary of 150,000, and all that features need of it."""
+    if logits.shape[1] <= count:
+        return Likeliest(logits, None, None)
+    largest, entries = logits.topk(count, dim=1, sorted=False)
+    others = logits.float().scatter(1, entries, -torch.inf)
+    return Likeliest(largest, entries.int(), others.logsumexp(1))
+
+
+def joined(parts: Sequence[Likeliest]) -> Likeliest:
+    """Those of several stretches of tokens, one after the other."""
+    each = zip(*(part._parts() for part in parts), strict=True)
+    return Likeliest(*(None if some[0] is None else torch.cat(some) for some in each))  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +66,13 @@ class Steps:
     attention_rms: (
         Float[Tensor, "layer token"] | None
     )  # divisor of the norm after attention, where there is one
-    logits: Float[Tensor, "token entry"] | None = None  # where the model has worked them out for each token
+    likeliest: Likeliest | None = None  # where the model has worked logits out for each token
     outputs: Float[Tensor, "layer head token dim"] | None = (
         None  # what heads put out, where it was to be kept
     )
 
     def of_layers(self, layers: slice) -> "Steps":
-        """Of some of the captured layers, without logits."""
+        """Of some of the captured layers, without what is likely."""
 
         def of(values: Any) -> Any:
             return None if values is None else values[layers]

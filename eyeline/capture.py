@@ -1,8 +1,8 @@
 """Decoding step -> what attention to the image is worked out of, without slowing the step down.
 
 While a model decodes on its fast kernel, `AttentionCapture` keeps of each token only what has been worked out
-anyway: its queries, the kernel's log-sum-exp, the last hidden state and the logits. What follows from these is worked out
-later, once a span (attention.py); how a capture gets to see what attention works out is following.py's.
+anyway: its queries, the kernel's log-sum-exp, the last hidden state and the largest logits. What follows from these is worked
+out later, once a span (attention.py); how a capture gets to see what attention works out is following.py's.
 """
 
 import threading
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from eyeline.attention import Steps
+from eyeline.attention import Likeliest, Steps, joined, likeliest
 from eyeline.errors import UnsupportedModelError
 from eyeline.following import following
 from eyeline.model import Model
@@ -42,7 +42,7 @@ class AttentionCapture:
 
     Of the layers only `layers` are kept, by default all; the others run as sdpa does and leave nothing behind. What has a
     layer dimension, here and in `Steps`, has these layers alone, first to last. With `outputs` what heads put out is kept
-    too, which doubles what a token takes.
+    too, as large as the queries; docs/method.md, step 2, counts the bytes.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class AttentionCapture:
         self.grids = model.image_grids(prompt)
         assert self.grids, "a prompt without images has nothing to attribute to"
         self.image_positions = torch.cat([grid.positions for grid in self.grids])  # of all images, in order
+        self._image_runs = _runs(self.image_positions.tolist())
         self.vision_features: list[Tensor] | None = None  # of each image, (patch, dim), row by row
         self._when_seen = seen
         self._keeps_outputs = outputs
@@ -86,19 +87,18 @@ class AttentionCapture:
             raise UnsupportedModelError(
                 "Attention knockout needs full attention, but this model has sliding windows: hide pixels instead."
             )
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
-        self._columns: list[_Columns] = []  # of each kept layer, those of the last pass
+        self._columns: dict[int, _Columns] = {}  # of each kept layer, those of the last pass
+        self._left: dict[int, tuple[Tensor, Tensor]] = {}  # image columns of layers whose windows drop them
         self._stream: Any = None  # CUDA's, that the model runs on
         self._thread = 0
         self._passes: list[_Pass] = []  # complete ones, in order
         self._pass: _Pass | None = None  # the one under way
-        self._read: _Pass | None = None  # the last one, until its logits are there
+        self._read: _Pass | None = None  # the last one, until its logits have been there
         self.wanted: frozenset[Any] = frozenset()  # what a `Follower` wants of the pass under way
         self.seen: Tensor | None = None
         self._position = 0  # where the next pass must begin
-        self._bytes_per_token = 0  # but for its logits
-        self._bytes_of_logits = 0
+        self._bytes_per_token = 0  # but for what is likely
+        self._bytes_of_likeliest = 0
         self._pending = 0  # tokens kept
         self._changing = threading.Lock()  # guards _passes and _pending
 
@@ -114,7 +114,7 @@ class AttentionCapture:
             for handle in (
                 adapter.text_model(hf).register_forward_pre_hook(self._begin, with_kwargs=True),
                 adapter.final_norm(hf).register_forward_pre_hook(self._end),
-                adapter.lm_head(hf).register_forward_hook(self._keep_logits),
+                adapter.lm_head(hf).register_forward_hook(self._keep_likeliest),
                 adapter.vision_tower(hf).register_forward_hook(self._keep_vision_features),
                 *(norm.register_forward_pre_hook(self._keep_attention_norm) for norm in self._norms),
             ):
@@ -169,16 +169,13 @@ class AttentionCapture:
             now.log_sum_exp.append(now.rows(log_sum_exp, 2))
             if self._keeps_outputs:
                 now.outputs.append(now.rows(output, 2))
-            # references: what a cache holds is never changed, the next pass makes other tensors
-            layer = len(now.queries) - 1
-            self._columns[layer : layer + 1] = [_Columns(key, value, self._position)]
-        if now.holds_images:
-            # Copies: a reference would pin the whole cache, which is replaced at each step. Columns that a
-            # sliding cache has dropped are outside the window of every later row, so it does not matter what
-            # stands there.
-            columns = (self.image_positions.to(key.device) - (self._position - key.shape[2])).clamp(min=0)
-            self._keys.append(key[0, :, columns].detach())
-            self._values.append(value[0, :, columns].detach())
+        # references: what a cache holds is never changed, the next pass makes other tensors
+        layer, now.layer = now.layer, now.layer + 1
+        self._columns[layer] = columns = _Columns(key, value, self._position)
+        if now.holds_images and self._windows[layer] is not None:
+            # Columns that the cache has dropped are outside the window of every later row: it does not matter what stands there
+            at = (self.image_positions.to(key.device) - columns.first).clamp(min=0)
+            self._left[layer] = key[0, :, at], value[0, :, at]
 
     def _keep_attention_norm(self, _: nn.Module, args: tuple) -> None:
         now = self._pass
@@ -194,9 +191,6 @@ class AttentionCapture:
             return
         self._pass = self._read = self.seen = None
         self.wanted = frozenset()
-        if now.holds_images:
-            self._image_keys, self._image_values = self._stack(self._keys), self._stack(self._values)
-            self._keys, self._values = [], []
         if not now.count:
             return
         now.hidden = now.rows(args[0], 1)
@@ -207,14 +201,14 @@ class AttentionCapture:
             self._pending += now.count
         self._read = now
 
-    def _keep_logits(self, _: nn.Module, args: tuple, output: Tensor) -> None:
-        """Decoding has worked out the logits of each token, so nobody else needs to; a long pass has those of its end alone."""
+    def _keep_likeliest(self, _: nn.Module, args: tuple, output: Tensor) -> None:
+        """Decoding works out the logits of each token, so nobody else needs to; a long pass has those of its end alone."""
         now = self._read
         if now is None or threading.get_ident() != self._thread or output.shape[:-1] != (1, now.count):
             return
         self._read = None
-        now.logits = output.detach()
-        self._bytes_of_logits = output.nbytes // now.count
+        now.likeliest = likeliest(output.detach()[0])
+        self._bytes_of_likeliest = now.likeliest.nbytes // now.count
 
     def _keep_vision_features(self, _: nn.Module, args: tuple, output: Any) -> None:
         if threading.get_ident() == self._thread:
@@ -224,15 +218,28 @@ class AttentionCapture:
 
     # --- for whoever attributes, in any thread
 
-    @property
-    def image_keys(self) -> Float[Tensor, "layer kv_head patch dim"]:
-        """Keys of the visual tokens of all images, in order; there once the prompt has been read."""
-        return self._image_keys
+    def image_columns(
+        self, layers: slice
+    ) -> tuple[Float[Tensor, "layer kv_head patch dim"], Float[Tensor, "layer kv_head patch dim"]]:
+        """Keys and values of the visual tokens of all images, in order, in some captured layers, once the prompt has been read.
 
-    @property
-    def image_values(self) -> Float[Tensor, "layer kv_head patch dim"]:
-        """Values beside `image_keys`."""
-        return self._image_values
+        They lie in the model's cache, and nowhere else: of one image in one layer these are views.
+        """
+        found = [
+            self._left.get(layer) or self._of_cache(layer).between(self._image_runs)
+            for layer in range(len(self.layers))[layers]
+        ]
+        keys, values = zip(*found, strict=True)
+        return self._stack(keys).detach(), self._stack(values).detach()
+
+    def _of_cache(self, layer: int) -> "_Columns":
+        """What the model's cache holds; on CUDA the caller's stream waits for the model's, and the memory for the caller."""
+        columns = self._columns[layer]
+        if (mark := self.mark()) is not None:
+            mark.wait()  # the last pass may have come after the job that is being done
+            for each in (columns.keys, columns.values):
+                each.record_stream(torch.cuda.current_stream(each.device))
+        return columns
 
     @property
     def scaling(self) -> float:
@@ -246,7 +253,7 @@ class AttentionCapture:
     @property
     def pending_bytes(self) -> int:
         """Memory of the tokens that are kept and not yet released; the image columns do not count."""
-        return self._pending * (self._bytes_per_token + self._bytes_of_logits)
+        return self._pending * (self._bytes_per_token + self._bytes_of_likeliest)
 
     def take(self, start: int, end: int) -> Steps:
         """What was kept of the generated tokens [start, end), which must be recorded and not released."""
@@ -258,11 +265,11 @@ class AttentionCapture:
             raise ValueError(f"tokens [{start}, {end}) are not all kept")
         cuts = [(step, max(start - step.start, 0), min(end, step.end) - step.start) for step in passes]
 
-        def joined(name: str, layer: int) -> Tensor:  # (head, token, ...)
+        def rows(name: str, layer: int) -> Tensor:  # (head, token, ...)
             return torch.cat([getattr(step, name)[layer][0, :, a:b] for step, a, b in cuts], dim=1)
 
         layers = range(len(self.layers))
-        logits = [(step.logits, a, b) for step, a, b in cuts if step.logits is not None]
+        likely = [step.likeliest.of(a, b) for step, a, b in cuts if step.likeliest is not None]
         rms = None
         if self._norms:
             norms = self._stack(
@@ -273,14 +280,12 @@ class AttentionCapture:
             rms = (norms.square() / width + norm.variance_epsilon).sqrt()
         return Steps(
             start=start,
-            queries=self._stack([joined("queries", layer) for layer in layers]).detach(),
-            log_sum_exp=self._stack([joined("log_sum_exp", layer) for layer in layers]).detach(),
+            queries=self._stack([rows("queries", layer) for layer in layers]).detach(),
+            log_sum_exp=self._stack([rows("log_sum_exp", layer) for layer in layers]).detach(),
             hidden=torch.cat([step.hidden[0, a:b] for step, a, b in cuts]).to(self.device).detach(),
             attention_rms=None if rms is None else rms.detach(),
-            logits=torch.cat([each[0, a:b] for each, a, b in logits]).to(self.device)
-            if len(logits) == len(cuts)
-            else None,
-            outputs=self._stack([joined("outputs", layer) for layer in layers]).detach()
+            likeliest=joined(likely).to(self.device) if len(likely) == len(cuts) else None,
+            outputs=self._stack([rows("outputs", layer) for layer in layers]).detach()
             if self._keeps_outputs
             else None,
         )
@@ -290,24 +295,21 @@ class AttentionCapture:
     ) -> tuple[Float[Tensor, "layer kv_head token dim"], Float[Tensor, "layer kv_head token dim"]]:
         """Keys and values of the generated tokens [start, end), which must have been read by the model, in some captured layers.
 
-        On CUDA `mark` is to be waited on first. Raises `UnsupportedModelError` where a sliding window has dropped some.
+        Raises `UnsupportedModelError` where a sliding window has dropped some.
         """
         found = []
-        for columns in self._columns[layers]:
-            first = self.prompt_length + start - (columns.end - columns.keys.shape[2])
-            if first < 0:
+        for layer in range(len(self.layers))[layers]:
+            columns = self._of_cache(layer)
+            if columns.first > self.prompt_length + start:
                 raise UnsupportedModelError("The keys of earlier text have left the model's sliding window.")
-            found.append(
-                (
-                    columns.keys[0, :, first : first + end - start],
-                    columns.values[0, :, first : first + end - start],
-                )
-            )
+            found.append(columns.between([(self.prompt_length + start, self.prompt_length + end)]))
         keys, values = zip(*found, strict=True)
         return self._stack(keys).detach(), self._stack(values).detach()
 
     def _stack(self, layers: Sequence[Tensor]) -> Tensor:
         """What was kept of each layer, where that layer lies, brought together on the model's device."""
+        if len(layers) == 1:
+            return layers[0].to(self.device)[None]  # of a large model, one by one, nothing is copied
         return torch.stack([layer.to(self.device) for layer in layers])
 
     def release(self, end: int) -> None:
@@ -341,12 +343,37 @@ class AttentionCapture:
         return event
 
 
+def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
+    """Rising positions as runs [start, end) of those that follow each other."""
+    runs: list[tuple[int, int]] = []
+    for at in positions:
+        if runs and runs[-1][1] == at:
+            runs[-1] = runs[-1][0], at + 1
+        else:
+            runs.append((at, at + 1))
+    return runs
+
+
 class _Columns(NamedTuple):
     """What a layer's cache holds after a pass."""
 
     keys: Tensor  # (1, kv_head, column, dim)
     values: Tensor
     end: int  # position after the last column
+
+    @property
+    def first(self) -> int:
+        """Position of the first column that is still there."""
+        return self.end - self.keys.shape[2]
+
+    def between(self, runs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """(kv_head, column, dim) at the positions of some runs [start, end): of one run views."""
+        found = [
+            [each[0, :, start - self.first : end - self.first] for start, end in runs]
+            for each in (self.keys, self.values)
+        ]
+        keys, values = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1) for parts in found)
+        return keys, values
 
 
 class _Pass:
@@ -358,8 +385,9 @@ class _Pass:
         "first",
         "hidden",
         "holds_images",
+        "layer",
+        "likeliest",
         "log_sum_exp",
-        "logits",
         "outputs",
         "queries",
         "start",
@@ -370,12 +398,13 @@ class _Pass:
         self.first = first
         self.count = count
         self.holds_images = holds_images
+        self.layer = 0  # how many kept layers have run
         self.queries: list[Tensor] = []  # of each layer, (1, head, token, dim)
         self.log_sum_exp: list[Tensor] = []  # of each layer, (1, head, token)
         self.outputs: list[Tensor] = []  # of each layer, (1, head, token, dim)
         self.attention_norms: list[Tensor] = []  # of each layer, (1, token)
         self.hidden: Any = None  # (1, token, width)
-        self.logits: Tensor | None = None  # (1, token, entry)
+        self.likeliest: Likeliest | None = None
 
     @property
     def end(self) -> int:

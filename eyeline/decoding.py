@@ -8,10 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from eyeline.ablation import read_trace
 from eyeline.events import Reason
 from eyeline.generation import end_tokens
 from eyeline.model import Inputs, Model
+from eyeline.teacher_forcing import AT_ONCE, Along
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +137,14 @@ def _ending(criteria: Sequence[Any]) -> Callable[[Tensor, int], bool]:
 
 
 def follow(model: Model, inputs: Inputs, taker: Taker, ids: list[int]) -> Reason:
-    """Hands on the ids of a text that is already written, after one teacher-forced pass over it."""
-    read_trace(model, inputs, torch.tensor(ids))
+    """Hands on the ids of a text that is already written, each when a pass over AT_ONCE of them has read what comes before it."""
+    along = Along(model, inputs)
     taker.begin()
-    for token_id in ids:
+    for number, token_id in enumerate(ids):
         if taker.cancelled:
             return "cancelled"
+        if number > along.count:
+            along.read(ids[: min(along.count + AT_ONCE, len(ids) - 1)])  # the last one predicts nothing
         taker.take(token_id)
     return _end(ids, model.hf.generation_config, length=len(ids))
 

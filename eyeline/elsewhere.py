@@ -24,14 +24,13 @@ from eyeline.events import Notice, Reason
 from eyeline.exchange import Exchange
 from eyeline.generation import segmenter
 from eyeline.images import Picture
-from eyeline.model import Inputs, Model, Prompt
+from eyeline.model import Model, Prompt
 from eyeline.producer import Producer
 from eyeline.stream import PENDING_BYTES, Stream
-from eyeline.teacher_forcing import cache_name, prompt_alone, read, see
+from eyeline.teacher_forcing import Along
 
 MOST_UNREAD = 32  # ids that a span may have before a pass is made without waiting for its end
 OTHER = ": is it the same model?"  # what to ask where ids are none of ours
-MOST_AT_ONCE = 256  # ids of one pass
 
 
 def follow(
@@ -210,35 +209,3 @@ def read_along(exchange: Exchange, producer: Producer, arrivals: Arrivals) -> Re
     if piece.message is not None:
         exchange.fail(piece.message)
     return piece.reason
-
-
-class Along:
-    """A prompt that has been read, and what is written after it, on one cache."""
-
-    @torch.inference_mode()
-    def __init__(self, model: Model, inputs: Inputs) -> None:
-        self._model, self._trace = model, prompt_alone(model, inputs)
-        self._vision = see(model, self._trace, self._trace.pixel_values[None])
-        self._next = int(self._trace.position_ids.max()) + 1  # position of the first id
-        self._options = {"use_cache": True}
-        self._options[cache_name(model)] = read(model, self._trace, self._vision, 1, **self._options)[1]
-        self.count = 0  # ids read
-
-    @torch.inference_mode()
-    def read(self, ids: Sequence[int]) -> None:
-        """Reads those of the trace's ids that are new."""
-        while new := ids[self.count : self.count + MOST_AT_ONCE]:
-            self._extend(torch.tensor([new], device=self._trace.ids.device))
-            end = self._trace.ids.shape[1]
-            read(self._model, self._trace, self._vision, 1, end - len(new), end, **self._options)
-            self.count += len(new)
-
-    def _extend(self, ids: Int[Tensor, "1 new"]) -> None:
-        first = self._next + self.count
-        positions = torch.arange(first, first + ids.shape[1], device=ids.device).expand(3, 1, -1)
-        trace = self._trace
-        self._trace = replace(
-            trace,
-            ids=torch.cat([trace.ids, ids], dim=1),
-            position_ids=torch.cat([trace.position_ids, positions.to(trace.position_ids)], dim=2),
-        )

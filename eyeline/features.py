@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from eyeline.attention import Steps, attention_to_image
+from eyeline.attention import Likeliest, Steps, attention_to_image, likeliest
 from eyeline.capture import AttentionCapture
 from eyeline.head_set import KINDS, as_set, is_set, of_heads
 from eyeline.leak import Fill, leak_map
@@ -42,23 +42,26 @@ from eyeline.writing import writing_of
 LEAST_LEFT = 1e-3  # of a head's attention without a region: what it puts out is divided by no less
 MOST_SURE = 1e-6  # least 1 - p: float32 tells no smaller ones apart
 WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
-LIKELY = 1024  # entries of the vocabulary that a token is told from one by one; those beyond by their mean
 
 
 @dataclass(frozen=True)
 class ImageValues:
     """What does not change during a generation, worked out once after the prompt has been read."""
 
-    keys: Float[Tensor, "layer kv_head patch dim"]
-    values: Float[Tensor, "layer kv_head patch dim"]
+    columns: Callable[
+        [slice], tuple[Tensor, Tensor]
+    ]  # keys and values of some layers, (layer, kv_head, patch, dim)
     norms: Float[Tensor, "layer head patch"]  # of the values as written to the residual stream
 
 
 def read_image(model: Model, capture: AttentionCapture) -> ImageValues:
-    """The keys and values of a capture whose prompt has been read, and the norms of the written values."""
+    """The keys and values of a capture whose prompt has been read, where they lie, and the norms of the written values."""
     writing_of(model, again=True)
-    values = capture.image_values
-    return ImageValues(capture.image_keys, values, written_norms(model, values, capture.layers))
+    norms = [
+        written_norms(model, capture.image_columns(slice(at, at + 1))[1], [layer])
+        for at, layer in enumerate(capture.layers)
+    ]
+    return ImageValues(capture.image_columns, torch.cat(norms))
 
 
 def written_norms(
@@ -73,14 +76,29 @@ def written_norms(
     return torch.stack(norms)
 
 
-def token_log_probs(model: Model, steps: Steps) -> Float[Tensor, "token entry"]:
-    """log p of every entry of the vocabulary for each token, nats, temperature 1: by the model's own norm and head."""
-    logits = steps.logits
-    if logits is None:
-        logits = model.adapter.lm_head(model.hf)(model.adapter.final_norm(model.hf)(steps.hidden)).to(
-            model.device
-        )
-    return logits.float().log_softmax(-1)
+def likeliest_of(model: Model, steps: Steps) -> Likeliest:
+    """The largest logits of each token: kept, or by the model's own norm and head."""
+    if steps.likeliest is not None:
+        return steps.likeliest
+    logits = model.adapter.lm_head(model.hf)(model.adapter.final_norm(model.hf)(steps.hidden))
+    return likeliest(logits.to(model.device))
+
+
+def written_log_probs(
+    model: Model,
+    hidden: Float[Tensor, "token width"],
+    likely: Likeliest,
+    token_ids: Int[Tensor, " token"],
+) -> Float[Tensor, " token"]:
+    """log p of the written tokens, nats, temperature 1. Of one that is none of the likeliest the logit is worked out again."""
+    logits = likely.logits.float()
+    if likely.entries is None or likely.beyond is None:
+        return logits.log_softmax(-1).gather(1, token_ids[:, None])[:, 0]
+    normed = model.adapter.final_norm(model.hf)(hidden).to(token_ids.device).float()
+    again = (writing_of(model).head.rows(token_ids) * normed).sum(-1)
+    same = likely.entries == token_ids[:, None]
+    written = torch.where(same.any(-1), logits.where(same, 0.0).sum(-1), again)
+    return written - torch.logaddexp(logits.logsumexp(-1), likely.beyond)
 
 
 def needs_written(kinds: Sequence[str]) -> bool:
@@ -103,7 +121,7 @@ class Written:
 def read_written(
     model: Model,
     hidden: Float[Tensor, "token width"],
-    log_probs: Float[Tensor, "token entry"],
+    likely: Likeliest,
     token_ids: Int[Tensor, " token"],
 ) -> Written:
     """What the features `odds` and `change` need of the written tokens.
@@ -115,30 +133,29 @@ def read_written(
     hidden = hidden.float()
     rms = (hidden.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
     normed = hidden / rms
-    others = log_probs.scatter(1, token_ids[:, None], -torch.inf).softmax(-1)
-    direction = writing_of(model).head.rows(token_ids) - _expected(model, others)
+    direction = writing_of(model).head.rows(token_ids) - _expected(model, likely, token_ids)
     direction = gain(norm).to(direction.device) * direction
     return Written((direction - normed * (normed * direction).mean(-1, keepdim=True)) / rms)
 
 
-def _expected(model: Model, probabilities: Float[Tensor, "token entry"]) -> Float[Tensor, "token width"]:
-    """The mean unembedding; of a large vocabulary the LIKELY entries by themselves, and what is left at the mean of all.
+def _expected(
+    model: Model, likely: Likeliest, token_ids: Int[Tensor, " token"]
+) -> Float[Tensor, "token width"]:
+    """The mean unembedding of all tokens but the written one; those beyond the likeliest count at the mean of all. float32.
 
-    All of it, read for each span, would be a quarter of the operations that attribution takes. float32.
+    All of a large vocabulary, read for each span, would be a quarter of the operations that attribution takes.
     """
-    known = writing_of(model)
-    if probabilities.shape[1] <= LIKELY:
-        return known.head.back(probabilities).float()
-    shares, entries = probabilities.topk(LIKELY, sorted=False)
-    rest = (1 - shares.sum(-1, keepdim=True)).clamp(min=0)
-    return known.head.mix(shares, entries) + rest * known.mean_entry
+    known, logits = writing_of(model), likely.logits.float()
+    if likely.entries is None or likely.beyond is None:
+        return known.head.back(logits.scatter(1, token_ids[:, None], -torch.inf).softmax(-1)).float()
+    others = logits.masked_fill(likely.entries == token_ids[:, None], -torch.inf)
+    shares = torch.cat([others, likely.beyond[:, None]], dim=1).softmax(-1)
+    return known.head.mix(shares[:, :-1], likely.entries.long()) + shares[:, -1:] * known.mean_entry
 
 
-def log_odds(
-    log_probs: Float[Tensor, "token entry"], token_ids: Int[Tensor, " token"]
-) -> Float[Tensor, " token"]:
-    """log p / (1 - p) of the written tokens, nats; finite where p rounds to 1."""
-    written = log_probs.gather(1, token_ids[:, None])[:, 0].clamp(max=-MOST_SURE)
+def log_odds(log_probs: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
+    """log p / (1 - p) of tokens, nats; finite where p rounds to 1."""
+    written = log_probs.clamp(max=-MOST_SURE)
     return written - torch.log(-torch.expm1(written))
 
 
@@ -220,13 +237,14 @@ def _features(
     """
     visible = capture.visible(steps)
     layers, heads, tokens, _ = steps.queries.shape
-    columns = image.keys.shape[2] + (len(parts.without.patch) if needs_outputs(kinds) else 0)
+    columns = image.norms.shape[2] + (len(parts.without.patch) if needs_outputs(kinds) else 0)
     at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * columns))
     for first in range(0, layers, at_once):
         span = slice(first, min(first + at_once, layers))
         part = steps.of_layers(span)
         seen = None if visible is None else visible[span]
-        weights = attention_to_image(part, image.keys[span], capture.scaling, seen)
+        keys, values = image.columns(span)
+        weights = attention_to_image(part, keys, capture.scaling, seen)
         of = {"attention": weights}
         rms = _rms(part)
         if "value" in kinds:
@@ -237,7 +255,7 @@ def _features(
             outputs = writing_of(model).outputs
             projected = torch.stack([outputs[layer].back(written.odds) for layer in capture.layers[span]])
             # (layer, token, head * dim)
-            towards = _towards(projected, image.values[span], heads)
+            towards = _towards(projected, values, heads)
             if "odds" in kinds:
                 odds = weights / rms * towards
                 found["odds"] = Feature(parts.gather(odds), odds)
@@ -310,7 +328,7 @@ def token_features(
     """
     layers, heads, tokens, _ = steps.queries.shape
     weight = None if weights is None else weights.view(tokens, len(kinds), layers, heads)
-    cells = None if weights is None else weights.new_zeros(tokens, image.keys.shape[2])
+    cells = None if weights is None else weights.new_zeros(tokens, image.norms.shape[2])
     columns: list[list[Tensor]] = [[] for _ in kinds]
     for span, features in _features(model, capture, image, steps, written, parts, kinds):
         for kind, feature in enumerate(features):
@@ -352,13 +370,14 @@ def read_steps(
     `weigh` gives the weights of each token's features from its log-odds, which visual tokens are summed by; of heads as a set
     visual tokens are summed by `change`, all heads alike.
     """
-    log_probs = token_log_probs(model, steps)
-    odds = log_odds(log_probs, token_ids)
-    written = read_written(model, steps.hidden, log_probs, token_ids) if needs_written(kinds) else None
+    likely = likeliest_of(model, steps)
+    log_probs = written_log_probs(model, steps.hidden, likely, token_ids)
+    odds = log_odds(log_probs)
+    written = read_written(model, steps.hidden, likely, token_ids) if needs_written(kinds) else None
     weights = None if weigh is None else _changes(steps) if is_set(kinds) else weigh(odds)
     seen = token_features(model, capture, image, steps, written, parts, of_heads(kinds), weights)
     features = as_set(seen.regions) if is_set(kinds) else seen.regions
-    return Read(features, odds, log_probs.gather(1, token_ids[:, None])[:, 0], seen.cells)
+    return Read(features, odds, log_probs, seen.cells)
 
 
 def _changes(steps: Steps) -> Float[Tensor, "token feature"]:

@@ -14,6 +14,7 @@ from eyeline.events import Reason, Text
 from eyeline.exchange import Exchange, Job, sentence
 from eyeline.features import needs_outputs
 from eyeline.model import rope_deltas_kept
+from eyeline.reader import AT_ONCE
 from eyeline.spans import Span
 
 
@@ -22,6 +23,7 @@ class Producer:
 
     def __init__(self, exchange: Exchange, capture: AttentionCapture | NoCapture) -> None:
         self._exchange, self._capture = exchange, capture
+        self._handed = 0  # tokens that the worker has been told of
         self.catch_up: Callable[[], None] = lambda: (
             None
         )  # before a span is handed over: it must have been read
@@ -35,6 +37,11 @@ class Producer:
         self._exchange.add(token_id, likely, at)
         for event in self._exchange.segmenter.push(token_id):
             self._pass_on(event)
+        if len(self.ids) - self._handed >= AT_ONCE and isinstance(self._capture, AttentionCapture):
+            self.catch_up()
+            ahead = self._handed, len(self.ids)
+            self._exchange.hand_over(Job(self._capture, None, self._capture.mark(), ahead=ahead))
+            self._handed = len(self.ids)
         self._exchange.keep_pace(self._capture)
 
     def finish(self) -> None:
@@ -59,6 +66,7 @@ class Producer:
         else:
             self.catch_up()
             self._exchange.hand_over(Job(self._capture, event, self._capture.mark()))
+            self._handed = max(self._handed, event.end)
 
 
 def produce(exchange: Exchange, write: Callable[[Producer], Reason]) -> None:

@@ -19,12 +19,39 @@ from eyeline.estimator import Estimator
 from eyeline.events import SpanAttribution, Steps
 from eyeline.features import own_parts, read_image, read_steps, spread_parts
 from eyeline.game import Game, orders
-from eyeline.kept_games import DECIMALS, rounded
+from eyeline.kept_games import DECIMALS, joined, rounded
 from eyeline.leak import fill_regions, spreads
 from eyeline.links import Links
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
+
+AT_ONCE = 32  # tokens that are read together; of a longer span they are read before it ends, so that their steps can go
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """What is read of some tokens from `start` on, of each by itself."""
+
+    start: int
+    log_probs: Float[Tensor, " token"]  # nats
+    regions: Float[Tensor, "token region"]  # attention to each, where there is no estimator
+    cells: Float[Tensor, "token patch"]
+    game: Game | None
+    links: Links | None
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.log_probs)
+
+    def between(self, start: int, end: int) -> "Tokens":
+        """Those of them that are in [start, end)."""
+        low, high = max(start - self.start, 0), max(min(end, self.end) - self.start, 0)
+        return Tokens(
+            self.start + low, self.log_probs[low:high], self.regions[low:high], self.cells[low:high],
+            None if self.game is None else self.game.of(low, high),
+            None if self.links is None else self.links.of(low, high),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +88,7 @@ class Reader:
         known = sources and estimator is not None and estimator.text is not None
         whole = not any(model.adapter.sliding_windows(model.hf))  # a window lets go of earlier text
         self.earlier = EarlierText(model, capture) if known and whole else None
+        self._ahead: list[Tokens] = []  # read before their span has ended, in order
 
     def measure_leak(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Works out in what parts each visual token shows each region, where the estimator's way of hiding makes it matter."""
@@ -71,27 +99,59 @@ class Reader:
         layers = self.capture.layers
         self.parts = spread_parts(self.model, self.inputs, self.regions, fills, layers, kinds)
 
+    def read_ahead(self, start: int, ids: Sequence[int]) -> None:
+        """Reads the tokens `ids` from `start` on, whose span has not ended; what follows reads on from there."""
+        self._ahead.append(self._tokens(start, ids))
+
     def read(self, span: Span, ids: Sequence[int]) -> ReadSpan:
         """`ids` are the span's tokens."""
+        ahead, self._ahead = self._ahead, [each for each in self._ahead if each.end > span.end]
+        parts, at = [], span.start
+        for each in ahead:
+            if each.start <= at < each.end:
+                parts.append(each.between(at, span.end))
+                at = parts[-1].end
+        for first in range(at, span.end, AT_ONCE):
+            parts.append(self._tokens(first, ids[first - span.start : first - span.start + AT_ONCE]))
+        return self._of_span(parts)
+
+    def _tokens(self, start: int, ids: Sequence[int]) -> Tokens:
         kinds, weigh = ("attention",), self._alike
         if self.estimator is not None:
             kinds, weigh = self.estimator.kinds, self.estimator.of_tokens
         written = torch.tensor(ids, device=self.model.device)
-        steps = self.capture.take(span.start, span.end)
+        steps = self.capture.take(start, start + len(ids))
         read = read_steps(self.model, self.capture, self.image, steps, written, self.parts, kinds, weigh)
         assert read.cells is not None, "there are weights"
-        if self.estimator is None:
-            shares = read.features.sum((0, 2))
+        game = links = None
+        if self.estimator is not None:
+            game = self.estimator.game(read.features, read.log_odds).rounded()
+        if self.estimator is not None and self.earlier is not None:
+            links = self.estimator.links(self.earlier.features(steps), read.log_odds)
+        return Tokens(start, read.log_probs, read.features.sum(2), read.cells, game, links)
+
+    def _of_span(self, parts: Sequence[Tokens]) -> ReadSpan:
+        """What the tokens of a span say together."""
+        log_probs, cells = (
+            torch.cat([each.log_probs for each in parts]),
+            torch.cat([each.cells for each in parts]),
+        )
+        games = [each.game for each in parts if each.game is not None]
+        if self.estimator is None or not games:
+            shares = torch.cat([each.regions for each in parts]).sum(0)
             total = shares.sum().clamp(min=1e-30)
-            return ReadSpan(None, None, shares / total, read.cells.sum(0) / total, read.log_probs)
-        game = self.estimator.game(read.features, read.log_odds).rounded()
+            return ReadSpan(None, None, shares / total, cells.sum(0) / total, log_probs)
+        game = joined(games)
         said = attribute(game, self.estimator, self.orders)
         falls = game.falls(self.labels.new_ones(game.regions, 1).float())[:, 0].clamp(min=0)
-        links = None
-        if self.earlier is not None:
-            links = self.estimator.links(self.earlier.features(steps), read.log_odds)
+        links = [each.links for each in parts if each.links is not None]
+        found = None
+        if links:
+            found = Links(
+                torch.cat([each.earlier for each in links]), torch.cat([each.scores for each in links])
+            )
         return ReadSpan(
-            said, game, said.shown, heat(said.shown, falls @ read.cells, self.labels), read.log_probs, links
+            said, game, said.shown, heat(said.shown, falls @ cells, self.labels), log_probs, found
         )
 
     def _alike(self, log_odds: Float[Tensor, " token"]) -> Float[Tensor, "token head"]:

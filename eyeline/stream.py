@@ -5,7 +5,6 @@ Two threads stand behind a stream (threads.py). The producer (producer.py) decod
 are not yet attributed exceed `pending_bytes`.
 """
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -101,10 +100,11 @@ def attribute(
     regions: str | Path | Sequence[str | Path] = "native",
     sources: bool = True,
 ) -> "Stream":
-    """The events of a given trace, as if the model had written it: one teacher-forced pass instead of decoding.
+    """The events of a given trace, as if the model had written it: teacher-forced passes over it instead of decoding.
 
     `text` is what follows the prompt, markers included, or its token ids. The same ids give the same events as
-    `stream`, up to rounding. Raises as `stream` does.
+    `stream`, up to rounding. However long it is, no more steps are kept than PENDING_BYTES and those of a pass. Raises as
+    `stream` does.
     """
     asked = prepare(model, images, prompt, estimator, regions, sources=sources)
     if isinstance(text, str):
@@ -116,7 +116,7 @@ def attribute(
             "what the model's context leaves after the prompt."
         )
     check_ids(model, ids)
-    exchange = Exchange(asked, _segmenter(asked, ()), sys.maxsize)
+    exchange = Exchange(asked, _segmenter(asked, ()), PENDING_BYTES)
     greedy = {"do_sample": False, "max_new_tokens": asked.room}
     return Stream(exchange, lambda producer: follow(model, asked.inputs, producer, ids), greedy)
 

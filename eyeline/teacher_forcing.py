@@ -18,6 +18,7 @@ from eyeline.adapters import ImageGrid, image_grids
 from eyeline.model import Inputs, Model
 
 LOGITS_AT_ONCE = 2**24  # float32: 64 MiB
+AT_ONCE = 128  # ids of one pass of `Along`
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +175,41 @@ def trace_log_probs(
         logits = head(chunk).to(targets.device).float()
         log_probs.append(logits.gather(1, ids[:, None])[:, 0] - logits.logsumexp(dim=1))
     return torch.cat(log_probs).view(states.shape[:2])
+
+
+class Along:
+    """A prompt that has been read, and what is written after it, on one cache: in passes of a bounded length."""
+
+    @torch.inference_mode()
+    def __init__(self, model: Model, inputs: Inputs) -> None:
+        self._model, self._trace = model, prompt_alone(model, inputs)
+        self._vision = see(model, self._trace, self._trace.pixel_values[None])
+        self._next = int(self._trace.position_ids.max()) + 1  # position of the first id
+        self._cache: Any = None
+        self._run(0, self._trace.ids.shape[1])
+        self.count = 0  # ids read
+
+    @torch.inference_mode()
+    def read(self, ids: Sequence[int]) -> None:
+        """Reads those of the trace's ids that are new."""
+        while new := ids[self.count : self.count + AT_ONCE]:
+            self._extend(torch.tensor([new], device=self._trace.ids.device))
+            end = self._trace.ids.shape[1]
+            self._run(end - len(new), end)
+            self.count += len(new)
+
+    def _run(self, start: int, end: int) -> Float[Tensor, "1 position dim"]:
+        """A pass over some positions after those on the cache; last hidden states."""
+        options = {"use_cache": True, cache_name(self._model): self._cache}
+        states, self._cache = read(self._model, self._trace, self._vision, 1, start, end, **options)
+        return states
+
+    def _extend(self, ids: Int[Tensor, "1 new"]) -> None:
+        first = self._next + self.count
+        positions = torch.arange(first, first + ids.shape[1], device=ids.device).expand(3, 1, -1)
+        trace = self._trace
+        self._trace = replace(
+            trace,
+            ids=torch.cat([trace.ids, ids], dim=1),
+            position_ids=torch.cat([trace.position_ids, positions.to(trace.position_ids)], dim=2),
+        )

@@ -6,7 +6,7 @@ import torch
 
 from eyeline.asked import Asked
 from eyeline.capture import AttentionCapture, NoCapture
-from eyeline.exchange import Exchange, sentence
+from eyeline.exchange import Exchange, Job, sentence
 from eyeline.familiar import notices
 from eyeline.reader import Reader, ReadSpan
 from eyeline.regions import Regions, regions_for
@@ -41,6 +41,9 @@ def _attribute(exchange: Exchange) -> None:
                     if job.span is None:
                         exchange.start(())
                         exchange.fail("There is no image: the answer comes without attribution.")
+                elif job.ahead is not None:
+                    if reader is not None:
+                        _read_ahead(exchange, reader, job)
                 elif job.early:
                     regions = _regions(asked, job.capture)
                     assert job.capture.vision_features is not None
@@ -68,8 +71,24 @@ def _attribute(exchange: Exchange) -> None:
                 exchange.fail(f"Lost {lost}, generation goes on: {sentence(error)}")
             finally:
                 if job.span is not None:
-                    job.capture.release(job.span.end)
+                    _release(job.capture, job.span.end)
                 exchange.job_done()
+
+
+def _read_ahead(exchange: Exchange, reader: Reader, job: Job) -> None:
+    """Reads tokens whose span has not ended. Where that fails they stay, and their span is tried as a whole, which tells why."""
+    assert job.ahead is not None
+    start, end = job.ahead
+    with contextlib.suppress(Exception):
+        reader.read_ahead(start, exchange.ids[start:end])
+        _release(job.capture, end)
+
+
+def _release(capture: AttentionCapture | NoCapture, end: int) -> None:
+    """Lets go of steps; on CUDA when they have been read, for their memory goes back to the model's stream."""
+    if isinstance(capture, AttentionCapture) and capture.device.type == "cuda":
+        torch.cuda.current_stream(capture.device).synchronize()
+    capture.release(end)
 
 
 def _compare(exchange: Exchange, span: Span, read: ReadSpan) -> None:

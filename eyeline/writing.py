@@ -67,8 +67,9 @@ def writing_of(model: Model, again: bool = False) -> Writing:
         if known is not None and not (again and _changed(model, known)):
             return known
         found = _work_out(model)
-        if model.device.type == "cuda":  # whoever reads it next may do so on another stream
-            torch.cuda.current_stream(model.device).synchronize()
+        if model.device.type == "cuda":
+            # whoever reads it next may do so on another stream, and what it replaces may still be read on one
+            torch.cuda.synchronize(model.device)
         _known[model.hf] = found
         return found
 

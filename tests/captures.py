@@ -27,4 +27,5 @@ def pad_left(inputs, padding, pad_token):
 
 def attention_of(capture, steps):
     """(layer, head, token, patch), of tokens taken from a capture."""
-    return attention_to_image(steps, capture.image_keys, capture.scaling, capture.visible(steps))
+    keys, _ = capture.image_columns(slice(None))
+    return attention_to_image(steps, keys, capture.scaling, capture.visible(steps))

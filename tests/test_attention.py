@@ -54,8 +54,9 @@ def test_a_teacher_forced_forward_keeps_what_decoding_the_same_tokens_keeps(tiny
     with AttentionCapture(tiny, full, prompt_length=prompt_length) as forced, torch.inference_mode():
         tiny.hf(**full, use_cache=False)
     assert forced.num_tokens == NEW_TOKENS + 1  # the last row predicts one more
-    torch.testing.assert_close(forced.image_keys, decoding.image_keys, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(forced.image_values, decoding.image_values, rtol=1e-4, atol=1e-5)
+    columns = (capture.image_columns(slice(None)) for capture in (forced, decoding))
+    for ours, theirs in zip(*columns, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     for start, end in ((0, 1), (0, NEW_TOKENS), (3, 7), (NEW_TOKENS - 1, NEW_TOKENS)):
         ours, theirs = forced.take(start, end), decoding.take(start, end)
         assert (ours.start, len(ours)) == (theirs.start, len(theirs)) == (start, end - start)
@@ -78,12 +79,12 @@ def test_of_some_layers_the_same_is_kept_as_where_all_are(tiny, layers):
     wanted = sorted(layers)
     assert some.layers == tuple(wanted)
     assert whole.layers == (0, 1, 2)
-    assert torch.equal(some.image_keys, whole.image_keys[wanted])
-    assert torch.equal(some.image_values, whole.image_values[wanted])
+    columns = (capture.image_columns(slice(None)) for capture in (some, whole))
+    assert all(torch.equal(ours, theirs[wanted]) for ours, theirs in zip(*columns, strict=True))
     for start, end in ((0, NEW_TOKENS), (2, 5)):
         ours, theirs = some.take(start, end), whole.take(start, end)
         assert torch.equal(ours.hidden, theirs.hidden)
-        assert torch.equal(ours.logits, theirs.logits)
+        assert torch.equal(ours.likeliest.logits, theirs.likeliest.logits)
         for name in ("queries", "log_sum_exp", "attention_rms"):
             of_all = getattr(theirs, name)
             if of_all is None:
@@ -101,7 +102,8 @@ def test_hidden_states_are_those_that_the_final_norm_and_the_head_turn_into_the_
     with torch.inference_mode():
         logits = tiny.adapter.lm_head(tiny.hf)(tiny.adapter.final_norm(tiny.hf)(hidden))
     torch.testing.assert_close(logits, torch.cat(decoded.logits), rtol=1e-4, atol=1e-4)
-    assert torch.equal(capture.take(0, len(logits)).logits, torch.cat(decoded.logits))
+    kept = capture.take(0, len(logits)).likeliest
+    assert torch.equal(kept.logits, torch.cat(decoded.logits)), "all of a small vocabulary"
 
 
 def test_the_rms_is_the_divisor_of_the_norm_after_attention_where_there_is_one(tiny):
@@ -127,17 +129,26 @@ def test_the_rms_is_the_divisor_of_the_norm_after_attention_where_there_is_one(t
         torch.testing.assert_close(norm.weight * before / rms[i][:, None], after, rtol=1e-4, atol=1e-5)
 
 
-def test_keys_and_values_are_those_of_the_cache_at_the_image_tokens(tiny):
-    inputs = tiny.inputs([picture(), picture(64, 96, seed=1)], QUESTION)
+@pytest.mark.parametrize("images", [1, 2])
+def test_keys_and_values_are_those_of_the_cache_at_the_image_tokens(tiny, images):
+    inputs = tiny.inputs([picture(), picture(64, 96, seed=1)][:images], QUESTION)
     with AttentionCapture(tiny, inputs) as capture, torch.inference_mode():
         cache = tiny.hf(**inputs, use_cache=True).past_key_values
+    keys, values = capture.image_columns(slice(None))
     for layer in range(3):
         theirs = cache.layers[layer]
-        assert torch.equal(capture.image_keys[layer], theirs.keys[0][:, capture.image_positions])
-        assert torch.equal(capture.image_values[layer], theirs.values[0][:, capture.image_positions])
-    assert capture.image_keys.untyped_storage().nbytes() == capture.image_keys.nbytes, (
-        "a copy of these columns alone"
-    )
+        assert torch.equal(keys[layer], theirs.keys[0][:, capture.image_positions])
+        assert torch.equal(values[layer], theirs.values[0][:, capture.image_positions])
+
+
+def test_an_image_is_held_by_the_models_cache_alone_and_not_by_the_capture_too(tiny):
+    inputs = tiny.inputs(picture(), QUESTION)
+    with AttentionCapture(tiny, inputs) as capture:
+        cache = generate(tiny, inputs, return_dict_in_generate=True).past_key_values
+    for layer, theirs in enumerate(cache.layers):
+        ours = capture.image_columns(slice(layer, layer + 1))
+        for one, other in zip(ours, (theirs.keys, theirs.values), strict=True):
+            assert one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def test_vision_features_come_along_for_each_image_row_by_row(tiny):

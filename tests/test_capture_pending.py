@@ -6,8 +6,13 @@ import pytest
 import torch
 from captures import NEW_TOKENS, QUESTION, attention_of, generate
 from conftest import picture
+from transformers import DynamicCache, Qwen3VLConfig
 
+from benchmarks.flops import QWEN3_VL_8B, on_meta
 from eyeline.capture import AttentionCapture
+from eyeline.kernels import KERNELS
+from eyeline.stream import PENDING_BYTES
+from eyeline.teacher_forcing import cache_name
 
 
 def test_a_worker_takes_and_releases_while_the_model_decodes(tiny):
@@ -41,12 +46,12 @@ def test_pending_bytes_count_what_is_kept_until_it_is_released(tiny):
     with AttentionCapture(tiny, inputs) as capture:
         generate(tiny, inputs)
     steps = capture.take(0, NEW_TOKENS)
-    fields = (steps.queries, steps.log_sum_exp, steps.hidden, steps.attention_rms, steps.logits)
-    assert steps.logits is not None
-    assert capture.pending_bytes == sum(tensor.nbytes for tensor in fields if tensor is not None)
+    fields = (steps.queries, steps.log_sum_exp, steps.hidden, steps.attention_rms, steps.likeliest)
+    assert steps.likeliest is not None
+    assert capture.pending_bytes == sum(each.nbytes for each in fields if each is not None)
     capture.release(NEW_TOKENS - 3)
     assert capture.pending_bytes == pytest.approx(
-        3 / NEW_TOKENS * sum(t.nbytes for t in fields if t is not None)
+        3 / NEW_TOKENS * sum(each.nbytes for each in fields if each is not None)
     )
     with pytest.raises(ValueError, match="not all kept"):
         capture.take(0, NEW_TOKENS)
@@ -63,5 +68,41 @@ def test_pending_bytes_fall_with_the_layers_that_are_kept(tiny, layers):
         with AttentionCapture(tiny, inputs, layers=wanted) as capture:
             generate(tiny, inputs)
         steps = capture.take(0, NEW_TOKENS)
-        of_layers.append(capture.pending_bytes - steps.hidden.nbytes - steps.logits.nbytes)
+        of_layers.append(capture.pending_bytes - steps.hidden.nbytes - steps.likeliest.nbytes)
     assert of_layers[1] * 3 == of_layers[0] * len(layers) > 0
+
+
+def shapes_alone(query, key, value, mask, causal, scaling):
+    return torch.empty_like(query), query.new_empty(query.shape[:3], dtype=torch.float32)
+
+
+@torch.inference_mode()
+def bytes_per_token(model, outputs, steps=3):
+    """What a capture keeps of a token that a model without weights decodes: an image, then token after token."""
+    text, head = model.adapter.text_model(model.hf), model.adapter.lm_head(model.hf)
+    config, merge = model.adapter.text_config(model.hf), model.adapter.merge_size(model.hf)
+    ids = torch.full((1, 16), model.adapter.image_token_id(model.hf))
+    grid = torch.tensor([[1, 4 * merge, 4 * merge]])
+    cache = DynamicCache(config=config)
+    with AttentionCapture(model, {"input_ids": ids, "image_grid_thw": grid}, outputs=outputs) as capture:
+        capture.image_positions = capture.image_positions.to("meta")
+        for length in (16, *[1] * (steps - 1)):
+            embeds = torch.empty(1, length, config.hidden_size, dtype=torch.bfloat16, device="meta")
+            at = torch.zeros(3, 1, length, dtype=torch.long, device="meta")
+            states = text(
+                inputs_embeds=embeds, position_ids=at, **{cache_name(model): cache}
+            ).last_hidden_state
+            head(states[:, -1:])
+        assert capture.num_tokens == steps
+        return capture.pending_bytes / steps
+
+
+def test_a_token_of_an_8b_model_takes_320_kb_until_it_is_read_and_heads_outputs_as_much_again(monkeypatch):
+    monkeypatch.setitem(KERNELS, "meta", shapes_alone)
+    model = on_meta(Qwen3VLConfig(**QWEN3_VL_8B))
+    queries, likeliest = 36 * 32 * 128 * 2, 1024 * (2 + 4) + 4
+    rest = 36 * 32 * 4 + 4096 * 2  # log-sum-exp in float32, the last hidden state
+    without = bytes_per_token(model, outputs=False)
+    assert without == queries + rest + likeliest == 313_860 <= 320_000
+    assert bytes_per_token(model, outputs=True) == 2 * queries + rest + likeliest == 608_772
+    assert PENDING_BYTES / without > 128, "the longest span"

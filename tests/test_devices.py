@@ -36,6 +36,13 @@ class Stream:
         pass
 
 
+class Event:
+    """Stands in for one of CUDA."""
+
+    def wait(self):
+        pass
+
+
 class Indexing(TorchFunctionMode):
     """Indexes and copies by operators: methods of tensors ask for what a CUDA build has."""
 
@@ -107,7 +114,12 @@ def test_what_layers_on_two_devices_keep_meets_from_the_hooks_to_the_joint_predi
     family, dtype, monkeypatch
 ):
     """Under fake tensors, which raise where devices mix."""
+    lent = []
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(AttentionCapture, "mark", lambda capture: Event())
+    monkeypatch.setattr(
+        torch.Tensor, "record_stream", lambda tensor, stream: lent.append(tensor.device), raising=False
+    )
     real = build_tiny(family)
     inputs = real.inputs(picture(), QUESTION)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -131,11 +143,11 @@ def test_what_layers_on_two_devices_keep_meets_from_the_hooks_to_the_joint_predi
         game = estimator.game(read.features, read.log_odds)
         joint = game.falls(torch.ones(3, 1, device=FIRST))
         for found in (
-            image.keys,
+            *image.columns(slice(None)),
             image.norms,
             steps.queries,
             steps.hidden,
-            steps.logits,
+            steps.likeliest.logits,
             read.cells,
             joint,
             game.whole(),
@@ -143,6 +155,7 @@ def test_what_layers_on_two_devices_keep_meets_from_the_hooks_to_the_joint_predi
             assert isinstance(found, FakeTensor)
             assert found.device == FIRST
         assert joint.shape == (TOKENS, 1)
+        assert set(lent) == {FIRST, SECOND}, "memory of the cache is not used again before it has been read"
 
 
 def run_through(model, capture):

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from eyeline import features
 from eyeline.ablation import read_trace
+from eyeline.attention import Likeliest, likeliest
 from eyeline.capture import AttentionCapture
 from eyeline.features import KINDS
 from eyeline.rereading import taken_away
@@ -96,9 +97,9 @@ def fast_features(model, trace_ids, start, end, kinds=features.KINDS, pictures=P
         read_trace(model, inputs, trace_ids)
         image = features.read_image(model, capture)
         steps = capture.take(start, end)
-        log_probs = features.token_log_probs(model, steps)
-        written = features.read_written(model, steps.hidden, log_probs, trace_ids[start:end])
-        patches = image.keys.shape[2]
+        likely = features.likeliest_of(model, steps)
+        written = features.read_written(model, steps.hidden, likely, trace_ids[start:end])
+        patches = image.norms.shape[2]
         every = torch.arange(patches)
         parts = features.own_parts(every, patches)
         seen = features.token_features(model, capture, image, steps, written, parts, kinds)
@@ -129,40 +130,59 @@ def test_the_gradients_are_autograds_and_log_p_the_models_own(tiny):
     picked = head(norm(hidden)).log_softmax(-1).gather(1, trace_ids[:, None])
     (expected,) = torch.autograd.grad(picked.sum(), hidden)
     with torch.no_grad():
-        log_probs = features.token_log_probs(tiny, steps)
-        written = features.read_written(tiny, hidden, log_probs, trace_ids)
+        likely = features.likeliest_of(tiny, steps)
+        log_probs = features.written_log_probs(tiny, hidden, likely, trace_ids)
+        written = features.read_written(tiny, hidden, likely, trace_ids)
     doubt = -torch.expm1(picked.detach())
     torch.testing.assert_close(doubt * written.odds, expected, rtol=1e-4, atol=1e-6)
-    odds = features.log_odds(log_probs, trace_ids)
+    odds = features.log_odds(log_probs)
     torch.testing.assert_close(odds, (picked.detach() - doubt.log())[:, 0], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(log_probs.gather(1, trace_ids[:, None]), picked.detach())
+    torch.testing.assert_close(log_probs, picked.detach()[:, 0])
     _, slow = slow_features(tiny.adapter.family, PICTURES, QUESTION, trace_ids)
     torch.testing.assert_close(picked[:, 0].detach(), slow, rtol=1e-4, atol=1e-4)
 
 
-def test_of_a_large_vocabulary_likely_entries_count_by_themselves_and_the_others_as_their_mean(
-    tiny, monkeypatch
-):
+def test_of_a_large_vocabulary_likely_entries_count_by_themselves_and_the_others_as_their_mean(tiny):
     trace_ids = trace_of(tiny)
     inputs = tiny.inputs(list(PICTURES), QUESTION)
     with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
         read_trace(tiny, inputs, trace_ids)
         steps = capture.take(0, len(trace_ids))
-        log_probs = features.token_log_probs(tiny, steps)
+        every = features.likeliest_of(tiny, steps)
         weight = tiny.adapter.lm_head(tiny.hf).weight
-        others = log_probs.exp().scatter(1, trace_ids[:, None], 0)
-        others = others / others.sum(1, keepdim=True)
-        for likely in (len(weight) - 1, 5, 1):
-            monkeypatch.setattr(features, "LIKELY", likely)
-            for row, found in zip(others, features._expected(tiny, others), strict=True):
-                first = row.argsort(descending=True)[:likely]
-                expected = row[first] @ weight[first] + (1 - row[first].sum()) * weight.mean(0)
-                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-        monkeypatch.setattr(features, "LIKELY", len(weight) - 1)
-        few = features.read_written(tiny, steps.hidden, log_probs, trace_ids).odds
-        monkeypatch.setattr(features, "LIKELY", len(weight))
-        whole = features.read_written(tiny, steps.hidden, log_probs, trace_ids).odds
-        torch.testing.assert_close(few, whole, rtol=1e-4, atol=1e-6)
+        probabilities = every.logits.softmax(1)
+        for count in (len(weight) - 1, 5, 1):
+            few = likeliest(every.logits, count)
+            assert few.logits.shape == (len(trace_ids), count)
+            for row, written, found in zip(
+                probabilities, trace_ids, features._expected(tiny, few, trace_ids), strict=True
+            ):
+                kept = row.argsort(descending=True)[:count]
+                kept = kept[kept != written]
+                beyond = 1 - row.sort(descending=True).values[:count].sum()
+                expected = (row[kept] @ weight[kept] + beyond * weight.mean(0)) / (row[kept].sum() + beyond)
+                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        few = likeliest(every.logits, len(weight) - 1)
+        ours, theirs = (
+            features.read_written(tiny, steps.hidden, each, trace_ids).odds for each in (few, every)
+        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_the_log_prob_of_a_written_token_is_the_models_own_whether_it_is_among_the_likeliest_or_not(tiny):
+    trace_ids = trace_of(tiny)
+    inputs = tiny.inputs(list(PICTURES), QUESTION)
+    with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
+        read_trace(tiny, inputs, trace_ids)
+        steps = capture.take(0, len(trace_ids))
+        every = features.likeliest_of(tiny, steps)
+        ranks = every.logits.argsort(1, descending=True).argsort(1).gather(1, trace_ids[:, None])[:, 0]
+        between = int(ranks.sort().values[len(ranks) // 2])
+        few = likeliest(every.logits, between)
+        assert 0 < int((ranks < between).sum()) < len(ranks)
+        ours = features.written_log_probs(tiny, steps.hidden, few, trace_ids)
+    expected = every.logits.log_softmax(1).gather(1, trace_ids[:, None])[:, 0]
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_logits_that_decoding_has_worked_out_are_not_worked_out_again(tiny, monkeypatch):
@@ -170,10 +190,10 @@ def test_logits_that_decoding_has_worked_out_are_not_worked_out_again(tiny, monk
     with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
         tiny.hf.generate(**inputs, max_new_tokens=6, do_sample=False)
         steps = capture.take(1, 6)
-    again = features.token_log_probs(tiny, replace(steps, logits=None)).detach()
+    again = features.likeliest_of(tiny, replace(steps, likeliest=None)).logits.detach()
     head = tiny.adapter.lm_head(tiny.hf)
     monkeypatch.setattr(type(head), "forward", lambda *_: pytest.fail("the unembedding was run again"))
-    torch.testing.assert_close(features.token_log_probs(tiny, steps), again, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(features.likeliest_of(tiny, steps).logits, again, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kinds", [("attention",), ("value",), ("odds",), ("change",), ("odds", "attention")])
@@ -210,9 +230,9 @@ def test_regions_and_cells_are_those_of_the_features_however_many_layers_are_rea
         with torch.inference_mode(), AttentionCapture(tiny, inputs, outputs=True) as capture:
             read_trace(tiny, inputs, trace_ids)
             image, steps = features.read_image(tiny, capture), capture.take(2, 6)
-            log_probs = features.token_log_probs(tiny, steps)
-            written = features.read_written(tiny, steps.hidden, log_probs, trace_ids[2:6])
-            patches = image.keys.shape[2]
+            likely = features.likeliest_of(tiny, steps)
+            written = features.read_written(tiny, steps.hidden, likely, trace_ids[2:6])
+            patches = image.norms.shape[2]
             labels = torch.arange(patches) % 3
             shares = functional.one_hot(labels, 3).T.float()
             if shared:
@@ -236,11 +256,13 @@ def test_spans_are_read_one_after_the_other(tiny):
         read = features.captured_features(
             tiny, capture, trace_ids, spans, features.own_parts(labels, 3), KINDS[:3]
         )
-        log_probs = features.token_log_probs(tiny, capture.take(0, 7))
+        steps = capture.take(0, 7)
+        likely = features.likeliest_of(tiny, steps)
+        log_probs = features.written_log_probs(tiny, steps.hidden, likely, trace_ids)
     whole = fast_features(tiny, trace_ids, 0, 7, KINDS[:3]).permute(1, 0, 2)
     expected = features.pool(whole, labels, 3).permute(0, 2, 1)
     torch.testing.assert_close(read.features, torch.cat([expected[4:7], expected[:2]]), rtol=1e-3, atol=1e-5)
-    odds = features.log_odds(log_probs, trace_ids)
+    odds = features.log_odds(log_probs)
     torch.testing.assert_close(read.log_odds, torch.cat([odds[4:7], odds[:2]]), rtol=1e-4, atol=1e-4)
 
 
@@ -338,7 +360,7 @@ def test_the_gradient_of_the_odds_stays_where_the_model_is_sure():
     log_probs = torch.full((1, model.hf.config.text_config.vocab_size), -40.0)
     log_probs[0, token] = -1e-9
     with torch.no_grad():
-        written = features.read_written(model, hidden, log_probs, token)
-    assert 10 < float(features.log_odds(log_probs, token)) < 20
+        written = features.read_written(model, hidden, Likeliest(log_probs, None, None), token)
+    assert 10 < float(features.log_odds(log_probs[0, token])) < 20
     assert written.odds.isfinite().all()
     assert written.odds.norm() > 0.1

@@ -231,14 +231,17 @@ def test_another_threads_capture_records_nothing_of_the_maps_passes(tiny):
     with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
         tiny.hf.model(**inputs, use_cache=False)
         assert capture.vision_features is not None
-        features, keys = torch.cat(list(capture.vision_features)).clone(), capture.image_keys.clone()
+        features, keys = (
+            torch.cat(list(capture.vision_features)).clone(),
+            capture.image_columns(slice(None))[0].clone(),
+        )
         pending, found = capture.pending_bytes, []
         worker = threading.Thread(target=lambda: found.append(mapped(tiny, inputs, regions)))
         worker.start()
         worker.join()
         assert capture.pending_bytes == pending
         assert torch.equal(torch.cat(list(capture.vision_features)), features)
-        assert torch.equal(capture.image_keys, keys)
+        assert torch.equal(capture.image_columns(slice(None))[0], keys)
     torch.testing.assert_close(found[0], mapped(tiny, inputs, regions))
     with torch.inference_mode():
         whole = see(tiny, prompt, inputs["pixel_values"][None]).features[0]

@@ -1,6 +1,7 @@
 """Attribution reads a model as it computes, whatever holds its weights: against the merged or dequantised truth."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from conftest import build_tiny, picture
 from test_features import PICTURES, QUESTION, fast_features, trace_of
 from torch import nn
 
-from eyeline import features, load
+from eyeline import features, load, writing
 from eyeline.capture import AttentionCapture
 from eyeline.errors import UnsupportedModelError
 from eyeline.evaluation.baselines.ifr import information_flow
@@ -187,6 +188,24 @@ def test_plain_weights_that_change_in_place_are_read_anew_too(family):
     found = fast_features(model, trace_ids, 0, 7)
     assert writing_of(model) is not known
     torch.testing.assert_close(found, fast_features(other, trace_ids, 0, 7))
+
+
+def test_two_streams_that_begin_at_once_work_weights_out_once_and_know_the_same(monkeypatch):
+    model, worked_out, found = tiny_of("qwen3_vl"), [], []
+    both, work_out = threading.Barrier(2, timeout=60), writing._work_out
+    monkeypatch.setattr(writing, "_work_out", lambda model: worked_out.append(model) or work_out(model))
+
+    def run():
+        both.wait()
+        found.append(writing_of(model, again=True))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(worked_out) == 1
+    assert found[0] is found[1]
 
 
 def test_rivals_read_what_modules_compute_too():

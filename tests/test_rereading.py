@@ -13,7 +13,7 @@ from eyeline import leak, rereading
 from eyeline.ablation import read_trace
 from eyeline.capture import AttentionCapture
 from eyeline.errors import UnsupportedModelError
-from eyeline.features import read_written, token_log_probs
+from eyeline.features import likeliest_of, read_written
 from eyeline.leak import fill_regions
 from eyeline.rereading import read_again, taken_away
 from eyeline.teacher_forcing import prompt_alone, read, see, teacher_force
@@ -70,7 +70,7 @@ def slow_change(model, inputs, trace_ids, regions, hiding="pixels"):
         read_trace(model, inputs, trace_ids)
         steps = capture.take(0, len(trace_ids))
     _, cache = read(model, trace, see(model, trace, trace.pixel_values[None]), 1, use_cache=True)
-    odds = read_written(model, steps.hidden, token_log_probs(model, steps), trace_ids).odds
+    odds = read_written(model, steps.hidden, likeliest_of(model, steps), trace_ids).odds
     heads = steps.queries.shape[1]
     found = torch.zeros(*steps.queries.shape[:3], regions.count)
     cells = torch.zeros(*steps.queries.shape[:3], len(trace.patches))
@@ -190,12 +190,12 @@ def test_another_threads_capture_records_nothing_of_what_is_read_again(tiny):
     expected = read_again(tiny, inputs, regions, fills, LAYERS)
     with torch.inference_mode(), AttentionCapture(tiny, inputs) as capture:
         read_trace(tiny, inputs, ids)
-        keys, pending, found = capture.image_keys.clone(), capture.pending_bytes, []
+        keys, pending, found = capture.image_columns(slice(None))[0].clone(), capture.pending_bytes, []
         worker = threading.Thread(
             target=lambda: found.append(read_again(tiny, inputs, regions, fills, LAYERS))
         )
         worker.start()
         worker.join()
         assert capture.pending_bytes == pending
-        assert torch.equal(capture.image_keys, keys)
+        assert torch.equal(capture.image_columns(slice(None))[0], keys)
     torch.testing.assert_close(found[0].keys, expected.keys, rtol=1e-3, atol=1e-4)

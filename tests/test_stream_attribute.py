@@ -4,7 +4,13 @@ from conftest import tiny_model
 from streams import QUESTION, assert_same_spans, ids_of, only, random_estimator, sampled, without_times
 from test_features import PICTURES
 
+from eyeline import decoding, stream
 from eyeline.events import Error, SpanAttribution
+from eyeline.exchange import Exchange
+from eyeline.reader import Reader
+from eyeline.teacher_forcing import Along
+
+run = Along._run
 
 
 def test_attributing_the_ids_of_a_stream_gives_its_events(tiny):
@@ -42,3 +48,43 @@ def test_text_is_attributed_like_its_ids():
     assert by_text[-1].reason == "length"
     ended = list(model.attribute(PICTURES[0], QUESTION, text + model.tokenizer.eos_token))
     assert ended[-1].reason == "eos"
+
+
+def one_long_span(model, tokens):
+    """Ids of a text without an end of a sentence, which is cut where spans are longest."""
+    (letter,) = model.tokenizer("a", add_special_tokens=False)["input_ids"]
+    return [letter] * tokens
+
+
+def test_a_long_text_is_read_in_passes_and_its_steps_go_while_its_spans_are_still_open(tiny, monkeypatch):
+    ids, pending, passes = one_long_span(tiny, 300), [], []
+    monkeypatch.setattr(decoding, "AT_ONCE", 16)
+    monkeypatch.setattr(stream, "PENDING_BYTES", 1)
+    keep_pace = Exchange.keep_pace
+
+    def watched(exchange, capture):
+        keep_pace(exchange, capture)
+        pending.append(capture.pending_bytes)
+
+    monkeypatch.setattr(Exchange, "keep_pace", watched)
+    monkeypatch.setattr(Along, "_run", lambda along, *ends: passes.append(ends) or run(along, *ends))
+    estimator = random_estimator(tiny)
+    events = list(tiny.attribute(PICTURES[0], QUESTION, ids, estimator=estimator))
+    assert not only(Error, events)
+    assert [span.end - span.start for span in only(SpanAttribution, events)] == [128, 128, 44]
+    assert max(end - start for start, end in passes[1:]) == 16
+    token = sum(pending) and pending[0]  # the step of the first token, which the prompt's pass leaves
+    assert max(pending) <= 3 * 32 * token
+    monkeypatch.undo()
+    at_once = list(tiny.attribute(PICTURES[0], QUESTION, ids, estimator=estimator))
+    assert_same_spans(only(SpanAttribution, events), only(SpanAttribution, at_once), tolerance=2e-3)
+
+
+def test_tokens_that_could_not_be_read_ahead_are_read_with_their_span(monkeypatch):
+    model = tiny_model("qwen3_vl")
+    ids = one_long_span(model, 100)
+    expected = only(SpanAttribution, list(model.attribute(PICTURES[0], QUESTION, ids)))
+    monkeypatch.setattr(Reader, "read_ahead", lambda *_: 1 / 0)
+    events = list(model.attribute(PICTURES[0], QUESTION, ids))
+    assert not only(Error, events)
+    assert_same_spans(only(SpanAttribution, events), expected)

@@ -19,6 +19,7 @@ from eyeline.model import Inputs, Model
 from eyeline.reader import Reader, ReadSpan
 from eyeline.regions import Regions
 from eyeline.spans import Span
+from eyeline.teacher_forcing import Along
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ def estimated(estimator: Estimator) -> Callable[..., Prediction]:
             torch.inference_mode(),
             AttentionCapture(model, inputs, layers=layers, outputs=outputs) as capture,
         ):
-            read_trace(model, inputs, trace_ids.to(model.device))
+            Along(model, inputs).read(trace_ids.tolist()[:-1])  # in the same passes as `attribute`
         with torch.inference_mode():
             reader = Reader(model, inputs, capture, regions, estimator.to(model.device))
             reader.measure_leak()

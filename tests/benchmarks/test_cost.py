@@ -210,17 +210,21 @@ def test_a_given_trace_leaves_the_logits_that_decoding_would(wide, monkeypatch):
     model, estimator = wide
     mine = cost.make_case(model, EXAMPLE, 30, estimator, "attention", 1000)
     taken = []
-    token_log_probs = features.token_log_probs
+    likeliest_of = features.likeliest_of
     monkeypatch.setattr(
-        features, "token_log_probs", lambda model, steps: taken.append(steps) or token_log_probs(model, steps)
+        features, "likeliest_of", lambda model, steps: taken.append(steps) or likeliest_of(model, steps)
     )
-    before = decoding.read_trace
+    before = decoding.Along
     cost.time_attribute(model, mine)
-    assert decoding.read_trace is before
-    assert len(taken) == len(mine.spans)
+    assert decoding.Along is before
+    assert sum(map(len, taken)) == len(mine.ids)
     for steps in taken:
-        again = token_log_probs(model, replace(steps, logits=None))
-        torch.testing.assert_close(token_log_probs(model, steps), again, rtol=0.05, atol=0.05)
+        assert steps.likeliest is not None
+        kept = likeliest_of(model, steps)
+        again = likeliest_of(model, replace(steps, likeliest=None))
+        torch.testing.assert_close(
+            *(each.logits.sort().values for each in (kept, again)), rtol=0.05, atol=0.05
+        )
 
 
 def test_a_trace_is_the_examples_own_over_and_over():
