@@ -47,8 +47,8 @@ def follow(
     """The events of a trace that is written elsewhere, while it is written: those of `stream` for the same ids, up to rounding.
 
     `prompt_ids` are those that the other server read, images included; where they are not ours they are read instead, and a
-    notice says so. `notices` go into `Start` as they are. Raises as `stream` does, and `ImageError` for a prompt without images
-    or with images of other sizes.
+    notice says so. `notices` go into `Start` as they are. `estimator`, `regions` and `pending_bytes` as in `stream`. Raises as
+    `stream` does, and `ImageError` for a prompt without images or with images of other sizes.
     """
     asked = prepare(model, images, prompt, estimator, regions)
     if not asked.pictures:

@@ -10,9 +10,10 @@ import html
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from inspect import signature
+from typing import Any, ParamSpec
 
 from eyeline.errors import EyelineError
 from eyeline.events import Event, Text, to_json
@@ -20,9 +21,10 @@ from eyeline.images import Picture, open_images
 from eyeline.model import Model
 from eyeline.report import json_in_script, render_report, render_view
 from eyeline.runs import Run
-from eyeline.stream import stream
+from eyeline.stream import Stream, stream
 
 HEIGHT = 820  # CSS pixels of the frame
+Options = ParamSpec("Options")  # of `stream`
 EACH_S = 0.1  # between two messages to the frame
 
 
@@ -34,6 +36,19 @@ class Watched:
     answer: str
 
 
+def _as_streamed(
+    of: Callable[Options, Stream],
+) -> Callable[[Callable[..., Watched]], Callable[Options, Watched]]:
+    """Gives a function with `**options` the signature of another, for who reads or completes it."""
+
+    def signed(function: Any) -> Any:
+        function.__signature__ = signature(of).replace(return_annotation=Watched)
+        return function
+
+    return signed
+
+
+@_as_streamed(stream)
 def watch(model: Model, images: Picture | Sequence[Picture], prompt: str, **options: Any) -> Watched:
     """Asks the model and shows its view in the notebook while it answers; returns what came.
 

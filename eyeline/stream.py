@@ -53,13 +53,16 @@ def stream(
 ) -> "Stream":
     """Generates an answer and yields events while it is written: `Start`, then `Text`s and `SpanAttribution`s, then `Done`.
 
-    `estimator` is a folder or an `Estimator`; by default the one that lies in the model's own folder, and without one
-    the effects are attention shares. `temperature=0` is greedy; `seed` makes sampling repeatable; options left out
-    come from the model's generation config; `generation` holds further options of `hf.generate` (`repetition_penalty`,
-    ...). `hidden` regions of an earlier stream are hidden all the while, and its regions are shown. Without `sources` earlier
-    text is not read: nothing is said of which sentence comes from which, nor of what the answer rests on through them.
-    `top_logprobs`: keep in `Stream.likely` how likely each token was, and so many of the likeliest in its place. A prompt
-    of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`, `RegionError`,
+    `estimator`: a folder or an `Estimator`, by default the one in the model's folder; without one the effects are attention
+    shares. `regions`: a source of regions or a file of your own, one for all images or one for each. `max_new_tokens`: by
+    default what the context allows. `temperature`: 0 is greedy. `seed` makes sampling repeatable. `stop`: texts that generation
+    ends before. `pending_bytes`: captured steps that may wait for attribution before decoding does. `hidden`: regions of an
+    earlier stream that the model is not to see; its regions are shown. `sources`: read earlier text too, for what each span takes
+    from it and what the answer rests on through it. `top_logprobs`: keep how likely each token was, and so many of the likeliest
+    in its place (`Stream.likely`). `generation`: any other option of `hf.generate` (`repetition_penalty`, ...). What is left out
+    comes from the model's generation config.
+
+    A prompt of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`, `RegionError`,
     `EstimatorError` or `UnsupportedModelError` at once for what cannot work; what fails later is an `Error` event.
     """
     generation |= {name: value for name, value in (("top_p", top_p), ("top_k", top_k)) if value is not None}
@@ -103,7 +106,7 @@ def attribute(
     """The events of a given trace, as if the model had written it: teacher-forced passes over it instead of decoding.
 
     `text` is what follows the prompt, markers included, or its token ids. The same ids give the same events as
-    `stream`, up to rounding. However long it is, no more steps are kept than PENDING_BYTES and those of a pass. Raises as
+    `stream`, up to rounding. `estimator`, `regions` and `sources` as there. However long it is, no more steps are kept than PENDING_BYTES and those of a pass. Raises as
     `stream` does.
     """
     asked = prepare(model, images, prompt, estimator, regions, sources=sources)

@@ -18,7 +18,7 @@ RUN = {
     "fingerprint": "f",
     "settings": {"kinds": list(KINDS), "hiding": "pixels", "regions": "native"},
 }
-FAST = FitSettings(KINDS, "identity", steps=400, rate=8e-2)
+FAST = FitSettings(KINDS, "identity", steps=150, rate=8e-2)
 ODDS = dataclasses.replace(FAST, link="log-odds", hidden=0, ranks=0.0)
 NETWORK = FitSettings(KINDS, steps=400, rate=4e-2, hidden=4)
 

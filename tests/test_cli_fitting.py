@@ -16,7 +16,7 @@ from server_process import eventually
 
 from eyeline.errors import DataError
 from eyeline.estimator_files import read_estimator, save_estimator
-from eyeline.training import heads
+from eyeline.training import fit, heads
 from eyeline.training.collect import read_collected
 
 COLLECT = ("--subsets", 6, "--rates", "0.5,0.25", "--max-new-tokens", 24)
@@ -81,6 +81,12 @@ def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole, monkeyp
     for path in list(Path("enough/examples").iterdir()):
         for copy in ("again", "once-more"):
             shutil.copy(path, path.with_stem(f"{path.stem}-{copy}"))
+    learn = fit.learn_some
+    monkeypatch.setattr(
+        fit,
+        "learn_some",
+        lambda data, settings, some: learn(data, dataclasses.replace(settings, steps=60), some),
+    )
     words = ("fit", "enough", "--out", "fitted", "--kinds", "odds, attention", "--name", "mine")
     result = succeed(*words)
     assert result.stdout == ""

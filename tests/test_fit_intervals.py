@@ -58,7 +58,7 @@ def test_contributions_measured_on_too_few_images_have_the_intervals_of_effects(
 
 def test_intervals_cover_nine_in_ten_effects_of_new_images_and_scaled_ones_are_narrower():
     images, _ = synthetic(400, noise=0.02, grows=0.4, spans=2)
-    estimator, _ = fit(images, RUN, dataclasses.replace(FAST, steps=300), "mine")
+    estimator, _ = fit(images, RUN, FAST, "mine")
     new = synthetic(300, seed=9, noise=0.02, grows=0.4, spans=2, prefix="new")[0]
     predicted, intervals, actual, image = singles(new, estimator)
     covered = (intervals[:, 0] <= actual) & (actual <= intervals[:, 1])

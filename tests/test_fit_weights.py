@@ -36,8 +36,9 @@ def test_a_network_learns_what_no_linear_map_can_say_and_leaves_out_dead_feature
         scores = trusted * features[..., 8] + (1 - trusted) * features[..., 9]
         one.token_falls[:] = fall(scores @ one.subsets.float().T, one.log_odds)
     learned, held = training_data(images[:120], KINDS), training_data(images[120:], KINDS)
-    network, losses = learn_weights(learned, dataclasses.replace(NETWORK, dropped=0.0))
-    linear, _ = learn_weights(learned, dataclasses.replace(NETWORK, hidden=0))
+    settings = dataclasses.replace(NETWORK, dropped=0.0, steps=160)
+    network, losses = learn_weights(learned, settings)
+    linear, _ = learn_weights(learned, dataclasses.replace(settings, hidden=0))
     assert held.correlation(network) > held.correlation(linear) + 0.1
     assert losses[-1] == pytest.approx(-learned.correlation(network), abs=0.08)
     assert network.network is not None

@@ -11,7 +11,7 @@ from eyeline.training.mini_data import DRAWN, HARD, Batches
 
 def test_long_scenes_come_at_length_and_part_by_part_and_a_minority_first_misreads():
     batches = Batches(tokenizer(), 0, 2, 3, 0.0, 0, 1, long=1.0)
-    scenes = [batches.scene(number) for number in range(300)]
+    scenes = [batches.scene(number) for number in range(120)]
     assert {scene.family for scene in scenes} == set(FAMILIES)
     whole = [scene for scene in scenes if len(scene.questions) == 1]
     slips = [scene for scene in whole if scene.questions[0].slip]
@@ -19,7 +19,7 @@ def test_long_scenes_come_at_length_and_part_by_part_and_a_minority_first_misrea
     assert all(not question.slip for scene in scenes for question in scene.questions[1:])
     assert any(len(scene.questions) > 2 for scene in scenes)
     few = Batches(tokenizer(), 0, 2, 3, 0.0, 0, 1, long=0.3)
-    share = sum(few.scene(number).kind.startswith("long") for number in range(300)) / 300
+    share = sum(few.scene(number).kind.startswith("long") for number in range(120)) / 120
     assert 0.2 < share < 0.4
 
 

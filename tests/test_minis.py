@@ -1,7 +1,5 @@
 """The miniatures: sizes, traits, how they speak, one step of training of each, and that Eyeline loads what they export."""
 
-import copy
-import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +7,8 @@ from random import Random
 
 import pytest
 import torch
+from miniatures import model as built
+from miniatures import tokenizer
 from safetensors.torch import load_file
 
 from eyeline import load
@@ -16,25 +16,10 @@ from eyeline.events import Done, Text
 from eyeline.scenes import draw
 from eyeline.training.manners import ASKS_TO_THINK, some_manner
 from eyeline.training.mini import Mean, main
-from eyeline.training.minis import MINIS, build_tokenizer
+from eyeline.training.minis import MINIS
 from eyeline.training.speech import COSMOS, GLM4V, MIMO_VL, QWEN3_VL
 
 NAMES = list(MINIS)
-
-
-@functools.cache
-def tokenizer(name):
-    if name == "cosmos-mini":  # which goes on with mimo-vl-mini's
-        words = copy.deepcopy(tokenizer("mimo-vl-mini"))
-        words.chat_template = COSMOS.template()
-        return words
-    return build_tokenizer(MINIS[name])
-
-
-@functools.cache
-def built(name):
-    torch.manual_seed(0)
-    return MINIS[name].build(tokenizer(name))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,26 +7,43 @@ from browsing import ask, expect
 from page_server import PageServer
 from test_runs import make_run, with_span
 
+from eyeline.events import SpanAttribution
+
 pytestmark = pytest.mark.browser
 
 
-def test_every_region_has_a_number_that_is_the_same_on_the_image_and_in_every_list(visit, tmp_path):
+def test_every_region_has_the_number_of_its_events_on_the_image_and_in_every_list(visit, tmp_path):
     with PageServer(make_run()) as server:
         page = visit(server)
         ask(page, tmp_path)
         expect(page.locator(".answer .span")).to_have_count(1)
         page.keyboard.press("End")
         page.locator("#view h1").hover()
-        expect(page.locator(".strongest .place em").first).to_have_text("10")
-        expect(page.locator(".badge")).to_have_text(["10"])  # alone above a tenth of the strongest
+        expect(page.locator(".strongest .place em").first).to_have_text("9")
+        expect(page.locator(".badge")).to_have_text(["9"])  # alone above a tenth of the strongest
         page.get_by_role("button", name="All numbers").click()
         numbers = page.locator(".badge").all_inner_texts()
-        assert sorted(map(int, numbers)) == list(range(1, 11))
+        assert sorted(map(int, numbers)) == list(range(10))
         page.locator(".more").click()
         rows = page.locator(".strongest .place").all_inner_texts()
         assert len(set(rows)) == 10  # though several regions lie in one place
         page.locator(".strongest button").first.click()
-        expect(page.locator(".selection")).to_contain_text("10 bottom right of image 2:")
+        expect(page.locator(".selection")).to_contain_text("9 bottom right of image 2:")
+
+
+def test_a_sentence_has_the_number_of_its_event_though_one_before_it_was_lost(visit, tmp_path):
+    run = make_run(lost=True)
+    indices = [event.index for event in run.events if isinstance(event, SpanAttribution)]
+    assert indices == [0, 2]
+    with PageServer(run) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        for key, index in (("Home", 0), ("End", 2)):
+            page.keyboard.press(key)
+            expect(page.locator(".about h2")).to_contain_text(f" {index} rests on")
+            slider = page.get_by_role("slider", name="Span shown")
+            expect(slider).to_have_attribute("aria-valuetext", re.compile(f"^Span {index}, "))
 
 
 def test_small_numbers_have_one_form_and_none_is_a_negative_nothing(visit, tmp_path):

@@ -41,13 +41,13 @@ def test_a_finished_run_rests_on_its_answer_in_chances_and_says_what_they_mean(v
         expect(page.locator(".about h2")).to_contain_text("The answer would change without")
         numbers = page.locator(".strongest .number")
         assert [each.strip() for each in numbers.all_inner_texts()] == ["100 %", "61 %", "30 %", "5 %", "2 %"]
-        expect(page.locator(".badge")).to_have_text(["2", "6", "7"])  # those that reach 10 %
+        expect(page.locator(".badge")).to_have_text(["1", "5", "6"])  # those that reach 10 %
         expect(page.locator(".legend .ticks")).to_contain_text("100 %")
         expect(page.locator(".legend p")).to_have_text(
             "How likely the answer would change if this part had been hidden before the model thought."
         )
         expect(page.locator(".answer .rests")).to_contain_text(
-            "7 top left of image 2 (100 %), 2 top of image 1 (61 %)"
+            "6 top left of image 2 (100 %), 1 top of image 1 (61 %)"
         )
         assert heat_at(page, 1, 0.1, 0.1) == [201, 44, 30]  # 100 %: the end of the ramp
         assert min(heat_at(page, 0, 0.1, 0.9)) > 250  # 0 %: untouched
@@ -60,7 +60,7 @@ def test_a_chip_of_the_answer_selects_the_sentence_that_it_comes_from(visit, tmp
         page = asked(visit, server, tmp_path)
         chips = page.locator(".answer .chip")
         expect(chips).to_have_text(
-            ["2In the other picture it is 7.4.00 nats", "1The bar at the left shows 3.14 km.1.00 nats"]
+            ["1In the other picture it is 7.4.00 nats", "0The bar at the left shows 3.14 km.1.00 nats"]
         )
         expect(page.locator(".links:not(.to-image) path")).to_have_count(2)  # a line to each
         expect(page.locator(".to-image path")).to_have_count(0)
@@ -79,7 +79,7 @@ def test_a_sentence_shows_by_number_what_it_takes_and_gives_and_points_at_its_re
         page.locator(".span").nth(1).hover()
         assert links(page) == ["from", "here", "into"]
         marks = page.locator(".span").evaluate_all("spans => spans.map(span => span.dataset.mark)")
-        assert marks == ["1", "2", "3"]
+        assert marks == ["0", "1", "2"]
         expect(page.locator(".about .from .chip")).to_have_attribute("data-span", "0")
         expect(page.locator(".about .into .chip")).to_contain_text("Answer: It is 7.")
         end, image = (
@@ -150,7 +150,7 @@ def test_a_region_that_would_change_the_answer_lights_it_up_and_says_how_likely(
     with PageServer(resting()) as server:
         page = asked(visit, server, tmp_path)
         page.locator(".frame").first.hover(position={"x": 100, "y": 10})
-        expect(page.locator(".tip")).to_contain_text("would change (61 %), most in span 1 (0.30 nats)")
+        expect(page.locator(".tip")).to_contain_text("would change (61 %), most in span 0 (0.30 nats)")
         page.locator(".strongest button").nth(1).click()
         expect(page.locator(".selection")).to_contain_text("without it the answer would change (61 %)")
         rest = page.locator(".answer .span").evaluate("span => Number(span.style.getPropertyValue('--rest'))")

@@ -177,8 +177,8 @@ def test_the_heat_of_the_span_is_drawn_where_its_region_is(show, patches):
     assert strongest == [201, 44, 30]  # region 9, the strongest, has the end of the ramp
     assert against[2] > against[0] + 40  # region 4 speaks against it: blue
     assert min(none) > 250  # white, multiplied into the image: untouched
-    assert words[0] == "10bottom right of image 22.40 [2.00, 2.90]"
-    assert words[1] == "5bottom of image 1−0.80 [−1.20, −0.30]"
+    assert words[0] == "9bottom right of image 22.40 [2.00, 2.90]"
+    assert words[1] == "4bottom of image 1−0.80 [−1.20, −0.30]"
 
 
 @pytest.mark.browser
@@ -191,7 +191,7 @@ def test_pointing_at_a_region_marks_the_spans_that_rest_on_it(show):
         return [rests, all(".chosen")[0].getAttribute("d").length > 0, all(".tip")[0].textContent];""",
     )
     assert rests[0] == pytest.approx([1, 0.01 / 1.8, 0.01 / 1.8])
-    assert rests[1:] == [True, "1 top left of image 1: 0.01 nats here, most in span 1 (1.80)"]
+    assert rests[1:] == [True, "0 top left of image 1: 0.01 nats here, most in span 0 (1.80)"]
 
 
 @pytest.mark.browser
@@ -277,7 +277,7 @@ def test_the_report_rests_on_the_answer_and_its_chips_lead_to_sentences(show):
         all(".answer .chip")[0].click();
         return [words, at, on()];""",
     )
-    assert words == "7top left of image 2100 % "
+    assert words == "6top left of image 2100 % "
     assert (at_first, then) == (2, 1)
 
 

@@ -285,6 +285,20 @@ def without_looking(row, column):
     return numbers(row_of("reliance", scenes=column, measure=measure))
 
 
+def sanity(row, column):
+    check, method, measure = {
+        "the trained model": ("weights", "trained", "{}"),
+        "its weights shuffled": ("weights", "randomised", "{}"),
+        "Eyeline, `rests_on.changes`": ("pairs", "eyeline", "{}"),
+        "the answer's own effects (direct)": ("pairs", "direct", "{}"),
+        "any region": ("pairs", "by chance", "{}"),
+        "measured one by one, added up: LDS": ("sources", "measured alone", "LDS, {}"),
+        "Eyeline: LDS": ("sources", "eyeline", "LDS, {}"),
+        "Eyeline, single sources: Pearson": ("sources", "eyeline", "correlation with measured alone, {}"),
+    }[row]
+    return numbers(row_of("sanity_through", check=check, method=method, measure=measure.format(column)))
+
+
 def evaluation(name):
     return lambda row, column: measured(name, row, column)
 
@@ -299,6 +313,9 @@ TABLES = {
     ("What do answers rest on?", "chance said"): reliability,
     ("What do answers rest on?", "LDS over sets of earlier spans"): earlier_text,
     ("Questions that can be answered without looking", "60 scenes"): without_looking,
+    ("What do answers rest on?", "one sentence hidden at a time"): sanity,
+    ("What do answers rest on?", "who reads the trace"): sanity,
+    ("What do answers rest on?", "named first"): sanity,
     ("Earlier: faithfulness", "method"): evaluation("faithfulness_knockout"),
     ("Earlier: cost of streaming", "measure"): streaming,
     ("Earlier: cost beside rivals, at the size of an 8B model", "tokens of the trace"): operations,

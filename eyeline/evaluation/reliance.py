@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from eyeline import metrics
 from eyeline.ablation import Method
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator
 from eyeline.estimator import digest as digest_of
-from eyeline import metrics
 from eyeline.evaluation.answers import means_the_same
 from eyeline.events import SpanAttribution
 from eyeline.examples import Example, digest, fields_of

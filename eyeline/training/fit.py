@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.optimize import minimize
 from torch import Tensor
 
 from eyeline import audit
@@ -37,7 +39,7 @@ FEWEST_IN_BIN = (
     40  # pairs with the largest values that make an outermost knot of a spread; bins further in hold more
 )
 NARROWEST = 1e-3  # nats: half an interval
-STEPS, RATE = 200, 0.05  # of Adam, for the scales
+REACH = 5.0  # how far the logarithm of a scale may lie from the first guess's
 
 Pairs = tuple[
     Tensor, Tensor, Tensor
@@ -162,16 +164,24 @@ def scale(images: Sequence[Collected], estimator: Estimator) -> Estimator:
     for rate in rates:
         actual = torch.cat([each.at(each.falls, rate).flatten() for each in data])
         sizes[rate] = (actual - actual.mean()).square().sum().clamp(min=NOTHING)
-    factors = _first_guess(images, estimator).log().expand(2, len(estimator.weights)).clone().requires_grad_()
-    optimizer = torch.optim.Adam([factors], lr=RATE)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
+    guess = _first_guess(images, estimator)
+
+    def loss(powers: np.ndarray) -> tuple[float, np.ndarray]:
+        """And its gradient."""
+        at = torch.tensor(powers, dtype=torch.float32, requires_grad=True)
+        total = 0.0
         for each in data:
-            off = each.predict(factors.exp()) - each.falls
-            loss: Any = sum(each.at(off, rate).square().sum() / sizes[rate] for rate in rates)
-            loss.backward()
-        optimizer.step()
-    return _times(estimator, factors.detach().exp())
+            off = each.predict(guess * at.view(2, -1).exp()) - each.falls
+            part: Any = sum(each.at(off, rate).square().sum() / sizes[rate] for rate in rates)
+            part.backward()
+            total += float(part.detach())
+        assert at.grad is not None, "every image has spans"
+        return total, at.grad.numpy().astype(float)
+
+    start = np.zeros(2 * len(estimator.weights))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(-REACH, REACH)] * len(start))
+    factors = guess * torch.tensor(found.x, dtype=torch.float32).view(2, -1).exp()
+    return _times(estimator, factors)
 
 
 @dataclass(frozen=True, eq=False)

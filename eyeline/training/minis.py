@@ -72,8 +72,8 @@ class Mini:
     glm_pixels: bool = False
 
 
-def build_tokenizer(mini: Mini) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over what the scenes say; digits stay apart, words that scenes use are one token."""
+def build_tokenizer(mini: Mini, scenes: int = 600) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over what `scenes` of each family say; digits stay apart, words that scenes use are one token."""
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\n+|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -86,7 +86,7 @@ def build_tokenizer(mini: Mini) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=1000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator(corpus(600, is_long=mini.long_words), trainer)
+    tokenizer.train_from_iterator(corpus(scenes, is_long=mini.long_words), trainer)
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in mini.special])
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in mini.markers])
     ends = mini.speech.thought.endswith("<|im_end|>")

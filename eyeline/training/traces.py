@@ -85,12 +85,8 @@ class Traced:
 
     def games(self, estimator: Estimator) -> Games:
         """As a stream keeps them, with the estimator's links."""
-        links = estimator.links(self.features.float(), self.log_odds)
-        ranges = self.ranges
-        return Games(
-            [torch.arange(start, end) for start, end in ranges], [self.game.of(start, end) for start, end in ranges],
-            [links.of(start, end) for start, end in ranges], [span["index"] for span in self.spans], estimator.chances,
-        )  # fmt: skip
+        indices = [span["index"] for span in self.spans]
+        return games_of(self.game, self.features.float(), self.ranges, indices, estimator)
 
     def rests_on(self, estimator: Estimator) -> RestsOn:
         """What a stream's last event says of the answer."""
@@ -115,6 +111,27 @@ class Traced:
         return self.game.log_odds
 
 
+def games_of(
+    game: Game, features: Float[Tensor, "token earlier text_feature"], ranges: Sequence[tuple[int, int]],
+    indices: Sequence[int], estimator: Estimator,
+) -> Games:  # fmt: skip
+    """What a stream keeps of spans, of the game and the features of all their tokens; `ranges` hold [start, end) of each."""
+    assert game.log_odds is not None, "an estimator of log-odds"
+    links = estimator.links(features, game.log_odds)
+    return Games(
+        [torch.arange(start, end) for start, end in ranges], [game.of(start, end) for start, end in ranges],
+        [links.of(start, end) for start, end in ranges], list(indices), estimator.chances,
+    )  # fmt: skip
+
+
+def of_sources(
+    features: Float[Tensor, "token earlier text_feature"], ranges: Sequence[tuple[int, int]], place: int
+) -> Float[Tensor, "some source text_feature"]:
+    """Features of the tokens of the span at `place`, added up over each span before it."""
+    start, end = ranges[place]
+    return torch.stack([features[start:end, first:last].sum(1) for first, last in ranges[:place]], dim=1)
+
+
 def collect(
     model: Model, estimator: Estimator, examples: Iterable[Example], out: Path, settings: Settings,
     same: Callable[[Example], Same] = lambda _: same_text, rivals: Rivals | None = None,
@@ -137,12 +154,10 @@ def collect(
     )
 
 
-def collect_one(
-    model: Model, estimator: Estimator, example: Example, settings: Settings, same: Same = same_text,
-    rivals: Rivals | None = None,
-) -> Traced:  # fmt: skip
-    """Answers, reads, hides earlier spans and thinks again; where there is no answer, that is kept."""
-    own = answer(model, example, settings.max_new_tokens, 10**9)
+def read_whole(
+    model: Model, estimator: Estimator, own: Answered, settings: Settings
+) -> tuple[Regions, Game, Float[Tensor, "token earlier text_feature"]]:
+    """Regions of a trace's images, the game of all its tokens, and their features of earlier tokens, 0 of those that are not."""
     count = len(model.adapter.layers(model.hf))
     with torch.inference_mode(), AttentionCapture(
         model, own.inputs, layers=estimator.layers(count), outputs=needs_outputs(estimator.kinds)
@@ -164,6 +179,17 @@ def collect_one(
             games.append(read.game.to(torch.device("cpu")))
             seen = text.features(capture.take(span.start, span.end)).cpu()
             features[span.start : span.end, : seen.shape[1]] = seen
+    return regions, joined(games), features
+
+
+def collect_one(
+    model: Model, estimator: Estimator, example: Example, settings: Settings, same: Same = same_text,
+    rivals: Rivals | None = None,
+) -> Traced:  # fmt: skip
+    """Answers, reads, hides earlier spans and thinks again; where there is no answer, that is kept."""
+    own = answer(model, example, settings.max_new_tokens, 10**9)
+    regions, game, features = read_whole(model, estimator, own, settings)
+    ids = own.ids.tolist()
     places, subsets, falls = _hide_earlier(model, own.inputs, own.ids, own.spans, example.id, settings)
     sets = torch.cat([torch.eye(regions.count), torch.ones(1, regions.count)]).bool()
     labels = regions.of_patch.to(model.device)
@@ -180,7 +206,7 @@ def collect_one(
         answers, texts = [], ()
         changes, fallen, nulls = torch.zeros(len(sets)), torch.zeros(len(sets), 3), torch.zeros(0, 3)
     return Traced(
-        example.id, example.family, own.answer, tuple(asdict(span) for span in own.spans), joined(games),
+        example.id, example.family, own.answer, tuple(asdict(span) for span in own.spans), game,
         half(features), places, subsets, falls, changes, fallen, nulls, tuple(grid.tolist() for grid in regions.labels),
         bool(answers), texts, boxes, own.pictures[0].size, told,
     )  # fmt: skip
@@ -264,17 +290,14 @@ class OfText:
 
 def spans_of(traced: Traced) -> Iterator[OfText]:
     """The spans whose sources were measured and say something."""
-    ranges = traced.ranges
+    ranges, features = traced.ranges, traced.features.float()
     for row, place in enumerate(traced.measured.tolist()):
         falls = traced.source_falls[row]
         if float(falls.std()) < LEAST_SPREAD:
             continue
-        (start, end), before = ranges[place], ranges[:place]
-        features = traced.features[start:end].float()
-        summed = torch.stack([features[:, first:last].sum(1) for first, last in before], dim=1)
         yield OfText(
-            summed, traced.log_odds[start:end], traced.sources[row, :, :place].float(), falls,
-            traced.spans[place]["channel"] == "answer",
+            of_sources(features, ranges, place), traced.log_odds[slice(*ranges[place])],
+            traced.sources[row, :, :place].float(), falls, traced.spans[place]["channel"] == "answer",
         )  # fmt: skip
 
 

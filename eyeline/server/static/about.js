@@ -45,7 +45,7 @@ export function createAbout(on) {
       return;
     }
     const attention = run.unit === "attention", says = resting(span, span.unit);
-    count.textContent = chances ? "The answer " : `${span.words ? `“${span.text}”` : ` ${span.number + 1} of ${run.spans.length}`} `;
+    count.textContent = chances ? "The answer " : `${span.words ? `“${span.text}”` : ` ${span.index}`} `;
     fill(how, [[says, RESTING[says]]]);
     fill(measure, chances ? [[`${telling(span).length ? "a" : "whichever"} part hidden before the model thought`, MEANINGS.chance]] : attention ? [["attention, not effect", MEANINGS.attention]]
       : [span.contributions ? ["contribution", MEANINGS.contribution] : ["effect", MEANINGS.effect], ["in nats", MEANINGS.nats],
@@ -106,7 +106,7 @@ export function createAbout(on) {
     if (ends && actual === undefined) number.append(make("small", "", `[${signed(ends[0])}, ${signed(ends[1])}]`));
     if (actual !== undefined) number.append(make("b", "", `${span.contributions ? `alone ${signed(span.effects[k])}, ` : ""}actual ${signed(actual)}`));
     const choose = button("", "", event => on.pick(k, event.shiftKey || event.ctrlKey || event.metaKey));
-    choose.append(make("span", "place", make("em", "", String(k + 1)), run.places[k]), plot, number);
+    choose.append(make("span", "place", make("em", "", String(k)), run.places[k]), plot, number);
     choose.dataset.region = k;
     choose.addEventListener("pointerenter", () => on.over(k));
     choose.addEventListener("pointerleave", () => on.over(null));

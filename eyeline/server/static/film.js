@@ -58,7 +58,7 @@ export function createFilm(on) {
     now.textContent = words;
     const span = run.spans[number];
     set(strip, {"aria-valuemax": String(run.spans.length || 1), "aria-valuenow": String(number + 1),
-      "aria-valuetext": span ? `Span ${number + 1} of ${run.spans.length}, ${amount(span.visual, run.unit)}: ${span.text.trim()}` : "no span yet"});
+      "aria-valuetext": span ? `Span ${span.index}, ${amount(span.visual, run.unit)}: ${span.text.trim()}` : "no span yet"});
   }
 
   let named = null;

@@ -108,7 +108,7 @@ export function createGlance(on) {
     const [best] = order, spans = run.spans, visual = spans.reduce((a, b) => b.visual > a.visual ? b : a);
     const middle = spans.map(span => span.spread).sort((a, b) => a - b)[Math.floor(spans.length / 2)];
     const most = run.unit === "attention" ? `${withUnit(totals[best] / spans.length, run.unit)} on average` : withUnit(totals[best], run.unit);
-    words.textContent = `${several(spans.length, "span")}. The most visual is span ${visual.number + 1} with ${withUnit(visual.visual, run.unit)}; ` +
+    words.textContent = `${several(spans.length, "span")}. The most visual is span ${visual.index} with ${withUnit(visual.visual, run.unit)}; ` +
       `the region with most in all is ${run.regions[best]} (${most}); half of the spans spread over ${plain(middle)} regions or fewer.`;
     for (const {canvas, label} of Object.values(charts)) set(canvas, {"aria-label": `${label}. ${words.textContent}`});
   }

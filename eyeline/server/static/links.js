@@ -28,7 +28,7 @@ export function createLinks(within, {regionAt, image, text}) {
       for (const [number] of goesInto(run, one)) found.set(number, "into");
       if (found.size && one.unit !== "chance") found.set(one.number, "here");
     }
-    for (const {element, number} of spans) set(element, {"data-mark": found.has(number) && number + 1, "data-link": found.get(number) ?? null});
+    for (const {element, number} of spans) set(element, {"data-mark": found.has(number) && String(run.spans[number].index), "data-link": found.get(number) ?? null});
   }
 
   function place() {
@@ -83,7 +83,7 @@ export function chips(run, kind, list, pick) {
   row.append(...list.map(([number, nats]) => {
     const span = run.spans[number], whole = run.rests?.spans[0] === span, text = (whole ? run.rests : span).text.trim();
     const chip = button("", "chip", () => pick(number));
-    chip.append(make("em", "", String(number + 1)), make("span", "", whole ? `Answer: ${text}` : text), make("small", "", `${plain(nats)} nats`));
+    chip.append(make("em", "", String(span.index)), make("span", "", whole ? `Answer: ${text}` : text), make("small", "", `${plain(nats)} nats`));
     chip.dataset.span = number;
     return set(chip, {title: text});
   }));

@@ -117,7 +117,7 @@ export function createPictures(on) {
       badges.replaceChildren(...all.flatMap(([region, kind]) => {
         const place = corner(labels, region);
         if (!place) return [];
-        const badge = make("span", kind, String(region + 1));
+        const badge = make("span", kind, String(region));
         badge.style.setProperty("--x", `${place.x * 100}%`);
         badge.style.setProperty("--y", `${place.y * 100}%`);
         return [badge];

@@ -28,7 +28,7 @@ export function take(run, event) {
     run.unit = event.unit;
     run.floor = FLOORS[event.unit];
     run.places = placeRegions(event.regions);
-    run.regions = run.places.map((place, k) => `${k + 1} ${place}`); // many lie in one place: the number tells them apart
+    run.regions = run.places.map((place, k) => `${k} ${place}`); // many lie in one place: the number tells them apart
     run.mostVisual = event.unit === "attention" ? 0 : run.floor;
     run.commonScale = run.floor;
     run.restsOn = run.regions.map(() => run.floor);

@@ -304,7 +304,7 @@ export function createView(root, actions = {}) {
     try {
       const found = await actions.joint(of, span.index, list);
       if (isOld()) return;
-      const words = make("span", "", ` span ${span.number + 1} would lose ${withUnit(found.fall, of.unit)}; each alone, added up: ${signed(found.parts)}`), actual = make("b");
+      const words = make("span", "", ` span ${span.index} would lose ${withUnit(found.fall, of.unit)}; each alone, added up: ${signed(found.parts)}`), actual = make("b");
       const check = button("Verify together", "pill", async () => {
         check.disabled = true;
         const message = await actions.verifyTogether(of, span, list, x => { actual.textContent = ` actual ${withUnit(x, of.unit)}`; });
@@ -335,7 +335,7 @@ export function createView(root, actions = {}) {
     if (k === null || !run.spans.length) return tip.remove();
     const span = current(), best = run.spans.reduce((a, b) => values(b)[k] > values(a)[k] ? b : a);
     tip.replaceChildren(make("b", "", run.regions[k]), span === run.rests ? `: without it the answer ${withUnit(values(span)[k], "chance")}, ` : span ? `: ${withUnit(values(span)[k], span.unit)} here, ` : ": ",
-      `most in span ${best.number + 1} (${(span === run.rests ? withUnit : amount)(values(best)[k], run.unit)})`);
+      `most in span ${best.index} (${(span === run.rests ? withUnit : amount)(values(best)[k], run.unit)})`);
     figure.append(tip);
     const box = figure.getBoundingClientRect();
     tip.style.left = `${Math.max(0, Math.min(event.clientX - box.left + 14, box.width - tip.offsetWidth))}px`;
