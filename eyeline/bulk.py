@@ -20,7 +20,7 @@ from PIL import Image
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator, digest, estimator_for, fingerprint
 from eyeline.events import Done, Error, RestsOn, SpanAttribution, Start
-from eyeline.files import decode_text, make_folder, read_text, write_files
+from eyeline.files import decode_text, make_folder, read_text, write_first
 from eyeline.images import open_image
 from eyeline.model import Model
 from eyeline.stream import attribute
@@ -85,7 +85,7 @@ def attribute_log(
             for line in _read_ahead(lines, begin, log.parent):
                 rows += _rows(model, line, found, regions)
                 yield line.number
-            write_files({path: _parquet(library, rows, stamp)}, alone=True)
+            write_first(path, _parquet(library, rows, stamp))
         begin += len(lines)
 
 
@@ -133,7 +133,7 @@ def _open_folder(model: Model, estimator: Estimator | None, regions: str, traces
     if out.exists() and (not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())):
         raise DataError(f"{out} is no empty folder and holds no spans; choose another --out.")
     make_folder(out)
-    write_files({path: (json.dumps(run, indent=2) + "\n").encode()}, alone=True)
+    write_first(path, (json.dumps(run, indent=2) + "\n").encode())
 
 
 def _check_stamp(library: Any, path: Path, stamp: str) -> None:

@@ -1,11 +1,13 @@
 """Commands from data to an estimator and its measure: collect, fit, evaluate."""
 
+from pathlib import Path
+
 import click
 
 from eyeline.cli.choices import FEATURES, WAYS
 from eyeline.cli.chosen_model import takes_model
+from eyeline.cli.making import SHARD, make
 from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed
-from eyeline.cli.progress import progress
 from eyeline.cli.values import Joined, Real
 
 
@@ -42,16 +44,21 @@ from eyeline.cli.values import Joined, Real
 @LENGTH
 @subset_seed(0)
 @LIMIT
-def collect(model, data, folder, out, limit, rates, **settings) -> None:
+@SHARD
+def collect(model, data, folder, out, limit, shard, rates, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from eyeline.catalogue import examples_of
     from eyeline.training import collect as collection
+    from eyeline.training.spread import Work
 
     examples, known = examples_of(data, "fit", folder, limit)
-    done = collection.collect(model.load(), examples, out, collection.Settings(rates=rates, **settings))
-    count = sum(1 for _ in progress(done, known))
-    tell_left_out(examples)
-    click.echo(f"{count} examples in {out}", err=True)
+    made_with = collection.Settings(rates=rates, **settings)
+
+    def begin() -> Work:
+        loaded = model.load()
+        return Work(lambda some: collection.collect(loaded, some, out, made_with))
+
+    make(out, examples, known, shard, begin)
 
 
 @click.command()
@@ -148,31 +155,38 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 @LENGTH
 @subset_seed(1)
 @LIMIT
-def evaluate(model, estimators, data, folder, out, methods, hiding, limit, **settings) -> None:
+@SHARD
+def evaluate(model, estimators, data, folder, out, methods, hiding, limit, shard, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
+    from eyeline.training.spread import Work
 
     examples, known = examples_of(data, "test", folder, limit)
-    loaded = model.load()
-    chosen = choose_methods(loaded, methods.split(","), estimators, hiding)
-    for name, estimator in chosen.estimators.items():
-        fitted = estimator.card.get("regions", settings["regions"])
-        if fitted != settings["regions"]:
-            click.echo(
-                f"{name} was fitted on {fitted} regions and is measured on {settings['regions']}.", err=True
-            )
-    made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
-    done = measure(loaded, examples, chosen.methods, out, made_with, chosen.cards)
-    count = sum(1 for _ in progress(done, known))
-    tell_left_out(examples)
-    write_results(loaded, chosen, out)
-    click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
 
+    def begin() -> Work:
+        loaded = model.load()
+        chosen = choose_methods(loaded, methods.split(","), estimators, hiding)
+        made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
+        fitted = {
+            name: each.card.get("regions", made_with.regions) for name, each in chosen.estimators.items()
+        }
+        notices = (
+            f"{name} was fitted on {regions} regions and is measured on {made_with.regions}."
+            for name, regions in fitted.items()
+            if regions != made_with.regions
+        )
 
-def tell_left_out(examples) -> None:
-    """Rows of a public set that were no questions, by reason."""
-    for reason, count in getattr(examples, "left_out", {}).items():
-        click.echo(f"{count} rows left out: {reason}", err=True)
+        def finish() -> tuple[Path, ...]:
+            write_results(loaded, chosen, out)
+            return out / "table.csv", out / "page.html"
+
+        return Work(
+            lambda some: measure(loaded, some, chosen.methods, out, made_with, chosen.cards),
+            finish,
+            tuple(notices),
+        )
+
+    make(out, examples, known, shard, begin)
