@@ -6,7 +6,7 @@ import click
 
 from eyeline.cli.choices import FEATURES, WAYS
 from eyeline.cli.chosen_model import takes_model
-from eyeline.cli.making import SHARD, make
+from eyeline.cli.making import makes_examples
 from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed
 from eyeline.cli.values import Joined, Real
 
@@ -44,8 +44,8 @@ from eyeline.cli.values import Joined, Real
 @LENGTH
 @subset_seed(0)
 @LIMIT
-@SHARD
-def collect(model, data, folder, out, limit, shard, rates, **settings) -> None:
+@makes_examples
+def collect(model, data, folder, out, limit, make, rates, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from eyeline.catalogue import examples_of
     from eyeline.training import collect as collection
@@ -58,7 +58,7 @@ def collect(model, data, folder, out, limit, shard, rates, **settings) -> None:
         loaded = model.load()
         return Work(lambda some: collection.collect(loaded, some, out, made_with))
 
-    make(out, examples, known, shard, begin)
+    make(out, examples, known, begin)
 
 
 @click.command()
@@ -155,8 +155,8 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 @LENGTH
 @subset_seed(1)
 @LIMIT
-@SHARD
-def evaluate(model, estimators, data, folder, out, methods, hiding, limit, shard, **settings) -> None:
+@makes_examples
+def evaluate(model, estimators, data, folder, out, methods, hiding, limit, make, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import Settings, choose_methods
@@ -189,4 +189,4 @@ def evaluate(model, estimators, data, folder, out, methods, hiding, limit, shard
             tuple(notices),
         )
 
-    make(out, examples, known, shard, begin)
+    make(out, examples, known, begin)

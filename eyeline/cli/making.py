@@ -1,11 +1,15 @@
-"""How commands make the examples of a run: the option they share, progress, and what is said at the end."""
+"""How commands make the examples of a run: the options they share, progress, and what is said at the end."""
 
-from collections.abc import Callable, Iterable
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from eyeline.cli.options import Command
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Part
 
@@ -13,18 +17,47 @@ if TYPE_CHECKING:
     from eyeline.examples import Example
     from eyeline.training.spread import Work
 
-SHARD = click.option(
-    "--shard",
-    type=Part(),
-    default="0/1",
-    show_default="0/1, all",
-    help="Make each N-th example from the I-th on, counted from 0. N processes with one folder to write to make all; tables "
-    "are written by the one that finds all there.",
+    Begin = Callable[[], Work]
+OPTIONS = (
+    click.option(
+        "--shard",
+        type=Part(),
+        default="0/1",
+        show_default="0/1, all",
+        help="Make each N-th example from the I-th on, counted from 0. N processes with one folder to write to make all; tables "
+        "are written by the one that finds all there.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        show_default="this process alone; on a cluster one a GPU",
+        help="Number of processes that make examples at the same time, with a model each. Needs Ray.",
+    ),
+    click.option(
+        "--ray",
+        "address",
+        metavar="HOST:PORT",
+        show_default="this machine",
+        help="Ray cluster that the workers run on; all its machines see the same folders.",
+    ),
 )
 
 
+def makes_examples(command: Command) -> Command:
+    """Gives a command `make`, the function below without its last three arguments, in place of options for these."""
+
+    @functools.wraps(command)
+    def with_make(shard, workers, address, **others) -> Any:
+        return command(make=functools.partial(make, shard=shard, workers=workers, address=address), **others)
+
+    for option in reversed(OPTIONS):
+        with_make = option(with_make)
+    return with_make  # pyright: ignore[reportReturnType]
+
+
 def make(
-    run: Path, examples: "Iterable[Example]", known: int | None, shard: tuple[int, int], begin: "Callable[[], Work]"
+    run: Path, examples: "Iterable[Example]", known: int | None, begin: "Begin", *, shard: tuple[int, int],
+    workers: int | None, address: str | None,
 ) -> None:  # fmt: skip
     """Makes the examples of a shard, and finishes the run where it then holds those of all.
 
@@ -34,17 +67,34 @@ def make(
 
     spread = Spread(run, examples, Shard(*shard))
     try:
-        work = begin()
-        for notice in work.notices:
-            click.echo(notice, err=True)
-        for _ in progress(work.each(spread.ours()), None if known is None else spread.shard.count(known)):
-            pass
+        with _at_work(begin, workers, address) as work:
+            for notice in work.notices:
+                click.echo(notice, err=True)
+            count = None if known is None else spread.shard.count(known)
+            for _ in progress(work.each(spread.ours()), count):
+                pass
+            for reason, rows in getattr(examples, "left_out", {}).items():  # of a public set
+                click.echo(f"{rows} rows left out: {reason}", err=True)
+            missing = spread.missing()
+            written = () if missing else work.finish()
     except KeyboardInterrupt:
         click.echo(f"Stopped. What is in {run} stays, and the same command goes on from it.", err=True)
         raise
-    for reason, count in getattr(examples, "left_out", {}).items():  # rows of a public set
-        click.echo(f"{count} rows left out: {reason}", err=True)
-    every, missing = len(spread.ids), spread.missing()
-    written = () if missing else work.finish()
+    every = len(spread.ids)
     there = f"{every - missing} of {every} examples" if missing else f"{every} examples"
     click.echo(f"{there}: {', '.join(map(str, written))}" if written else f"{there} in {run}", err=True)
+
+
+@contextmanager
+def _at_work(begin: "Begin", workers: int | None, address: str | None) -> "Iterator[Work]":
+    """In this process, or in workers."""
+    if workers is None and address is None:
+        yield begin()
+        return
+    from eyeline.training.actors import actors
+
+    with (
+        redirect_stdout(sys.stderr),
+        actors(begin, workers, address) as work,
+    ):  # where Ray tells of its losses
+        yield work

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from eyeline.cli.chosen_model import takes_model
-from eyeline.cli.making import SHARD, make
+from eyeline.cli.making import makes_examples
 from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed
 
 
@@ -34,7 +34,7 @@ def of_traces(folder: str, seed: int) -> Callable[[Callable[..., Any]], Callable
         LENGTH,
         subset_seed(seed),
         LIMIT,
-        SHARD,
+        makes_examples,
     )
 
     def apply(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,7 +47,7 @@ def of_traces(folder: str, seed: int) -> Callable[[Callable[..., Any]], Callable
 
 @click.command("collect-through")
 @of_traces("Folder of the collection; goes on where it holds one.", 0)
-def collect_through(model, estimator, data, folder, out, limit, shard, **settings) -> None:
+def collect_through(model, estimator, data, folder, out, limit, make, **settings) -> None:
     """Measure what spans take from earlier ones, and what answers rest on through them: hide, and let the model think again."""
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.answers import means_the_same
@@ -63,7 +63,7 @@ def collect_through(model, estimator, data, folder, out, limit, shard, **setting
         found, _ = one_estimator(loaded, estimator)
         return Work(lambda some: traces.collect(loaded, found, some, out, made_with, means_the_same))
 
-    make(out, examples, known, shard, begin)
+    make(out, examples, known, begin)
 
 
 @click.command("fit-through")
@@ -89,7 +89,7 @@ def fit_through(run, estimator, out) -> None:
 
 @click.command("evaluate-through")
 @of_traces("Folder for measurements and totals.csv; goes on where it holds some.", 1)
-def evaluate_through(model, estimator, data, folder, out, limit, shard, **settings) -> None:
+def evaluate_through(model, estimator, data, folder, out, limit, make, **settings) -> None:
     """Measure how well it is predicted what answers rest on through the thinking, and sentences on earlier ones."""
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import one_estimator
@@ -111,4 +111,4 @@ def evaluate_through(model, estimator, data, folder, out, limit, shard, **settin
 
         return Work(lambda some: measure_totals(loaded, found, some, out, made_with), finish)
 
-    make(out, examples, known, shard, begin)
+    make(out, examples, known, begin)
