@@ -11,6 +11,7 @@ ends the run, where Ray Data would try for ever; and what is done is known by th
 import math
 import os
 import secrets
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,16 +37,15 @@ def actors(begin: Begin, workers: int | None = None, address: str | None = None)
     cpus = (
         1 if address else max(1, (os.cpu_count() or 1) // (workers or 1))
     )  # Ray gives a process as many threads
-    where: dict[str, Any] = {"address": address} if address else {
-        "num_cpus": cpus * (workers or 1), "include_dashboard": False,
-    }  # fmt: skip
+    own = {} if address else {"num_cpus": cpus * (workers or 1), "include_dashboard": False}
     try:
-        ray.init(**where, log_to_driver=False, logging_level="ERROR")
+        _reach(address)
+        ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = (
-            f"at {address!r}; start one with `ray start --head`, or leave --ray out" if address else "here"
-        )
-        raise EyelineError(f"No Ray answers {where} ({_first_line(error)}).") from error
+        what = f"No Ray cluster answers at {address!r}" if address else "Ray does not start here"
+        raise EyelineError(
+            f"{what} ({_first_line(error)}); `ray status` on its machines says more."
+        ) from error
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0))
         count = workers or gpus or len(ray.nodes())
@@ -67,6 +67,13 @@ def _library(alone: bool) -> Any:
     except ImportError as error:
         raise EyelineError("Workers need Ray: pip install 'eyeline[ray]'.") from error
     return ray
+
+
+def _reach(address: str | None) -> None:
+    """Raises `OSError` where nothing listens: Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), 10).close()
 
 
 def _first_line(error: BaseException) -> str:
