@@ -21,7 +21,7 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator
 from eyeline.estimator_files import digest, estimator_for
 from eyeline.events import Done, Error, RestsOn, SpanAttribution, Start
-from eyeline.files import decode_text, make_folder, read_text, write_files
+from eyeline.files import decode_text, make_folder, read_text, write_first
 from eyeline.fingerprint import fingerprint
 from eyeline.images import open_image
 from eyeline.model import Model
@@ -87,7 +87,7 @@ def attribute_log(
             for line in _read_ahead(lines, begin, log.parent):
                 rows += _rows(model, line, found, regions)
                 yield line.number
-            write_files({path: _parquet(library, rows, stamp)}, alone=True)
+            write_first(path, _parquet(library, rows, stamp))
         begin += len(lines)
 
 
@@ -135,7 +135,7 @@ def _open_folder(model: Model, estimator: Estimator | None, regions: str, traces
     if out.exists() and (not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())):
         raise DataError(f"{out} is no empty folder and holds no spans; choose another --out.")
     make_folder(out)
-    write_files({path: (json.dumps(run, indent=2) + "\n").encode()}, alone=True)
+    write_first(path, (json.dumps(run, indent=2) + "\n").encode())
 
 
 def _check_stamp(library: Any, path: Path, stamp: str) -> None:

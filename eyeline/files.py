@@ -2,7 +2,9 @@
 
 import codecs
 import errno
+import glob
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +12,12 @@ from pathlib import Path
 
 from eyeline.errors import DataError
 
+NO_LINKS = (
+    errno.EPERM,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+)  # of file systems without a second name
 ROOM = 2**20  # bytes that a disk must take before long work begins for it
 # What files of other encodings begin with; UTF-32 first, whose mark begins as UTF-16's does
 MARKS = {
@@ -76,31 +84,60 @@ def make_folder(folder: Path) -> None:
         raise cannot_write(folder, error) from error
 
 
-def write_files(files: Mapping[Path, bytes], *, alone: bool = False) -> None:
+def write_files(files: Mapping[Path, bytes]) -> None:
     """Writes all files or none: each beside its place first, then all moved there in order.
 
-    A reader sees the old file or the new one, never a part. `alone`: no other process writes there, so that what a killed
-    one left is overwritten. Raises `DataError`, for a full disk too.
+    A reader sees the old file or the new one, never a part. Raises `DataError`, for a full disk too.
     """
-    mark = "" if alone else f".{os.getpid()}"
-    beside = {path: path.with_name(f".{path.name}{mark}.part") for path in files}
+    beside = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in files}
     path = next(iter(files))
     try:
         for path, content in files.items():
             if path.exists() and not path.is_file():
                 raise DataError(f"{str(path)!r} is not a regular file: give the name of a file to write.")
-            with beside[path].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # some file systems report a full disk only here
+            _write_part(beside[path], content)
         for path in files:
             os.replace(beside[path], path)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         for part in beside.values():
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+            _remove(part)
+
+
+def write_first(path: Path, content: bytes) -> None:
+    """Writes a file that other processes may be writing too, whole or not at all: that of the first one stays.
+
+    What killed processes have left beside it goes. Raises `DataError`, for a full disk too.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        _write_part(part, content)
+        try:
+            os.link(part, path)  # unlike a move, refuses where a file is
+        except OSError as error:
+            if error.errno in NO_LINKS:
+                os.replace(part, path)
+            elif not path.is_file():  # else another process was first, and has perhaps cleared our part away
+                raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        _remove(part)
+    for each in path.parent.glob(f".{glob.escape(path.name)}.*part"):
+        _remove(each)
+
+
+def _write_part(part: Path, content: bytes) -> None:
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # some file systems report a full disk only here
+
+
+def _remove(part: Path) -> None:
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:

@@ -105,9 +105,9 @@ def attribute(
 ) -> "Stream":
     """The events of a given trace, as if the model had written it: teacher-forced passes over it instead of decoding.
 
-    `text` is what follows the prompt, markers included, or its token ids. The same ids give the same events as
-    `stream`, up to rounding. `estimator`, `regions` and `sources` as there. However long it is, no more steps are kept than PENDING_BYTES and those of a pass. Raises as
-    `stream` does.
+    `text` is what follows the prompt, markers included, or its token ids. The same ids give the same events as `stream`, up to
+    rounding. `estimator`, `regions` and `sources` as there. However long the text is, no more steps are kept than PENDING_BYTES
+    and those of a pass. Raises as `stream` does.
     """
     asked = prepare(model, images, prompt, estimator, regions, sources=sources)
     if isinstance(text, str):

@@ -5,11 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 collect() {
-  .venv/bin/eyeline collect --data "$1" --out scratch/collected --limit "$2"
+  .venv/bin/eyeline collect --data "$1" --out scratch/collected --limit 377
 }
-collect scratch/fit-0 1  # opens the collection
-collect scratch/fit-0 377 & other=$!
-collect scratch/fit-1 377
+collect scratch/fit-0 & other=$!
+collect scratch/fit-1
 wait $other
 .venv/bin/eyeline fit scratch/collected --name eyeline-mini --out eyeline/models/qwen3-vl-mini/estimator
 .venv/bin/eyeline fit scratch/collected --kinds attention --link identity --name paper-attention --out scratch/paper-attention

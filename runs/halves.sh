@@ -6,11 +6,10 @@ evaluate_halves() {
   for estimator in $3; do estimators+=(--estimator "$estimator"); done
   shift 4
   evaluate() {
-    .venv/bin/eyeline evaluate --out "$run" --limit "$2" --data "$1" "${estimators[@]}" --methods "$methods" "${@:3}"
+    .venv/bin/eyeline evaluate --out "$run" --limit "$scenes" --data "$1" "${estimators[@]}" --methods "$methods" "${@:2}"
   }
-  evaluate scratch/test-0 1 "$@"  # opens the run
-  evaluate scratch/test-0 "$scenes" "$@" & other=$!
-  evaluate scratch/test-1 "$scenes" "$@"
+  evaluate scratch/test-0 "$@" & other=$!
+  evaluate scratch/test-1 "$@"
   wait $other
-  evaluate scratch/test-1 "$scenes" "$@"  # the table of both halves
+  evaluate scratch/test-1 "$@"  # the table of both halves
 }

@@ -6,18 +6,14 @@ cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
 eyeline() { .venv/bin/eyeline "$@"; }
 shipped=eyeline/models/qwen3-vl-mini/estimator
-eyeline scenes --wild --seeds 7700000:7700024 --out scratch/through-fit-0
-eyeline scenes --wild --seeds 7700024:7700048 --out scratch/through-fit-1
-eyeline scenes --wild --seeds 8000600:8000615 --out scratch/through-test-0
-eyeline scenes --wild --seeds 8000615:8000630 --out scratch/through-test-1
-both() {  # command, folders of scenes, folder of measurements
-  eyeline "$1" --data "$2-0" --out "$3" --limit 1  # opens it
-  eyeline "$1" --data "$2-1" --out "$3" & other=$!
-  eyeline "$1" --data "$2-0" --out "$3"
+eyeline scenes --wild --seeds 7700000:7700048 --out scratch/through-fit
+eyeline scenes --wild --seeds 8000600:8000630 --out scratch/through-scenes
+halves() {  # command, folder of scenes, folder of measurements
+  eyeline "$1" --data "$2" --out "$3" --shard 0/2 & other=$!
+  eyeline "$1" --data "$2" --out "$3" --shard 1/2
   wait $other
 }
-both collect-through scratch/through-fit scratch/through
+halves collect-through scratch/through-fit scratch/through
 eyeline fit-through scratch/through --estimator $shipped --out $shipped
-both evaluate-through scratch/through-test scratch/through-test
-eyeline evaluate-through --data scratch/through-test-0 --out scratch/through-test  # the table of all
+halves evaluate-through scratch/through-scenes scratch/through-test
 cp scratch/through-test/totals.csv results/totals.csv

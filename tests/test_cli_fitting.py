@@ -28,7 +28,7 @@ KILLED_AT_THE_THIRD = (
     "import os, signal; real, written = os.fsync, []\n"
     "def fsync(file):\n"
     "    name = os.readlink(f'/proc/self/fd/{file}')\n"
-    "    written.append(name) if name.endswith('.safetensors.part') else None\n"
+    "    written.append(name) if '/examples/' in name else None\n"
     "    os.kill(os.getpid(), signal.SIGKILL) if len(written) == 3 else real(file)\n"
     "os.fsync = fsync\n"
 )

@@ -272,7 +272,9 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, monk
     monkeypatch.undo()
     assert len(read_collected(killed)) == 1
     # while writing the second file
-    (killed / "examples" / ".scene-1.safetensors.part").write_bytes(expected["scene-1.safetensors"][:100])
+    (killed / "examples" / ".scene-1.safetensors.0a1b.part").write_bytes(
+        expected["scene-1.safetensors"][:100]
+    )
     assert len(read_collected(killed)) == 1
     changed = (killed / "examples" / "scene-0.safetensors").stat().st_mtime_ns
     assert list(collect(model, examples(), killed, SETTINGS)) == ["scene-0", "scene-1", "scene-2"]
@@ -281,7 +283,7 @@ def test_a_run_that_was_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, monk
     # while writing run.json
     early = tmp_path / "early"
     early.mkdir()
-    (early / ".run.json.part").write_text('{"version"')
+    (early / ".run.json.0a1b.part").write_text('{"version"')
     assert list(collect(model, [], early, SETTINGS)) == []
     assert everything(early) == {"run.json": expected["run.json"]}
 

@@ -95,6 +95,27 @@ def test_the_hours_of_the_run_book_are_those_of_its_own_formula():
     assert re.search(line("evaluate, 70 images", 70 * evaluated), text)
 
 
+def test_the_bytes_and_hours_of_larger_runs_are_those_of_their_formulas():
+    book, text = (
+        (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        for name in ("train-an-estimator", "larger-runs")
+    )
+    (said,) = re.findall(r"collect, 100 images \| ([\d,]+) PFLOP", book)
+    image = float(said.replace(",", "")) / 100 * 1e15
+    one = 64 * 4 * 36 * 32 * 2  # bytes of a token
+    assert f"is {512 * one / 1e6:.0f} MB" in text
+    for images in (100, 1000, 10000):
+        assert (
+            f"| {images:,} | {images * 512 * one / 1e9:,.0f} GB | {images * 320 * one / 1e9:,.0f} GB |"
+            in text
+        )
+        hours = images * image / (0.3 * 989e12) / 3600
+        eight, more = (
+            f"{hours / count:.1f}" if hours / count > 0.05 else f"{hours / count:.2f}" for count in (8, 32)
+        )
+        assert f"| {images:,} | {hours:.1f} | {eight} h | {more} h |" in text
+
+
 def test_every_entry_of_the_log_has_its_date():
     headings = [line for line in prose(ROOT / "docs" / "log.md") if line.startswith("## ")]
     assert headings

@@ -3,7 +3,7 @@
 import click
 
 from eyeline.cli.chosen_model import takes_model
-from eyeline.cli.fitting import tell_left_out
+from eyeline.cli.making import tell_left_out
 from eyeline.cli.options import FOLDER, LENGTH, LIMIT, SOURCE, out
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Real

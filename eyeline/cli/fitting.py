@@ -1,12 +1,13 @@
 """Commands from data to an estimator and its measure: collect, fit, evaluate."""
 
+from pathlib import Path
+
 import click
 
 from eyeline.cli.choices import AS_SET, FEATURES, WAYS
 from eyeline.cli.chosen_model import takes_model
-from eyeline.cli.group import command_line
+from eyeline.cli.making import makes_examples
 from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed, with_room
-from eyeline.cli.progress import progress
 from eyeline.cli.values import Joined, Real
 
 
@@ -55,12 +56,14 @@ from eyeline.cli.values import Joined, Real
     is_flag=True,
     help="Leave out examples of a data folder whose image or id cannot be used, and list them at the end.",
 )
-def collect(model, data, folder, out, limit, rates, features, skip_bad, **settings) -> None:
+@makes_examples
+def collect(model, data, folder, out, limit, make, rates, features, skip_bad, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from eyeline.catalogue import examples_of
     from eyeline.training import checking
     from eyeline.training import collect as collection
     from eyeline.training.fit import ENOUGH_IMAGES, FEWEST_IMAGES
+    from eyeline.training.spread import Work
 
     examples, known = examples_of(data, "fit", folder, limit)
     here = f"; here are {known}" if known is not None else ""
@@ -75,21 +78,15 @@ def collect(model, data, folder, out, limit, rates, features, skip_bad, **settin
             known = len(examples)
         else:
             checking.check(examples)
-    done = collection.collect(
-        model.load(), examples, out, collection.Settings(rates=rates, kinds=features_of(features), **settings)
-    )
-    try:
-        count = sum(1 for _ in progress(done, known))
-    except (KeyboardInterrupt, click.Abort):
-        kept = len(list(out.glob("examples/*.safetensors")))
-        click.echo(
-            f"Stopped: {kept} examples are kept in {out}. The same line goes on: {command_line()}", err=True
-        )
-        raise
-    tell_left_out(examples)
+    made_with = collection.Settings(rates=rates, kinds=features_of(features), **settings)
+
+    def begin() -> Work:
+        loaded = model.load()
+        return Work(lambda some: collection.collect(loaded, some, out, made_with))
+
+    make(out, examples, known, begin)
     for sentence in bad:
         click.echo(f"Left out: {sentence}", err=True)
-    click.echo(f"{count} examples in {out}", err=True)
 
 
 @click.command()
@@ -105,8 +102,8 @@ def collect(model, data, folder, out, limit, rates, features, skip_bad, **settin
     "--kinds",
     type=Joined(click.Choice((*FEATURES, AS_SET))),
     show_default="set, or value,odds,change where the collection has those of every head",
-    help="Features of every head, joined by commas, or `set`: those of all heads as a set, which fit with fewer images; 'attention' "
-    "alone is the paper's, with the link 'identity'.",
+    help="Features of every head, joined by commas, or `set`: those of all heads as a set, which fit with fewer images; "
+    "'attention' alone is the paper's, with the link 'identity'.",
 )
 @click.option(
     "--link",
@@ -197,28 +194,41 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
 @LENGTH
 @subset_seed(1)
 @LIMIT
-def evaluate(model, estimators, data, folder, out, methods, hiding, limit, **settings) -> None:
+@makes_examples
+def evaluate(model, estimators, data, folder, out, methods, hiding, limit, make, **settings) -> None:
     """Measure how well estimators and their rivals predict what hiding regions really does."""
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import Settings, choose_methods
     from eyeline.evaluation.evaluate import evaluate as measure
     from eyeline.evaluation.page import write_results
+    from eyeline.training.spread import Work
 
     examples, known = examples_of(data, "test", folder, limit)
-    loaded = model.load()
-    chosen = choose_methods(loaded, methods.split(","), estimators, hiding)
-    for name, estimator in chosen.estimators.items():
-        fitted = estimator.card.get("regions", settings["regions"])
-        if fitted != settings["regions"]:
-            click.echo(
-                f"{name} was fitted on {fitted} regions and is measured on {settings['regions']}.", err=True
-            )
-    made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
-    done = measure(loaded, examples, chosen.methods, out, made_with, chosen.cards)
-    count = sum(1 for _ in progress(done, known))
-    tell_left_out(examples)
-    write_results(loaded, chosen, out)
-    click.echo(f"{count} examples: {out / 'table.csv'}, {out / 'page.html'}", err=True)
+
+    def begin() -> Work:
+        loaded = model.load()
+        chosen = choose_methods(loaded, methods.split(","), estimators, hiding)
+        made_with = Settings(methods=tuple(chosen.methods), hiding=chosen.hiding, **settings)
+        fitted = {
+            name: each.card.get("regions", made_with.regions) for name, each in chosen.estimators.items()
+        }
+        notices = (
+            f"{name} was fitted on {regions} regions and is measured on {made_with.regions}."
+            for name, regions in fitted.items()
+            if regions != made_with.regions
+        )
+
+        def finish() -> tuple[Path, ...]:
+            write_results(loaded, chosen, out)
+            return out / "table.csv", out / "page.html"
+
+        return Work(
+            lambda some: measure(loaded, some, chosen.methods, out, made_with, chosen.cards),
+            finish,
+            tuple(notices),
+        )
+
+    make(out, examples, known, begin)
 
 
 def features_of(kinds, about=None) -> tuple[str, ...]:
@@ -240,9 +250,3 @@ def features_of(kinds, about=None) -> tuple[str, ...]:
             raise DataError("Features of the heads as a set stand alone: --kinds set.")
         return SET
     return tuple(kinds)
-
-
-def tell_left_out(examples) -> None:
-    """Rows of a public set that were no questions, by reason."""
-    for reason, count in getattr(examples, "left_out", {}).items():
-        click.echo(f"{count} rows left out: {reason}", err=True)

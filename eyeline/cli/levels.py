@@ -7,7 +7,7 @@ import click
 
 from eyeline.cli.choices import WAYS
 from eyeline.cli.chosen_model import takes_model
-from eyeline.cli.fitting import tell_left_out
+from eyeline.cli.making import tell_left_out
 from eyeline.cli.options import FOLDER, LENGTH, PATH, SOURCE, out, subset_seed, with_room
 from eyeline.cli.progress import progress
 

@@ -50,6 +50,20 @@ def _of_a_server(port: int, data: str) -> Callable[[Command], Command]:
             help="Name that this server is reached by. Repeatable.",
         ),
         click.option(
+            "--allow-origin",
+            multiple=True,
+            metavar="ORIGIN",
+            show_default="none",
+            help="Site whose pages may use the API from a browser, as in https://lab.example. Repeatable.",
+        ),
+        click.option(
+            "--root-path",
+            default="",
+            metavar="PREFIX",
+            show_default="none",
+            help="Prefix below which a proxy lets others reach this server, as in /eyeline.",
+        ),
+        click.option(
             "--allow-remote-images",
             multiple=True,
             metavar="HOST",
@@ -100,12 +114,24 @@ def _of_a_server(port: int, data: str) -> Callable[[Command], Command]:
     "--open", "opens", is_flag=True, help="Open the page in a browser, where this machine shows one."
 )
 def serve(
-    model, estimator, api_key, api_key_file, no_key, allow_host, allow_remote_images, audit, opens, **options
+    model,
+    estimator,
+    api_key,
+    api_key_file,
+    no_key,
+    allow_host,
+    allow_origin,
+    allow_remote_images,
+    audit,
+    opens,
+    **options,
 ) -> None:
     """Serve a page to watch the model on, and an API that OpenAI's clients speak."""
     from eyeline.server import serving
 
-    settings = _settings(api_key, api_key_file, no_key, allow_host, allow_remote_images, **options)
+    settings = _settings(
+        api_key, api_key_file, no_key, allow_host, allow_origin, allow_remote_images, **options
+    )
 
     def ready(url: str) -> None:
         click.echo(f"Serving {url}", err=True)
@@ -116,13 +142,14 @@ def serve(
     serving.serve(settings, model.name, estimator, ready, model.options, audit=audit)
 
 
-def _settings(api_key, api_key_file, no_key, allow_host, allow_remote_images, **options) -> Any:
+def _settings(api_key, api_key_file, no_key, allow_host, allow_origin, allow_remote_images, **options) -> Any:
     from eyeline.server.safety import Settings
 
     if api_key_file is not None:
         api_key = api_key_file.strip()
     return Settings(
-        api_key=api_key or None, allow_no_key=no_key, allow_hosts=allow_host, remote_images=allow_remote_images, **options
+        api_key=api_key or None, allow_no_key=no_key, allow_hosts=allow_host, allow_origins=allow_origin,
+        remote_images=allow_remote_images, **options,
     )  # fmt: skip
 
 

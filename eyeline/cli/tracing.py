@@ -1,14 +1,14 @@
 """Commands from data to what answers rest on through the thinking: collect-through, fit-through, evaluate-through."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from eyeline.cli.chosen_model import takes_model
-from eyeline.cli.fitting import tell_left_out
+from eyeline.cli.making import makes_examples
 from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed
-from eyeline.cli.progress import progress
 
 
 def of_traces(folder: str, seed: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -34,6 +34,7 @@ def of_traces(folder: str, seed: int) -> Callable[[Callable[..., Any]], Callable
         LENGTH,
         subset_seed(seed),
         LIMIT,
+        makes_examples,
     )
 
     def apply(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,20 +47,23 @@ def of_traces(folder: str, seed: int) -> Callable[[Callable[..., Any]], Callable
 
 @click.command("collect-through")
 @of_traces("Folder of the collection; goes on where it holds one.", 0)
-def collect_through(model, estimator, data, folder, out, limit, **settings) -> None:
+def collect_through(model, estimator, data, folder, out, limit, make, **settings) -> None:
     """Measure what spans take from earlier ones, and what answers rest on through them: hide, and let the model think again."""
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.answers import means_the_same
     from eyeline.evaluation.evaluate import one_estimator
     from eyeline.training import traces
+    from eyeline.training.spread import Work
 
     examples, known = examples_of(data, "fit", folder, limit)
-    loaded = model.load()
-    found, _ = one_estimator(loaded, estimator)
-    done = traces.collect(loaded, found, examples, out, traces.Settings(**settings), means_the_same)
-    count = sum(1 for _ in progress(done, known))
-    tell_left_out(examples)
-    click.echo(f"{count} examples in {out}", err=True)
+    made_with = traces.Settings(**settings)
+
+    def begin() -> Work:
+        loaded = model.load()
+        found, _ = one_estimator(loaded, estimator)
+        return Work(lambda some: traces.collect(loaded, found, some, out, made_with, means_the_same))
+
+    make(out, examples, known, begin)
 
 
 @click.command("fit-through")
@@ -85,19 +89,26 @@ def fit_through(run, estimator, out) -> None:
 
 @click.command("evaluate-through")
 @of_traces("Folder for measurements and totals.csv; goes on where it holds some.", 1)
-def evaluate_through(model, estimator, data, folder, out, limit, **settings) -> None:
+def evaluate_through(model, estimator, data, folder, out, limit, make, **settings) -> None:
     """Measure how well it is predicted what answers rest on through the thinking, and sentences on earlier ones."""
     from eyeline.catalogue import examples_of
     from eyeline.evaluation.evaluate import one_estimator
     from eyeline.evaluation.totals import TABLE, check_estimator, measure_totals, write_totals
     from eyeline.training import traces
+    from eyeline.training.spread import Work
 
     examples, known = examples_of(data, "test", folder, limit)
-    loaded = model.load()
-    found, _ = one_estimator(loaded, estimator)
-    check_estimator(found)
-    done = measure_totals(loaded, found, examples, out, traces.Settings(**settings))
-    count = sum(1 for _ in progress(done, known))
-    tell_left_out(examples)
-    write_totals(out, found)
-    click.echo(f"{count} examples: {out / TABLE}", err=True)
+    made_with = traces.Settings(**settings)
+
+    def begin() -> Work:
+        loaded = model.load()
+        found, _ = one_estimator(loaded, estimator)
+        check_estimator(found)
+
+        def finish() -> tuple[Path, ...]:
+            write_totals(out, found)
+            return (out / TABLE,)
+
+        return Work(lambda some: measure_totals(loaded, found, some, out, made_with), finish)
+
+    make(out, examples, known, begin)

@@ -69,3 +69,18 @@ class Seeds(click.ParamType):
             if 0 <= first < end <= LAST_SEED + 1:
                 return range(first, end)
         self.fail(f"{value!r} is not A:B with 0 <= A < B <= {LAST_SEED + 1}, like 0:100.", param, ctx)
+
+
+class Part(click.ParamType):
+    """I/N, one part of N, counted from 0."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        with contextlib.suppress(ValueError):
+            index, of = (int(part) for part in value.split("/"))
+            if 0 <= index < of:
+                return index, of
+        self.fail(f"{value!r} is not I/N with 0 <= I < N, like 0/4 to 3/4.", param, ctx)

@@ -57,6 +57,7 @@ def create_app(
         title="Eyeline",
         version=eyeline.__version__,
         lifespan=lifespan,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
         responses=ERRORS,

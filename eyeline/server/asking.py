@@ -33,6 +33,7 @@ from eyeline.server.request import (
 from eyeline.server.request_error import RequestError, not_found
 from eyeline.server.safety import Settings
 from eyeline.server.store import Log, Row, Store
+from eyeline.server.telemetry import Telling
 
 ATTEMPTS = 3  # of a question that the model's process dies on
 STOPPED = "The server is stopping: generation was ended."
@@ -291,6 +292,7 @@ class Desk:
     # --- seeing through
 
     async def _see_through(self, asking: Asking) -> None:
+        telling = Telling(asking.row.model, asking.row.id, asking.row.question["options"])
         try:
             await asking.ticket.turn()
             asking.running = True
@@ -319,6 +321,10 @@ class Desk:
         finally:
             asking.ticket.leave()
             self.counters.queue.set(len(self.line))
+            if telling.heard:
+                failed = asking.failure.code if asking.failure else ""
+                problem = failed or ("error" if asking.done and asking.done.reason == "error" else "")
+                telling.end(asking.done, asking.log.read(), problem)
             asking.log.close()
             asking.over.set()
             self._forget(asking)

@@ -54,6 +54,8 @@ class Settings:
     api_key: str | None = None
     allow_no_key: bool = False
     allow_hosts: tuple[str, ...] = ()
+    allow_origins: tuple[str, ...] = ()  # whose pages may use the API
+    root_path: str = ""  # below which others reach this server
     remote_images: tuple[str, ...] = ()  # hosts
     max_tokens: int = 4096
     queue: int = 64
@@ -75,7 +77,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_binding(settings: Settings) -> None:
-    """Raises `EyelineError` for an address that others can reach, without a key."""
+    """Raises `EyelineError` for an address that others can reach, without a key, and for what is no key, origin or prefix."""
     if not (settings.api_key or settings.allow_no_key or is_loopback(settings.host)):
         raise EyelineError(
             f"Anybody who can reach {settings.host} could use the model and read every run: give --api-key-file, "
@@ -84,6 +86,17 @@ def check_binding(settings: Settings) -> None:
     if settings.api_key is not None and not re.fullmatch(r"[\x21-\x7e]{8,}", settings.api_key):
         raise EyelineError(
             "The API key is too short or holds spaces; expected 8 or more printable ASCII characters."
+        )
+    for origin in settings.allow_origins:
+        if not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
+            raise EyelineError(
+                f"{origin!r} is no origin for --allow-origin; expected one in small letters without a path, as in "
+                "https://lab.example:8443."
+            )
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", settings.root_path):
+        raise EyelineError(
+            f"{settings.root_path!r} is no prefix for --root-path; expected one that begins with a slash and does not end "
+            "with one, as in /eyeline."
         )
 
 
@@ -118,6 +131,8 @@ class Guard:
         scope.setdefault("state", {})["request_id"] = request_id
         # HEAD is answered as GET is, and the HTTP server leaves the body out
         asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        asked = {**asked, "path": self.below(scope["path"])}
+        shared = self.shared_with(Request(asked))
         began, status = time.perf_counter(), 0
 
         async def answer(message: Message) -> None:
@@ -126,7 +141,7 @@ class Guard:
                 status = message["status"]
                 headers = message["headers"] = list(message.get("headers", ()))
                 there = {name.lower() for name, _ in headers}
-                ours = {**HEADERS, "X-Request-Id": request_id}
+                ours = {**HEADERS, "X-Request-Id": request_id, **shared}
                 headers += [
                     (name.lower().encode(), value.encode())
                     for name, value in ours.items()
@@ -136,7 +151,11 @@ class Guard:
 
         try:
             self.check(Request(asked))
-            await self.app(asked, receive, answer)
+            if "Access-Control-Allow-Methods" in shared:  # a browser asks before another site's page does
+                await answer({"type": "http.response.start", "status": 204})
+                await answer({"type": "http.response.body"})
+            else:
+                await self.app(asked, receive, answer)
         except RequestError as refusal:
             await refuse(refusal, request_id, answer)
         except ClientDisconnect:
@@ -155,6 +174,26 @@ class Guard:
                 request_id, scope["method"], route, status, time.perf_counter() - began,
             )  # fmt: skip
 
+    def below(self, path: str) -> str:
+        """A path below the prefix, which a proxy before us may have taken off already."""
+        root = self.settings.root_path
+        return path.removeprefix(root) if path.startswith(f"{root}/") else path
+
+    def shared_with(self, request: Request) -> dict[str, str]:
+        """Headers by which a browser lets an allowed site's page use the answer; none for others."""
+        origin = request.headers.get("origin", "")
+        if origin.lower() not in self.settings.allow_origins:
+            return {"Vary": "Origin"} if self.settings.allow_origins else {}
+        found = {
+            "Access-Control-Allow-Origin": origin, "Access-Control-Expose-Headers": "X-Request-Id, X-Eyeline-Run, Retry-After",
+            "Vary": "Origin",
+        }  # fmt: skip
+        if request.method == "OPTIONS":
+            asked = request.headers.get("access-control-request-headers", "")
+            found |= {"Access-Control-Allow-Methods": "GET, POST, DELETE", "Access-Control-Max-Age": "600"}
+            found |= {"Access-Control-Allow-Headers": asked} if asked else {}
+        return found
+
     def check(self, request: Request) -> None:
         settings, headers = self.settings, request.headers
         hosts = headers.getlist("host")
@@ -165,9 +204,12 @@ class Guard:
                 "This host name is not known here; use the address, or start the server with --allow-host NAME.",
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != hosts[0].lower():
+        allowed = origin is not None and origin.lower() in settings.allow_origins
+        if origin is not None and not allowed and urlsplit(origin).netloc.lower() != hosts[0].lower():
             raise RequestError(403, "origin_refused", "Pages of other sites may not use this server.")
         path = request.url.path
+        if allowed and request.method == "OPTIONS":  # comes without the key
+            return
         if settings.api_key is not None and path not in KEYLESS and not path.startswith("/static/"):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             right = hmac.compare_digest(given.strip().encode(), settings.api_key.encode())

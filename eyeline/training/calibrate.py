@@ -42,7 +42,8 @@ def calibrate(
     """
     if len(collected) < FEWEST:
         raise DataError(
-            f"{len(collected)} images are too few to calibrate an estimator; expected {FEWEST} at the very least, 10 for intervals."
+            f"{len(collected)} images are too few to calibrate an estimator; expected {FEWEST} at the very least, "
+            "10 for intervals."
         )
     images = with_features(collected, run, SET)
     moved = move(training_data(images, SET), len(images), general)
@@ -80,7 +81,7 @@ def calibrate(
 def move(
     data: TrainingData, images: int, general: Estimator, begin: Estimator | None = None, steps: int = STEPS
 ) -> Estimator:
-    """General weights, moved to where predicted and measured falls agree better, against a prior that weighs as one image's share."""
+    """General weights, moved to where predicted and measured falls agree better; the more images, the less the prior weighs."""
     settings = FitSettings(kinds=SET, hidden=0)
     sizes = data.sizes()
     unit = torch.where(sizes > NOTHING, 1 / sizes, 0.0)

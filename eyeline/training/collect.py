@@ -24,7 +24,7 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import sum_spans
 from eyeline.examples import Example, digest
 from eyeline.features import captured_features, own_parts, spread_parts
-from eyeline.files import make_folder, read_text, write_files
+from eyeline.files import make_folder, read_text, write_first
 from eyeline.fingerprint import fingerprint
 from eyeline.game import orders
 from eyeline.generation import check_options, write
@@ -247,17 +247,11 @@ def each_once(
 ) -> Iterator[str]:  # fmt: skip
     """Has every example made and saved that the run does not hold yet, and yields the id of each as it is there.
 
-    Raises `DataError` for an id that comes twice or is no name of a file, for one that the run holds of another image or
-    question, and for an example that cannot be made.
+    Several processes may do so in one folder. Raises `DataError` as `named` does, for an example that the run holds of another
+    image or question, and for one that cannot be made.
     """
-    seen = set()
-    for example in examples:
-        if (wrong := wrong_id(example.id, seen)) is not None:
-            raise DataError(
-                f"The example id {example.id!r} {wrong}; give each example a plain id of its own."
-            )
-        seen.add(example.id)
-        path = run / "examples" / f"{example.id}.safetensors"
+    for example in named(examples):
+        path = file_of(run, example.id)
         if path.exists():
             if _digest_in(path) != digest(example):
                 raise DataError(
@@ -283,6 +277,23 @@ def wrong_id(example_id: str, seen: Collection[str]) -> str | None:
     return None if Path(example_id).name == example_id else "cannot be the name of a file"
 
 
+def named(examples: Iterable[Example]) -> Iterator[Example]:
+    """The same examples. Raises `DataError` for an id that comes twice or is no name of a file."""
+    seen = set()
+    for example in examples:
+        if (wrong := wrong_id(example.id, seen)) is not None:
+            raise DataError(
+                f"The example id {example.id!r} {wrong}; give each example a plain id of its own."
+            )
+        seen.add(example.id)
+        yield example
+
+
+def file_of(run: Path, example_id: str) -> Path:
+    """Where a run holds an example, once it is made."""
+    return run / "examples" / f"{example_id}.safetensors"
+
+
 def _digest_in(path: Path) -> str | None:
     """That of the example which a saved file was made of; None in a file that is none."""
     try:
@@ -304,23 +315,25 @@ def open_run(model: Model, out: Path, settings: Mapping[str, Any], what: str) ->
         "settings": json.loads(json.dumps(settings)),
     }  # fmt: skip
     path = out / "run.json"
-    if path.exists():
-        before = read_run(out)
-        parts = {
-            "fingerprint": "model", "version": "version", "precision": "precision", "device": "kind of device",
-            "settings": "settings",
-        }  # fmt: skip
-        different = [name for key, name in parts.items() if before.get(key) != run[key]]
-        if different:
-            raise DataError(
-                f"{out} holds a run with another {' and '.join(different)}; expected an empty folder or the "
-                "same run: choose another --out."
-            )
-        return
-    if out.exists() and (not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())):
-        raise DataError(f"{out} is no empty folder and no {what}; choose another --out.")
-    make_folder(out)
-    write_files({path: (json.dumps(run, indent=2) + "\n").encode()}, alone=True)
+    if not path.exists():
+        strange = out.exists() and (
+            not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())
+        )
+        if strange and not path.exists():  # another process may have opened it meanwhile
+            raise DataError(f"{out} is no empty folder and no {what}; choose another --out.")
+        make_folder(out)
+        write_first(path, (json.dumps(run, indent=2) + "\n").encode())
+    before = read_run(out)
+    parts = {
+        "fingerprint": "model", "version": "version", "precision": "precision", "device": "kind of device",
+        "settings": "settings",
+    }  # fmt: skip
+    different = [name for key, name in parts.items() if before.get(key) != run[key]]
+    if different:
+        raise DataError(
+            f"{out} holds a run with another {' and '.join(different)}; expected an empty folder or the "
+            "same run: choose another --out."
+        )
 
 
 OF_TOKENS = ("features", "log_odds", "subsets", "rates", "token_falls", "token_contributions")
@@ -340,7 +353,7 @@ def save_example(tensors: Mapping[str, Tensor], rest: Mapping[str, Any], path: P
         for name, tensor in tensors.items()
     }
     make_folder(path.parent)
-    write_files({path: as_safetensors(whole, {"rest": json.dumps(rest)})}, alone=True)
+    write_first(path, as_safetensors(whole, {"rest": json.dumps(rest)}))
 
 
 def read_run(run: Path) -> dict[str, Any]:

@@ -21,12 +21,12 @@ export function createClient(askKey, tell) {
   const waiting = new Set(); // requests that found no server
   let asking = null;
 
-  /** What a server answers, as soon as there is one. */
+  /** What a server answers, as soon as there is one; its paths begin where the page does, which may be below a prefix. */
   async function reach(path, options) {
     const request = {};
     try {
       for (let tries = 0; ; tries += 1) {
-        const response = await fetch(path, options).catch(error => {
+        const response = await fetch(`.${path}`, options).catch(error => {
           if (options.signal?.aborted || !(error instanceof TypeError)) throw error;
         });
         if (response && (!GATEWAYS.includes(response.status) || isJson(response))) return response;

@@ -165,7 +165,7 @@ async function fill(mine, work) {
 
 function name(id) {
   view.run.id = id;
-  history.replaceState(null, "", `/?run=${encodeURIComponent(id)}`);
+  history.replaceState(null, "", `./?run=${encodeURIComponent(id)}`);
   showState();
 }
 
@@ -207,7 +207,7 @@ function compose(blobs, prompt) {
   byId("question").value = prompt;
   problem.textContent = byId("bad-link").textContent = "";
   document.title = "Eyeline";
-  history.replaceState(null, "", "/");
+  history.replaceState(null, "", "./");
   byId("question").focus();
   if (blobs.length) addFiles(blobs);
 }
@@ -296,14 +296,14 @@ async function openRun(id) {
     signal.throwIfAborted();
     begin(mine);
     open({prompt: run.prompt, images: blobs.map(blob => ({blob, url: URL.createObjectURL(blob)})), claims: run.claims, isLive: Boolean(run.running), id});
-    history.replaceState(null, "", `/?run=${encodeURIComponent(id)}`);
+    history.replaceState(null, "", `./?run=${encodeURIComponent(id)}`);
     await fill(mine, () => catchUp(id, 0, signal, view.take, run));
   } catch (error) {
     if (error.name === "AbortError") return;
     const words = error.status === 404 ? `There is no run “${id.slice(0, 60)}” here: it was deleted, or the link is not whole. “Runs” lists what is kept.` : error.message;
     if (!root.hidden) { failure.textContent = words; return; }
     byId("bad-link").textContent = words;
-    history.replaceState(null, "", "/");
+    history.replaceState(null, "", "./");
   }
 }
 
@@ -362,7 +362,7 @@ async function download(file) {
 }
 
 async function copyLink() {
-  const address = `${location.origin}/?run=${encodeURIComponent(view.run.id)}`;
+  const address = new URL(`./?run=${encodeURIComponent(view.run.id)}`, location.href).href;
   try {
     await navigator.clipboard.writeText(address);
     link.textContent = "Link copied";
