@@ -59,6 +59,16 @@ class Asked:
         """Tokens that the model's context leaves after the prompt."""
         return self.model.context_length - self.prompt_tokens
 
+    def _of_level(self) -> tuple[Notice, ...]:
+        """That nothing was measured on the model, where that is so."""
+        if self.estimator is None or self.estimator.level != "none":
+            return ()
+        said = (
+            "Nothing was measured on this model: its regions' order and shares come from weights learned on "
+            f"others, sizes (~) are not calibrated. Ten images of your own calibrate them: eyeline calibrate --model {self.model.name} IMAGES"
+        )
+        return (Notice("general", said),)
+
     def start(self, regions: tuple[Grid, ...], notices: tuple[Notice, ...] = ()) -> Start:
         """The first event; `notices` came up since. Where images could not be read each is one region, for views."""
         model, estimator = self.model, self.estimator
@@ -82,7 +92,7 @@ class Asked:
             regions,
             hiding=None if estimator is None else estimator.hiding,
             level="none" if estimator is None else estimator.level,
-            notices=(*self.notices, *notices),
+            notices=(*self.notices, *self._of_level(), *notices),
             family=model.adapter.family,
         )
 

@@ -259,7 +259,10 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
     least = max(0.2 * strongest, 1e-9 if unit == "attention" else LEAST)
     told = [(place, value) for place, value in named.items() if abs(value) >= least]
     told = sorted(told, key=lambda each: -abs(each[1]))[:PLACES]
-    amounts = [f"{100 * value:.0f} %" if unit == "attention" else f"{_nats(value)} nats" for _, value in told]
+    about = "~" if unit == "relative" else ""  # sizes are not calibrated
+    amounts = [
+        f"{100 * value:.0f} %" if unit == "attention" else f"{about}{_nats(value)} nats" for _, value in told
+    ]
     if amounts and unit == "attention":
         amounts[0] += " of attention"
     words = "; ".join(f"{place}, {amount}" for (place, _), amount in zip(told, amounts, strict=True))
@@ -267,9 +270,11 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
     if how == "attends to" or (how == "rests on" and words):
         return words
     if how.startswith("rests on"):
-        together = f"{_nats(whole)} nats, from several regions together"
+        together = f"{about}{_nats(whole)} nats, from several regions together"
         return f"{together}: {words}" if words else together
-    does = f"{'costs' if whole > 0 else 'gains'} {_nats(abs(whole))} nats" if abs(whole) >= LEAST else ""
+    does = (
+        f"{'costs' if whole > 0 else 'gains'} {about}{_nats(abs(whole))} nats" if abs(whole) >= LEAST else ""
+    )
     if span.sources and (span.channel == "answer" or not how.startswith("is")):
         origin = f"comes from {_numbers(span.sources)}"
         return f"{origin}; hiding the image {does}" if does and span.channel == "thinking" else origin
@@ -346,8 +351,8 @@ def _key(unit: str) -> Line:
     """What the colours mean, from no effect to the strongest."""
     steps = np.linspace(0, 1, 6)[None].repeat(2, axis=0)
     key = half_blocks(colour_cells(steps, np.zeros_like(steps)))
-    key.append(" supports the text" if unit == "nats" else " share of attention", "dim")
-    if unit == "nats":
+    key.append(" supports the text" if unit != "attention" else " share of attention", "dim")
+    if unit != "attention":
         key.append("  ").append_text(half_blocks(colour_cells(-steps, np.zeros_like(steps))))
         key.append(" against", "dim")
     return key

@@ -282,7 +282,7 @@ class Worker:
             "ready",
             name=self.model.name,
             estimator=None if found is None else found.id,
-            unit="attention" if found is None else "nats",
+            unit="attention" if found is None else found.unit,
             context=self.model.context_length,
             method="pixels" if found is None else found.hiding,
             fingerprint=fingerprint(self.model),

@@ -60,7 +60,7 @@ export function createAbout(on) {
     set(more, {"aria-expanded": String(all)});
     showSets();
     fill(facts, chances ? [[`without the whole image ${chance(span.whole_image)}`, MEANINGS.without]] : [
-      span.whole_image !== null && [`whole image ${signed(span.whole_image)} nats`, MEANINGS.whole],
+      span.whole_image !== null && [`whole image ${withUnit(span.whole_image, run.unit)}`, MEANINGS.whole],
       !span.words && [`log p ${signed(span.log_prob)}`, MEANINGS.log],
       [`spread over ${plain(span.spread)} regions`, MEANINGS.spread],
       !span.words && [`tokens ${span.start}–${span.end - 1}`],

@@ -38,7 +38,7 @@ export function createLinks(within, {regionAt, image, text}) {
       return first ? {left: first.left - left, right: first.right - left, top: first.top - top, bottom: first.bottom - top} : null;
     };
     behind.replaceChildren(...toSentences(box));
-    const [k] = run && span?.unit === "nats" && !span.words ? telling(span) : [], at = k !== undefined && values(span)[k] >= FLOORS.nats ? regionAt(k) : null;
+    const [k] = run && ["nats", "relative"].includes(span?.unit) && !span.words ? telling(span) : [], at = k !== undefined && values(span)[k] >= FLOORS.nats ? regionAt(k) : null;
     const from = at && box(span.element);
     above.replaceChildren(...from ? toRegion(from, {x: at.x - left, y: at.y - top}, box(image), box(text)) : []);
   }

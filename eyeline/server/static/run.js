@@ -7,7 +7,7 @@ export const values = span => span.contributions ?? span.effects;
 export const intervals = span => span.contributions ? span.contribution_interval : span.interval;
 
 // A span that rests on the image with this has the full colour where it rests on it most; with less it stays pale.
-export const FLOORS = {nats: .5, attention: .1};
+export const FLOORS = {nats: .5, relative: .5, attention: .1};
 export const TRAIN = ["eyeline collect --model {model} --data DIR --out RUN", "eyeline fit RUN --out EST"];
 
 export const sum = values => values.reduce((a, b) => a + b, 0);

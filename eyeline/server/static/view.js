@@ -242,7 +242,7 @@ export function createView(root, actions = {}) {
       legend.replaceChildren(bars, make("div", "ticks", make("span", "", ends[0]), make("span", "", ...words), make("span", "", ends[1])), ...below);
     };
     if (chances) return place([chance(0), chance(1)], [term("would change", MEANINGS.chance)], [make("p", "", order.length ? LIKELY : noneAlone(span))]);
-    const ends = [run.negative ? `−${end}${beyond}` : "0", attention ? end : `+${end}${beyond}`], unit = attention ? ["share of attention", MEANINGS.attention] : ["nats", MEANINGS.nats];
+    const ends = [run.negative ? `−${end}${beyond}` : "0", attention ? end : `+${end}${beyond}`], unit = attention ? ["share of attention", MEANINGS.attention] : [run.unit === "relative" ? "nats, sizes not calibrated" : "nats", MEANINGS.nats];
     place(ends, [run.negative ? "0 · " : "", term(...unit), " per ", span.patches ? term(attention ? each : per, MEANINGS.patch) : each]);
   }
 

@@ -10,7 +10,7 @@ export const signed = x => (x < 0 && Number(plain(x)) ? "−" : "") + plain(x);
 export const percent = x => `${plain(100 * x)} %`;
 export const chance = x => `${Math.round(100 * x)} %`;
 export const amount = (x, unit) => ({attention: percent, chance})[unit]?.(x) ?? signed(x);
-export const withUnit = (x, unit) => ({attention: `${percent(x)} of attention`, chance: `would change (${chance(x)})`})[unit] ?? `${signed(x)} nats`;
+export const withUnit = (x, unit) => ({attention: `${percent(x)} of attention`, relative: `~${signed(x)} nats`, chance: `would change (${chance(x)})`})[unit] ?? `${signed(x)} nats`;
 export const duration = s => s < 1 ? `${Math.max(1, Math.round(s * 1000))} ms` : `${plain(s)} s`;
 export const several = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
