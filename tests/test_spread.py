@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -157,9 +158,6 @@ def test_ctrl_c_says_that_what_is_there_stays(here, data, monkeypatch):
     monkeypatch.setattr(collection, "collect_one", stopped_at_the_second)
     result = run(*words)
     assert (result.exit_code, result.stdout) == (130, "")
-    assert (
-        result.stderr.startswith("Stopped: ")
-        and " examples are kept in c. The same line goes on: " in result.stderr
-    )
+    assert re.match(r"Stopped: \d+ examples are kept in c. The same line goes on: ", result.stderr)
     assert len(list(Path("c/examples").iterdir())) == 1
     assert succeed(*words).stderr.endswith("3 examples in c\n")
