@@ -64,8 +64,9 @@ class Asked:
         if self.estimator is None or self.estimator.level != "none":
             return ()
         said = (
-            "Nothing was measured on this model: its regions' order and shares come from weights learned on "
-            f"others, sizes (~) are not calibrated. Ten images of your own calibrate them: eyeline calibrate --model {self.model.name} IMAGES"
+            "Nothing was measured on this model: the order of regions and their shares come from weights learned on others, "
+            "sizes (~) are not calibrated. Ten images of your own calibrate them: "
+            f"eyeline calibrate --model {self.model.name} IMAGES"
         )
         return (Notice("general", said),)
 
