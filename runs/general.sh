@@ -15,7 +15,7 @@ fi
 [ -d scratch/plain-test ] || .venv/bin/eyeline scenes --seeds 8000700:8000710 --out scratch/plain-test
 .venv/bin/eyeline collect --model "$first" --data scratch/plain --features heads --out scratch/collected-first
 .venv/bin/eyeline fit-general scratch/collected scratch/collected-first --out eyeline/general
-.venv/bin/python -m benchmarks.levels --collection shipped=scratch/collected --collection first=scratch/collected-first --out results/levels.csv
+.venv/bin/python -m benchmarks.by_level --collection shipped=scratch/collected --collection first=scratch/collected-first --out results/levels.csv
 .venv/bin/eyeline fit-general scratch/collected --name none --out scratch/general-for-first
 .venv/bin/eyeline fit-general scratch/collected-first --name none --out scratch/general-for-shipped
 evaluate() {  # model, scenes, general weights of the other, name

@@ -10,7 +10,7 @@ from eyeline.training import calibrate as module
 from eyeline.training.calibrate import calibrate
 from eyeline.training.collect import Collected, Settings, draw_subsets
 from eyeline.training.fit import effect_pairs
-from eyeline.training.general import learn_general
+from eyeline.training.general_weights import learn_general
 from eyeline.training.weights import UNKNOWN
 
 RUN = {

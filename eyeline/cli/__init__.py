@@ -4,11 +4,11 @@ import click
 
 import eyeline
 from eyeline.cli import (
+    calibrating,
     drawing,
     estimators,
     filtering,
     fitting,
-    levels,
     live,
     machine,
     public,
@@ -29,7 +29,7 @@ for command in (
     live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rests_on, saved.rethink,
     saved.evidence, saved.picture, saved.contrast,
     drawing.scenes, public.data, filtering.filter_data,
-    fitting.collect, fitting.fit, fitting.evaluate, levels.calibrate, levels.fit_general,
+    fitting.collect, fitting.fit, fitting.evaluate, calibrating.calibrate, calibrating.fit_general,
     tracing.collect_through, tracing.fit_through, tracing.evaluate_through, service.serve, service.follow,
     estimators.estimators,
     machine.doctor, machine.models,

@@ -161,6 +161,7 @@ def _rows_of(name: str, found: Any, subsets: Bool[Tensor, "subset region"]) -> d
 
     def added(effects: Tensor, intervals: Tensor | None = None) -> _Row:
         effects = effects.float().cpu()
+        intervals = None if intervals is None else intervals.float().cpu()
         return _Row(effects, joint(effects, subsets), effects, effects, intervals)
 
     if not isinstance(found, Prediction):
@@ -168,8 +169,8 @@ def _rows_of(name: str, found: Any, subsets: Bool[Tensor, "subset region"]) -> d
     shown, together = found.shown.float().cpu(), found.together(subsets).float().cpu()
     orders = [found.order(showing=showing) for showing in (False, True)]
     return {
-        name: added(shown, found.shown_intervals.float().cpu()),
-        ALONE_ROW.format(name): added(found.effects, found.intervals.float().cpu()),
+        name: added(shown, found.shown_intervals),
+        ALONE_ROW.format(name): added(found.effects, found.intervals),
         JOINT_ROW.format(name): _Row(shown, together, *orders),
     }
 

@@ -85,10 +85,11 @@ def write_results(model: Model, chosen: Chosen, out: Path) -> None:
     measured = {method for method, metric, _ in means if metric == "lds"}
     methods = better_readings(sorted(measured, key=lambda method: -means[method, "lds", "0.5"].value))
     rows = [row for row in rows if row.method in ("all", *methods)]
+    sized = {name: each for name, each in estimators.items() if each.has_intervals}
     figures = {
         "cost": faithfulness_against_cost(means, methods),
         "families": by_family(rows, methods),
-        **({"effects": predicted_against_actual(images, estimators)} if estimators else {}),
+        **({"effects": predicted_against_actual(images, sized)} if sized else {}),
     }
     for name, figure in figures.items():
         write_png(figure, out / f"{name}.png")

@@ -43,14 +43,18 @@ class Prediction:
         return torch.stack([span.shown for span in self.spans])
 
     @property
-    def intervals(self) -> Float[Tensor, "span region 2"]:
-        """Of effects."""
-        return torch.stack([span.said.interval for span in self.spans if span.said is not None])
+    def intervals(self) -> Float[Tensor, "span region 2"] | None:
+        """Of effects; None where the estimator knows none."""
+        found = [span.said.interval for span in self.spans if span.said is not None]
+        known = [each for each in found if each is not None]
+        return torch.stack(known) if known else None
 
     @property
-    def shown_intervals(self) -> Float[Tensor, "span region 2"]:
+    def shown_intervals(self) -> Float[Tensor, "span region 2"] | None:
         """Of what the heat shows."""
-        return torch.stack([span.said.contribution_interval for span in self.spans if span.said is not None])
+        found = [span.said.contribution_interval for span in self.spans if span.said is not None]
+        known = [each for each in found if each is not None]
+        return torch.stack(known) if known else None
 
     def together(self, subsets: Bool[Tensor, "subset region"]) -> Float[Tensor, "span subset"]:
         """Joint falls."""

@@ -219,11 +219,12 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
     """What is a number of all pairs of span and region, or of span and subset: R2 and slope in nats, and how intervals do.
 
     A row's numbers are held against what they mean: single effects against regions hidden alone, what the heat shows against
-    contributions, joint falls against subsets. For rivals, whose numbers have no unit, one factor is chosen on these very pairs.
+    contributions, joint falls against subsets. For rivals, and estimators that have seen nothing of the
+    model, whose numbers have no unit, one factor is chosen on these very pairs.
     """
     alone = torch.cat([one.falls[:, one.rates == ALONE].flatten() for one in images])
     predicted = torch.cat([one.effects[name].flatten() for one in images])
-    if estimator is None:
+    if estimator is None or estimator.unit == "relative":
         value = metrics.calibrated_r2_nats(predicted, alone)
         if value is not None:
             yield Row(name, "r2_nats_calibrated_here", "alone", "all", value, None, None, len(alone))
@@ -246,6 +247,11 @@ def _over_pairs(images: Sequence[Evaluated], name: str, estimator: Estimator | N
         return
     actual = torch.cat([of.flatten() for _, of in kept])
     predicted = torch.cat([one.effects[name].flatten() for one, _ in kept])
+    if all(name not in one.intervals for one, _ in kept):
+        value = metrics.r2_nats(predicted, actual)
+        if value is not None:
+            yield Row(name, "r2_nats", at, "all", value, None, None, len(actual))
+        return
     low, high = torch.cat([one.intervals[name].flatten(0, 1) for one, _ in kept]).T
     image = torch.cat([torch.full((of.numel(),), number) for number, (_, of) in enumerate(kept)])
     width = metrics.median_width(low, high)

@@ -20,7 +20,7 @@ from eyeline.head_set import SET
 from eyeline.training.calibrate import move
 from eyeline.training.collect import Collected, read_collected, read_run
 from eyeline.training.fit import effect_pairs, game_of, r2_nats, scale, with_features
-from eyeline.training.general import learn_general
+from eyeline.training.general_weights import learn_general
 from eyeline.training.weights import FitSettings, learn_weights, split, training_data
 
 COUNTS = (3, 5, 10, 20, 60)  # images

@@ -105,7 +105,7 @@ def fit_general(runs, out, name) -> None:
     """Learn general weights over the collections RUNS, one of each model, for models that none of them is."""
     from eyeline.estimator_files import save_estimator
     from eyeline.training.collect import read_collected, read_run
-    from eyeline.training.general import learn_general
+    from eyeline.training.general_weights import learn_general
 
     estimator = learn_general([(read_collected(run), read_run(run)) for run in runs], name)
     save_estimator(estimator, out)
