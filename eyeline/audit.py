@@ -19,7 +19,7 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor
 
 from eyeline.errors import DataError
-from eyeline.files import write_files
+from eyeline.files import write_first
 from eyeline.game import Game
 from eyeline.kept_games import PARTS
 from eyeline.metrics import bootstrap, lds, r2_span, varies
@@ -102,7 +102,7 @@ def save(one: Audited, folder: Path) -> None:
         path.parent.mkdir(exist_ok=True)  # and no folder above it: it may have been deleted
     except OSError as error:
         raise DataError(f"{str(path)!r} could not be written ({error.strerror}); is its run gone?") from error
-    write_files({path: content}, alone=True)
+    write_first(path, content)
 
 
 def read_score(path: Path) -> tuple[Origin, Score]:

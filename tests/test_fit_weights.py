@@ -17,7 +17,7 @@ from eyeline.training.weights import (
     LEAST_OF_TOKEN,
     MIN_SPREAD,
     UNKNOWN,
-    _agreement,
+    agreement,
     choose,
     correlation,
     learn_weights,
@@ -94,7 +94,7 @@ def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by
         return sum(0.75 * one + 0.25 * other for one, other in zip(of_spans, of_tokens, strict=True)) / 3
 
     settings = dataclasses.replace(NETWORK, tokens=0.25, ranks=0.0, alone=0.2, across=0.0)
-    found = float(_agreement(learned, spans, falls, settings))
+    found = float(agreement(learned, spans, falls, settings))
     within = 0.8 * expected("random") + 0.2 * expected("alone")
     assert found == pytest.approx(within, abs=1e-5)
     # across the spans: all pairs of span and region, and the effects of hiding everything
@@ -110,7 +110,7 @@ def test_what_agrees_is_spans_and_tokens_over_random_subsets_and_over_regions_by
     ]
     pairs = pearsonr(*singly).statistic
     whole = pearsonr(*(each[:, -1] for each in of_spans)).statistic
-    found = float(_agreement(learned, spans, falls, dataclasses.replace(settings, across=0.3)))
+    found = float(agreement(learned, spans, falls, dataclasses.replace(settings, across=0.3)))
     assert found == pytest.approx(0.7 * within + 0.15 * float(pairs + whole), abs=1e-5)
 
 

@@ -9,7 +9,7 @@ from command import refuse, succeed
 
 import eyeline
 from eyeline.errors import DataError
-from eyeline.estimator import estimator_for, save_estimator
+from eyeline.estimator_files import estimator_for, save_estimator
 from eyeline.evaluation import reliance
 from eyeline.evaluation.reliance import (
     KEPT,

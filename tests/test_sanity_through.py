@@ -10,7 +10,8 @@ from test_sanity import CELLS, answered, changed, estimator_of, example
 from test_traces import traced
 
 import eyeline
-from eyeline.evaluation import metrics, sanity_through
+from eyeline import metrics
+from eyeline.evaluation import sanity_through
 from eyeline.evaluation.sanity_through import (
     MEASURED,
     OURS,

@@ -19,7 +19,7 @@ from eyeline import metrics
 from eyeline.ablation import Method
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator
-from eyeline.estimator import digest as digest_of
+from eyeline.estimator_files import digest as digest_of
 from eyeline.evaluation.answers import means_the_same
 from eyeline.events import SpanAttribution
 from eyeline.examples import Example, digest, fields_of

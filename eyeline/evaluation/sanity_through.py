@@ -15,9 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from eyeline import load
+from eyeline import load, metrics
 from eyeline.estimator import Estimator
-from eyeline.evaluation import metrics
 from eyeline.evaluation.answers import means_the_same
 from eyeline.evaluation.command_options import ESTIMATOR, MODEL, TABLE
 from eyeline.evaluation.evaluate import one_estimator
