@@ -116,6 +116,7 @@ def test_what_layers_on_two_devices_keep_meets_from_the_hooks_to_the_joint_predi
     """Under fake tensors, which raise where devices mix."""
     lent = []
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
     monkeypatch.setattr(AttentionCapture, "mark", lambda capture: Event())
     monkeypatch.setattr(
         torch.Tensor, "record_stream", lambda tensor, stream: lent.append(tensor.device), raising=False
