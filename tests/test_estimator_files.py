@@ -128,13 +128,19 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 # --- which model it belongs to
 
 
-def test_the_estimator_in_the_models_own_folder_is_the_default(tmp_path):
+def test_the_estimator_in_the_models_own_folder_is_the_default_and_the_general_one_where_there_is_none(
+    tmp_path,
+):
     model = tiny_model("qwen3_vl")
-    assert estimator_for(model) is None
     named = dataclasses.replace(model, name=str(tmp_path))
-    assert estimator_for(named) is None
+    for without in (model, named):
+        general = estimator_for(without)
+        assert (general.id, general.level, general.unit) == ("general", "none", "relative")
+        assert not general.has_intervals
     save_estimator(estimator_of(model), tmp_path / "estimator")
     assert estimator_for(named).id == "mine"
+    assert estimator_for(model).id == "general"
+    assert estimator_for(named, "attention") is None
 
 
 def test_an_estimator_can_come_from_the_hub_but_a_folder_of_that_name_goes_first(

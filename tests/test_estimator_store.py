@@ -50,7 +50,7 @@ def test_the_newest_that_is_kept_for_a_models_weights_is_used_before_the_one_in_
     keep(dated(model, "older", "2026-02-01"))
     assert estimator_for(model).id == "newer"
     assert estimator_for(model, tmp_path / "model" / "estimator").id == "shipped"
-    assert estimator_for(build_tiny("qwen3_vl", seed=1)) is None
+    assert estimator_for(build_tiny("qwen3_vl", seed=1)).id == "general"
     assert [(one.id, one.used) for one in kept()] == [("newer", True), ("older", False)]
     remove(find_kept("newer"))
     assert estimator_for(model).id == "older"
@@ -64,13 +64,13 @@ def test_an_estimator_whose_writing_was_cut_short_is_none_and_a_damaged_card_is_
     card = (folder / "card.json").read_bytes()
     (folder / "card.json").unlink()  # which comes last
     assert kept() == []
-    assert estimator_for(model) is None
+    assert estimator_for(model).id == "general"
     (folder / "card.json").write_bytes(card[:20])
     assert [(one.id, one.card, one.used) for one in kept()] == [("one", None, False)]
     with pytest.raises(EstimatorError, match=r"is not an estimator .* remove it"):
         estimator_for(model)
     remove(find_kept("one"))
-    assert estimator_for(model) is None
+    assert estimator_for(model).id == "general"
 
 
 def test_an_id_is_kept_once_for_a_model_and_found_by_its_fingerprint_where_two_models_have_it(home):
@@ -118,7 +118,7 @@ def test_the_command_lists_shows_exports_and_removes(home, here):
     assert ask()[0].estimator == "one"
     succeed("estimators", "export", "one", "exported")
     succeed("estimators", "remove", "one")
-    assert ask()[0].estimator is None
+    assert ask()[0].estimator == "general"
     assert ask("--estimator", "exported")[0].estimator == "one"
     assert "There is no estimator 'one'" in refuse("estimators", "remove", "one")
 

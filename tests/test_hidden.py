@@ -46,9 +46,13 @@ def test_an_answer_with_regions_hidden_has_the_log_prob_that_ablation_measures(t
 
 def test_the_regions_shown_are_the_given_ones_and_knocked_out_cells_get_no_attention(image):
     model = tiny_model("qwen3_vl")
-    events = list(model.stream(image, "How many?", hidden=Hidden(GRID, (1,), "attention"), **GREEDY))
+    events = list(
+        model.stream(
+            image, "How many?", hidden=Hidden(GRID, (1,), "attention"), estimator="attention", **GREEDY
+        )
+    )
     assert isinstance(events[0], Start)
-    assert events[0].regions == GRID
+    assert (events[0].regions, events[0].unit) == (GRID, "attention")
     for span in spans_of(events):
         assert span.effects[1] == 0
         assert sum(span.effects) == pytest.approx(1, abs=1e-5)

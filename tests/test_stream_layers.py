@@ -69,9 +69,9 @@ def test_layers_without_a_weight_are_not_captured_and_attributions_stay_the_same
 
 def test_all_layers_are_captured_for_attention_and_for_an_estimator_of_all(captured):
     model = tiny_model("qwen3_vl")
-    for estimator in (None, random_estimator(model)):
+    for estimator in ("attention", None, random_estimator(model)):
         list(model.stream(PICTURES[0], QUESTION, max_new_tokens=3, estimator=estimator))
-    assert captured == [None, [0, 1, 2]]
+    assert captured == [None, [0, 1, 2], [0, 1, 2]]
 
 
 @pytest.mark.parametrize("link", ["log-odds", "identity"])

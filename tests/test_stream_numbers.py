@@ -12,10 +12,12 @@ from test_leak import mapped
 from test_rereading import slow_change
 
 from eyeline.errors import DataError, RegionError
+from eyeline.estimator_files import general_estimator
 from eyeline.evaluation.prediction import estimated
 from eyeline.events import Error, SpanAttribution, Start
 from eyeline.features import KINDS
 from eyeline.game import ENOUGH, Game, orders
+from eyeline.head_set import as_set, is_set, of_heads
 from eyeline.reader import plain
 from eyeline.regions import Regions
 from eyeline.spans import Span
@@ -43,6 +45,8 @@ def score_of(estimator, features, log_prob):
     if estimator.link == "identity":
         return lambda hidden: hidden @ (estimator.weights[0].double() @ features)
     network, linear = estimator.network, mixed(estimator.weights) @ features
+    if network is None:
+        return lambda hidden: hidden @ linear
 
     def logged(values):
         return values.sign() * (1 + values.abs()).log()
@@ -65,6 +69,13 @@ def score_of(estimator, features, log_prob):
         return found
 
     return score
+
+
+def weights_of(estimator, log_odds, features):
+    """Of the features of each head, by which visual tokens are summed: of heads as a set `change` alone, all heads alike."""
+    if is_set(estimator.kinds):
+        return (torch.arange(features) // (features // len(KINDS)) == KINDS.index("change")).double()
+    return estimator.of_tokens(torch.tensor([log_odds]))[0].double()
 
 
 def interval_of(values, spread):
@@ -114,9 +125,11 @@ def expected_spans(model, images, ids, estimator, spans, grids, shares):
             continue
         tokens = slice(span.start, span.end)
         chosen, of_each = (
-            torch.cat([of[kind][:, :, tokens].flatten(0, 1) for kind in estimator.kinds]).double()
+            torch.cat([of[kind][:, :, tokens].flatten(0, 1) for kind in of_heads(estimator.kinds)]).double()
             for of in (of_cells, of_regions)
         )  # (feature, token, patch or region)
+        if is_set(estimator.kinds):
+            of_each = as_set(of_each.permute(1, 2, 0)).permute(2, 0, 1)
         written = log_probs[span.start : span.end].tolist()
         scores = [score_of(estimator, of_each[:, token], log_prob) for token, log_prob in enumerate(written)]
 
@@ -142,7 +155,7 @@ def expected_spans(model, images, ids, estimator, spans, grids, shares):
             zip(written, falls([everything])[:, 0].tolist(), strict=True)
         ):
             odds = log_prob - math.log(1 - math.exp(log_prob))
-            weights = estimator.of_tokens(torch.tensor([odds]))[0].double()
+            weights = weights_of(estimator, odds, len(chosen))
             heat += max(fall, 0.0) * (weights @ chosen[:, token]).float()
         cells = heat.clamp(min=0).tolist()
         patches = []
@@ -151,11 +164,12 @@ def expected_spans(model, images, ids, estimator, spans, grids, shares):
             patches.append(contributions[label] * (cell / sum(own) if sum(own) > 0 else 1 / len(own)))
         shown = list(greedily(value, regions, showing=True)) if whole > 0 else []
         enough = next((n for n, (_, kept) in enumerate(shown, start=1) if kept >= ENOUGH * whole), len(shown))
+        if estimator.has_intervals:
+            found["interval"] = interval_of(effects, estimator.effect_spread)
+            found["contribution_interval"] = interval_of(contributions, estimator.contribution_spread)
         yield found | {
             "effects": effects,
-            "interval": interval_of(effects, estimator.effect_spread),
             "contributions": contributions,
-            "contribution_interval": interval_of(contributions, estimator.contribution_spread),
             "evidence": shown[:enough],
             "breaks": list(greedily(value, regions, showing=False))[:5],
             "patches": patches,
@@ -181,25 +195,31 @@ def labels_of(start):
         (("attention",), "identity", "attention"),
         (KINDS, "log-odds", "attention"),
         (("change", "odds", "value"), "log-odds", "pixels"),
+        ("general", "log-odds", "pixels"),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("teacher_forced", [False, True], ids=["stream", "attribute"])
 def test_attributions_equal_their_slow_definition(tiny, kinds, link, hiding, teacher_forced, monkeypatch):
-    estimator = None if kinds is None else random_estimator(tiny, kinds, link, hiding=hiding)
+    if kinds is None:
+        given, estimator, told = "attention", None, ("attention", None, None, "none")
+    elif kinds == "general":  # what a model without one of its own gets
+        given, estimator, told = None, general_estimator(), ("relative", "general", hiding, "none")
+    else:
+        given = estimator = random_estimator(tiny, kinds, link, hiding=hiding)
+        told = ("nats", "random", hiding, "fitted")
     monkeypatch.setattr(Game, "rounded", lambda game: game)  # to half precision, as games are kept
     images = [picture(128, 96, seed=2), PICTURES[1]]
     options = sampled(tiny, seed=4, tokens=24)
-    stream = tiny.stream(images, QUESTION, **options, estimator=estimator)
+    stream = tiny.stream(images, QUESTION, **options, estimator=given)
     events = list(stream)
     ids = ids_of(stream)
     if teacher_forced:
-        events = list(tiny.attribute(images, QUESTION, ids, estimator=estimator))
+        events = list(tiny.attribute(images, QUESTION, ids, estimator=given))
     start, spans = events[0], only(SpanAttribution, events)
     assert isinstance(start, Start)
     assert not only(Error, events)
-    assert (start.unit, start.estimator) == (("attention", None) if kinds is None else ("nats", "random"))
-    assert (start.hiding, start.level) == ((None, "none") if kinds is None else (hiding, "fitted"))
+    assert (start.unit, start.estimator, start.hiding, start.level) == told
     labels = flat(start.regions)
     assert len(set(labels)) == max(labels) + 1 > 6
     assert len(spans) > 2
@@ -259,7 +279,7 @@ def test_whoever_asks_a_stream_about_a_span_gets_the_numbers_of_its_event(tiny):
 
 def test_patches_sum_to_the_shown_number_of_each_region_and_shares_to_one(tiny):
     image = picture(256, 160, seed=4)  # more than 32 visual tokens in some family: regions of several cells
-    for estimator in (None, random_estimator(tiny)):
+    for estimator in ("attention", None, random_estimator(tiny)):
         events = list(tiny.stream(image, QUESTION, **sampled(tiny), estimator=estimator))
         labels, spans = flat(events[0].regions), only(SpanAttribution, events)
         assert len(spans) > 2
@@ -268,6 +288,6 @@ def test_patches_sum_to_the_shown_number_of_each_region_and_shares_to_one(tiny):
             for label, value in zip(labels, flat(span.patches), strict=True):
                 sums[label] += value
             assert sums == pytest.approx(list(span.shown), abs=1e-5)
-            if estimator is None:
+            if estimator == "attention":
                 assert min(span.effects) >= 0
                 assert sum(span.effects) == pytest.approx(1, abs=1e-5)
