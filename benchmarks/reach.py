@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import click
 from benchmarks.load import bodies, serving
 from eyeline.evaluation.command_options import MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
-from eyeline.server import engine
+from eyeline.server.engine import Worker
 
 NOTES = "EYELINE_REACH_NOTES"  # environment variable: the file that the model's process writes to
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
@@ -45,22 +45,14 @@ class Row:
     events: int
 
 
-def run_noting(pipe: Connection, model_id: str, estimator: str | None) -> None:
-    """The model's process, as the server starts it, with a note of the time and kind of each event."""
-    say = engine._Worker.say
-    with open(os.environ[NOTES], "a", encoding="utf-8") as notes:
+class Noting(Worker):
+    """The server's own, with a note of the time and kind of each event."""
 
-        def noting(self: engine._Worker, kind: str, line: str | None = None, **values: Any) -> None:
-            if line is not None:
+    def say(self, kind: str, line: str | None = None, **values: Any) -> None:
+        if line is not None:
+            with open(os.environ[NOTES], "a", encoding="utf-8") as notes:
                 notes.write(f"{time.time()} {json.loads(line)['event']}\n")
-                notes.flush()
-            say(self, kind, line, **values)
-
-        engine._Worker.say = noting
-        run(pipe, model_id, estimator)
-
-
-run = engine._run
+        super().say(kind, line, **values)
 
 
 def measure(browser_path: str, model_id: str, rounds: int, tokens: int) -> dict[str, list[float]]:
@@ -113,8 +105,9 @@ def main(model_id: str, rounds: int, tokens: int, out: Path) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:  # the server of `serving`
         from eyeline.cli import main as eyeline_main
+        from eyeline.server import serving as own
 
-        engine._run = run_noting
+        own.serve = partial(own.serve, worker=Noting)
         eyeline_main()
     else:
         main()

@@ -217,7 +217,7 @@ def _hide_from_attention(model: Model, trace: Trace, _: Watch = None) -> tuple[F
     length = trace.ids.shape[1]
     start = min(int(trace.images[0].positions[-1]) + 1, trace.prompt_length - 1)
     vision = see(model, trace, trace.pixel_values[None])
-    _, prefix = read(model, trace, vision, rows=1, end=start, use_cache=True)
+    prefix = read(model, trace, vision, rows=1, end=start, use_cache=True)[1]
 
     queries = torch.arange(start, length, device=trace.ids.device)
     future = torch.arange(length, device=trace.ids.device) > queries[:, None]

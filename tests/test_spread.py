@@ -158,6 +158,8 @@ def test_ctrl_c_says_that_what_is_there_stays(here, data, monkeypatch):
     monkeypatch.setattr(collection, "collect_one", stopped_at_the_second)
     result = run(*words)
     assert (result.exit_code, result.stdout) == (130, "")
-    assert re.match(r"Stopped: \d+ examples are kept in c. The same line goes on: ", result.stderr)
+    assert re.search(
+        r"^Stopped: \d+ examples are kept in c. The same line goes on: ", result.stderr, re.MULTILINE
+    )
     assert len(list(Path("c/examples").iterdir())) == 1
     assert succeed(*words).stderr.endswith("3 examples in c\n")
