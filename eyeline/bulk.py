@@ -19,7 +19,7 @@ from PIL import Image
 from eyeline.boxes import around
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator
-from eyeline.estimator_files import digest, estimator_for
+from eyeline.estimator_files import ATTENTION, digest, estimator_for
 from eyeline.events import Done, Error, RestsOn, SpanAttribution, Start
 from eyeline.files import decode_text, make_folder, read_text, write_first
 from eyeline.fingerprint import fingerprint
@@ -196,7 +196,7 @@ def _rows(model: Model, line: _Line, estimator: Estimator | None, regions: str) 
             pictures,
             trace.prompt,
             _after_prompt(model, pictures, trace),
-            estimator=estimator,
+            estimator=estimator or ATTENTION,
             regions=regions,
         ) as events:
             for event in events:

@@ -52,8 +52,10 @@ def describe(card: Mapping[str, Any]) -> list[str]:
     for key, (_, name, meaning) in MEASURED.items():
         if isinstance(card.get(key), int | float):
             said.append(f"On images that it was not fitted on its {name} is {card[key]:.2f} ({meaning}).")
-    if "coverage" in card:
+    if card.get("coverage") is not None:
         said.append(f"Its intervals hold {card['coverage']:.0%} of measured effects.".replace("%", " %"))
+    elif "coverage" in card:
+        said.append("It has no intervals: how far off its sizes are was not measured.")
     if card.get("chances") is not None:
         said.append("It knows earlier text: what answers rest on through the thinking.")
     if "created" in card:

@@ -78,6 +78,18 @@ def test_every_span_is_a_row_with_the_numbers_of_a_single_attribution(log, tmp_p
     assert "Line 5 is no trace (KeyError: 'image')" in lost[4]
 
 
+def test_rows_are_of_the_general_estimator_by_default_and_shares_of_attention_where_asked_for(log, tmp_path):
+    model = tiny_model("qwen3_vl")
+    for name, options, unit in (
+        ("default", {}, "relative"),
+        ("asked", {"estimator": "attention"}, "attention"),
+    ):
+        list(attribute_log(model, log, tmp_path / name, **options))
+        rows = [row for row in table(tmp_path / name) if not row["error"]]
+        assert {row["unit"] for row in rows} == {unit}
+        assert {row["contributions"] is None for row in rows} == {unit == "attention"}
+
+
 def test_what_an_answer_rests_on_is_a_row_after_its_spans(log, tmp_path):
     model = tiny_model("qwen3_vl")
     estimator = knowing(model)

@@ -147,11 +147,17 @@ def test_contributions_along_a_single_pair_of_orders_are_refused_as_they_have_no
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_methods_name_the_choices_and_a_missing_or_foreign_estimator_is_refused(lively, tmp_path):
+def test_a_model_without_an_estimator_of_its_own_is_evaluated_with_the_general_one(lively):
+    chosen = choose_methods(lively, ["eyeline"], ())
+    assert list(chosen.methods) == ["eyeline (general)"]
+    assert chosen.hiding == "pixels"
+
+
+def test_unknown_methods_name_the_choices_and_attention_or_a_foreign_estimator_is_refused(lively, tmp_path):
     with pytest.raises(DataError, match="No method 'gaze'; expected some of random, raw-attention"):
         choose_methods(lively, ["gaze"], ())
-    with pytest.raises(DataError, match="no estimator for"):
-        choose_methods(lively, ["eyeline"], ())
+    with pytest.raises(DataError, match="`attention` is no estimator"):
+        choose_methods(lively, ["eyeline"], ["attention"])
     save_estimator(fake_estimator(build_tiny("qwen3_vl", seed=1)), tmp_path / "foreign")
     with pytest.raises(EstimatorError, match="was fitted for"):
         choose_methods(lively, ["eyeline"], [tmp_path / "foreign"])

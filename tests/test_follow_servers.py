@@ -150,8 +150,7 @@ def test_the_client_gets_the_servers_bytes_and_the_trace_is_attributed(proxied, 
     assert headers["content-type"] == "text/event-stream; charset=utf-8"
     events = proxied.run_of(headers)
     assert not only(Error, events)
-    assert events[0].notices[0].kind == f"ids-{TIERS[kind]}"
-    assert len(events[0].notices) == 1
+    assert [notice.kind for notice in events[0].notices] == [f"ids-{TIERS[kind]}", "general"]
     ids = script.ids if kind != "library" else script.ids[:-1]
     assert_attributed(model, events, ids)
     assert events[-1].reason == ("eos" if kind != "library" else "stop")
@@ -281,7 +280,7 @@ def test_another_prompt_is_read_and_said_and_images_of_another_size_are_refused(
     theirs = model.inputs(picture(), "How many bars?")["input_ids"][0].tolist()
     proxied.follow(dataclasses.replace(script, prompt_ids=theirs))
     events = proxied.run_of(post(proxied.url, body())[1])
-    assert [notice.kind for notice in events[0].notices] == ["ids-ids", "prompt"]
+    assert [notice.kind for notice in events[0].notices] == ["ids-ids", "prompt", "general"]
     larger = model.inputs(picture(128, 64), "How many?")["input_ids"][0].tolist()
     proxied.follow(dataclasses.replace(script, prompt_ids=larger), side_channel=False)
     _, _, through = post(proxied.url, body())
@@ -368,7 +367,8 @@ def test_other_paths_go_through_and_the_models_list_says_what_is_followed(proxie
     proxied.follow(script_of("vllm"))
     assert post(proxied.url, b'{"input": 1}', "/embeddings?a=b")[2] == b'echo /v1/embeddings?a=b {"input": 1}'
     (entry,) = json.loads(get(proxied.url, "/models")[1])["data"]
-    assert (entry["id"], entry["eyeline"]["unit"]) == (NAME, "attention")
+    followed = entry["eyeline"]
+    assert (entry["id"], followed["estimator"], followed["unit"]) == (NAME, "general", "relative")
 
 
 def test_thirty_two_answers_at_once_lose_nothing(proxied, model, script_of):

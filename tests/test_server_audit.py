@@ -267,4 +267,4 @@ def test_a_server_audits_what_is_saved_and_shows_it(model_folder, audited_model,
 
 def test_without_an_estimator_there_is_nothing_to_audit(model_folder, tmp_path):
     with pytest.raises(EyelineError, match="There is nothing to audit"):
-        serve(Settings(tmp_path, port=1 + 2**15), str(model_folder), audit=0.2)
+        serve(Settings(tmp_path, port=1 + 2**15), str(model_folder), "attention", audit=0.2)

@@ -101,3 +101,16 @@ def test_a_folder_that_cannot_hold_runs_is_told_before_the_model_is_loaded(tmp_p
     assert "Runs cannot be kept in" in refuse(
         "--port", str(free_port()), "--data", str(tmp_path / "file" / "runs")
     )
+
+
+def test_a_server_that_is_asked_for_attention_shows_attention_and_says_so(model_folder, tmp_path):
+    with running(model_folder, tmp_path, "--estimator", "attention") as server:
+        start, *events = server.ask().json["choices"][0]["message"]["eyeline"]
+        (entry,) = server.call("GET", "/v1/models").json["data"]
+    assert (start["estimator"], start["unit"]) == (None, "attention")
+    assert (entry["eyeline"]["estimator"], entry["eyeline"]["unit"]) == (None, "attention")
+    spans = [event for event in events if event["event"] == "span"]
+    assert spans
+    assert all(
+        span["interval"] is None and sum(span["effects"]) == pytest.approx(1, abs=1e-5) for span in spans
+    )

@@ -101,11 +101,11 @@ class Chosen:
 def choose_methods(
     model: Model, names: Sequence[str], sources: Sequence[str | Path], hiding: Method | None = None
 ) -> Chosen:
-    """Rivals by name, and for `eyeline` the given estimators, or else the model's own; `all` is everything.
+    """Rivals by name, and for `eyeline` the given estimators, or else the one that is used by default; `all` is everything.
 
     Regions are hidden as the first estimator's card says unless told, and by filled pixels without an estimator.
-    Raises `DataError` for an unknown name, for estimators without `eyeline` among the names, for two of the same id, and,
-    unless told how to hide, for two of different ways; `EstimatorError` for an estimator of another model.
+    Raises `DataError` for an unknown name, for estimators without `eyeline` among the names, for `attention` as one, for two
+    of the same id, and, unless told how to hide, for two of different ways; `EstimatorError` for an estimator of another model.
     """
     names = [name.strip() for name in names]
     if "all" in names:
@@ -116,9 +116,9 @@ def choose_methods(
         )
     found = [estimator_for(model, source) for source in sources or (None,)] if "eyeline" in names else []
     estimators = {f"eyeline ({each.id})": each for each in found if each is not None}
-    if "eyeline" in names and not estimators:
+    if None in found:
         raise DataError(
-            f"There is no estimator for {model.name!r}: name one with --estimator, or leave `eyeline` out of --methods."
+            "`attention` is no estimator, and predicts no effects: name another with --estimator, or leave it out."
         )
     if len(estimators) < len(found):
         raise DataError(
@@ -136,7 +136,7 @@ def choose_methods(
 
 
 def one_estimator(model: Model, source: str | Path | None) -> tuple[Estimator, Method]:
-    """The estimator given, or else the model's own, and how its numbers hide regions. Raises as `choose_methods` does."""
+    """The estimator given, or else the one used by default, and how its numbers hide regions. Raises as `choose_methods` does."""
     chosen = choose_methods(model, ["eyeline"], [source] if source else [])
     (found,) = chosen.estimators.values()
     return found, chosen.hiding

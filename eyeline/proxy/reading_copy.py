@@ -6,6 +6,7 @@ from typing import Any
 
 from eyeline.elsewhere import Following, follow
 from eyeline.errors import EyelineError
+from eyeline.estimator_files import ATTENTION
 from eyeline.events import Reason
 from eyeline.generation import end_tokens
 from eyeline.proxy.fixed_size import fixed_size
@@ -49,7 +50,7 @@ class CopyWorker(Worker):
             with (
                 follow(
                     self.model, pictures_in(folder, images), messages, prompt_ids=prompt_ids, notices=[notice(tier)],
-                    estimator=self.estimator, regions=regions,
+                    estimator=self.estimator or ATTENTION, regions=regions,
                 ) as events,
                 self.on(number, events),
             ):  # fmt: skip

@@ -28,7 +28,7 @@ from eyeline.ablation import ablate
 from eyeline.asked import Hidden
 from eyeline.contrast import contrast
 from eyeline.errors import DataError, EyelineError
-from eyeline.estimator_files import estimator_for
+from eyeline.estimator_files import ATTENTION, estimator_for
 from eyeline.events import to_json
 from eyeline.fingerprint import fingerprint
 from eyeline.images import open_image
@@ -345,7 +345,7 @@ class Worker:
             options["hidden"] = Hidden(grids, tuple(hidden["regions"]), hidden["method"])
         pictures = pictures_in(folder, images)
         with (
-            stream(self.model, pictures, messages, estimator=self.estimator, **options) as events,
+            stream(self.model, pictures, messages, estimator=self.estimator or ATTENTION, **options) as events,
             self.on(number, events),
         ):
             return self.tell(number, events, folder)

@@ -51,7 +51,7 @@ def serve(
         if audit is not None:
             if engine.about.estimator is None:
                 raise EyelineError(
-                    f"There is nothing to audit: {engine.about.name!r} has no estimator; fit one, or leave --audit out."
+                    "There is nothing to audit where attention is shown: name an estimator, or leave --estimator or --audit out."
                 )
             app_of = partial(app_of, opened=auditing(audit))
         app = app_of(settings, engine, store)
