@@ -42,7 +42,7 @@ class Evidence:
     span: int | None  # by index; None: the answer, through the thinking
     channel: Channel
     text: str
-    unit: Literal["nats", "chance"]  # of the amounts
+    unit: Literal["nats", "relative", "chance"]  # of the amounts; "relative" are nats that are not calibrated
     whole: float  # the same of the whole image
     boxes: tuple[RegionBox, ...]
 
@@ -56,10 +56,10 @@ def evidence_sets(events: Iterable[Event], of: Of = None) -> list[Evidence]:
     start = next((event for event in events if isinstance(event, Start)), None)
     spans = {event.index: event for event in events if isinstance(event, SpanAttribution)}
     done = next((event for event in events if isinstance(event, Done)), None)
-    if start is None or start.unit != "nats":
+    if start is None or start.unit == "attention":
         raise DataError(
             "The run has no evidence sets: it was written without an estimator, so that its numbers are shares of attention; "
-            "fit one, or name one with --estimator, and ask again."
+            "ask again with an estimator."
         )
     if of is None:
         found = [_of_span(start, span) for span in spans.values() if span.evidence]
@@ -197,7 +197,8 @@ def _thousandths(part: Rectangle, info: ImageInfo) -> Rectangle:
 def _of_span(start: Start, span: SpanAttribution) -> Evidence:
     order = [region for region, _ in span.evidence or ()]
     boxes = tuple(_box(start, region, span.shown[region]) for region in order)
-    return Evidence(span.index, span.channel, span.text, "nats", span.whole_image or 0.0, boxes)
+    unit = "relative" if start.unit == "relative" else "nats"
+    return Evidence(span.index, span.channel, span.text, unit, span.whole_image or 0.0, boxes)
 
 
 def _of_answer(start: Start, done: Done) -> Evidence:

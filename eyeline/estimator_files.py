@@ -214,7 +214,7 @@ def check_model(estimator: Estimator, model: Model) -> None:
     ):
         raise EstimatorError(
             f"The estimator {estimator.id!r} was fitted for {estimator.card.get('model')!r}, not for the weights of "
-            f"{model.name!r}; fit one with `eyeline collect` and `eyeline fit`, or leave it out to see attention."
+            f"{model.name!r}; fit one with `eyeline collect` and `eyeline fit`, or leave it out."
         )
     heads = model.adapter.text_config(model.hf).num_attention_heads * len(model.adapter.layers(model.hf))
     expected = len(SET) if is_set(estimator.kinds) else heads * len(estimator.kinds)

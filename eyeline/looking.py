@@ -44,14 +44,15 @@ class Looking:
 
 
 def looking(events: Iterable[Event]) -> Looking:
-    """All measures of a run. Raises `DataError` for one without spans, or whose numbers are attention, which are no effects."""
+    """All measures of a run. Raises `DataError` for one without spans, or whose numbers are attention or not calibrated."""
     events = list(events)
     start = next((event for event in events if isinstance(event, Start)), None)
     done = next((event for event in events if isinstance(event, Done)), None)
     spans = [event for event in events if isinstance(event, SpanAttribution)]
     if start is None or not spans or start.unit != "nats":
         raise DataError(
-            "How a run looks at its image is measured on contributions in nats: it needs attributed spans, of an estimator."
+            "How a run looks at its image is measured on contributions in nats: it needs attributed spans, of an estimator that "
+            "was calibrated or fitted on the model."
         )
     contributions = torch.tensor([span.shown for span in spans], dtype=torch.float64)
     places, areas = centres(start)

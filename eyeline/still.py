@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from eyeline.boxes import RATHER, Evidence, Of, edges, evidence_sets
 from eyeline.claims import Claim, claims_in, claims_of, share_inside
 from eyeline.errors import DataError
-from eyeline.events import Done, ImageInfo, SpanAttribution, Start
+from eyeline.events import Done, ImageInfo, SpanAttribution, Start, Unit
 from eyeline.film import INK, PAPER, SOFT, View, cells_of, colour, font, grounds_of, lit, of_answer, of_span
 from eyeline.report import FLOORS, name_regions, resting
 from eyeline.runs import Run
@@ -84,16 +84,15 @@ def _span(run: Run, index: int) -> Shown:
     view, names = of_span(span, start), name_regions(start)
     best = max(range(len(span.shown)), key=lambda region: span.shown[region])
     if start.unit == "attention":
-        words = [
-            "Colour: the share of its attention to the image. That is no effect: no estimator was at hand."
-        ]
+        words = ["Colour: the share of its attention to the image. That is no effect."]
         most, evidence = f"{100 * span.shown[best]:.0f} %", None
     else:
         nats = span.whole_image or 0.0
         words = [
-            f"Colour: what hiding that part takes off this text's log-probability. Hiding the whole image takes {_nats(nats)}.",
+            "Colour: what hiding that part takes off this text's log-probability. "
+            f"Hiding the whole image takes {_nats(nats, start.unit)}.",
         ]
-        most = _nats(span.shown[best])
+        most = _nats(span.shown[best], start.unit)
         (evidence,) = evidence_sets(run.events, index) if span.evidence else (None,)
         if evidence is not None:
             words.append(
@@ -154,15 +153,13 @@ def _summed(run: Run) -> Shown:
     view = View([strong * heat / most for heat in heats], text, INK)
     if start.unit == "attention":
         told = f"{100 * totals[best]:.0f} %"
-        words = [
-            "Colour: the mean share of attention of all spans. That is no effect: no estimator was at hand."
-        ]
+        words = ["Colour: the mean share of attention of all spans. That is no effect."]
     else:
         whole = sum(span.whole_image or 0.0 for span in spans)
-        told = _nats(float(totals[best]))
+        told = _nats(float(totals[best]), start.unit)
         words = [
             f"Colour: what hiding that part takes off the log-probability of all {len(spans)} spans, each with the text before "
-            f"it as it is, added up. Hiding the whole image takes {_nats(whole)}."
+            f"it as it is, added up. Hiding the whole image takes {_nats(whole, start.unit)}."
         ]
     words.append(f"Most: {told} at {names[best]}.")
     claims = claims_of(run.events)
@@ -172,8 +169,10 @@ def _summed(run: Run) -> Shown:
     return Shown(view, title, "nothing", words, None, claims)
 
 
-def _nats(nats: float) -> str:
-    """Nats, and how many times less likely that is."""
+def _nats(nats: float, unit: Unit) -> str:
+    """Nats, and how many times less likely that is, where sizes are calibrated."""
+    if unit == "relative":
+        return f"~{nats:.1f} nats (not calibrated)"
     if nats <= 0.05:
         return f"{nats:.2f} nats"
     times = math.exp(min(nats, 30.0))

@@ -53,14 +53,14 @@ def stream(
 ) -> "Stream":
     """Generates an answer and yields events while it is written: `Start`, then `Text`s and `SpanAttribution`s, then `Done`.
 
-    `estimator`: a folder or an `Estimator`, by default the one in the model's folder; without one the effects are attention
-    shares. `regions`: a source of regions or a file of your own, one for all images or one for each. `max_new_tokens`: by
-    default what the context allows. `temperature`: 0 is greedy. `seed` makes sampling repeatable. `stop`: texts that generation
-    ends before. `pending_bytes`: captured steps that may wait for attribution before decoding does. `hidden`: regions of an
-    earlier stream that the model is not to see; its regions are shown. `sources`: read earlier text too, for what each span takes
-    from it and what the answer rests on through it. `top_logprobs`: keep how likely each token was, and so many of the likeliest
-    in its place (`Stream.likely`). `generation`: any other option of `hf.generate` (`repetition_penalty`, ...). What is left out
-    comes from the model's generation config.
+    `estimator`: a folder, an id on the Hub or an `Estimator`, by default your own for the model, else the one in its folder, else
+    the general one; for `attention` the effects are attention shares. `regions`: a source of regions or a file of your own, one
+    for all images or one for each. `max_new_tokens`: by default what the context allows. `temperature`: 0 is greedy. `seed` makes
+    sampling repeatable. `stop`: texts that generation ends before. `pending_bytes`: captured steps that may wait for attribution
+    before decoding does. `hidden`: regions of an earlier stream that the model is not to see; its regions are shown. `sources`:
+    read earlier text too, for what each span takes from it and what the answer rests on through it. `top_logprobs`: keep how
+    likely each token was, and so many of the likeliest in its place (`Stream.likely`). `generation`: any other option of
+    `hf.generate` (`repetition_penalty`, ...). What is left out comes from the model's generation config.
 
     A prompt of several turns may have no images: then text alone comes. Raises `ImageError`, `PromptError`, `RegionError`,
     `EstimatorError` or `UnsupportedModelError` at once for what cannot work; what fails later is an `Error` event.

@@ -50,6 +50,8 @@ def test_the_evidence_of_a_span_is_that_of_its_event_in_pixels():
     assert first.parts == (first.box,)
     assert first.amount == 2.4
     assert second.image == 0
+    (relative,) = evidence_sets(make_run("relative").events, 1)
+    assert (relative.unit, relative.boxes) == ("relative", found.boxes)
 
 
 def test_an_answer_rests_on_the_regions_without_which_it_rather_changes_than_not():

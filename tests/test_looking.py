@@ -138,8 +138,10 @@ def test_a_run_is_measured_as_its_parts_are():
     assert looking(make_run().events).unexplored_evidence is None
 
 
-def test_attention_is_not_measured_nor_a_run_without_spans():
+def test_attention_and_sizes_that_are_not_calibrated_are_not_measured_nor_a_run_without_spans():
     with pytest.raises(DataError, match="contributions in nats"):
         looking(make_run("attention").events)
+    with pytest.raises(DataError, match="calibrated or fitted on the model"):
+        looking(make_run("relative").events)
     with pytest.raises(DataError, match="contributions in nats"):
         looking(make_run().events[:2])

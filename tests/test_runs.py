@@ -41,7 +41,7 @@ def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extr
     the second span's attribution fails; `extra` ends the thinking.
     """
     infos = (ImageInfo(192, 128, 4, 6), ImageInfo(128, 128, 4, 4))
-    hiding, level = ("pixels", "fitted") if unit == "nats" else (None, "none")
+    hiding, level = None if unit == "attention" else "pixels", "fitted" if unit == "nats" else "none"
     grids: tuple[Grid, ...] = (
         tuple(tuple(row // 2 * 3 + col // 2 for col in range(6)) for row in range(4)),
         tuple(tuple(6 + row // 2 * 2 + col // 2 for col in range(4)) for row in range(4)),
@@ -51,7 +51,7 @@ def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extr
         ("thinking", "In the other picture it is 7." + extra, {9: 2.4, 4: -0.8}),
         ("answer", "It is 7.", {9: 0.9}),
     ]
-    estimator = "mini-1" if unit == "nats" else None
+    estimator = {"nats": "mini-1", "relative": "general", "attention": None}[unit]
     events: list[Event] = [Start("0.1.0", "qwen3-vl-mini", estimator, unit, infos, grids, hiding, level)]
     token = 0
     for index, (channel, text, strong) in enumerate(sentences):
@@ -65,16 +65,16 @@ def make_run(unit: Unit = "nats", patches: bool = True, lost: bool = False, extr
             effects = [effect / sum(effects) for effect in effects]
         heat = tuple(tuple(tuple(effects[label] / 4 for label in row) for row in grid) for grid in grids)
         interval = tuple((effect - 0.4, effect + 0.5) for effect in effects) if unit == "nats" else None
-        contributions = tuple(effects) if unit == "nats" else None
+        contributions = None if unit == "attention" else tuple(effects)
         order = sorted(range(10), key=lambda region: -effects[region])
         sums = tuple(
             (region, sum(effects[each] for each in order[: n + 1])) for n, region in enumerate(order)
         )
-        evidence, breaks = (sums[:2], sums[:5]) if unit == "nats" else (None, None)
+        evidence, breaks = (None, None) if unit == "attention" else (sums[:2], sums[:5])
         if lost and index == 1:
             events.append(Error("Span 1 has no attribution: the worker ran out of memory."))
             continue
-        whole_image = sum(max(effect, 0.0) for effect in effects) if unit == "nats" else None
+        whole_image = None if unit == "attention" else sum(max(effect, 0.0) for effect in effects)
         span = SpanAttribution(
             index, channel, first, token, text, tuple(effects), interval, contributions, interval, evidence, breaks,
             heat if patches else None, whole_image, -1.25, False, 0.02 * (index + 1),

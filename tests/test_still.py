@@ -59,9 +59,18 @@ def test_a_picture_says_in_words_what_its_colours_mean(told):
     assert "Most: 2.4 nats (11 times less likely) at bottom right of image 2" in text
 
 
+def test_sizes_that_are_not_calibrated_are_said_to_be_so_and_are_not_told_as_odds(told):
+    drawn(make_run("relative"), 1)
+    drawn(make_run("relative"))
+    text = " ".join(told)
+    assert "Most: ~" in text
+    assert text.count("nats (not calibrated)") == text.count("~") == 4
+    assert "less likely" not in text
+
+
 def test_attention_is_called_no_effect(told):
     drawn(make_run("attention"), 0)
-    assert "That is no effect: no estimator was at hand." in " ".join(told)
+    assert "That is no effect." in " ".join(told)
     assert "nats" not in " ".join(told)
 
 

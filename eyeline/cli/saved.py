@@ -58,18 +58,20 @@ def joint(run, span, words, characters, regions, as_json) -> None:
     targets = [target for target in (span, words, characters) if target is not None]
     if len(targets) != 1:
         raise EyelineError("Give one of --span, --words or --characters, to say what is asked about.")
-    found = read_run(run).joint(targets[0], regions or ())
+    read = read_run(run)
+    found = read.joint(targets[0], regions or ())
     if as_json:
         return click.echo(json.dumps(asdict(found)))
     names = ", ".join(map(str, found.regions)) or "none"
+    about = "~" if read.start.unit == "relative" else ""  # sizes are not calibrated
     click.echo(
-        f"regions {names} hidden together: {found.fall:.2f} nats (each alone, added up: {found.parts:.2f})"
+        f"regions {names} hidden together: {about}{found.fall:.2f} nats (each alone, added up: {about}{found.parts:.2f})"
     )
-    click.echo(f"everything hidden: {found.whole_image:.2f} nats, of which each region contributes:")
+    click.echo(f"everything hidden: {about}{found.whole_image:.2f} nats, of which each region contributes:")
     order = sorted(range(len(found.contributions)), key=lambda region: -found.contributions[region])
     for region in order[:8]:
         click.echo(
-            f"  region {region}: {found.contributions[region]:.2f} nats (alone {found.effects[region]:.2f})"
+            f"  region {region}: {about}{found.contributions[region]:.2f} nats (alone {about}{found.effects[region]:.2f})"
         )
 
 
