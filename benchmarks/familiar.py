@@ -138,7 +138,7 @@ def fit(ours: Tensor, others: Tensor) -> Familiar:
     found = LogisticRegression(C=PENALTY, class_weight="balanced", max_iter=2000)
     found.fit(((every - mean) / spread).numpy(), labels)
     weights = torch.tensor(found.coef_[0], dtype=torch.float32) / spread
-    return Familiar(weights, torch.tensor(found.intercept_[0], dtype=torch.float32) - weights @ mean)
+    return Familiar(weights, torch.tensor(found.intercept_, dtype=torch.float32)[0] - weights @ mean)
 
 
 @click.command()

@@ -34,8 +34,9 @@ UPRIGHT = {  # EXIF orientation -> what turns the image upright
 
 def open_images(sources: Picture | Sequence[Picture]) -> list[PIL.Image.Image]:
     """Those of one image, or of several in a list. Raises `ImageError`."""
-    several = isinstance(sources, Iterable) and not isinstance(sources, Picture | bytearray | Mapping)
-    return [open_image(each) for each in (sources if several else [sources])]
+    if isinstance(sources, Picture | bytearray | Mapping) or not isinstance(sources, Iterable):
+        return [open_image(sources)]
+    return [open_image(each) for each in sources]
 
 
 def open_image(source: Picture) -> PIL.Image.Image:

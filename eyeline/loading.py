@@ -104,7 +104,7 @@ def _with_lora(hf: Any, lora: str) -> Any:
         adapted = peft.PeftModel.from_pretrained(hf, lora)
         if not isinstance(adapted.base_model, peft.tuners.lora.LoraModel):
             raise UnsupportedModelError(
-                f"{lora!r} is an adapter of type {adapted.active_peft_config.peft_type.value}; expected a LoRA."
+                f"{lora!r} is an adapter of type {peft.PeftType(adapted.active_peft_config.peft_type).value}; expected a LoRA."
             )
         digest = hashlib.sha256()
         for name, weight in sorted(peft.get_peft_model_state_dict(adapted).items()):

@@ -6,7 +6,7 @@ Tokens are told apart as far as the text events are: a word's tokens are those o
 import json
 import re
 from collections.abc import Iterable, Sequence
-from json.decoder import scanstring
+from json.decoder import scanstring  # pyright: ignore[reportAttributeAccessIssue]
 from typing import Any
 
 from eyeline.errors import DataError
