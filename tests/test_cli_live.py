@@ -23,19 +23,26 @@ def test_json_is_one_event_a_line_and_nothing_else(here):
     read = ask()
     kinds = {type(event) for event in read}
     assert kinds == {Start, Text, SpanAttribution, Done}
-    assert read[0].unit == "attention"
+    assert (read[0].unit, read[0].estimator, read[0].level) == ("relative", "general", "none")
+    assert [notice.kind for notice in read[0].notices] == ["general"]
+    assert {span.interval for span in read if isinstance(span, SpanAttribution)} == {None}
     assert read[-1].tokens == 12
     assert read[-1].reason == "length"
 
 
 def test_the_plain_view_shows_the_text_and_where_each_span_looked(here):
-    result = succeed("stream", "a.png", "What?", "--model", "model", "--max-new-tokens", 12)
+    words = ("stream", "a.png", "What?", "--model", "model", "--max-new-tokens", 12)
+    result = succeed(*words, "--estimator", "attention")
     assert "model · attention, not effect · 6 regions" in result.stdout
     assert "Thinking" in result.stdout
     assert re.search(r"\[0: [a-z ,]+, \d+ % of attention", result.stdout)
     assert "12 tokens" in result.stdout
     assert ESCAPE not in result.stdout
     assert result.stderr == ""
+    general = succeed(*words).stdout
+    assert "model · estimator general · 6 regions\nNote: Nothing was measured on this model" in general
+    assert re.search(r"\[0: [a-z ,:]+ ~-?\d+\.\d nats[;\]]", general)
+    assert "of attention" not in general
 
 
 def test_several_images_each_have_regions_of_their_own(here):

@@ -123,6 +123,13 @@ def test_the_command_lists_shows_exports_and_removes(home, here):
     assert "There is no estimator 'one'" in refuse("estimators", "remove", "one")
 
 
+def test_an_estimator_without_intervals_is_shown_as_one(home):
+    keep(dated(tiny_model("qwen3_vl"), "small", "2026-01-01", level="calibrated", coverage=None))
+    shown = succeed("estimators", "show", "small").stdout
+    assert "Level: calibrated" in shown
+    assert "It has no intervals: how far off its sizes are was not measured." in shown
+
+
 # --- on the Hub
 
 
