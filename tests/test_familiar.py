@@ -48,7 +48,7 @@ def test_a_notice_says_which_images_are_unlike_and_what_to_expect(knowing):
 def test_a_model_without_such_a_check_says_nothing():
     assert notices("nobody/nothing", [torch.full((3, 4), 1e6)]) == ()
     model = tiny_model("qwen3_vl")
-    with stream(model, picture(), "?", max_new_tokens=3, temperature=0) as events:
+    with stream(model, picture(), "?", max_new_tokens=3, temperature=0, estimator="attention") as events:
         (start,) = only(Start, list(events))
     assert start.notices == ()
 
