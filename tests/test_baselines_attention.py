@@ -173,7 +173,7 @@ def collected(model, monkeypatch, spans):
     return ids, collect_one(
         model,
         Example("one", PICTURES[1], QUESTION, "3", "math", "bars"),
-        Settings(hiding="attention", subsets=2),
+        Settings(hiding="attention", subsets=2, kinds=KINDS),
     )
 
 

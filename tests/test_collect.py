@@ -18,6 +18,7 @@ from eyeline.errors import DataError, ImageError
 from eyeline.examples import Example
 from eyeline.game import orders
 from eyeline.generation import write
+from eyeline.head_set import KINDS, SET, as_set
 from eyeline.regions import Regions
 from eyeline.training.collect import (
     ALONE,
@@ -35,7 +36,9 @@ from eyeline.training.collect import (
     save_example,
 )
 
-SETTINGS = Settings(rates=(0.5, 0.25), subsets=4, max_new_tokens=16, ordered=2, ordered_share=0.0)
+SETTINGS = Settings(
+    rates=(0.5, 0.25), subsets=4, max_new_tokens=16, ordered=2, ordered_share=0.0, kinds=KINDS
+)
 
 
 def examples(count=3):
@@ -100,6 +103,15 @@ def test_features_and_falls_equal_a_literal_rerun(tiny, lively, hiding):
     starts = [0, *one.lengths.cumsum(0).tolist()]
     of_spans = [one.token_falls[a:b].sum(0) for a, b in itertools.pairwise(starts)]
     torch.testing.assert_close(one.falls, torch.stack(of_spans))
+
+
+def test_features_of_heads_as_a_set_are_those_of_every_head_brought_together(lively):
+    model, example = lively("qwen3_vl"), examples(1)[0]
+    heads = collect_one(model, example, SETTINGS)
+    one = collect_one(model, example, dataclasses.replace(SETTINGS, kinds=SET))
+    assert one.features.shape == (*heads.features.shape[:2], len(SET))
+    torch.testing.assert_close(one.features.float(), as_set(heads.features.float()), rtol=4e-3, atol=2e-4)
+    assert torch.equal(one.token_falls, heads.token_falls)
 
 
 def test_contributions_are_measured_along_orders_of_the_example_on_a_share_of_the_images(lively):

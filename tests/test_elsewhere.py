@@ -79,12 +79,12 @@ def test_the_servers_prompt_is_read_in_place_of_ours_and_said_to_be_another():
     streamed = list(stream)
     same = pushed(model.follow(PICTURES[0], QUESTION, prompt_ids=theirs), ids_of(stream), [4])
     assert_same_spans(only(SpanAttribution, same), only(SpanAttribution, streamed))
-    (notice,) = same[0].notices
-    assert notice.kind == "prompt"
+    notice, general = same[0].notices
+    assert (notice.kind, general.kind) == ("prompt", "general")
     assert f"{len(theirs)} tokens" in notice.message
     given = (Notice("ids", "They are the server's."),)
     ours = model.follow(PICTURES[0], "Which of them?", prompt_ids=theirs, notices=given)
-    assert pushed(ours, ids_of(stream), [4])[0].notices == given
+    assert pushed(ours, ids_of(stream), [4])[0].notices == (*given, general)
 
 
 def test_images_of_another_size_are_refused_with_both_sizes():

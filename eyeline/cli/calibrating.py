@@ -15,7 +15,9 @@ from eyeline.cli.progress import progress
 @click.command()
 @takes_model
 @click.argument("images", nargs=-1, type=PATH)
-@click.option("--data", help="Data folder, or a public set by name, instead of images.")
+@click.option(
+    "--data", show_default="the images", help="Data folder, or a public set by name, instead of images."
+)
 @FOLDER
 @click.option(
     "--prompt", show_default="what the image shows, step by step", help="What to ask of each image."

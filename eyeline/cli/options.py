@@ -43,8 +43,8 @@ SEED = click.IntRange(0, 2**32 - 1)
 QUESTION = click.argument("question", nargs=-1, metavar="IMAGE [IMAGE...] PROMPT", callback=_split)
 ESTIMATOR = click.option(
     "--estimator",
-    show_default="your own for the model, else the one in its folder, else the general one; `attention` shows attention, not effects",
-    help="Folder of a fitted estimator, or its id on the Hub.",
+    show_default="your own for the model, else the one in its folder, else the general one",
+    help="Folder of a fitted estimator, or its id on the Hub; `attention` shows shares of attention instead, not effects.",
 )
 REGIONS = click.option(
     "--regions",

@@ -345,7 +345,9 @@ class Worker:
             options["hidden"] = Hidden(grids, tuple(hidden["regions"]), hidden["method"])
         pictures = pictures_in(folder, images)
         with (
-            stream(self.model, pictures, messages, estimator=self.estimator or ATTENTION, **options) as events,
+            stream(
+                self.model, pictures, messages, estimator=self.estimator or ATTENTION, **options
+            ) as events,
             self.on(number, events),
         ):
             return self.tell(number, events, folder)

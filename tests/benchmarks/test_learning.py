@@ -316,7 +316,7 @@ def test_collections_of_other_features_than_this_versions_are_refused(collection
         (place / "run.json").write_text(
             json.dumps({**RUN, "settings": {"hiding": "attention", "regions": "native"}})
         )
-    with pytest.raises(DataError, match=f"fit holds other features than {', '.join(KINDS)};"):
+    with pytest.raises(DataError, match=f"fit holds other features than {', '.join(KINDS)} of every head;"):
         read_both(*collections)
 
 
