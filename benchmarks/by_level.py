@@ -24,7 +24,7 @@ from eyeline.training.general_weights import learn_general
 from eyeline.training.weights import FitSettings, learn_weights, split, training_data
 
 COUNTS = (3, 5, 10, 20, 60)  # images
-HIDDEN, STEPS = 32, 400  # of the fitted network
+STEPS = 400  # of the fit on all
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def measure(name: str, images: Sequence[Collected], others: Estimator, draws: in
         low, high = torch.tensor(found).quantile(torch.tensor([0.025, 0.975])).tolist()
         rows.append(Row(name, "calibrated", count, draws, _mean(found), low, high, _mean(sizes), len(held)))
         click.echo(f"{name}, {count} images: {rows[-1].lds:.3f}", err=True)
-    learned, _ = learn_weights(training_data(pool, SET), FitSettings(kinds=SET, hidden=HIDDEN, steps=STEPS))
+    learned, _ = learn_weights(training_data(pool, SET), FitSettings(kinds=SET, hidden=0, steps=STEPS))
     fitted = scale(pool, learned)
     rows.append(Row(name, "fitted", len(pool), 1, *score(fitted, held), effects_of(fitted, held), len(held)))
     return rows

@@ -115,8 +115,7 @@ def collect(model, data, folder, out, limit, make, rates, features, skip_bad, **
 @click.option(
     "--hidden",
     type=click.IntRange(0),
-    default=32,
-    show_default=True,
+    show_default="32, and of heads as a set 0",
     help="Number of hidden units of the network beside the linear map; 0 for none, as with the link 'identity'.",
 )
 @click.option(
@@ -138,6 +137,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     from eyeline.estimator_files import save_estimator
     from eyeline.estimator_store import place_of
     from eyeline.files import check_room
+    from eyeline.head_set import is_set
     from eyeline.training.collect import read_collected, read_run
     from eyeline.training.fit import fit as fit_estimator
     from eyeline.training.weights import FitSettings
@@ -147,7 +147,10 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     if out is None:
         out = place_of(about["fingerprint"], name)
         check_room(out)
-    settings = FitSettings(kinds=features_of(kinds, about), link=link, hidden=hidden, heads=heads)
+    kinds = features_of(kinds, about)
+    if hidden is None:
+        hidden = 0 if is_set(kinds) else FitSettings().hidden
+    settings = FitSettings(kinds=kinds, link=link, hidden=hidden, heads=heads)
     estimator, _ = fit_estimator(read_collected(run), about, settings, name, layers)
     save_estimator(estimator, out)
     click.echo(f"Estimator: {out} (loss {estimator.card['loss']})", err=True)

@@ -40,7 +40,7 @@ def actors(begin: Begin, workers: int | None = None, address: str | None = None)
     own = {} if address else {"num_cpus": cpus * (workers or 1), "include_dashboard": False}
     try:
         _reach(address)
-        ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
+        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **own)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         what = f"No Ray cluster answers at {address!r}" if address else "Ray does not start here"
         raise EyelineError(

@@ -5,7 +5,7 @@ import {button, make, set, term} from "./dom.js";
 import {chips} from "./links.js";
 import {still} from "./pictures.js";
 import {comesFrom, goesInto, intervals, largest, ranked, resting, telling, values} from "./run.js";
-import {MEANINGS, RESTING, amount, chance, duration, plain, several, signed} from "./words.js";
+import {MEANINGS, RESTING, amount, chance, duration, plain, several, signed, withUnit} from "./words.js";
 
 const FEW = 5;
 const SMALL = .05; // nats; an order of effects that are all smaller says little
