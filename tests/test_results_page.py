@@ -299,6 +299,14 @@ def sanity(row, column):
     return numbers(row_of("sanity_through", check=check, method=method, measure=measure.format(column)))
 
 
+def levels(row, column):
+    count, _, level = row.partition(", ")
+    model = "shipped" if column.startswith("shipped") or column.startswith("R2") else "first"
+    images = {} if level == "fitted" else {"images": "0" if count == "none" else count}
+    found = row_of("levels", model=model, level=level or "none", **images)
+    return numbers(found, "lds") if column.endswith("LDS") else numbers(found, "r2_nats", low="", high="")
+
+
 def evaluation(name):
     return lambda row, column: measured(name, row, column)
 
@@ -307,6 +315,7 @@ def evaluation(name):
 TABLES = {
     ("Does the model answer rightly?", "input"): answers,
     ("Are the attributions true?", "method"): evaluation("faithfulness"),
+    ("What an estimator has seen", "images of the model itself"): levels,
     ("Sizes in nats", "joint fall with"): sizes,
     ("Contributions", "correlation with measured contributions (Pearson)"): evaluation("contributions"),
     ("What do answers rest on?", "one number a region"): totals,
