@@ -8,8 +8,8 @@ from eyeline.hub import is_id
 from eyeline.version import __version__
 
 LEVELS = {
-    "none": "nothing was measured on this model",
-    "calibrated": "its scale was measured on this model, its weights were not",
+    "none": "nothing was measured on this model; its weights were learned on others",
+    "calibrated": "its sizes were measured on a few of this model's images, and its weights moved as far as that helped",
     "fitted": "its weights and its scale were learned from this model's own traces",
 }
 MEASURED = {  # on images that it was not fitted on, by their names in cards
@@ -43,7 +43,7 @@ def describe(card: Mapping[str, Any]) -> list[str]:
     said.append(f"Level: {level(card)}; {LEVELS.get(level(card), 'not known to this version')}.")
     parts = card.get("images")
     if isinstance(parts, Mapping):
-        uses = {"fit": "its weights", "scale": "its scale", "cover": "its intervals"}
+        uses = {"fit": "its weights", "scale": "its scale", "cover": "its intervals", "calibrate": "all of it", "general": "all of it"}
         told = [f"{uses.get(name, name)} on {count}" for name, count in sorted(parts.items(), reverse=True)]
         said.append(f"It was fitted on {images(card)} images: {', '.join(told)}.")
     said.append(

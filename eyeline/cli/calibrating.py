@@ -58,7 +58,8 @@ def calibrate(model, images, data, folder, prompt, count, collection, out, name,
         of_settings = hashlib.sha256(repr(made_with).encode()).hexdigest()[:8]
         collection = data_folder() / "calibrations" / f"{of_model[:12]}-{of_settings}"
     out = out or place_of(of_model, name)
-    click.echo(f"Measuring {count} images at most, which are kept in {collection}.", err=True)
+    count = min(count, len(images)) if images else count
+    click.echo(f"Measuring {count} images, which are kept in {collection}.", err=True)
     done = list(progress(collection_of.collect(loaded, examples, collection, made_with), count))
     run = collection_of.read_run(collection)
     measured = [one for one in collection_of.read_collected(collection) if one.id in done]
@@ -75,7 +76,7 @@ def calibrate(model, images, data, folder, prompt, count, collection, out, name,
         err=True,
     )
     if not estimator.has_intervals:
-        click.echo("Too few images for intervals; ten or more give them.", err=True)
+        click.echo("Too few images for intervals; nine or more give them.", err=True)
 
 
 def _examples(images, data, folder, prompt, count):
@@ -87,7 +88,7 @@ def _examples(images, data, folder, prompt, count):
     from eyeline.examples import OWN, QUESTION, Example
 
     if bool(images) == bool(data):
-        raise DataError("Expected images or --data, one of them: eyeline calibrate --model M A.png B.png ...")
+        raise DataError("Expected images or --data, one of them: eyeline calibrate --model M A.png B.png C.png")
     if data:
         examples, _ = examples_of(data, "fit", folder, count)
         return examples
