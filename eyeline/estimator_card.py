@@ -43,8 +43,10 @@ def describe(card: Mapping[str, Any]) -> list[str]:
     said.append(f"Level: {level(card)}; {LEVELS.get(level(card), 'not known to this version')}.")
     parts = card.get("images")
     if isinstance(parts, Mapping):
-        uses = {"fit": "its weights", "scale": "its scale", "cover": "its intervals", "calibrate": "all of it", "general": "all of it"}
-        told = [f"{uses.get(name, name)} on {count}" for name, count in sorted(parts.items(), reverse=True)]
+        uses = {"fit": "its weights", "scale": "its scale", "cover": "its intervals"}
+        told = [
+            f"{uses.get(name, 'all of it')} on {count}" for name, count in sorted(parts.items(), reverse=True)
+        ]
         said.append(f"It was fitted on {images(card)} images: {', '.join(told)}.")
     said.append(
         f"Regions were made by `{card.get('regions', 'native')}` and hidden by `{card.get('hiding', 'pixels')}`."

@@ -88,7 +88,9 @@ def _examples(images, data, folder, prompt, count):
     from eyeline.examples import OWN, QUESTION, Example
 
     if bool(images) == bool(data):
-        raise DataError("Expected images or --data, one of them: eyeline calibrate --model M A.png B.png C.png")
+        raise DataError(
+            "Expected images or --data, one of them: eyeline calibrate --model M A.png B.png C.png"
+        )
     if data:
         examples, _ = examples_of(data, "fit", folder, count)
         return examples
