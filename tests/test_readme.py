@@ -50,6 +50,17 @@ def test_a_row_of_the_readme_is_what_was_measured(name, method):
     assert passes == expected
 
 
+def test_what_the_readme_says_of_general_weights_is_what_was_measured():
+    with (ROOT / "results" / "levels_first.csv").open(encoding="utf-8") as file:
+        found = {
+            row["method"]: [float(row[end]) for end in ("value", "low", "high")]
+            for row in csv.DictReader(file)
+            if (row["family"], row["metric"], row["at"]) == ("mean", "lds", "0.5")
+        }
+    ours = "{:.2f} [{:.2f}, {:.2f}]".format(*found["eyeline (none)"])
+    assert f"they reach LDS {ours}, AttnLRP {found['attn-lrp'][0]:.2f} " in " ".join(lines())
+
+
 def test_what_the_readme_says_of_a_truer_rival_is_what_was_measured():
     with (ROOT / "results" / "faithfulness.csv").open(encoding="utf-8") as file:
         found = {

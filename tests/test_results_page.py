@@ -47,6 +47,8 @@ METHODS = {
     "exhaustive ablation": "exhaustive",
     "exhaustive ablation, one region at a time": "exhaustive",
     "measured single effects": "exhaustive",
+    "general weights, what the heat shows": "eyeline (none)",
+    "general weights, joint falls": "eyeline (none), joint",
 }
 METRICS = {
     "LDS at 0.5": [("lds", "0.5")],
@@ -316,6 +318,7 @@ TABLES = {
     ("Does the model answer rightly?", "input"): answers,
     ("Are the attributions true?", "method"): evaluation("faithfulness"),
     ("What an estimator has seen", "images of the model itself"): levels,
+    ("What an estimator has seen", "method, first model"): evaluation("levels_first"),
     ("Sizes in nats", "joint fall with"): sizes,
     ("Contributions", "correlation with measured contributions (Pearson)"): evaluation("contributions"),
     ("What do answers rest on?", "one number a region"): totals,
