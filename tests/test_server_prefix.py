@@ -85,12 +85,12 @@ def test_the_page_is_used_below_a_prefix(proxy, visit, tmp_path):
     page.get_by_role("button", name="Continue").click()
     expect(page.locator(".gallery img").first).to_have_js_property("complete", True)
     ask(page, tmp_path)
-    expect(page).to_have_url(re.compile("/eyeline/.run=run-"))
+    expect(page).to_have_url(re.compile("/eyeline/.run=run-"), timeout=60_000)
     expect(page.locator(".span").first).to_be_visible()
     page.reload()
     expect(page.locator(".span").first).to_be_visible()
     page.locator(".wordmark").click()
-    expect(page).to_have_url(re.compile("/eyeline/$"))
+    expect(page).to_have_url(re.compile("/eyeline/$"), timeout=60_000)
 
 
 def test_pages_of_an_allowed_site_may_ask_and_those_of_others_not(behind):

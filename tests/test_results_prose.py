@@ -1,0 +1,110 @@
+"""Sentences beside the tables of docs/results.md, and who is ahead of whom, held to results/."""
+
+import csv
+import re
+
+from test_results_page import METHODS, NUMBER, ROOT, holds, numbers, row_of
+
+
+def said(name, method, metric, at="", family="mean"):
+    return numbers(row_of(name, method=method, metric=metric, at=at, family=family))[0]
+
+
+def ahead(method):
+    """By how much a method is ahead of what the heat shows, in LDS: value, low and high."""
+    given = {"versus": METHODS["what the heat shows"], "metric": "lds", "at": "0.5", "family": "mean"}
+    return numbers(row_of("faithfulness_versus", method=method, **given))
+
+
+def test_every_rival_that_is_cheaper_than_exhaustive_ablation_is_behind_by_a_paired_interval():
+    with (ROOT / "results" / "faithfulness_versus.csv").open(encoding="utf-8") as file:
+        rivals = {row["method"] for row in csv.DictReader(file)}
+    rivals -= {each for each in rivals if each.startswith(METHODS["what the heat shows"])}
+    assert rivals > {"exhaustive", "regression-64", "ridge-256"}
+    ahead_or_level = {each for each in rivals if ahead(each)[2] >= 0}
+    assert ahead_or_level == {"exhaustive", "regression-64", "ridge-256"}
+
+
+def prose():
+    """Sentences beside the tables, with `#` in the place of each number, and the numbers."""
+    heat, alone = "eyeline (eyeline-mini)", "eyeline (eyeline-mini), alone"
+    now, before, ten = "faithfulness", "faithfulness_knockout", "contributions"
+    half = "coverage_over_half_a_nat"
+    heat_lds, alone_lds, measured_lds = (
+        said(now, each, "lds", "0.5") for each in (heat, alone, "exhaustive")
+    )
+    kinds = "general/scatter", "document/table", "code/plot", "math/bars"
+    return {
+        "counting scattered objects (# % photographed), tables (# %), plots (# %) and bar charts (# %)": [
+            numbers(row_of("accuracy", input="image", family=kind, times=100), "right")[0] for kind in kinds
+        ],
+        "Between # % (document) and # % (code) of the spans": [
+            100 * said(now, "all", "spans_left_out", "0.5", family) for family in ("document", "code")
+        ],
+        "What the heat shows has # of exhaustive ablation's LDS": [heat_lds / measured_lds],
+        "they have # more LDS than single effects": [heat_lds - alone_lds],
+        "The nearest is the paper's estimator, # behind": [-ahead("eyeline (paper-attention)")[0]],
+        "regression on # subsets (# passes) are level with it. Ridge regression on # subsets (# passes) is # ahead": [
+            64, said(now, "regression-64", "forward_passes"),
+            256, said(now, "ridge-256", "forward_passes"), ahead("ridge-256")[0],
+        ],
+        "The # % intervals of single effects hold # % of them, and # % of those above half a nat": [
+            90, 100 * said(now, alone, "coverage", "alone", "all"), 100 * said(now, alone, half, "alone", "all"),
+        ],
+        "Their median width is # times that": [said(now, alone, "median_width_over_constant", "alone", "all")],
+        "standard error of # nats": [said(ten, "all", "contribution_standard_error_nats", family="all")],
+        "what the heat shows has R2 #, and measured contributions grow # times as fast": [
+            said(ten, heat, metric, "contributions", "all") for metric in ("r2_nats", "slope")
+        ],
+        "The # % intervals hold # % of contributions, and # % of those above half a nat": [
+            90, *(100 * said(ten, heat, metric, "contributions", "all") for metric in ("coverage", half)),
+        ],
+        "Eyeline #, the regression #, exhaustive ablation #": [
+            said(before, method, "deletion") for method in (heat, "regression-32", "exhaustive")
+        ],
+        "Insertion areas (small is good): #, # and #": [
+            said(before, method, "insertion") for method in (heat, "regression-32", "exhaustive")
+        ],
+        "# of single effects, # of hiding everything": [
+            said(before, heat, metric, family="all") for metric in ("r2_nats", "r2_nats_whole")
+        ],
+        "suits these spans best, has #; regression on # subsets has #": [
+            said(before, "exhaustive", "r2_nats_whole_calibrated_here", family="all"), 32,
+            said(before, "regression-32", "r2_nats_whole_calibrated_here", family="all"),
+        ],
+        "hold # % of single effects, and # % of those above half a nat, at # times the width": [
+            100 * said(before, heat, "coverage", family="all"), 100 * said(before, heat, half, family="all"),
+            said(before, heat, "median_width_over_constant", family="all"),
+        ],
+    }  # fmt: skip
+
+
+def test_sentences_beside_the_tables_say_what_was_measured():
+    page = " ".join((ROOT / "docs" / "results.md").read_text(encoding="utf-8").split())
+    wrong = []
+    for sentence, expected in prose().items():
+        pattern = re.escape(sentence).replace(re.escape("#"), f"({NUMBER.pattern})")
+        found = re.findall(pattern, page)
+        assert len(found) == 1, sentence
+        shown = found if isinstance(found[0], str) else found[0]
+        assert len(shown) == len(expected), sentence
+        wrong += [sentence for cell, value in zip(shown, expected, strict=True) if not holds(cell, [value])]
+    assert wrong == []
+
+
+def test_what_answers_rest_on_is_said_better_than_by_every_rival_by_a_paired_interval():
+    with (ROOT / "results" / "totals.csv").open(encoding="utf-8") as file:
+        rivals = [row for row in csv.DictReader(file) if (row["metric"], row["family"]) == ("AUC", "mean")]
+    rivals = [row for row in rivals if row["method"] != "eyeline"]
+    assert len(rivals) >= 12
+    assert all(float(row["ahead_low"]) > 0 for row in rivals)
+
+
+def test_the_readme_says_what_was_measured_of_answers():
+    (line,) = [
+        line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "with AUC" in line
+    ]
+    ours = numbers(row_of("totals", method="eyeline", metric="AUC", family="mean"))
+    best = numbers(row_of("totals", method="flashtrace-3-mean", metric="AUC", family="mean"))[0]
+    assert holds(line.split("AUC")[1].split("]")[0], ours)
+    assert holds(line.rsplit("has ", 1)[1].rstrip("."), [best])
