@@ -14,16 +14,17 @@ import torch
 
 from benchmarks.learning import draw, of_images
 from eyeline import metrics
-from eyeline.estimator import Estimator, sum_spans
+from eyeline.estimator import Estimator, interval, sum_spans
 from eyeline.evaluation.results import OURS, PLAIN, new_figure, write_csv, write_png, writing
 from eyeline.head_set import SET
-from eyeline.training.calibrate import move
+from eyeline.training.calibrate import calibrate, move
 from eyeline.training.collect import Collected, read_collected, read_run
 from eyeline.training.fit import effect_pairs, game_of, r2_nats, scale, with_features
 from eyeline.training.general_weights import learn_general
 from eyeline.training.weights import FitSettings, learn_weights, split, training_data
 
 COUNTS = (3, 5, 10, 20, 60)  # images
+WITH_INTERVALS = (10,)  # of these: leaving each image out in turn takes as many fits
 STEPS = 400  # of the fit on all
 
 
@@ -40,6 +41,10 @@ class Row:
     high: float | None
     r2_nats: float | None  # of single regions' effects; none where sizes mean nothing
     scored: int  # images
+    coverage: float | None = (
+        None  # of 90 % intervals of effects, where they were asked for: the mean over draws
+    )
+    coverage_low: float | None = None  # its 10th percentile over draws
 
 
 def score(estimator: Estimator, images: Sequence[Collected]) -> tuple[float, float | None, float | None]:
@@ -55,7 +60,27 @@ def effects_of(estimator: Estimator, images: Sequence[Collected]) -> float:
     return r2_nats(*effect_pairs(images, estimator)[:2])
 
 
-def measure(name: str, images: Sequence[Collected], others: Estimator, draws: int) -> list[Row]:
+def intervals(drawn: Sequence[Collected], run: dict[str, Any], others: Estimator) -> Estimator:
+    """What a user gets of so many images."""
+    *_, (_, found) = calibrate(drawn, run, others, "calibrated")
+    assert found is not None, "the last step has it"
+    return found
+
+
+def covers(estimator: Estimator, images: Sequence[Collected]) -> float:
+    """Share of measured effects that lie in their intervals, images weighing the same."""
+    predicted, actual, image = effect_pairs(images, estimator)
+    low, high = interval(predicted, estimator.effect_spread).T
+    return metrics.coverage(low, high, actual, image)
+
+
+def _of_draws(covered: Sequence[float]) -> tuple[float | None, float | None]:
+    return (_mean(covered), float(torch.tensor(covered).quantile(0.1))) if covered else (None, None)
+
+
+def measure(
+    name: str, images: Sequence[Collected], run: dict[str, Any], others: Estimator, draws: int
+) -> list[Row]:
     """All levels of one model."""
     parts = split(images)
     pool, held = parts["fit"], [*parts["scale"], *parts["cover"]]
@@ -67,8 +92,13 @@ def measure(name: str, images: Sequence[Collected], others: Estimator, draws: in
             moved = move(training_data(drawn, SET), count, others)
             found.append(score(moved, held)[0])
             sizes.append(effects_of(scale(drawn, moved), held))
+        covered = [
+            covers(intervals(draw(pool, count, seed), run, others), held)
+            for seed in range(draws if count in WITH_INTERVALS else 0)
+        ]
         low, high = torch.tensor(found).quantile(torch.tensor([0.025, 0.975])).tolist()
-        rows.append(Row(name, "calibrated", count, draws, _mean(found), low, high, _mean(sizes), len(held)))
+        about = (_mean(found), low, high, _mean(sizes), len(held), *_of_draws(covered))
+        rows.append(Row(name, "calibrated", count, draws, *about))
         click.echo(f"{name}, {count} images: {rows[-1].lds:.3f}", err=True)
     learned, _ = learn_weights(training_data(pool, SET), FitSettings(kinds=SET, hidden=0, steps=STEPS))
     fitted = scale(pool, learned)
@@ -129,9 +159,9 @@ def main(collections: tuple[str, ...], draws: int, out: Path) -> None:
             kept = [replace(one, features=one.features.half()) for one in images]
             runs[name] = (kept, {**about, "settings": {**about["settings"], "kinds": list(SET)}})
         rows: list[Row] = []
-        for name, (images, _) in runs.items():
+        for name, (images, about) in runs.items():
             others = learn_general([run for other, run in runs.items() if other != name], "general")
-            rows += measure(name, images, others, draws)
+            rows += measure(name, images, about, others, draws)
             write_csv(Row, rows, out)
         write_png(figure_of(rows), out.with_suffix(".png"))
     click.echo(out.read_text(encoding="utf-8"))

@@ -18,12 +18,12 @@ fi
 .venv/bin/python -m benchmarks.by_level --collection shipped=scratch/collected --collection first=scratch/collected-first --out results/levels.csv
 .venv/bin/eyeline fit-general scratch/collected --name none --out scratch/general-for-first
 .venv/bin/eyeline fit-general scratch/collected-first --name none --out scratch/general-for-shipped
-evaluate() {  # model, scenes, general weights of the other, name
-  .venv/bin/eyeline evaluate --model "$1" --data "$2" --estimator "$3" --out "scratch/levels-$4" \
+evaluate() {  # model, scenes, general weights of the other, name, scenes at most
+  .venv/bin/eyeline evaluate --model "$1" --data "$2" --estimator "$3" --out "scratch/levels-$4" --limit "$5" \
     --methods eyeline,centre,raw-attention-mean,attn-lrp,exhaustive
   cp "scratch/levels-$4/table.csv" "results/levels_$4.csv"
   cp "scratch/levels-$4/versus.csv" "results/levels_$4_versus.csv"
 }
-evaluate "$first" scratch/plain-test scratch/general-for-first first & other=$!
-evaluate mini scratch/test-0 scratch/general-for-shipped shipped
+evaluate "$first" scratch/plain-test scratch/general-for-first first 50 & other=$!
+evaluate mini scratch/test-0 scratch/general-for-shipped shipped 30
 wait $other

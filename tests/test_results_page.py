@@ -319,6 +319,7 @@ TABLES = {
     ("Are the attributions true?", "method"): evaluation("faithfulness"),
     ("What an estimator has seen", "images of the model itself"): levels,
     ("What an estimator has seen", "method, first model"): evaluation("levels_first"),
+    ("What an estimator has seen", "method, shipped model"): evaluation("levels_shipped"),
     ("Sizes in nats", "joint fall with"): sizes,
     ("Contributions", "correlation with measured contributions (Pearson)"): evaluation("contributions"),
     ("What do answers rest on?", "one number a region"): totals,

@@ -72,8 +72,8 @@ def calibrate(
     found = replace(scaled, id=name, card=card)
     if intervals:
         found = replace(
-            found, effect_spread=spread(general.effect_spread, pairs),
-            contribution_spread=spread(general.contribution_spread, pairs),
+            found, effect_spread=spread(general.effect_spread, pairs, conformal=False),
+            contribution_spread=spread(general.contribution_spread, pairs, conformal=False),
         )  # fmt: skip
     yield "done", found
 
