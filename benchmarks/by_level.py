@@ -7,6 +7,7 @@ from (`weights.split`), and all are scored on the rest of the collection, which 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ import torch
 from benchmarks.learning import draw, of_images
 from eyeline import metrics
 from eyeline.estimator import Estimator, interval, sum_spans
-from eyeline.evaluation.results import OURS, PLAIN, new_figure, write_csv, write_png, writing
+from eyeline.evaluation.results import OURS, PLAIN, error_bars, new_figure, write_csv, write_png, writing
 from eyeline.head_set import SET
 from eyeline.training.calibrate import calibrate, move
 from eyeline.training.collect import Collected, read_collected, read_run
@@ -75,7 +76,7 @@ def covers(estimator: Estimator, images: Sequence[Collected]) -> float:
 
 
 def _of_draws(covered: Sequence[float]) -> tuple[float | None, float | None]:
-    return (_mean(covered), float(torch.tensor(covered).quantile(0.1))) if covered else (None, None)
+    return (fmean(covered), float(torch.tensor(covered).quantile(0.1))) if covered else (None, None)
 
 
 def measure(
@@ -97,17 +98,13 @@ def measure(
             for seed in range(draws if count in WITH_INTERVALS else 0)
         ]
         low, high = torch.tensor(found).quantile(torch.tensor([0.025, 0.975])).tolist()
-        about = (_mean(found), low, high, _mean(sizes), len(held), *_of_draws(covered))
+        about = (fmean(found), low, high, fmean(sizes), len(held), *_of_draws(covered))
         rows.append(Row(name, "calibrated", count, draws, *about))
         click.echo(f"{name}, {count} images: {rows[-1].lds:.3f}", err=True)
     learned, _ = learn_weights(training_data(pool, SET), FitSettings(kinds=SET, hidden=0, steps=STEPS))
     fitted = scale(pool, learned)
     rows.append(Row(name, "fitted", len(pool), 1, *score(fitted, held), effects_of(fitted, held), len(held)))
     return rows
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def figure_of(rows: Sequence[Row]) -> Any:
@@ -119,10 +116,7 @@ def figure_of(rows: Sequence[Row]) -> Any:
     ):
         own = [row for row in rows if row.model == model]
         places = [max(row.images, 1) for row in own]
-        bars = [
-            [row.lds - (row.low or row.lds) for row in own],
-            [(row.high or row.lds) - row.lds for row in own],
-        ]
+        bars = error_bars((row.lds, row.low, row.high) for row in own)
         axes.errorbar(
             places, [row.lds for row in own], yerr=bars, fmt="o-", color=colour, capsize=2, label=model
         )

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import click
 
-from eyeline.cli.choices import WAYS
 from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.making import tell_left_out
-from eyeline.cli.options import FOLDER, LENGTH, PATH, SOURCE, out, subset_seed, with_room
+from eyeline.cli.options import FOLDER, HIDING, LENGTH, PATH, SOURCE, out, subset_seed, with_room
 from eyeline.cli.progress import progress
 
 
@@ -25,10 +24,7 @@ from eyeline.cli.progress import progress
 @click.option(
     "--count", type=click.IntRange(3), default=10, show_default=True, help="Number of images, at most."
 )
-@click.option(
-    "--hiding", type=click.Choice(WAYS), default="pixels", show_default=True,
-    help="How a region is hidden; `attention` (knockout) is several times faster and leaves what has spread to neighbours.",
-)  # fmt: skip
+@HIDING
 @SOURCE
 @LENGTH
 @subset_seed(0)

@@ -7,7 +7,7 @@ import click
 from eyeline.cli.choices import AS_SET, FEATURES, WAYS
 from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.making import makes_examples
-from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed, with_room
+from eyeline.cli.options import DATA, FOLDER, HIDING, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed, with_room
 from eyeline.cli.values import Joined, Real
 
 
@@ -16,13 +16,7 @@ from eyeline.cli.values import Joined, Real
 @DATA
 @FOLDER
 @out("Folder of the collection; goes on where it holds one.")
-@click.option(
-    "--hiding",
-    type=click.Choice(WAYS),
-    default="pixels",
-    show_default=True,
-    help="How a region is hidden; `attention` (knockout) is several times faster and leaves what has spread to neighbours.",
-)
+@HIDING
 @SOURCE
 @click.option(
     "--rates",
@@ -60,6 +54,7 @@ from eyeline.cli.values import Joined, Real
 def collect(model, data, folder, out, limit, make, rates, features, skip_bad, **settings) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from eyeline.catalogue import examples_of
+    from eyeline.head_set import KINDS, SET
     from eyeline.training import checking
     from eyeline.training import collect as collection
     from eyeline.training.fit import ENOUGH_IMAGES, FEWEST_IMAGES
@@ -78,7 +73,7 @@ def collect(model, data, folder, out, limit, make, rates, features, skip_bad, **
             known = len(examples)
         else:
             checking.check(examples)
-    made_with = collection.Settings(rates=rates, kinds=features_of(features), **settings)
+    made_with = collection.Settings(rates=rates, kinds={AS_SET: SET, "heads": KINDS}[features], **settings)
 
     def begin() -> Work:
         loaded = model.load()
@@ -234,22 +229,16 @@ def evaluate(model, estimators, data, folder, out, methods, hiding, limit, make,
     make(out, examples, known, begin)
 
 
-def features_of(kinds, about=None) -> tuple[str, ...]:
-    """The features that the words of an option mean; by default those that a collection is for."""
+def features_of(kinds, about) -> tuple[str, ...]:
+    """The features that --kinds names; by default those that a collection, told by `about`, is for."""
     from eyeline.errors import DataError
-    from eyeline.head_set import KINDS, SET
+    from eyeline.head_set import SET
     from eyeline.training.weights import FitSettings
 
     if kinds is None:
-        return (
-            SET
-            if about is not None and tuple(about["settings"].get("kinds", ())) == SET
-            else FitSettings().kinds
-        )
-    if kinds == "heads":
-        return KINDS
-    if AS_SET in kinds:
-        if len(kinds) > 1 and kinds != AS_SET:
-            raise DataError("Features of the heads as a set stand alone: --kinds set.")
-        return SET
-    return tuple(kinds)
+        return SET if tuple(about["settings"].get("kinds", ())) == SET else FitSettings().kinds
+    if AS_SET not in kinds:
+        return tuple(kinds)
+    if len(kinds) > 1:
+        raise DataError("Features of the heads as a set stand alone: --kinds set.")
+    return SET

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from eyeline.cli.choices import SOURCES
+from eyeline.cli.choices import SOURCES, WAYS
 from eyeline.cli.values import Source
 from eyeline.files import check_room
 
@@ -62,6 +62,13 @@ DATA = click.option(
 )
 FOLDER = click.option(
     "--folder", type=PATH, show_default="from the Hub", help="Folder with a copy of the public set."
+)
+HIDING = click.option(
+    "--hiding",
+    type=click.Choice(WAYS),
+    default="pixels",
+    show_default=True,
+    help="How a region is hidden; `attention` (knockout) is several times faster and leaves what has spread to neighbours.",
 )
 SOURCE = click.option(
     "--regions",

@@ -3,7 +3,7 @@
 All numbers come from the reader that streams use (reader.py): what is evaluated is what events carry.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,16 +45,12 @@ class Prediction:
     @property
     def intervals(self) -> Float[Tensor, "span region 2"] | None:
         """Of effects; None where the estimator knows none."""
-        found = [span.said.interval for span in self.spans if span.said is not None]
-        known = [each for each in found if each is not None]
-        return torch.stack(known) if known else None
+        return _stacked(span.said and span.said.interval for span in self.spans)
 
     @property
     def shown_intervals(self) -> Float[Tensor, "span region 2"] | None:
         """Of what the heat shows."""
-        found = [span.said.contribution_interval for span in self.spans if span.said is not None]
-        known = [each for each in found if each is not None]
-        return torch.stack(known) if known else None
+        return _stacked(span.said and span.said.contribution_interval for span in self.spans)
 
     def together(self, subsets: Bool[Tensor, "subset region"]) -> Float[Tensor, "span subset"]:
         """Joint falls."""
@@ -64,6 +60,11 @@ class Prediction:
         """How early each region comes where, one after the other, they are to do most to the joint fall."""
         found = evidence_order if showing else hiding_order
         return torch.stack([_places(found(game)) for game in self.games])
+
+
+def _stacked(parts: Iterable[Tensor | None]) -> Tensor | None:
+    known = [each for each in parts if each is not None]
+    return torch.stack(known) if known else None
 
 
 def _places(order: Sequence[int]) -> Float[Tensor, " region"]:

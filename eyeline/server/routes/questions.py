@@ -1,5 +1,6 @@
 """Routes that ask the model, and what a run's owner asks about it afterwards."""
 
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -92,12 +93,9 @@ async def verify_span(request: Request, desk: AtDesk, bodies: WithBodies) -> Res
     check_same_model(desk, row)
     if asked.regions is not None:
         check_regions(start, asked.regions)
-    leases = ExitStack()
-    if (asking := desk.open.get(row.id)) is not None:
-        leases.enter_context(desk.reading(asking, keeps=False))
     measure = verify_together if asked.together else verify
     events = measure(desk, row, start, span, asked.regions, _client_of(request))
-    return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
+    return _of_run(desk, row, events)
 
 
 @router.post("/v1/rethink", openapi_extra=_body(RethinkRequest))
@@ -109,11 +107,8 @@ async def rethink_run(request: Request, desk: AtDesk, bodies: WithBodies) -> Res
     row = desk.find(asked.run)
     check_same_model(desk, row)
     check_regions(await _start_of(desk, row), asked.regions)
-    leases = ExitStack()
-    if (asking := desk.open.get(row.id)) is not None:
-        leases.enter_context(desk.reading(asking, keeps=False))
     events = rethink(desk, row, asked.regions, asked.samples, _client_of(request))
-    return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
+    return _of_run(desk, row, events)
 
 
 @router.post("/v1/contrast", openapi_extra=_body(ContrastRequest))
@@ -125,11 +120,8 @@ async def contrast_span(request: Request, desk: AtDesk, bodies: WithBodies) -> R
     row = desk.find(asked.run)
     read_span(desk, row, asked.span)
     check_same_model(desk, row)
-    leases = ExitStack()
-    if (asking := desk.open.get(row.id)) is not None:
-        leases.enter_context(desk.reading(asking, keeps=False))
     events = contrast(desk, row, asked.span, asked.instead, asked.words, _client_of(request))
-    return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
+    return _of_run(desk, row, events)
 
 
 @router.post("/v1/joint", openapi_extra=_body(JointRequest))
@@ -186,3 +178,11 @@ async def _start_of(desk: Desk, row: Row) -> Start:
     if not isinstance(event, Start):
         raise DataError("The run has no start.")
     return event
+
+
+def _of_run(desk: Desk, row: Row, events: AsyncIterator[dict[str, Any]]) -> EventStream:
+    """Events about a saved run; while its own question is on, that counts as read."""
+    leases = ExitStack()
+    if (asking := desk.open.get(row.id)) is not None:
+        leases.enter_context(desk.reading(asking, keeps=False))
+    return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
