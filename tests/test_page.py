@@ -137,6 +137,23 @@ def test_stopping_ends_the_generation(visit, tmp_path):
         assert server.left.wait(10)
 
 
+def test_a_scene_that_is_asked_about_before_its_picture_is_there_is_waited_for(visit):
+    with PageServer(make_run()) as server:
+        page = visit(server)
+        held = []
+        expect(page.locator(".gallery button")).to_have_count(1)
+        page.route("**/v1/gallery/*", lambda route: held.append(route))
+        with page.expect_request("**/v1/gallery/*"):
+            page.locator(".gallery button").click()
+        page.locator("#question").press("Enter")
+        expect(page.locator("#question")).to_have_value("How far?")
+        assert held
+        assert not server.asked
+        held[0].continue_()
+        expect(page.locator(".answer .span")).to_have_count(1)
+        assert len(server.asked) == 1
+
+
 def test_the_key_is_asked_for_once_and_kept_for_the_session(visit, tmp_path):
     with PageServer(make_run(), key="secret") as server:
         page = visit(server, expected="401")

@@ -42,8 +42,9 @@ paced.addEventListener("change", () => { localStorage.setItem(PACE, paced.checke
 jump.hidden = true;
 
 // Asking
+/** Adds `files`, or those that a promise gives; a question that is asked before they are read waits for them. */
 function addFiles(files) {
-  reading = reading.then(() => readFiles(files));
+  reading = reading.then(async () => readFiles(await files)).catch(error => { problem.textContent = error.message; });
 }
 
 async function readFiles(files) {
@@ -193,7 +194,7 @@ function showState() {
   downloads.open = false;
 }
 
-/** Back to asking, with `blobs` as images. */
+/** Back to asking, with the images that `blobs`, or a promise of them, has. */
 function compose(blobs, prompt) {
   generation?.abort();
   opening?.abort();
@@ -209,7 +210,7 @@ function compose(blobs, prompt) {
   document.title = "Eyeline";
   history.replaceState(null, "", "./");
   byId("question").focus();
-  if (blobs.length) addFiles(blobs);
+  addFiles(blobs);
 }
 
 /** Before a question the pace stands among its options, then beside what is written. */
@@ -376,7 +377,7 @@ async function showGallery() {
   try {
     const {scenes} = await client.json("/v1/gallery"), {name, reads} = await served();
     byId("gallery").replaceChildren(...scenes.map(scene => {
-      const picture = Object.assign(make("img"), {alt: `Drawn scene: ${scene.family}`}), choose = button("", "", async () => compose([await client.blob(scene.image)], scene.prompt));
+      const picture = Object.assign(make("img"), {alt: `Drawn scene: ${scene.family}`}), choose = button("", "", () => compose(Promise.all([client.blob(scene.image)]), scene.prompt));
       pictureUrl(scene.image).then(url => { picture.src = url; }, () => {});
       choose.append(make("span", "thumb", picture), make("small", "", scene.prompt));
       return make("li", "", choose);
