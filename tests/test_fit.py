@@ -118,3 +118,13 @@ def test_the_card_says_what_the_numbers_mean():
     assert estimator.card["fingerprint"] == "f"
     assert estimator.card["images"] == {"scale": 13, "cover": 10, "fit": 57}
     assert estimator.card["coverage"] == COVERAGE
+
+
+def test_features_that_memory_does_not_hold_give_the_same_estimator(monkeypatch):
+    images, _ = synthetic(40, seed=3, link="log-odds")
+    settings = dataclasses.replace(NETWORK, steps=5)
+    in_memory, _ = fit(images, RUN, settings, "one")
+    monkeypatch.setattr("eyeline.training.large.IN_MEMORY", 0)
+    on_disk, _ = fit(images, RUN, settings, "one")
+    assert torch.equal(in_memory.weights, on_disk.weights)
+    assert torch.equal(in_memory.network.inward, on_disk.network.inward)

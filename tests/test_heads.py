@@ -13,7 +13,7 @@ from eyeline.errors import DataError
 from eyeline.estimator_files import read_estimator
 from eyeline.features import KINDS
 from eyeline.training import heads
-from eyeline.training.collect import _save
+from eyeline.training.collect import save_collected
 from eyeline.training.fit import fit
 from eyeline.training.heads import (
     by_layer,
@@ -159,7 +159,7 @@ def test_a_fit_of_some_heads_chooses_them_where_weights_are_learned_and_makes_mo
         seen["images"], seen["counts"] = {one.id for one in some}, counts
         return {count: [4, 1] for count in counts}
 
-    def learned(data, settings):
+    def learned(data, settings, device="cpu"):
         seen["settings"], seen["columns"] = settings, data.features.shape[-1]
         return learn_weights(data, settings)
 
@@ -200,7 +200,7 @@ def collection(tmp_path):
     (tmp_path / "run" / "examples").mkdir(parents=True)
     (tmp_path / "run" / "run.json").write_text(json.dumps(RUN))
     for one in synthetic({"math": TWO}, 40, noise=0.3):
-        _save(one, tmp_path / "run" / "examples" / f"{one.id}.safetensors")
+        save_collected(one, tmp_path / "run" / "examples" / f"{one.id}.safetensors")
     return tmp_path / "run"
 
 

@@ -127,12 +127,18 @@ def collect(model, data, folder, out, limit, make, rates, features, skip_bad, **
     help="Number of layers of the language model, to tell by layer which heads are kept.",
 )
 @click.option("--name", show_default="the name of --out, or of RUN", help="Id that the estimator carries.")
-def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
-    """Fit an estimator on a collection."""
+@click.option(
+    "--device",
+    show_default="cuda where there is one, else cpu",
+    help="Where weights are learned: cpu, cuda:1, mps ...",
+)
+def fit(run, out, kinds, link, hidden, heads, layers, name, device) -> None:
+    """Fit an estimator on a collection; features that memory does not hold are mapped in a file in $TMPDIR."""
     from eyeline.estimator_files import save_estimator
     from eyeline.estimator_store import place_of
     from eyeline.files import check_room
     from eyeline.head_set import is_set
+    from eyeline.load_options import device_of
     from eyeline.training.collect import read_collected, read_run
     from eyeline.training.fit import fit as fit_estimator
     from eyeline.training.weights import FitSettings
@@ -146,7 +152,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name) -> None:
     if hidden is None:
         hidden = 0 if is_set(kinds) else FitSettings().hidden
     settings = FitSettings(kinds=kinds, link=link, hidden=hidden, heads=heads)
-    estimator, _ = fit_estimator(read_collected(run), about, settings, name, layers)
+    estimator, _ = fit_estimator(read_collected(run), about, settings, name, layers, device_of(device))
     save_estimator(estimator, out)
     click.echo(f"Estimator: {out} (loss {estimator.card['loss']})", err=True)
 

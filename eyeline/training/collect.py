@@ -23,7 +23,7 @@ from eyeline.capture import AttentionCapture
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import sum_spans
 from eyeline.examples import Example, digest
-from eyeline.features import captured_features, own_parts, spread_parts
+from eyeline.features import Read, captured_features, own_parts, spread_parts
 from eyeline.files import make_folder, read_text, write_first
 from eyeline.fingerprint import fingerprint
 from eyeline.game import orders
@@ -124,22 +124,49 @@ def regions_of(
 
 
 def collect_one(model: Model, example: Example, settings: Settings) -> Collected:
-    """Generates, cuts, ablates and reads one example; passes of the vision tower serve falls and leak map alike."""
+    """Generates, cuts, ablates and reads one example."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
     with torch.inference_mode(), AttentionCapture(model, own.inputs, outputs=True) as capture:
         read_trace(model, own.inputs, own.ids)
     assert capture.vision_features is not None
     found = regions_for(own.pictures, capture.grids, capture.vision_features, settings.regions, settings.seed)
-    labels = found.of_patch.to(model.device)
     drawn, rates = draw_subsets(found.count, settings, example.id)
     ordered = None
     if place(example.id) < settings.ordered_share:
         ordered = orders(found.count, settings.ordered, seed=_seed(f"order {settings.seed} {example.id}"))
     subsets = drawn if ordered is None else torch.cat([drawn, prefixes(ordered)])
-    hidden = hidden_patches(subsets.to(model.device), labels)
-    singly = torch.cat([rates == ALONE, torch.zeros(len(subsets) - len(drawn), dtype=torch.bool)]).to(
-        model.device
+    singly = torch.cat([rates == ALONE, torch.zeros(len(subsets) - len(drawn), dtype=torch.bool)])
+    spans, seen = ablate_and_read(model, own, capture, found, subsets, singly, settings)
+    contributions = None
+    if ordered is not None:
+        contributions = measured_contributions(spans[len(drawn) :], spans[len(drawn) - 1], ordered)
+    return Collected(
+        id=example.id,
+        family=example.family,
+        answer=own.answer,
+        spans=tuple(asdict(span) for span in own.spans),
+        features=half(seen.features).cpu(),
+        log_odds=seen.log_odds.cpu().clone(),
+        subsets=drawn,
+        rates=rates,
+        token_falls=spans[: len(drawn)].T,
+        token_contributions=None if contributions is None else contributions.mean(0).T,
+        labels=tuple(grid.tolist() for grid in found.labels),
     )
+
+
+def ablate_and_read(
+    model: Model, own: Answered, capture: AttentionCapture, found: Regions, subsets: Bool[Tensor, "subset region"],
+    singly: Bool[Tensor, " subset"], settings: Settings,
+) -> tuple[Float[Tensor, "subset token"], Read]:  # fmt: skip
+    """Falls of the spans' tokens with each subset hidden, nats, on the CPU, and what is read of these tokens.
+
+    `capture` has seen the trace. `singly` says which subsets are the regions, each alone and in order: these passes of the
+    vision tower serve falls and leak map alike.
+    """
+    labels = found.of_patch.to(model.device)
+    hidden = hidden_patches(subsets.to(model.device), labels)
+    singly = singly.to(model.device)
     fills: list[Fill] = []
     passed = 0
 
@@ -161,23 +188,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
         parts = spread_parts(model, own.inputs, found, fills, capture.layers)
     with torch.inference_mode():
         seen = captured_features(model, capture, own.ids, own.spans, parts, settings.kinds)
-    spans = torch.cat([falls[:, span.start : span.end] for span in own.spans], dim=1).float().cpu()
-    contributions = None
-    if ordered is not None:
-        contributions = measured_contributions(spans[len(drawn) :], spans[len(drawn) - 1], ordered)
-    return Collected(
-        id=example.id,
-        family=example.family,
-        answer=own.answer,
-        spans=tuple(asdict(span) for span in own.spans),
-        features=half(seen.features).cpu(),
-        log_odds=seen.log_odds.cpu().clone(),
-        subsets=drawn,
-        rates=rates,
-        token_falls=spans[: len(drawn)].T,
-        token_contributions=None if contributions is None else contributions.mean(0).T,
-        labels=tuple(grid.tolist() for grid in found.labels),
-    )
+    return torch.cat([falls[:, span.start : span.end] for span in own.spans], dim=1).float().cpu(), seen
 
 
 def half(features: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
@@ -238,7 +249,7 @@ def collect(model: Model, examples: Iterable[Example], out: Path, settings: Sett
     load_source(settings.regions, model.device)
     open_run(model, out, asdict(settings), "collection")
     yield from each_once(
-        examples, out, lambda example: collect_one(model, example, settings), _save, "collected"
+        examples, out, lambda example: collect_one(model, example, settings), save_collected, "collected"
     )
 
 
@@ -340,7 +351,8 @@ OF_TOKENS = ("features", "log_odds", "subsets", "rates", "token_falls", "token_c
 IN_FILES = {"token_falls": "token_drops", "falls": "drops"}  # tensors that have another name there
 
 
-def _save(collected: Collected, path: Path, digest: str = "") -> None:
+def save_collected(collected: Collected, path: Path, digest: str = "") -> None:
+    """Writes one image of a collection, whole or not at all. Raises `DataError` where the disk does not take it."""
     tensors = {name: value for name in OF_TOKENS if (value := getattr(collected, name)) is not None}
     rest = {name: getattr(collected, name) for name in ("id", "family", "answer", "spans", "labels")}
     save_example(tensors, {**rest, "digest": digest}, path)

@@ -47,7 +47,8 @@ Pairs = tuple[
 
 
 def fit(
-    collected: Sequence[Collected], run: dict[str, Any], settings: FitSettings, name: str, layers: int | None = None
+    collected: Sequence[Collected], run: dict[str, Any], settings: FitSettings, name: str, layers: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[Estimator, dict[str, Any]]:  # fmt: skip
     """The estimator, and what happened on the way. Raises `DataError` where there are too few images.
 
@@ -64,9 +65,9 @@ def fit(
         if 0 < settings.heads < 1:
             layers = count_layers(run["model"], number, layers)
         kept = keep_heads(splits["fit"], [settings.heads], settings)[settings.heads]
-        learned, losses = learn_some(training_data(splits["fit"], settings.kinds), settings, kept)
+        learned, losses = learn_some(training_data(splits["fit"], settings.kinds), settings, kept, device)
     else:
-        learned, losses = learn_weights(training_data(splits["fit"], settings.kinds), settings)
+        learned, losses = learn_weights(training_data(splits["fit"], settings.kinds), settings, device)
     scaled = scale(splits["scale"], replace(learned, id=name))
     effects = effect_pairs(splits["cover"], scaled)
     card = {

@@ -136,7 +136,7 @@ WAYS: Mapping[str, tuple[Importance, float]] = {
 
 
 def learn_some(
-    data: TrainingData, settings: FitSettings, heads: Sequence[int]
+    data: TrainingData, settings: FitSettings, heads: Sequence[int], device: torch.device | str = "cpu"
 ) -> tuple[Estimator, list[float]]:
     """`learn_weights` with some heads, as if no others had been collected; those have no weight. `data` has the settings' kinds.
 
@@ -144,10 +144,10 @@ def learn_some(
     """
     features = data.features.shape[-1]
     if len(heads) == features // len(settings.kinds):
-        return learn_weights(data, settings)
+        return learn_weights(data, settings, device)
     columns = columns_of(features, settings.kinds, heads, among=settings.kinds)
     settings = replace(settings, hidden=2 * settings.hidden, dropped=settings.dropped / 2)
-    learned, losses = learn_weights(data.of(columns), settings)
+    learned, losses = learn_weights(data.of(columns), settings, device)
     return _spread(learned, columns, features), losses
 
 

@@ -5,7 +5,7 @@ regions and sizes across spans beside it are ours (docs/method.md, step 6).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +17,7 @@ from eyeline.errors import DataError
 from eyeline.estimator import SETS, Compressed, Estimator, Link, Network, compress, sum_spans
 from eyeline.head_set import KINDS, is_set
 from eyeline.training.collect import ALONE, WHOLE, Collected, place
+from eyeline.training.large import joined
 
 FEWEST_COVER = 9  # images: COVERAGE * (1 + 1 / 9) = 1, with fewer no finite width is enough
 MIN_SPREAD = 0.05  # nats: spans whose effects vary less say nothing about weights
@@ -121,7 +122,8 @@ class TrainingData:
 
     def of(self, columns: Int[Tensor, " chosen"]) -> "TrainingData":
         """With some of the features alone."""
-        return replace(self, features=self.features[..., columns])
+        parts = (part[..., columns] for part in self.features.split(AT_ONCE))
+        return replace(self, features=joined(parts, len(self.features)))
 
     def of_random(self) -> "TrainingData":
         """With the random subsets alone."""
@@ -137,10 +139,15 @@ class TrainingData:
 
     def compressed(self, unit: Float[Tensor, " feature"]) -> Compressed:
         """The features as a network sees them, in units of their own; those of regions as float16."""
-        parts = [compress(part.float(), unit) for part in self.features.split(AT_ONCE)]
-        return Compressed(
-            torch.cat([part.regions.half() for part in parts]), torch.cat([part.image for part in parts])
-        )
+        image: list[Tensor] = []
+
+        def regions() -> Iterator[Tensor]:
+            for part in self.features.split(AT_ONCE):
+                seen = compress(part.float(), unit)
+                image.append(seen.image)
+                yield seen.regions.half()
+
+        return Compressed(joined(regions(), len(self.features)), torch.cat(image))
 
     def predict(
         self, estimator: Estimator, spans: Int[Tensor, " some"], compressed: Compressed | None = None
@@ -161,12 +168,15 @@ class TrainingData:
 
         `compressed` are all features as the estimator's network sees them, if it has one and they are at hand.
         """
-        tokens = self.tokens(spans)
-        subsets = self.subsets[self.image[spans].repeat_interleave(self.lengths[spans])]
+        tokens, device = self.tokens(spans), estimator.weights.device
+        subsets = self.subsets[self.image[spans].repeat_interleave(self.lengths[spans])].to(device)
         seen = None
         if compressed is not None:
-            seen = Compressed(compressed.regions[tokens].float(), compressed.image[tokens])
-        return estimator.game(self.features[tokens].float(), self.log_odds[tokens], seen).falls(subsets)
+            seen = Compressed(
+                compressed.regions[tokens].to(device).float(), compressed.image[tokens].to(device)
+            )
+        features, log_odds = self.features[tokens].to(device).float(), self.log_odds[tokens].to(device)
+        return estimator.game(features, log_odds, seen).falls(subsets)
 
     def spread(self) -> tuple[Int[Tensor, " _some"], ...]:
         """Spans spread over the images, enough to tell how well weights do, some at a time."""
@@ -181,9 +191,12 @@ class TrainingData:
 
 
 def training_data(images: Sequence[Collected], kinds: Sequence[str]) -> TrainingData:
-    """What weights are learned from. Raises `DataError` where no span depends on its image."""
+    """What weights are learned from; features larger than memory is to hold are mapped (large.py).
+
+    Raises `DataError` where no span depends on its image.
+    """
     regions = max((one.subsets.shape[1] for one in images), default=0)
-    features, log_odds, lengths, image, subsets, counted, token_falls = [], [], [], [], [], [], []
+    told, log_odds, lengths, image, subsets, counted, token_falls = [], [], [], [], [], [], []
     for number, one in enumerate(images):
         random, alone = one.rates > 0, one.rates == ALONE
         wanted = one.falls[:, random].std(dim=1) > MIN_SPREAD
@@ -193,7 +206,7 @@ def training_data(images: Sequence[Collected], kinds: Sequence[str]) -> Training
         own = torch.cat(
             [one.subsets[first], torch.zeros(more, regions - more, dtype=torch.bool), one.subsets[last]]
         )
-        features.append(pad(choose(one.features[tokens], kinds), (0, 0, 0, more)))
+        told.append(tokens)
         log_odds.append(one.log_odds[tokens])
         lengths.append(one.lengths[wanted])
         image.append(torch.full((int(wanted.sum()),), number))
@@ -204,13 +217,19 @@ def training_data(images: Sequence[Collected], kinds: Sequence[str]) -> Training
         token_falls.append(torch.cat([pad(falls[:, first], (0, more)), falls[:, last]], dim=1))
     if not any(map(len, lengths)):
         raise DataError("No span of the collection depends on the image; check that the model sees it.")
+    features = (
+        pad(choose(one.features[tokens], kinds), (0, 0, 0, regions - one.features.shape[1]))
+        for one, tokens in zip(images, told, strict=True)
+    )
     return TrainingData(
-        torch.cat(features), torch.cat(log_odds), torch.cat(lengths), torch.cat(image), torch.stack(subsets),
-        torch.stack(counted), torch.cat(token_falls), subsets[0].shape[1] - regions - 1,
+        joined(features, sum(map(len, log_odds))), torch.cat(log_odds), torch.cat(lengths), torch.cat(image),
+        torch.stack(subsets), torch.stack(counted), torch.cat(token_falls), subsets[0].shape[1] - regions - 1,
     )  # fmt: skip
 
 
-def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator, list[float]]:
+def learn_weights(
+    data: TrainingData, settings: FitSettings, device: torch.device | str = "cpu"
+) -> tuple[Estimator, list[float]]:
     """An estimator that maximises how well predicted and measured falls correlate over random subsets.
 
     That is the mean of Pearson's correlation of a span's falls (arXiv 2604.16587); for a share of `tokens` of its single tokens'
@@ -218,7 +237,8 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
     Pearson's over all pairs of a span and a single region, and over the spans' falls with everything hidden: no correlation
     within spans tells which of them depend on the image more. It has no spreads yet.
     Predicted falls are those of regions hidden together, so that weights learn from what the log-odds of a token leave of it.
-    Scores have a scale of their own, in nats of log-odds, that all weights share.
+    Scores have a scale of their own, in nats of log-odds, that all weights share. Batches go to `device`, where weights are
+    learned; the estimator is on the CPU.
     """
     settings = settings.settled()
     sizes = data.sizes()
@@ -228,15 +248,16 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
     if not settings.alone and not settings.across:
         data = data.of_random()
     hidden = settings.hidden
-    direction = torch.full((sets, len(unit)), 1 / len(unit), requires_grad=True)
-    scale = torch.tensor(math.log(BEGIN), requires_grad=True)
+    direction = torch.full((sets, len(unit)), 1 / len(unit), requires_grad=True, device=device)
+    scale = torch.tensor(math.log(BEGIN), requires_grad=True, device=device)
     network = compressed = None
     if hidden:
         inward, context = BEGIN_INWARD * torch.randn(2, hidden, len(unit), generator=rng)
         network = Network(
             unit, inward.clone(), context.clone(), torch.zeros(sets, hidden), torch.zeros(sets, hidden)
-        )
+        ).to(torch.device(device))
         compressed = data.compressed(unit)
+    unit = unit.to(device)
     parts = [] if network is None else [network.inward, network.context, network.bias, network.outward]
     learned = [direction, *(part.requires_grad_() for part in parts)]
     optimizer = torch.optim.Adam([
@@ -269,7 +290,7 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
         seen = None
         if hidden:
             kept = torch.rand(len(unit) // len(settings.kinds), generator=rng) >= settings.dropped
-            seen = kept.repeat(len(settings.kinds)) / (1 - settings.dropped)
+            seen = kept.repeat(len(settings.kinds)).to(device) / (1 - settings.dropped)
         loss = -agreement(data, batch, data.predict_tokens(estimator(seen), batch, compressed), settings)
         optimizer.zero_grad()
         loss.backward()
@@ -279,7 +300,7 @@ def learn_weights(data: TrainingData, settings: FitSettings) -> tuple[Estimator,
         losses.append(loss.item())
     for part in (scale, *learned):
         part.requires_grad_(False)
-    return estimator(), losses
+    return estimator().to(torch.device("cpu")), losses
 
 
 def agreement(
@@ -289,8 +310,9 @@ def agreement(
     settings: FitSettings,
 ) -> Float[Tensor, ""]:
     """What is maximised: within each span over random subsets and over regions by themselves, and across the spans."""
-    lengths, measured = data.lengths[spans], data.token_falls[data.tokens(spans)]
-    counted = data.counted[data.image[spans]]
+    lengths = data.lengths[spans].to(falls.device)
+    measured = data.token_falls[data.tokens(spans)].to(falls.device)
+    counted = data.counted[data.image[spans]].to(falls.device)
     shares = ((1 - settings.alone, slice(data.random)), (settings.alone, slice(data.random, -1)))
     within = [
         share * _agreement_over(lengths, falls[:, part], measured[:, part], counted[:, part], settings)

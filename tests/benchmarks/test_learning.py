@@ -17,7 +17,7 @@ from eyeline import metrics
 from eyeline.errors import DataError
 from eyeline.estimator import SURE, WIDTH, Estimator
 from eyeline.features import KINDS
-from eyeline.training.collect import Collected, Settings, _save, draw_subsets
+from eyeline.training.collect import Collected, Settings, draw_subsets, save_collected
 from eyeline.training.heads import learn
 from eyeline.training.weights import UNKNOWN, FitSettings, training_data
 
@@ -252,7 +252,7 @@ def collections(tmp_path):
         (tmp_path / name / "examples").mkdir(parents=True)
         (tmp_path / name / "run.json").write_text(json.dumps(RUN))
         for one in synthetic(truth, 13, noise=0.5, prefix=name, seed=seed):
-            _save(one, tmp_path / name / "examples" / f"{one.id}.safetensors")
+            save_collected(one, tmp_path / name / "examples" / f"{one.id}.safetensors")
     return tmp_path / "fit", tmp_path / "test"
 
 
@@ -330,7 +330,7 @@ def test_too_few_images_common_ones_and_tests_without_varying_spans_are_refused(
     with pytest.raises(DataError, match=r"23 images in .*test are too few; expected 24"):
         read_both(fit, test)
     for one in synthetic({"math": PLAIN}, 24, prefix="flat"):
-        _save(
+        save_collected(
             dataclasses.replace(one, token_falls=one.token_falls * 1e-6),
             test / "examples" / f"{one.id}.safetensors",
         )
