@@ -63,7 +63,7 @@ def effects_of(estimator: Estimator, images: Sequence[Collected]) -> float:
 
 def intervals(drawn: Sequence[Collected], run: dict[str, Any], others: Estimator) -> Estimator:
     """What a user gets of so many images."""
-    *_, (_, found) = calibrate(drawn, run, others, "calibrated")
+    *_, (_, found) = calibrate([[one] for one in drawn], run, others, "calibrated")
     assert found is not None, "the last step has it"
     return found
 

@@ -48,6 +48,7 @@ class Origin:
     estimator: str
     hiding: str
     created: float  # seconds since 1970
+    messages: Any = None  # what was asked, as a chat without its images; None: the prompt alone
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def audited(span=0, effect=1.0, seed=0, like=1.0):
     subsets = draw("run-1", span, REGIONS)
     other = torch.randn(TOKENS, SUBSETS, generator=rng)
     falls = effect * (like * game.falls(subsets.T.float()) + (1 - like) * other)
-    origin = Origin("run-1", span, 4, 4 + TOKENS, "tiny", "f" * 64, "mine", "pixels", 1.0)
+    origin = Origin("run-1", span, 4, 4 + TOKENS, "tiny", "f" * 64, "mine", "pixels", 1.0, "What is it?")
     return Audited(origin, game, subsets, falls, torch.zeros(TOKENS))
 
 

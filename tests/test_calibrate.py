@@ -1,7 +1,10 @@
 """General weights and calibration, on collections of no model whose scores are linear in the features of heads as a set."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from test_traces import traced
 
 from eyeline.errors import DataError
 from eyeline.estimator import SETS, Estimator, interval
@@ -45,7 +48,7 @@ def general():
 
 
 def calibrated(few, general):
-    *_, (_, found) = calibrate(few, RUN, general, "mine")
+    *_, (_, found) = calibrate([[one] for one in few], RUN, general, "mine")
     return found
 
 
@@ -56,6 +59,20 @@ def test_general_weights_belong_to_no_model(general):
     assert "fingerprint" not in general.card
     assert general.card["models"] == ["synthetic (ffffffffffff)"] * 2
     assert general.card["images"] == {"general": 48}
+
+
+def test_general_weights_know_earlier_text_of_several_models_and_calibration_keeps_it():
+    changes = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0])
+    of_two = [
+        [replace(traced(seed), changes=changes) for seed in seeds] for seeds in (range(15), range(100, 112))
+    ]
+    general = learn_general([(images(24), RUN)], "general", of_two)
+    assert general.text is not None
+    assert general.chances is not None
+    assert general.card["traces"] == 24  # as many of each
+    found = calibrated(images(10, seed=8), general)
+    assert found.chances == general.chances
+    assert torch.equal(found.text, general.text)
 
 
 def test_general_weights_rank_regions_of_another_model(general):
@@ -82,7 +99,7 @@ def test_too_few_images_give_no_intervals(general):
 
 def test_less_than_three_images_are_refused(general):
     with pytest.raises(DataError, match="2 images are too few to calibrate"):
-        list(calibrate(images(2), RUN, general, "mine"))
+        list(calibrate([[one] for one in images(2)], RUN, general, "mine"))
 
 
 def test_weights_move_the_further_the_more_images_there_are(general):

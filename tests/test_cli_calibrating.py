@@ -44,6 +44,8 @@ def test_what_was_measured_is_not_measured_again(here, images):
     assert Path("a/estimator.safetensors").read_bytes() == Path("b/estimator.safetensors").read_bytes()
 
 
-def test_images_or_data_are_expected_and_not_both(here, data, images):
-    for words in ((), (*images, "--data", data)):
-        assert "Expected images or --data, one of them" in refuse("calibrate", "--model", "model", *words)
+def test_one_of_images_data_and_an_audit_is_expected(here, data, images):
+    for words in ((), (*images, "--data", data), ("--data", data, "--from-audit", ".")):
+        assert "Expected images, --data or --from-audit, one of them" in refuse(
+            "calibrate", "--model", "model", *words
+        )

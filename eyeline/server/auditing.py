@@ -117,7 +117,7 @@ class Auditor:
         log_odds = log_probs - (-torch.expm1(log_probs)).clamp(min=torch.finfo(torch.float32).tiny).log()
         origin = audit.Origin(
             row.id, span.index, span.start, span.end, about.name, about.fingerprint, about.estimator or "", about.method,
-            time.time(),
+            time.time(), row.question["messages"],
         )  # fmt: skip
         return audit.Audited(origin, game, subsets, torch.tensor(falls).T, log_odds)
 

@@ -33,25 +33,26 @@ FEWEST = 3  # images
 
 
 def calibrate(
-    collected: Sequence[Collected], run: dict[str, Any], general: Estimator, name: str
+    images: Sequence[Sequence[Collected]], run: dict[str, Any], general: Estimator, name: str
 ) -> Iterator[tuple[str, Estimator | None]]:
-    """Yields what is done, step by step, and the estimator at the end.
+    """Yields what is done, step by step, and the estimator at the end. `images` holds what was collected of each.
 
     Weights are moved only where that predicts falls of images left out better than the general ones, which the card says.
     Raises `DataError` where there are too few images, or none depends on what the model sees.
     """
-    if len(collected) < FEWEST:
+    if len(images) < FEWEST:
         raise DataError(
-            f"{len(collected)} images are too few to calibrate an estimator; expected {FEWEST} at the very least, "
+            f"{len(images)} images are too few to calibrate an estimator; expected {FEWEST} at the very least, "
             "10 for intervals."
         )
-    images = with_features(collected, run, SET)
-    moved = move(training_data(images, SET), len(images), general)
+    images = [with_features(each, run, SET) for each in images]
+    everything = _without(images)
+    moved = move(training_data(everything, SET), len(images), general)
     yield "all images", None
     without: list[Estimator] = []
     for left_out in range(len(images)):
-        rest = [one for number, one in enumerate(images) if number != left_out]
-        without.append(move(training_data(rest, SET), len(rest), general, moved, AGAIN))
+        rest = training_data(_without(images, left_out), SET)
+        without.append(move(rest, len(images) - 1, general, moved, AGAIN))
         yield f"without image {left_out + 1}", None
     held_out = {
         "general": _held_out(images, [general] * len(images)),
@@ -59,7 +60,7 @@ def calibrate(
     }
     if held_out["general"] >= held_out["calibrated"]:
         moved, without = general, [general] * len(images)
-    scaled = scale(images, moved)
+    scaled = scale(everything, moved)
     pairs = _left_out_pairs(images, without)
     intervals = len(images) >= FEWEST_COVER
     card = {
@@ -69,6 +70,7 @@ def calibrate(
         "version": run["version"], "general": general.id, "lds_held_out": round(max(held_out.values()), 4),
         "lds_by_level": {level: round(value, 4) for level, value in held_out.items()},
     }  # fmt: skip
+    card |= {key: general.card[key] for key in ("chances", "traces") if key in general.card}
     found = replace(scaled, id=name, card=card)
     if intervals:
         found = replace(
@@ -107,19 +109,22 @@ def move(
     return moved(by.detach())
 
 
-def _held_out(images: Sequence[Collected], estimators: Sequence[Estimator]) -> float:
+def _without(images: Sequence[Sequence[Collected]], left_out: int | None = None) -> list[Collected]:
+    return [one for number, each in enumerate(images) if number != left_out for one in each]
+
+
+def _held_out(images: Sequence[Sequence[Collected]], estimators: Sequence[Estimator]) -> float:
     """LDS of joint falls of each image by its own estimator; mean over those that depend on what the model sees."""
-    found = [mean_lds([one], estimator) for one, estimator in zip(images, estimators, strict=True)]
+    found = [mean_lds(each, estimator) for each, estimator in zip(images, estimators, strict=True)]
     known = [value for value in found if value is not None]
     return sum(known) / len(known) if known else 0.0
 
 
-def _left_out_pairs(images: Sequence[Collected], estimators: Sequence[Estimator]) -> Pairs:
+def _left_out_pairs(images: Sequence[Sequence[Collected]], estimators: Sequence[Estimator]) -> Pairs:
     """Effects of each image, predicted by what the others say, scale included."""
     parts: list[tuple[Tensor, ...]] = []
-    for number, (one, estimator) in enumerate(zip(images, estimators, strict=True)):
-        rest = [other for other in images if other is not one]
-        predicted, actual, _ = effect_pairs([one], scale(rest, estimator))
+    for number, (each, estimator) in enumerate(zip(images, estimators, strict=True)):
+        predicted, actual, _ = effect_pairs(each, scale(_without(images, number), estimator))
         parts.append((predicted, actual, torch.full((len(actual),), number)))
     predicted, actual, image = (torch.cat(column) for column in zip(*parts, strict=True))
     return predicted, actual, image

@@ -1,6 +1,6 @@
 """General weights: of heads as a set, learned over the collections of several models at once, for models that none of them is.
 
-Nothing in them belongs to one model (head_set.py), so an estimator of a model that was never measured begins here.
+Nothing in them belongs to one model (head_set.py, earlier.py), so an estimator of a model that was never measured begins here.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,22 @@ from typing import Any
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator
 from eyeline.head_set import SET
-from eyeline.training.collect import Collected
+from eyeline.training import traces as text
+from eyeline.training.collect import Collected, place
 from eyeline.training.fit import FEWEST_IMAGES, binned, effect_pairs, scale, with_features
 from eyeline.training.weights import FitSettings, learn_weights, split, training_data
 
 STEPS = 400
 
 
-def learn_general(runs: Sequence[tuple[Sequence[Collected], dict[str, Any]]], name: str) -> Estimator:
+def learn_general(
+    runs: Sequence[tuple[Sequence[Collected], dict[str, Any]]],
+    name: str,
+    traced: Sequence[Sequence[text.Traced]] = (),
+) -> Estimator:
     """One estimator from the collections of several models, as many images of each: level `none`.
 
+    With traces of some models, with games by weights of that model alone, it knows earlier text as well, from as many of each.
     Its spreads are the shapes that calibration begins with. Raises `DataError` for too few images, or runs that differ in how
     regions were hidden.
     """
@@ -45,4 +51,10 @@ def learn_general(runs: Sequence[tuple[Sequence[Collected], dict[str, Any]]], na
         "models": models, "hiding": ways.pop(), "regions": "native", "level": "none",
         "images": {"general": fewest * len(runs)}, "unit": "relative", "coverage": None, "version": runs[0][1]["version"],
     }  # fmt: skip
-    return replace(scaled, card=card, effect_spread=shape, contribution_spread=shape)
+    found = replace(scaled, card=card, effect_spread=shape, contribution_spread=shape)
+    if not traced:
+        return found
+    fewest = min(map(len, traced))
+    return text.fit(
+        [one for each in traced for one in sorted(each, key=lambda one: place(one.id))[:fewest]], found
+    )
