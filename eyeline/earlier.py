@@ -1,12 +1,14 @@
 """Earlier text -> what a span takes from it: features of the tokens before it, and by how much hiding them lowers its log-odds.
 
 Features are read off keys and values that the model's cache holds already, after decoding and beside it, and pooled over all
-heads, so that nothing in them belongs to one head or layer. Of token t and an earlier one v, with A the attention weight:
+heads, so that nothing in them belongs to one head or layer. Of token t and an earlier one v, with A the attention weight and w
+the norm of the value written to the residual stream, |V_v W_O|:
 
-- `attention`: the sum of A;
-- `value`: the sum of A times the norm of the value written to the residual stream, |V_v W_O|;
-- `both`: the sum of the product of these two.
+- `attention`: the mean of A over heads;
+- `value`: what t gives to earlier tokens in all, shared among them as the sums of A w are;
+- `both`: in the same unit, the sum of A A w, which only counts where a head looks hard.
 
+All are shares of attention, whatever the size of a model's values: weights that are learned on one model fit another.
 Weights for them are fitted on measured falls (text_ablation.py), two sets mixed by the token's log-odds as for regions. What
 the tokens of an earlier span add up to makes the game of sources (links.py).
 """
@@ -21,7 +23,15 @@ from eyeline.features import written_norms
 from eyeline.model import Model
 
 KINDS = ("attention", "value", "both")
+LEAST = 1e-9  # of a total that shares are of
 AT_ONCE = 2**24  # attention weights in float32: 64 MiB
+
+
+def as_shares(means: Float[Tensor, "token earlier feature"]) -> Float[Tensor, "token earlier feature"]:
+    """Of the means over heads of A, A w and A A w of all earlier tokens: the features, in shares of attention."""
+    looks, written, seen = means.unbind(-1)
+    turned = looks.sum(-1, keepdim=True) / written.sum(-1, keepdim=True).clamp(min=LEAST)
+    return torch.stack([looks, written * turned, seen * turned], dim=-1)
 
 
 class EarlierText:
@@ -52,7 +62,7 @@ class EarlierText:
                 values = values / part.attention_rms[:, None, :, None]
             for kind, each in enumerate((weights, values, weights * values)):
                 found[kind] += each.sum((0, 1))
-        return found.permute(1, 2, 0)
+        return as_shares(found.permute(1, 2, 0) / (layers * heads))
 
     def _norms_of(self, end: int) -> Float[Tensor, "layer head token"]:
         """Norms of the values of the first tokens as heads write them; worked out once for each token."""

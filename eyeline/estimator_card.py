@@ -38,8 +38,11 @@ def images(card: Mapping[str, Any]) -> int | None:
 
 def describe(card: Mapping[str, Any]) -> list[str]:
     """What a card says, a sentence each; what is not in it is left out."""
-    said = [f"It belongs to {card.get('model', 'a model without a name')}, whose weights have the fingerprint "
-            f"{str(card.get('fingerprint', 'unknown'))[:12]}."]  # fmt: skip
+    if "models" in card:
+        said = [f"It fits any model; what it knows was learned on {', '.join(card['models'])}."]
+    else:
+        said = [f"It belongs to {card.get('model', 'a model without a name')}, whose weights have the fingerprint "
+                f"{str(card.get('fingerprint', 'unknown'))[:12]}."]  # fmt: skip
     said.append(f"Level: {level(card)}; {LEVELS.get(level(card), 'not known to this version')}.")
     parts = card.get("images")
     if isinstance(parts, Mapping):

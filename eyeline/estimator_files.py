@@ -30,7 +30,7 @@ from eyeline.loading import own_folders
 from eyeline.model import Model
 from eyeline.through import Chances
 
-FORMAT = 6
+FORMAT = 7
 ATTENTION = "attention"  # instead of an estimator: shares of attention, which are not effects
 CARD, NUMBERS = "card.json", "estimator.safetensors"
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eyeline.errors import DataError
 from eyeline.events import Done, Grid, Heat, RestsOn, SpanAttribution, Start
-from eyeline.report import is_dark, strength
+from eyeline.report import ABOUT, is_dark, strength
 from eyeline.runs import Run
 
 HEIGHT = 360  # pixels of the images
@@ -106,7 +106,7 @@ def of_span(span: SpanAttribution, start: Start) -> View:
 def of_answer(answer: str, rests_on: RestsOn, start: Start) -> View:
     """The chances that it changes; the full colour is certain."""
     chances = np.asarray(rests_on.changes, np.float32)
-    key = f"Stronger colour: the answer is likelier to change without it, at most {100 * chances.max():.0f} %"
+    key = f"Stronger colour: the answer is likelier to change without it, at most {ABOUT[start.unit]}{100 * chances.max():.0f} %"
     return View([chances[np.asarray(grid)] for grid in start.regions], answer, INK, key)
 
 

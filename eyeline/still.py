@@ -17,7 +17,7 @@ from eyeline.claims import Claim, claims_in, claims_of, share_inside
 from eyeline.errors import DataError
 from eyeline.events import Done, ImageInfo, SpanAttribution, Start, Unit
 from eyeline.film import INK, PAPER, SOFT, View, cells_of, colour, font, grounds_of, lit, of_answer, of_span
-from eyeline.report import FLOORS, name_regions, resting
+from eyeline.report import ABOUT, FLOORS, name_regions, resting
 from eyeline.runs import Run
 
 TALL, WIDE, NARROWEST = (
@@ -119,8 +119,8 @@ def _answer(run: Run) -> Shown:
     view = View([heat / scale for heat in view.heats], view.text, view.ink)
     words = [
         "Colour: how likely the answer would be another one if that part had been hidden before the model thought (predicted). "
-        f"Without the whole image: {100 * done.rests_on.whole:.0f} %.",
-        f"Most: {100 * changes[best]:.0f} % at {names[best]}.",
+        f"Without the whole image: {ABOUT[start.unit]}{100 * done.rests_on.whole:.0f} %.",
+        f"Most: {ABOUT[start.unit]}{100 * changes[best]:.0f} % at {names[best]}.",
         "Outlined: the parts without any one of which it rather changes than not: "
         f"{_few([names[box.region] for box in evidence.boxes])}."
         if evidence.boxes

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text as Line  # `Text` is an event here
 
 from eyeline.events import Channel, Done, Error, Event, RestsOn, SpanAttribution, Start, Steps, Text, Unit
-from eyeline.report import TRAIN_COMMANDS, name_regions, resting, strength
+from eyeline.report import ABOUT, TRAIN_COMMANDS, name_regions, resting, strength
 
 MAX_COLS, MAX_ROWS = 16, 8  # pixels of a picture; a character cell holds two, one above the other
 TEXT_WIDTH = 72  # characters of a span's text beside its picture
@@ -123,10 +123,10 @@ class TerminalView:
             self._print(Line(_clean(f"attention, not effect: train an estimator with {commands}"), "yellow"))
 
     def _show_rests_on(self, rests_on: RestsOn) -> None:
-        words = Line(f"[{describe_answer(rests_on, self.places)}]")
+        assert self.start is not None, "the caller looked"
+        words = Line(f"[{describe_answer(rests_on, self.places, self.start.unit)}]")
         if not self.pictures:
             return self._print(words)
-        assert self.start is not None
         heats = [np.array(rests_on.changes)[np.array(grid)] for grid in self.start.regions]
         words.stylize("rgb(224,122,52)" if max(rests_on.changes, default=0.0) >= LIKELY else "dim")
         key = Line("the brighter, the likelier to change without it", "dim")
@@ -259,7 +259,7 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
     least = max(0.2 * strongest, 1e-9 if unit == "attention" else LEAST)
     told = [(place, value) for place, value in named.items() if abs(value) >= least]
     told = sorted(told, key=lambda each: -abs(each[1]))[:PLACES]
-    about = "~" if unit == "relative" else ""  # sizes are not calibrated
+    about = ABOUT[unit]
     amounts = [
         f"{100 * value:.0f} %" if unit == "attention" else f"{about}{_nats(value)} nats" for _, value in told
     ]
@@ -281,13 +281,14 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
     return f"{how}: hiding it {does}" if does else how
 
 
-def describe_answer(rests_on: RestsOn, places: Sequence[str]) -> str:
+def describe_answer(rests_on: RestsOn, places: Sequence[str], unit: Unit) -> str:
     """What the answer comes from: "through 2, 3: left, 94 % likely to change without it; top, 61 %".
 
     First the spans that it takes most from, then the likeliest place to change it where that is hidden from the start, and
     those at least SHARE as likely; of the regions in one place the likeliest stands for it. Where no region reaches LIKELY that
     is said, with the whole image's chance.
     """
+    about = ABOUT[unit]
     through = f"through {_numbers(rests_on.sources)}: " if rests_on.sources else ""
     named: dict[str, float] = {}
     for region in sorted(range(len(rests_on.changes)), key=lambda region: -rests_on.changes[region]):
@@ -295,11 +296,11 @@ def describe_answer(rests_on: RestsOn, places: Sequence[str]) -> str:
     likeliest = max(named.values(), default=0.0)
     if likeliest < LIKELY:
         return (
-            f"{through}no single part would change the answer; without the whole image it is {_percent(rests_on.whole)} "
+            f"{through}no single part would change the answer; without the whole image it is {about}{_percent(rests_on.whole)} "
             "likely to change"
         )
     told = [(place, chance) for place, chance in named.items() if chance >= max(LIKELY, SHARE * likeliest)]
-    words = [f"{place}, {_percent(chance)}" for place, chance in told[:PLACES]]
+    words = [f"{place}, {about}{_percent(chance)}" for place, chance in told[:PLACES]]
     words[0] += " likely to change without it"
     more = len(told) - len(words)
     return through + "; ".join(

@@ -326,17 +326,24 @@ def answer_of(changes, whole=0.9, sources=((3, 9.0), (2, 6.0), (0, 1.0))) -> Res
     ],
 )  # fmt: skip
 def test_an_answer_names_the_sentences_and_the_places_that_it_comes_from(changes, words):
-    assert describe_answer(answer_of(changes), PLACES) == "through 3, 2: " + words
-    assert describe_answer(answer_of(changes, sources=()), PLACES) == words
+    assert describe_answer(answer_of(changes), PLACES, "nats") == "through 3, 2: " + words
+    assert describe_answer(answer_of(changes, sources=()), PLACES, "nats") == words
 
 
 def test_an_answer_that_no_part_changes_says_so_with_the_chance_of_the_whole_image():
-    found = describe_answer(answer_of((0.09, 0.0, 0.0, 0.0, 0.0), 0.37), PLACES)
+    found = describe_answer(answer_of((0.09, 0.0, 0.0, 0.0, 0.0), 0.37), PLACES, "nats")
     assert found == (
         "through 3, 2: no single part would change the answer; "
         "without the whole image it is 37 % likely to change"
     )
-    assert describe_answer(answer_of((), 0.0, ()), ()).startswith("no single part")
+    assert describe_answer(answer_of((), 0.0, ()), (), "nats").startswith("no single part")
+
+
+def test_chances_that_are_not_calibrated_are_said_to_be_about_so():
+    found = describe_answer(answer_of((0.9, 0.1, 0.0, 0.0, 0.0)), PLACES, "relative")
+    assert "~90 % likely to change without it" in found
+    none = describe_answer(answer_of((0.05, 0.0, 0.0, 0.0, 0.0), 0.37), PLACES, "relative")
+    assert "~37 % likely to change" in none
 
 
 def test_a_finished_stream_ends_with_what_its_answer_comes_from():

@@ -53,6 +53,7 @@ def joint(run, span, words, characters, regions, as_json) -> None:
     import json
     from dataclasses import asdict
 
+    from eyeline.report import ABOUT
     from eyeline.runs import read_run
 
     targets = [target for target in (span, words, characters) if target is not None]
@@ -63,7 +64,7 @@ def joint(run, span, words, characters, regions, as_json) -> None:
     if as_json:
         return click.echo(json.dumps(asdict(found)))
     names = ", ".join(map(str, found.regions)) or "none"
-    about = "~" if read.start.unit == "relative" else ""  # sizes are not calibrated
+    about = ABOUT[read.start.unit]
     click.echo(
         f"regions {names} hidden together: {about}{found.fall:.2f} nats (each alone, added up: {about}{found.parts:.2f})"
     )
@@ -91,22 +92,22 @@ def rests_on(run, sets, as_json) -> None:
     import json
     from dataclasses import asdict
 
-    from eyeline.report import name_regions
+    from eyeline.report import ABOUT, name_regions
     from eyeline.runs import read_run
 
     read = read_run(run)
     found = read.rests_on(sets or None)
     if as_json:
         return click.echo(json.dumps({"sets": sets or None, **asdict(found)}))
-    places = name_regions(read.start)
+    places, about = name_regions(read.start), ABOUT[read.start.unit]
     hidden = sets or tuple((region,) for region in range(len(places)))
-    click.echo(f"without the whole image: {100 * found.whole:.0f} % likely that the answer changes")
+    click.echo(f"without the whole image: {about}{100 * found.whole:.0f} % likely that the answer changes")
     order = range(len(hidden)) if sets else sorted(range(len(hidden)), key=lambda at: -found.changes[at])[:8]
     for at in order:
         names = ", ".join(f"{region} ({places[region]})" for region in hidden[at])
         click.echo(
-            f"without {'region' if len(hidden[at]) == 1 else 'regions'} {names}: {100 * found.changes[at]:.0f} %, "
-            f"a fall of {found.total[at]:.2f} nats ({found.direct[at]:.2f} with the thinking kept)"
+            f"without {'region' if len(hidden[at]) == 1 else 'regions'} {names}: {about}{100 * found.changes[at]:.0f} %, "
+            f"a fall of {about}{found.total[at]:.2f} nats ({about}{found.direct[at]:.2f} with the thinking kept)"
         )
     spans = {event.index: event.text for event in read.events if isinstance(event, SpanAttribution)}
     for index, nats in found.sources[:8]:

@@ -59,7 +59,7 @@ export function createAbout(on) {
     more.textContent = all ? "Fewer" : `All ${order.length} regions`;
     set(more, {"aria-expanded": String(all)});
     showSets();
-    fill(facts, chances ? [[`without the whole image ${chance(span.whole_image)}`, MEANINGS.without]] : [
+    fill(facts, chances ? [[`without the whole image ${chance(span.whole_image, span.about)}`, MEANINGS.without]] : [
       span.whole_image !== null && [`whole image ${withUnit(span.whole_image, run.unit)}`, MEANINGS.whole],
       !span.words && [`log p ${signed(span.log_prob)}`, MEANINGS.log],
       [`spread over ${plain(span.spread)} regions`, MEANINGS.spread],

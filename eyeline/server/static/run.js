@@ -57,7 +57,7 @@ export function take(run, event) {
 function ofAnswer(run, done) {
   const spans = run.spans.filter(span => span.channel === "answer"), told = done.rests_on;
   if (!told || !spans.length) return null;
-  return derive(run, {...spans[0], unit: "chance", text: done.answer, effects: told.changes, interval: null, contributions: null, patches: null,
+  return derive(run, {...spans[0], unit: "chance", about: run.unit === "relative" ? "~" : "", text: done.answer, effects: told.changes, interval: null, contributions: null, patches: null,
     whole_image: told.whole, sources: told.sources, spans});
 }
 

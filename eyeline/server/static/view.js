@@ -214,7 +214,7 @@ export function createView(root, actions = {}) {
 
   function inShort(span) {
     const first = order.slice(0, 2), regions = first.map(k => `${run.regions[k]}, ${withUnit(values(span)[k], span.unit)}`).join(" · ");
-    if (span.unit === "chance") return first.length ? `would change: ${first.map(k => `${run.regions[k]} ${chance(values(span)[k])}`).join(" · ")}` : noneAlone(span);
+    if (span.unit === "chance") return first.length ? `would change: ${first.map(k => `${run.regions[k]} ${chance(values(span)[k], span.about)}`).join(" · ")}` : noneAlone(span);
     if (run.unit === "attention" || span.whole_image === null) return regions;
     return regions ? `${withUnit(span.whole_image, run.unit)} in all · ${regions}` : resting(span, run.unit);
   }
@@ -241,7 +241,7 @@ export function createView(root, actions = {}) {
       const bars = set(make("div", "", ...ramps), {role: "img", "aria-label": `Colours run from ${ends[0]} to ${ends[1]}`});
       legend.replaceChildren(bars, make("div", "ticks", make("span", "", ends[0]), make("span", "", ...words), make("span", "", ends[1])), ...below);
     };
-    if (chances) return place([chance(0), chance(1)], [term("would change", MEANINGS.chance)], [make("p", "", order.length ? LIKELY : noneAlone(span))]);
+    if (chances) return place([chance(0), chance(1)], [term(`would change${span.about && ", chances not calibrated"}`, MEANINGS.chance)], [make("p", "", order.length ? LIKELY : noneAlone(span))]);
     const ends = [run.negative ? `−${end}${beyond}` : "0", attention ? end : `+${end}${beyond}`], unit = attention ? ["share of attention", MEANINGS.attention] : [run.unit === "relative" ? "nats, sizes not calibrated" : "nats", MEANINGS.nats];
     place(ends, [run.negative ? "0 · " : "", term(...unit), " per ", span.patches ? term(attention ? each : per, MEANINGS.patch) : each]);
   }
@@ -284,7 +284,7 @@ export function createView(root, actions = {}) {
     if (!chosen.size) return selection.replaceChildren();
     const list = [...chosen], rests = run.spans.filter(span => list.some(k => values(span)[k] >= .25 * run.restsOn[k])).length;
     const words = `${list.map(k => run.regions[k]).join(", ")}: ${several(rests, "span")} ${rests === 1 ? "rests" : "rest"} on ${list.length > 1 ? "them" : "it"}` +
-      (run.rests && list.length === 1 ? `; without it the answer ${withUnit(run.rests.effects[list[0]], "chance")}` : "");
+      (run.rests && list.length === 1 ? `; without it the answer ${withUnit(run.rests.effects[list[0]], "chance", run.rests.about)}` : "");
     const without = button(`Hide ${list.length > 1 ? "them" : "it"} and ask again`, "action", () => actions.askWithout(run, list, extras));
     const rethink = button(`Think again without ${list.length > 1 ? "them" : "it"}`, "action", () => actions.thinkAgain(run, list, extras));
     without.disabled = rethink.disabled = !run.id || live;
@@ -334,7 +334,7 @@ export function createView(root, actions = {}) {
   function showTip(k, event, figure) {
     if (k === null || !run.spans.length) return tip.remove();
     const span = current(), best = run.spans.reduce((a, b) => values(b)[k] > values(a)[k] ? b : a);
-    tip.replaceChildren(make("b", "", run.regions[k]), span === run.rests ? `: without it the answer ${withUnit(values(span)[k], "chance")}, ` : span ? `: ${withUnit(values(span)[k], span.unit)} here, ` : ": ",
+    tip.replaceChildren(make("b", "", run.regions[k]), span === run.rests ? `: without it the answer ${withUnit(values(span)[k], "chance", span.about)}, ` : span ? `: ${withUnit(values(span)[k], span.unit)} here, ` : ": ",
       `most in span ${best.index} (${(span === run.rests ? withUnit : amount)(values(best)[k], run.unit)})`);
     figure.append(tip);
     const box = figure.getBoundingClientRect();

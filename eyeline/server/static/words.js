@@ -8,9 +8,10 @@ export const plain = x => {
 /** What rounds to nothing has no sign. */
 export const signed = x => (x < 0 && Number(plain(x)) ? "−" : "") + plain(x);
 export const percent = x => `${plain(100 * x)} %`;
-export const chance = x => `${Math.round(100 * x)} %`;
-export const amount = (x, unit) => ({attention: percent, chance})[unit]?.(x) ?? signed(x);
-export const withUnit = (x, unit) => ({attention: `${percent(x)} of attention`, relative: `~${signed(x)} nats`, chance: `would change (${chance(x)})`})[unit] ?? `${signed(x)} nats`;
+/** `about` is "~" where sizes are not calibrated. */
+export const chance = (x, about = "") => `${about}${Math.round(100 * x)} %`;
+export const amount = (x, unit) => ({attention: percent, chance: share => chance(share)})[unit]?.(x) ?? signed(x);
+export const withUnit = (x, unit, about = "") => ({attention: `${percent(x)} of attention`, relative: `~${signed(x)} nats`, chance: `would change (${chance(x, about)})`})[unit] ?? `${signed(x)} nats`;
 export const duration = s => s < 1 ? `${Math.max(1, Math.round(s * 1000))} ms` : `${plain(s)} s`;
 export const several = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
@@ -45,10 +46,10 @@ export const MEANINGS = {
 
 /** What a finished answer rests on, in a sentence: `first` are regions and chances. */
 export const answerRests = (first, answer) => first.length
-  ? `Would change if one of these had been hidden before the model thought: ${first.map(([name, x]) => `${name} (${chance(x)})`).join(", ")}.` : noneAlone(answer);
+  ? `Would change if one of these had been hidden before the model thought: ${first.map(([name, x]) => `${name} (${chance(x, answer.about)})`).join(", ")}.` : noneAlone(answer);
 export const LIKELY = "How likely the answer would change if this part had been hidden before the model thought.";
-export const noneAlone = ({whole_image: whole}) => "No single part would change the answer: each has under 10\u00a0%. " +
-  (whole < .1 ? `Nor would the whole image (${chance(whole)}).` : `Without the whole image it would change (${chance(whole)}).`);
+export const noneAlone = ({whole_image: whole, about}) => "No single part would change the answer: each has under 10\u00a0%. " +
+  (whole < .1 ? `Nor would the whole image (${chance(whole, about)}).` : `Without the whole image it would change (${chance(whole, about)}).`);
 
 /** What the words of `resting` mean, where they say more than "rests on". */
 export const RESTING = {
