@@ -24,8 +24,10 @@ from eyeline.training.fit import effect_pairs, game_of, r2_nats, scale, with_fea
 from eyeline.training.general_weights import learn_general
 from eyeline.training.weights import FitSettings, learn_weights, split, training_data
 
-COUNTS = (3, 5, 10, 20, 60)  # images
-WITH_INTERVALS = (10,)  # of these: leaving each image out in turn takes as many fits
+COUNTS = (3, 5, 10, 20, 60, 100)  # images
+WITH_INTERVALS = {
+    10: 5
+}  # of these, with times as many draws: leaving each image out in turn takes as many fits
 STEPS = 400  # of the fit on all
 
 
@@ -36,7 +38,7 @@ class Row:
     model: str
     level: str  # none, calibrated, fitted
     images: int  # of this model that it has seen
-    draws: int
+    draws: int  # for coverage WITH_INTERVALS times as many
     lds: float
     low: float | None
     high: float | None
@@ -95,7 +97,7 @@ def measure(
             sizes.append(effects_of(scale(drawn, moved), held))
         covered = [
             covers(intervals(draw(pool, count, seed), run, others), held)
-            for seed in range(draws if count in WITH_INTERVALS else 0)
+            for seed in range(draws * WITH_INTERVALS.get(count, 0))
         ]
         low, high = torch.tensor(found).quantile(torch.tensor([0.025, 0.975])).tolist()
         about = (fmean(found), low, high, fmean(sizes), len(held), *_of_draws(covered))

@@ -309,6 +309,23 @@ def levels(row, column):
     return numbers(found, "lds") if column.endswith("LDS") else numbers(found, "r2_nats", low="", high="")
 
 
+def without_images(row, column):
+    metric, at = {
+        "AUC of `rests_on`": ("AUC", ""),
+        "FlashTrace, best reading": ("AUC", ""),
+        "ahead": ("AUC", ""),
+        "Brier score over the base rate's": ("Brier score over the base rate's", ""),
+        "LDS of sources, thinking": ("LDS of sources", "thinking"),
+        "answer": ("LDS of sources", "answer"),
+    }[column]
+    method = "flashtrace-3-mean" if column in ("FlashTrace, best reading", "ahead") else "eyeline"
+    found = row_of(
+        f"levels_through_{row.split()[0]}", method=method, metric=metric, at=at,
+        family="all" if "Brier" in column else "mean",
+    )  # fmt: skip
+    return numbers(found, "ahead", "ahead_low", "ahead_high") if column == "ahead" else numbers(found)
+
+
 def evaluation(name):
     return lambda row, column: measured(name, row, column)
 
@@ -320,6 +337,7 @@ TABLES = {
     ("What an estimator has seen", "images of the model itself"): levels,
     ("What an estimator has seen", "method, first model"): evaluation("levels_first"),
     ("What an estimator has seen", "method, shipped model"): evaluation("levels_shipped"),
+    ("What an estimator has seen", "read without any image of it"): without_images,
     ("Sizes in nats", "joint fall with"): sizes,
     ("Contributions", "correlation with measured contributions (Pearson)"): evaluation("contributions"),
     ("What do answers rest on?", "one number a region"): totals,
