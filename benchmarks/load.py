@@ -75,8 +75,8 @@ class Served:
 
 
 @contextmanager
-def serving(model: str, module: str = "eyeline") -> Iterator[Served]:
-    """A server of the model on a free port; `module` is what runs as `eyeline`."""
+def serving(model: str, module: str = "eyeline", options: Sequence[str] = ()) -> Iterator[Served]:
+    """A server of the model on a free port; `module` is what runs as `eyeline`, and `options` may name another data folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -92,6 +92,7 @@ def serving(model: str, module: str = "eyeline") -> Iterator[Served]:
             str(port),
             "--data",
             data,
+            *options,
         ]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:

@@ -48,8 +48,8 @@ def prose():
             64, said(now, "regression-64", "forward_passes"),
             256, said(now, "ridge-256", "forward_passes"), ahead("ridge-256")[0],
         ],
-        "A drawn collection of # images of # tokens and # regions, heads as a set, takes # GB on the disk. A fit on it holds # GB of "
-        "memory at most, and # GB with": [
+        "A drawn collection of # images of # tokens and # regions, heads as a set, takes # GB on the disk. A fit on it holds # "
+        "GB of memory at most, and # GB with": [
             numbers(row_of("fit_memory", what=what))[0]
             for what in (
                 "images", "tokens of an image", "regions of an image", "disk, GB", "memory at most, GB", "with mapped files, GB",
