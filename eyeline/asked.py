@@ -48,6 +48,7 @@ class Asked:
     regions: str | Path | Sequence[str | Path]  # where they come from
     hidden: Hidden | None
     sources: bool = True  # whether earlier text is read as well
+    question: str = ""  # what the last turn of the user says
     notices: tuple[Notice, ...] = ()  # for whoever reads the numbers
 
     @property
@@ -124,7 +125,17 @@ def prepare(
     else:
         estimator = estimator_for(model, estimator)
     check_source(pictures, model.image_grids(inputs), regions, model.device)
-    return Asked(model, inputs, pictures, estimator, regions, hidden, sources)
+    return Asked(model, inputs, pictures, estimator, regions, hidden, sources, question_of(prompt))
+
+
+def question_of(prompt: Prompt) -> str:
+    """The text of the user's last turn."""
+    if isinstance(prompt, str):
+        return prompt
+    content = next((turn["content"] for turn in reversed(prompt) if turn["role"] == "user"), "")
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")
 
 
 def check_ids(model: Model, ids: Sequence[int], hint: str = "") -> None:

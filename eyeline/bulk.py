@@ -20,7 +20,7 @@ from eyeline.boxes import around
 from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator
 from eyeline.estimator_files import ATTENTION, digest, estimator_for
-from eyeline.events import Done, Error, RestsOn, SpanAttribution, Start
+from eyeline.events import Done, Error, RestsOn, SpanAttribution, Start, Unit
 from eyeline.files import decode_text, make_folder, read_text, write_first
 from eyeline.fingerprint import fingerprint
 from eyeline.images import open_image
@@ -206,8 +206,8 @@ def _rows(model: Model, line: _Line, estimator: Estimator | None, regions: str) 
                     rows.append(about | {"error": event.message})
                 elif isinstance(event, SpanAttribution) and start is not None:
                     rows.append(about | _span(event, start))
-                elif isinstance(event, Done) and event.rests_on is not None:
-                    rows.append(about | _answer(event.answer, event.rests_on))
+                elif isinstance(event, Done) and event.rests_on is not None and start is not None:
+                    rows.append(about | _answer(event.answer, event.rests_on, start.unit))
     except EyelineError as error:
         rows.append(about | {"error": str(error)})
     return rows
@@ -230,15 +230,15 @@ def _span(event: SpanAttribution, start: Start) -> dict[str, Any]:
         "span": event.index, "channel": event.channel, "start": event.start, "end": event.end, "text": event.text,
         "effects": event.effects, "contributions": event.contributions, "evidence": evidence, "reliance": event.whole_image,
         "boxes": region_boxes(start, evidence), "log_prob": event.log_prob, "cut": event.cut, "unit": start.unit,
-        "sources": [span for span, _ in event.sources or ()],
+        "sources": [span for span, _ in event.sources or ()], "grounded": event.grounded,
     }  # fmt: skip
 
 
-def _answer(answer: str, found: RestsOn) -> dict[str, Any]:
+def _answer(answer: str, found: RestsOn, unit: Unit) -> dict[str, Any]:
     """The answer as a whole, and what it rests on through the thinking."""
     return {
         "channel": "answer", "text": answer, "effects": found.direct, "total": found.total, "changes": found.changes,
-        "sources": [span for span, _ in found.sources], "unit": "nats",
+        "sources": [span for span, _ in found.sources], "unit": unit,
     }  # fmt: skip
 
 
@@ -256,7 +256,7 @@ def _parquet(library: Any, rows: Sequence[dict[str, Any]], stamp: str) -> bytes:
         "line": library.int64(), "id": text, "span": whole, "channel": text, "start": whole, "end": whole, "text": text,
         "effects": reals, "contributions": reals, "evidence": library.list_(whole), "reliance": real,
         "boxes": library.list_(box), "log_prob": real, "cut": library.bool_(), "unit": text,
-        "sources": library.list_(whole), "total": reals, "changes": reals, "error": text,
+        "sources": library.list_(whole), "grounded": library.bool_(), "total": reals, "changes": reals, "error": text,
     }  # fmt: skip
     schema = library.schema(list(columns.items()), metadata={"lines": stamp})
     file = io.BytesIO()

@@ -92,6 +92,9 @@ class SpanAttribution:
     cut: bool  # closed at the longest allowed length, not at an end found in the text
     latency_s: float  # from the span's last token to this event, look-ahead included
     sources: Steps | None = None  # earlier spans that it takes most from, by index, and their contributions
+    grounded: bool | None = (
+        None  # in the image, directly or through earlier spans; None: it states nothing, or nothing is known
+    )
 
     @property
     def shown(self) -> tuple[float, ...]:
@@ -161,7 +164,7 @@ def to_json(event: Event) -> str:
 BEFORE: dict[type, dict[str, Any]] = {
     Start: {"schema": 1, "notices": (), "family": None},
     SpanAttribution: dict.fromkeys(
-        ("contributions", "contribution_interval", "evidence", "breaks", "sources")
+        ("contributions", "contribution_interval", "evidence", "breaks", "sources", "grounded")
     ),
     Done: {"agreement": None, "rests_on": None},
 }

@@ -16,6 +16,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.registry_v2 import ModelManifest
 from PIL import Image
 
+from eyeline.asked import question_of
 from eyeline.boxes import evidence_sets
 from eyeline.errors import DataError, EyelineError, PromptError
 from eyeline.events import Done, Event, SpanAttribution, Start
@@ -82,7 +83,7 @@ class Eyeline(lmms):
         self, task: str, number: Any, images: list[Image.Image], messages: list[Any], options: Mapping[str, Any]
     ) -> Run:  # fmt: skip
         folder = None if self.runs is None else self.runs / plain(task) / plain(str(number))
-        prompt = text_of(messages)
+        prompt = question_of(messages)
         if folder is not None and (kept := finished(folder, prompt, self.model.name)) is not None:
             return kept
         given = {name: options[name] for name in SAMPLING if options.get(name) is not None}
@@ -154,11 +155,6 @@ def asked(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Image.Image], lis
                 )
         chat.append({"role": message["role"], "content": told})
     return images, chat
-
-
-def text_of(chat: Sequence[Mapping[str, Any]]) -> str:
-    """What the last turn says."""
-    return "\n".join(part["text"] for part in chat[-1]["content"] if part["type"] == "text")
 
 
 def cut_at(answer: str, until: str | Sequence[str] | None) -> str:

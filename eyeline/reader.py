@@ -160,8 +160,8 @@ class Reader:
         return log_odds.new_ones(len(log_odds), layers * heads)
 
     def event(
-        self, span: Span, read: ReadSpan, latency_s: float, sources: Steps | None = None
-    ) -> SpanAttribution:
+        self, span: Span, read: ReadSpan, latency_s: float, sources: Steps | None = None, grounded: bool | None = None,
+    ) -> SpanAttribution:  # fmt: skip
         """What is known of a span as a stream yields it, in plain numbers."""
         said, heats = read.said, read.heat.split([len(grid) for grid in self.capture.grids])
         return SpanAttribution(
@@ -187,6 +187,7 @@ class Reader:
             cut=span.cut,
             latency_s=round(latency_s, 5),
             sources=sources,
+            grounded=grounded,
         )
 
 

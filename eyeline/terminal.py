@@ -94,6 +94,8 @@ class TerminalView:
         self._enter_channel(event.channel)
         self.latencies.append(event.latency_s)
         words = f"{event.index}: {describe(event, self.places, self.start.unit)}"
+        if event.grounded is False:
+            words += " · not grounded"
         if self.pictures:
             self._print(self._block(event, words))
         else:

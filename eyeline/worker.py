@@ -8,9 +8,11 @@ from eyeline.asked import Asked
 from eyeline.capture import AttentionCapture, NoCapture
 from eyeline.exchange import Exchange, Job, sentence
 from eyeline.familiar import notices
+from eyeline.grounding import Grounding
 from eyeline.reader import Reader, ReadSpan
 from eyeline.regions import Regions, regions_for
 from eyeline.spans import Span
+from eyeline.statements import states
 
 
 def work(exchange: Exchange) -> None:
@@ -30,6 +32,7 @@ def _attribute(exchange: Exchange) -> None:
     asked = exchange.asked
     regions: Regions | None = None
     reader: Reader | None = None
+    grounding = Grounding()
     device = asked.model.device
     side = torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else contextlib.nullcontext()
     with torch.inference_mode(), side:
@@ -58,13 +61,14 @@ def _attribute(exchange: Exchange) -> None:
                     span = job.span
                     read = reader.read(span, exchange.ids[span.start : span.end])
                     _compare(exchange, span, read)
-                    sources = None
+                    sources = grounded = None
                     if read.game is not None:
                         exchange.games.add(span.start, read.game, read.links, span.index)
-                        sources = (
-                            None if read.links is None else exchange.games.sources([(span.start, span.end)])
-                        )
-                    exchange.pass_on(reader.event(span, read, exchange.seconds_since(span.end - 1), sources))
+                    if read.game is not None and read.links is not None:
+                        sources = exchange.games.sources([(span.start, span.end)])
+                        grounded = _grounded(asked, grounding, span, read)
+                    latency = exchange.seconds_since(span.end - 1)
+                    exchange.pass_on(reader.event(span, read, latency, sources, grounded))
             except Exception as error:
                 exchange.start(())  # where the images could not be read
                 lost = "all attributions" if job.span is None else f"the attribution of span {job.span.index}"
@@ -73,6 +77,16 @@ def _attribute(exchange: Exchange) -> None:
                 if job.span is not None:
                     _release(job.capture, job.span.end)
                 exchange.job_done()
+
+
+def _grounded(asked: Asked, grounding: Grounding, span: Span, read: ReadSpan) -> bool | None:
+    """Whether a span that states something is grounded; None where it does not, or sizes cannot be believed."""
+    assert read.game is not None, "the caller looked"
+    assert read.links is not None, "the caller looked"
+    cpu = torch.device("cpu")
+    found = grounding.add(span.start, read.game.to(cpu), read.links.to(cpu), float(read.log_probs.sum()))
+    believed = asked.estimator is not None and asked.estimator.unit == "nats"
+    return found if believed and states(span.text, asked.question) else None
 
 
 def _read_ahead(exchange: Exchange, reader: Reader, job: Job) -> None:

@@ -90,3 +90,17 @@ def test_a_term_says_what_it_means_where_it_stands(visit, tmp_path, word, meanin
         expect(term).to_have_accessible_description(re.compile(meaning))
         page.keyboard.press("Escape")
         expect(note).to_be_hidden()
+
+
+def test_a_sentence_that_is_not_grounded_is_marked_and_says_what_that_means(visit, tmp_path):
+    run = with_span(with_span(make_run(), 0, grounded=True), 1, grounded=False)
+    with PageServer(run) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        expect(page.locator(".answer .span")).to_have_count(1)
+        expect(page.locator(".ungrounded")).to_have_attribute("id", "span-1")
+        expect(page.locator(".end")).to_contain_text("1 sentence not grounded")
+        page.locator("#span-1").click()
+        expect(page.locator(".about")).to_contain_text("not grounded")
+        page.locator("#span-0").click()
+        expect(page.locator(".about")).not_to_contain_text("not grounded")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from test_runs import make_run, with_rests_on
+from test_runs import make_run, with_rests_on, with_span
 
 from eyeline.events import Done, RestsOn, SpanAttribution, Text
 from eyeline.report import strength
@@ -344,6 +344,12 @@ def test_chances_that_are_not_calibrated_are_said_to_be_about_so():
     assert "~90 % likely to change without it" in found
     none = describe_answer(answer_of((0.05, 0.0, 0.0, 0.0, 0.0), 0.37), PLACES, "relative")
     assert "~37 % likely to change" in none
+
+
+def test_a_sentence_that_is_not_grounded_is_said_to_be_so():
+    lines = play(with_span(make_run(), 1, grounded=False), width=200).splitlines()
+    assert [line.count("not grounded") for line in lines if " [1: " in line] == [1]
+    assert sum(line.count("not grounded") for line in lines) == 1
 
 
 def test_a_finished_stream_ends_with_what_its_answer_comes_from():

@@ -5,7 +5,7 @@ import {button, make, set, term} from "./dom.js";
 import {chips} from "./links.js";
 import {still} from "./pictures.js";
 import {comesFrom, goesInto, intervals, largest, ranked, resting, telling, values} from "./run.js";
-import {MEANINGS, RESTING, amount, chance, duration, plain, several, signed, withUnit} from "./words.js";
+import {MEANINGS, RESTING, UNGROUNDED, amount, chance, duration, plain, several, signed, withUnit} from "./words.js";
 
 const FEW = 5;
 const SMALL = .05; // nats; an order of effects that are all smaller says little
@@ -65,6 +65,7 @@ export function createAbout(on) {
       [`spread over ${plain(span.spread)} regions`, MEANINGS.spread],
       !span.words && [`tokens ${span.start}–${span.end - 1}`],
       !span.words && [`attributed in ${duration(span.latency_s)}`, MEANINGS.latency],
+      span.grounded === false && ["not grounded", UNGROUNDED],
       span.cut && ["cut at the longest span length"],
     ]);
     showEvidence();

@@ -2,7 +2,7 @@
 
 import {make, set} from "./dom.js";
 import {largest} from "./run.js";
-import {withUnit} from "./words.js";
+import {UNGROUNDED, withUnit} from "./words.js";
 
 const GLYPH = 7; // cells along the longer side of a span's small picture
 const HEADINGS = {thinking: "Thinking", answer: "Answer"};
@@ -58,6 +58,7 @@ export function createTrace(on) {
     shown.tabIndex = -1;
     set(glyph, {"aria-hidden": "true"});
     set(shown, {role: "button", "aria-pressed": "false"});
+    if (span.grounded === false) Object.assign(shown, {title: `Not grounded. ${UNGROUNDED}`}).classList.add("ungrounded");
     part.tail.before(part.started ? before : before.trimStart(), string.slice(0, lead), shown, string.slice(lead + body.length));
     part.tail.data = part.pending;
     part.started = true;

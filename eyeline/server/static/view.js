@@ -132,7 +132,8 @@ export function createView(root, actions = {}) {
         run.rests.spans[0].drawnAt = null; // its picture is of the answer now
         dirty.add("levels");
       }
-      trace.end((done ? [several(done.tokens, "token"), `${plain(done.tokens_per_s)} tokens/s`,
+      const unfounded = run.spans.filter(span => span.grounded === false).length;
+      trace.end((done ? [unfounded && `${several(unfounded, "sentence")} not grounded (wavy line)`, several(done.tokens, "token"), `${plain(done.tokens_per_s)} tokens/s`,
         done.stalled_s >= .05 && `decoding waited ${plain(done.stalled_s)} s`, ENDS[done.reason]] : [why]).filter(Boolean));
       status.textContent = done ? `Answer: ${done.answer.trim() || "none"}` : why;
     }

@@ -61,6 +61,9 @@ export const RESTING = {
   "rests on several regions together": "Hiding one region does little, since others make up for it; hiding all of them does much.",
 };
 
+export const UNGROUNDED = "It states something, but the model would have said much the same with the image and all that was read from it hidden. " +
+  "A prediction: hide the image and ask again to check.";
+
 /** Where each region lies: "top left", or "top left of image 2" if there are several. */
 export function placeRegions(grids) {
   const names = [];
