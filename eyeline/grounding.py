@@ -14,9 +14,9 @@ from eyeline.game import Game, fall
 from eyeline.links import Links
 
 TRUE = 1.0  # nats of measured fall
-BOUND = (
-    1.0  # nats of predicted fall beyond doubt, above which a sentence is said to be grounded (docs/log.md)
-)
+# Nats of predicted fall beyond doubt: above the first it is grounded, below the second not, between nobody knows (docs/log.md)
+ENOUGH, LITTLE = 1.5, 0.1
+DOUBT = 0.5  # of minus its log-prob
 
 
 class Grounding:
@@ -25,12 +25,16 @@ class Grounding:
     def __init__(self) -> None:
         self.grounded: list[tuple[int, int]] = []  # token positions [start, end)
 
-    def add(self, start: int, game: Game, links: Links, log_prob: float) -> bool:
-        """Whether the span from `start` on is grounded, by what is predicted of it; `log_prob` of its tokens, nats."""
-        found = support(game, links, self.grounded) + log_prob > BOUND
-        if found:
+    def add(self, start: int, game: Game, links: Links, log_prob: float) -> bool | None:
+        """Whether the span from `start` on is grounded, by what is predicted of it; None where that cannot be told.
+
+        `log_prob`: of its tokens, nats.
+        """
+        found = support(game, links, self.grounded) + DOUBT * log_prob
+        if found > ENOUGH:
             self.grounded.append((start, start + len(game.apart)))
-        return found
+            return True
+        return False if found < LITTLE else None
 
 
 def support(game: Game, links: Links, grounded: Sequence[tuple[int, int]]) -> float:

@@ -15,7 +15,7 @@ from eyeline.evaluation.ungrounded import Judged, measure, rows_of
 from eyeline.events import SpanAttribution
 from eyeline.game import Game
 from eyeline.generation import cut
-from eyeline.grounding import BOUND, TRUE, Grounding
+from eyeline.grounding import ENOUGH, TRUE, Grounding
 from eyeline.links import Links
 from eyeline.statements import states
 from eyeline.stream import attribute
@@ -64,19 +64,19 @@ def links(*earlier):
 def test_what_follows_from_a_grounded_sentence_is_grounded_and_what_follows_from_another_is_not():
     found = Grounding()
     assert found.add(0, game(6.0, 9.0), links((0, 0.0)), -0.1)  # read from the image: falls by 7 nats
-    assert not found.add(1, game(0.2, 0.1), links((0, 0.0)), -0.1)  # from nothing
+    assert found.add(1, game(0.2, 0.1), links((0, 0.0)), -0.5) is False  # from nothing
     assert found.add(2, game(0.0, 0.0), links((0, 12.0)), -0.1)  # copied from the first
-    assert not found.add(3, game(0.0, 0.0), links((1, 12.0)), -0.1)  # copied from the second
+    assert found.add(3, game(0.0, 0.0), links((1, 12.0)), -0.1) is False  # copied from the second
     assert found.grounded == [(0, 1), (2, 3)]
 
 
 def test_image_and_earlier_text_count_together_and_doubt_counts_against_it():
-    alone = BOUND + 7.5  # as log-odds: with the token's own of 8 it falls by a little less than BOUND
+    alone = ENOUGH + 7.5  # as log-odds: with the token's own of 8 it falls by a little less than ENOUGH
     found = Grounding()
     found.grounded.append((0, 1))
-    assert not Grounding().add(1, game(alone - 1), links((0, 3.0)), 0.0)
+    assert Grounding().add(1, game(alone - 1), links((0, 3.0)), 0.0) is None  # half a nat: neither
     assert found.add(1, game(alone - 1), links((0, 3.0)), 0.0)
-    assert not found.add(1, game(alone - 1), links((0, 3.0)), -6.0)
+    assert found.add(2, game(alone - 1), links((0, 3.0)), -7.0) is False
 
 
 def spans_and_ids(model):

@@ -31,6 +31,7 @@ from eyeline.grounding import TRUE
 from eyeline.images import open_image
 from eyeline.model import Inputs, Model
 from eyeline.spans import Span
+from eyeline.statements import states
 from eyeline.stream import attribute
 from eyeline.text_ablation import hide_text, of_spans
 
@@ -108,9 +109,9 @@ def judge(model: Model, estimator: Estimator, pair: tuple[Example, Example], tok
         with attribute(model, image, one.prompt, ids, estimator=estimator) as events:
             said = {event.index: event.grounded for event in events if isinstance(event, SpanAttribution)}
         stated = [
-            (fall > TRUE, not said[span.index])
+            (fall > TRUE, said.get(span.index) is False)
             for span, fall in zip(spans, falls, strict=True)
-            if said.get(span.index) is not None
+            if states(span.text, one.prompt)
         ]
         grounded, marked = zip(*stated, strict=True) if stated else ((), ())
         yield Judged(one.id, one.family, kind, grounded, marked)
