@@ -1,6 +1,7 @@
 """What is said to be grounded: by words, by games and links, and by what is measured."""
 
 import dataclasses
+import io
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from conftest import picture
 from streams import only
 from test_earlier import knowing
 
+from eyeline import load
 from eyeline.ablation import ablate
 from eyeline.asked import question_of
 from eyeline.evaluation import ungrounded as evaluation
@@ -16,7 +18,9 @@ from eyeline.events import SpanAttribution
 from eyeline.game import Game
 from eyeline.generation import cut
 from eyeline.grounding import ENOUGH, TRUE, Grounding
+from eyeline.images import open_image
 from eyeline.links import Links
+from eyeline.server import gallery
 from eyeline.statements import states
 from eyeline.stream import attribute
 
@@ -138,3 +142,13 @@ def test_rows_are_shares_of_sentences_with_intervals_over_scenes():
     nothing = [dataclasses.replace(each, grounded=(), marked=()) for each in judged]
     assert all(row.value is None for row in rows_of(nothing))
     assert TRUE > 0
+
+
+def test_the_embedded_model_is_caught_where_the_gallery_has_erased_what_is_asked_about():
+    name = next(name for name in gallery.scenes() if name.startswith("erased"))
+    picture_of = open_image(io.BytesIO(gallery.draw_png(name)).getvalue())
+    with load("mini").stream(picture_of, gallery.scenes()[name]["prompt"], temperature=0) as events:
+        spans = only(SpanAttribution, list(events))
+    assert [span.grounded for span in spans if span.channel == "answer"] == [False]
+    assert sum(span.grounded is False for span in spans) >= 2
+    assert not any(span.grounded for span in spans)

@@ -1,8 +1,14 @@
-"""A dozen drawn scenes to try the page with, every second one photographed; of tuning seeds, so that no test scene is shown."""
+"""A dozen drawn scenes to try the page with, every second one photographed; of tuning seeds, so that no test scene is shown.
+
+Of one more what is asked about was erased: the embedded model answers all the same, and is caught (grounding.py).
+"""
 
 import functools
 import io
+from dataclasses import replace
 from typing import Any
+
+from PIL import Image, ImageDraw
 
 from eyeline.errors import EyelineError
 from eyeline.examples import Example
@@ -12,6 +18,10 @@ from eyeline.server.request_error import not_found
 
 FIRST_SEED = 7_000_123
 SCENES = 12
+ERASED, WHAT = (
+    ("document", 7_000_318),
+    "The shop’s name was erased. The model names one all the same, and is caught.",
+)
 
 
 @functools.cache
@@ -22,7 +32,19 @@ def _examples() -> dict[str, Example]:
         sample(families[number % len(families)], FIRST_SEED + number, wild=number % 2 == 1)
         for number in range(SCENES)
     ]
+    drawn.append(erased(sample(*ERASED)))
     return {example.id: example for example in drawn}
+
+
+def erased(example: Example) -> Example:
+    """The scene without what is to be read in it; each place in the colour beside it."""
+    assert isinstance(example.image, Image.Image), "it was drawn"
+    picture = example.image.copy()
+    draw = ImageDraw.Draw(picture)
+    for left, top, right, bottom in (box for boxes in example.evidence for box in boxes):
+        beside = picture.getpixel((max(0, left - 3), max(0, top - 3)))
+        draw.rectangle((left - 2, top - 2, right + 2, bottom + 2), fill=beside)
+    return replace(example, id=f"erased-{example.id}", image=picture)
 
 
 def notice() -> str | None:
@@ -42,6 +64,7 @@ def scenes() -> dict[str, dict[str, Any]]:
             "family": example.family,
             "prompt": example.prompt,
             "image": f"/v1/gallery/{name}.png",
+            "note": WHAT if name.startswith("erased") else None,
         }
         for name, example in _listed().items()
     }
@@ -51,7 +74,7 @@ def _listed() -> dict[str, Example]:
     return {} if notice() else _examples()
 
 
-@functools.lru_cache(maxsize=SCENES)
+@functools.lru_cache(maxsize=SCENES + 1)
 def draw_png(scene: str) -> bytes:
     """Raises a `RequestError` for a scene that is not in the list."""
     if scene not in _listed():

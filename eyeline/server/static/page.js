@@ -380,6 +380,7 @@ async function showGallery() {
       const picture = Object.assign(make("img"), {alt: `Drawn scene: ${scene.family}`}), choose = button("", "", () => compose(Promise.all([client.blob(scene.image)]), scene.prompt));
       pictureUrl(scene.image).then(url => { picture.src = url; }, () => {});
       choose.append(make("span", "thumb", picture), make("small", "", scene.prompt));
+      if (scene.note) choose.append(make("small", "note", scene.note));
       return make("li", "", choose);
     }));
     byId("gallery-section").hidden = !scenes.length;

@@ -45,8 +45,8 @@ export const MEANINGS = {
 };
 
 /** What a finished answer rests on, in a sentence: `first` are regions and chances. */
-export const answerRests = (first, answer) => first.length
-  ? `Would change if one of these had been hidden before the model thought: ${first.map(([name, x]) => `${name} (${chance(x, answer.about)})`).join(", ")}.` : noneAlone(answer);
+export const answerRests = (first, answer) => (answer.spans.every(span => span.grounded === false) ? "Not grounded: the image gives little reason for this answer. " : "") + (first.length
+  ? `Would change if one of these had been hidden before the model thought: ${first.map(([name, x]) => `${name} (${chance(x, answer.about)})`).join(", ")}.` : noneAlone(answer));
 export const LIKELY = "How likely the answer would change if this part had been hidden before the model thought.";
 export const noneAlone = ({whole_image: whole, about}) => "No single part would change the answer: each has under 10\u00a0%. " +
   (whole < .1 ? `Nor would the whole image (${chance(whole, about)}).` : `Without the whole image it would change (${chance(whole, about)}).`);
