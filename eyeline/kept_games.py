@@ -127,7 +127,9 @@ class Games:
         for column, each in enumerate(sets or ()):
             wanted[list(each), column] = 1.0
         reached = self.reach(answer, torch.cat([singly, wanted, torch.ones(regions, 1)], dim=1))
-        reached[-1] = torch.maximum(reached[-1], reached[:regions].max())  # all that is hidden has each part in it
+        reached[-1] = torch.maximum(
+            reached[-1], reached[:regions].max()
+        )  # all that is hidden has each part in it
         changes = chances(reached, reached[:regions].max())[regions:]
         direct = of_answer(wanted)
         return RestsOn(

@@ -326,6 +326,16 @@ def without_images(row, column):
     return numbers(found, "ahead", "ahead_low", "ahead_high") if column == "ahead" else numbers(found)
 
 
+def grounding(row, column):
+    name = "grounding_first" if column.startswith(("first model: ", "its ")) else "grounding"
+    traces, _, family = row.partition(", ")
+    kind = {
+        "all traces": "all", "own traces": "own", "a reading of another image": "crossed", "an image of one colour": "blank",
+    }[traces]  # fmt: skip
+    measure = column.removeprefix("first model: ").removeprefix("its ")
+    return numbers(row_of(name, traces=kind, family=family or "all", measure=measure))
+
+
 def evaluation(name):
     return lambda row, column: measured(name, row, column)
 
@@ -347,6 +357,7 @@ TABLES = {
     ("What do answers rest on?", "who reads the trace"): sanity,
     ("What do answers rest on?", "named first"): sanity,
     ("Questions that can be answered without looking", "60 scenes"): without_looking,
+    ("What is not grounded", "marked as not grounded"): grounding,
     ("Earlier: faithfulness", "method"): evaluation("faithfulness_knockout"),
     ("Earlier: cost of streaming", "measure"): streaming,
     ("Earlier: cost beside rivals, at the size of an 8B model", "tokens of the trace"): operations,

@@ -107,6 +107,18 @@ def test_what_answers_rest_on_is_said_better_than_by_every_rival_by_a_paired_int
     assert all(float(row["ahead_low"]) > 0 for row in rivals)
 
 
+def test_the_readme_says_how_often_marks_are_right():
+    (line,) = [
+        line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "**marked**" in line
+    ]
+    shown = re.findall(r"(?:precision \[|recall )([\d.]+)", line)
+    expected = [
+        numbers(row_of("grounding", traces="all", family="all", measure=name))[0]
+        for name in ("precision", "recall")
+    ]
+    assert all(holds(cell, [value]) for cell, value in zip(shown, expected, strict=True))
+
+
 def test_the_readme_says_what_was_measured_of_answers():
     (line,) = [
         line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "with AUC" in line

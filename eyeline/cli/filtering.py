@@ -4,7 +4,7 @@ import click
 
 from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.making import tell_left_out
-from eyeline.cli.options import FOLDER, LENGTH, LIMIT, SOURCE, out
+from eyeline.cli.options import FOLDER, LENGTH, LIMIT, OF_MODEL, SOURCE, out
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Real
 
@@ -14,7 +14,7 @@ from eyeline.cli.values import Real
 @takes_model
 @click.option(
     "--estimator",
-    show_default="the one in the model's folder",
+    show_default=OF_MODEL,
     help="Folder of a fitted estimator, or its id on the Hub.",
 )
 @FOLDER

@@ -7,7 +7,19 @@ import click
 from eyeline.cli.choices import AS_SET, FEATURES, WAYS
 from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.making import makes_examples
-from eyeline.cli.options import DATA, FOLDER, HIDING, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed, with_room
+from eyeline.cli.options import (
+    DATA,
+    FOLDER,
+    HIDING,
+    LENGTH,
+    LIMIT,
+    OF_MODEL,
+    PATH,
+    SOURCE,
+    out,
+    subset_seed,
+    with_room,
+)
 from eyeline.cli.values import Joined, Real
 
 
@@ -163,7 +175,7 @@ def fit(run, out, kinds, link, hidden, heads, layers, name, device) -> None:
     "--estimator",
     "estimators",
     multiple=True,
-    show_default="the one in the model's folder",
+    show_default=OF_MODEL,
     help="Folder of a fitted estimator, or its id on the Hub. Repeatable.",
 )
 @DATA

@@ -60,6 +60,9 @@ DATA = click.option(
     help="Data folder with examples.jsonl, or a public set by name (`eyeline data` lists them); NAME:fit, NAME:test or NAME:all "
     "for a part of one.",
 )
+OF_MODEL = (
+    "your own for the model, else that in its folder, else the general one"  # estimators, where none is given
+)
 FOLDER = click.option(
     "--folder", type=PATH, show_default="from the Hub", help="Folder with a copy of the public set."
 )

@@ -8,7 +8,7 @@ import click
 
 from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.making import makes_examples
-from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, PATH, SOURCE, out, subset_seed
+from eyeline.cli.options import DATA, FOLDER, LENGTH, LIMIT, OF_MODEL, PATH, SOURCE, out, subset_seed
 
 
 def of_traces(folder: str, seed: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -17,7 +17,7 @@ def of_traces(folder: str, seed: int) -> Callable[[Callable[..., Any]], Callable
         takes_model,
         click.option(
             "--estimator",
-            show_default="the one in the model's folder",
+            show_default=OF_MODEL,
             help="Folder of a fitted estimator, or its id on the Hub.",
         ),
         DATA,

@@ -392,25 +392,6 @@ class Worker:
             raise DataError("The question has just ended; ask about it again.")
         return events
 
-    def do_ablate(
-        self,
-        number: int,
-        folder: str,
-        images: int,
-        messages: Sequence[Any],
-        token_ids: Sequence[int],
-        start: int,
-        grids: Sequence[Any],
-        subsets: Sequence[Sequence[int]],
-        method: str,
-    ) -> dict[str, Any]:
-        """Log-prob of the trace's tokens from `start` on with nothing hidden, and its fall with each subset hidden."""
-        found = self.do_measure(number, folder, images, messages, token_ids, start, grids, subsets, method)
-        return found and {
-            "log_prob": sum(found["log_probs"]),
-            "falls": [sum(each) for each in found["falls"]],
-        }
-
     def do_measure(
         self,
         number: int,
@@ -423,7 +404,7 @@ class Worker:
         subsets: Sequence[Sequence[int]],
         method: str,
     ) -> dict[str, Any]:
-        """The same of each token."""
+        """Log-probs of the trace's tokens from `start` on with nothing hidden, and their falls with each subset hidden."""
         if number in self.cancelled:
             return {}
         inputs = self.model.inputs(pictures_in(folder, images), messages)

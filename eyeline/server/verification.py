@@ -203,11 +203,14 @@ def _hidden_already(desk: Desk, row: Row) -> tuple[list[int], str]:
 async def _ablate(
     desk: Desk, row: Row, start: Start, span: SpanAttribution, subsets: Sequence[Sequence[int]], method: str
 ) -> Any:
-    """What hiding each subset does to a span. Raises `EngineRefusedError` where its ids were not kept."""
+    """Log-prob of a span with nothing hidden, and its fall with each subset hidden.
+
+    Raises `EngineRefusedError` where its ids were not kept.
+    """
     if span.end > len(row.token_ids):
         raise EngineRefusedError("The run was cut short: the token ids of this span were not kept.", "")
-    return await desk.engine.call(
-        "ablate",
+    found = await desk.engine.call(
+        "measure",
         folder=str(desk.store.folder_of(row)),
         images=row.images,
         messages=row.question["messages"],
@@ -217,3 +220,4 @@ async def _ablate(
         subsets=subsets,
         method=method,
     )
+    return found and {"log_prob": sum(found["log_probs"]), "falls": [sum(each) for each in found["falls"]]}
