@@ -83,7 +83,7 @@ def watch(model: Model, images: Picture | Sequence[Picture], prompt: str, **opti
         except KeyboardInterrupt:
             coming.close()
             events.extend(coming)
-    run = Run(prompt, tuple(pictures), tuple(events))
+    run = Run(prompt, tuple(pictures), tuple(events), games=coming.games)
     feed.update(_html(""), raw=True)
     view.update(_html(frame(render_report(run), name)), raw=True)
     return Watched(

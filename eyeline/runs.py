@@ -39,6 +39,7 @@ class Run:
     images: tuple[Image.Image, ...]
     events: tuple[Event, ...]  # the first is a `Start`; without a `Done` the run was killed
     folder: Path | None = field(default=None, compare=False)  # that it was read from
+    games: Games | None = field(default=None, compare=False, repr=False)  # of a run that is in memory alone
     notebook_view: ClassVar[Callable[["Run"], str] | None] = (
         None  # HTML; notebook.py, which stands above, registers it
     )
@@ -64,9 +65,11 @@ class Run:
         return evidence_sets(self.events, of)
 
     def _games(self) -> Games:
+        if self.games is not None:
+            return self.games
         if self.folder is None:
             raise DataError(
-                "Only a saved run keeps the numbers to ask about; read one with eyeline.runs.read_run."
+                "Only a saved or watched run keeps the numbers to ask about; read one with eyeline.runs.read_run."
             )
         return read_games(self.folder)
 

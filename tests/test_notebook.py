@@ -4,11 +4,14 @@ import html
 import re
 
 import pytest
+import torch
 from test_runs import HOSTILE, make_run
 
 from eyeline import Model, notebook
 from eyeline.adapters import ADAPTERS
 from eyeline.errors import EyelineError
+from eyeline.game import Game
+from eyeline.kept_games import Games
 from eyeline.notebook import frame, message, watch
 from eyeline.report import render_view
 from eyeline.runs import Run
@@ -19,6 +22,12 @@ class Script:
 
     def __init__(self, run, interrupt_after: int | None):
         self.events, self.interrupt_after, self.closed = list(run.events), interrupt_after, False
+        self.games = Games()
+        self.games.add(
+            0,
+            Game(torch.eye(1, 10), torch.zeros(1, 0, 10), *[torch.zeros(1, 0)] * 2, torch.zeros(1)),
+            index=0,
+        )
 
     def __enter__(self):
         return self
@@ -74,6 +83,7 @@ def test_watching_shows_a_frame_feeds_it_and_ends_with_the_whole_run(shown, scri
     watched = watch(scripted(run), run.images, run.prompt, temperature=0)
     assert (watched.run.prompt, watched.run.events) == (run.prompt, run.events)
     assert watched.answer == "It is 7."
+    assert watched.run._games().joint([(0, 1)], [0]).fall > 0.5  # its numbers stay with it
     assert repr(watched) == "Watched(answer='It is 7.')"
     kinds = [next(iter(output["data"])) for output in shown]
     assert kinds[:2] == ["text/html", "text/html"]

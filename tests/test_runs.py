@@ -382,5 +382,5 @@ def test_a_run_that_is_read_again_answers_as_its_games_did(tmp_path):
     save(again, tmp_path / "run")
     with pytest.raises(DataError, match="keeps no numbers to ask about"):
         read_run(tmp_path / "run").joint(0)
-    with pytest.raises(DataError, match="Only a saved run keeps the numbers"):
+    with pytest.raises(DataError, match="Only a saved or watched run keeps the numbers"):
         run.joint(0)
