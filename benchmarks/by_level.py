@@ -29,6 +29,10 @@ WITH_INTERVALS = {
     10: 5
 }  # of these, with times as many draws: leaving each image out in turn takes as many fits
 STEPS = 400  # of the fit on all
+PAPER = FitSettings(
+    kinds=("attention",), link="identity"
+)  # the map of arXiv 2604.16587: attention of every head, linear
+PAPER_COUNTS = (10, 60)  # images it is fitted on, and on all
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ class Row:
     """One level of one model's estimator, at one number of images; with the 95 % interval over scored images, or over draws."""
 
     model: str
-    level: str  # none, calibrated, fitted
+    level: str  # none, calibrated, fitted; or the paper's map
     images: int  # of this model that it has seen
     draws: int  # for coverage WITH_INTERVALS times as many
     lds: float
@@ -109,6 +113,25 @@ def measure(
     return rows
 
 
+def of_paper(name: str, images: Sequence[Collected], draws: int) -> list[Row]:
+    """The paper's map, fitted on some images alone; `images` have the features of every head."""
+    parts = split(images)
+    pool, held = parts["fit"], [*parts["scale"], *parts["cover"]]
+    rows = []
+    for count in (*PAPER_COUNTS, len(pool)):
+        of_draws = [draw(pool, count, seed) for seed in range(draws)] if count < len(pool) else [pool]
+        found = [score(learn_weights(training_data(some, PAPER.kinds), PAPER)[0], held) for some in of_draws]
+        low, high = found[0][1:]
+        if count < len(pool):
+            low, high = (
+                torch.tensor([one for one, *_ in found]).quantile(torch.tensor([0.025, 0.975])).tolist()
+            )
+        rows.append(
+            Row(name, "paper", count, len(found), fmean(one for one, *_ in found), low, high, None, len(held))
+        )
+    return rows
+
+
 def figure_of(rows: Sequence[Row]) -> Any:
     """LDS against images; no image stands at the left."""
     figure = new_figure(6.4, 4.0)
@@ -116,12 +139,14 @@ def figure_of(rows: Sequence[Row]) -> Any:
     for model, colour in zip(
         dict.fromkeys(row.model for row in rows), (OURS, PLAIN, "tab:green"), strict=False
     ):
-        own = [row for row in rows if row.model == model]
-        places = [max(row.images, 1) for row in own]
-        bars = error_bars((row.lds, row.low, row.high) for row in own)
-        axes.errorbar(
-            places, [row.lds for row in own], yerr=bars, fmt="o-", color=colour, capsize=2, label=model
-        )
+        for level, style in (("ours", "o-"), ("the paper's map", "s:")):
+            own = [row for row in rows if row.model == model and (row.level == "paper") == (level != "ours")]
+            places = [max(row.images, 1) for row in own]
+            bars = error_bars((row.lds, row.low, row.high) for row in own)
+            label = f"{model}, {level}"
+            axes.errorbar(
+                places, [row.lds for row in own], yerr=bars, fmt=style, color=colour, capsize=2, label=label
+            )
     counts = sorted({row.images for row in rows})
     axes.set_xscale("log")
     axes.set_xticks(
@@ -145,7 +170,7 @@ def figure_of(rows: Sequence[Row]) -> Any:
 def main(collections: tuple[str, ...], draws: int, out: Path) -> None:
     """Measure how good an estimator is by how many images of its model it has seen."""
     with writing(out):
-        runs = {}
+        runs, raw = {}, {}
         for each in collections:
             name, _, folder = each.partition("=")
             if not folder:
@@ -154,10 +179,11 @@ def main(collections: tuple[str, ...], draws: int, out: Path) -> None:
             images = with_features(read_collected(Path(folder)), about, SET)
             kept = [replace(one, features=one.features.half()) for one in images]
             runs[name] = (kept, {**about, "settings": {**about["settings"], "kinds": list(SET)}})
+            raw[name] = read_collected(Path(folder))
         rows: list[Row] = []
         for name, (images, about) in runs.items():
             others = learn_general([run for other, run in runs.items() if other != name], "general")
-            rows += measure(name, images, about, others, draws)
+            rows += measure(name, images, about, others, draws) + of_paper(name, raw[name], draws)
             write_csv(Row, rows, out)
         write_png(figure_of(rows), out.with_suffix(".png"))
     click.echo(out.read_text(encoding="utf-8"))

@@ -86,7 +86,7 @@ class Eyeline(lmms):
         prompt = question_of(messages)
         if folder is not None and (kept := finished(folder, prompt, self.model.name)) is not None:
             return kept
-        given = {name: options[name] for name in SAMPLING if options.get(name) is not None}
+        given: dict[str, Any] = {name: options[name] for name in SAMPLING if options.get(name) is not None}
         if not options.get("do_sample", True):
             given = {"temperature": 0}
         events: list[Event] = []

@@ -304,8 +304,11 @@ def sanity(row, column):
 def levels(row, column):
     count, _, level = row.partition(", ")
     model = "shipped" if column.startswith("shipped") or column.startswith("R2") else "first"
-    images = {} if level == "fitted" else {"images": "0" if count == "none" else count}
-    found = row_of("levels", model=model, level=level or "none", **images)
+    every = {"shipped": "535", "first": "142"}
+    level = {"": "none", "the paper's map": "paper"}.get(level, level)
+    found = row_of(
+        "levels", model=model, level=level, images={"none": "0", "all": every[model]}.get(count, count)
+    )
     return numbers(found, "lds") if column.endswith("LDS") else numbers(found, "r2_nats", low="", high="")
 
 
