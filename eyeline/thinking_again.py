@@ -118,14 +118,21 @@ def think_again(
 
 
 def predicted(run: Run, regions: Sequence[int]) -> dict[str, float] | None:
-    """What the run itself says of one region, or of all: the chance that the answer changes, and falls in nats."""
+    """What is predicted of hiding some regions from the start; of the whole image the chance alone, and None where nothing is."""
     done = next((event for event in run.events if isinstance(event, Done)), None)
     if done is None or (rests_on := done.rests_on) is None:
         return None
+    names, at = ("changes", "total", "direct"), 0
+    if len(regions) == len(rests_on.changes):
+        return {"changes": float(rests_on.whole)}
     if len(regions) == 1:
-        names = ("changes", "total", "direct")
-        return {name: float(getattr(rests_on, name)[regions[0]]) for name in names}
-    return {"changes": float(rests_on.whole)} if len(regions) == len(rests_on.changes) else None
+        at = regions[0]
+    else:
+        try:
+            rests_on = run.rests_on([regions])
+        except DataError:  # its numbers were not kept
+            return None
+    return {name: float(getattr(rests_on, name)[at]) for name in names}
 
 
 def whole(trace: Rewritten) -> str:

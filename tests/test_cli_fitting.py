@@ -85,7 +85,9 @@ def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole, monkeyp
     monkeypatch.setattr(
         fit,
         "learn_some",
-        lambda data, settings, some: learn(data, dataclasses.replace(settings, steps=60), some),
+        lambda data, settings, some, device: learn(
+            data, dataclasses.replace(settings, steps=60), some, device
+        ),
     )
     words = ("fit", "enough", "--out", "fitted", "--kinds", "odds, attention", "--name", "mine")
     result = succeed(*words)

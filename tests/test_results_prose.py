@@ -111,7 +111,8 @@ def test_the_server_page_says_what_an_audit_measures():
     page = " ".join((ROOT / "docs" / "server.md").read_text(encoding="utf-8").split())
     (shown,) = re.findall(
         r"(\d+) spans of (\d+) questions have an LDS of ([\d.]+), and the sum is ([\d.]+) at most; measured anew by other "
-        r"subsets the same spans have ([\d.]+)\. With the weights of its vision tower shuffled the (\d+)th span raises the alarm", page,
+        r"subsets the same spans have ([\d.]+)\. With the weights of its vision tower shuffled the (\d+)th span raises the "
+        r"alarm", page,
     )  # fmt: skip
     here = ("spans", "questions", "LDS of the audit", "drift sum at most", "LDS measured anew")
     expected = [numbers(row_of("audit", model="as it is", measure=each))[0] for each in here]

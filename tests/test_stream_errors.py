@@ -22,7 +22,7 @@ from eyeline.events import Done, Error, SpanAttribution, Start, Text
 
 
 def test_a_crash_in_the_worker_is_an_error_and_generation_goes_on_with_the_same_ids(tiny, monkeypatch):
-    expected = without_times(list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))))
+    expected = without_times(list(tiny.stream(PICTURES[0], QUESTION, **sampled(tiny), sources=False)))
     calls, real = [], eyeline.features.token_features
 
     def crash(*args):
@@ -32,7 +32,7 @@ def test_a_crash_in_the_worker_is_an_error_and_generation_goes_on_with_the_same_
         return real(*args)
 
     monkeypatch.setattr(eyeline.features, "token_features", crash)
-    stream = tiny.stream(PICTURES[0], QUESTION, **sampled(tiny))
+    stream = tiny.stream(PICTURES[0], QUESTION, **sampled(tiny), sources=False)
     spans, rest = without_times(list(stream))
     errors = only(Error, rest)
     assert [error.message for error in errors] == [

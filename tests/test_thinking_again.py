@@ -24,7 +24,9 @@ def test_a_run_is_thought_again_without_some_regions_and_both_traces_are_told(he
     assert [each["regions"] for each in told["sets"]] == [[0, 1], [2]]
     assert [each["name"] for each in told["nulls"]] == ["nothing", "plain", "noise"]
     for each in told["sets"]:
-        assert each["predicted"] is None
+        rests = read_run("run").rests_on([each["regions"]])
+        assert each["predicted"]["changes"] == pytest.approx(rests.changes[0], abs=1e-6)
+        assert each["predicted"]["total"] == pytest.approx(rests.total[0], abs=1e-4)
         assert each["interaction"] == pytest.approx(
             each["total"] - each["direct"] - each["through"], abs=1e-4
         )

@@ -21,7 +21,7 @@ from eyeline.errors import EyelineError
 @FOLDER
 @click.option(
     "--from-audit", "audited", type=PATH, show_default="the images",
-    help="Folder with runs whose spans `eyeline serve --audit` measured, instead of images; they are not measured again.",
+    help="Folder with runs that a server has audited, instead of images; what it measured is not measured again.",
 )  # fmt: skip
 @click.option(
     "--prompt", show_default="what the image shows, step by step", help="What to ask of each image."
