@@ -55,6 +55,18 @@ def prose():
                 "images", "tokens of an image", "regions of an image", "disk, GB", "memory at most, GB", "with mapped files, GB",
             )
         ],
+        "Two Ray workers collect # images a minute on two cores, one #: # times as many": [
+            numbers(row_of("workers", workers="2"), "images_per_minute", "")[0],
+            numbers(row_of("workers", workers="1"), "images_per_minute", "")[0],
+            numbers(row_of("workers", workers="2"), "over_one", "")[0],
+        ],
+        "is # ms later with its first byte (median of 12 questions), its chunks are # ms late (median) and # ms at most, and its "
+        "throughput is # of its own": [
+            numbers(row_of("follow_pace", measure=measure))[0]
+            for measure in (
+                "first byte later, median ms", "chunk late, median ms", "chunk late, most ms", "throughput, least share",
+            )
+        ],
         "The # % intervals of single effects hold # % of them, and # % of those above half a nat": [
             90, 100 * said(now, alone, "coverage", "alone", "all"), 100 * said(now, alone, half, "alone", "all"),
         ],
