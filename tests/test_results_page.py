@@ -115,21 +115,21 @@ def sizes(row, column):
     )
 
 
-def streaming(row, column):
+def streaming(row, column, latency="latency"):
     def value(name, key, times=1):
         return float(row_of(name, measure=key)["value"]) * times
 
     def times(key):
-        return float(value("latency", key))
+        return float(value(latency, key))
 
-    timed = row_of("latency", measure="over_generate_with_streamer_quartiles")["value"].split()
+    timed = row_of(latency, measure="over_generate_with_streamer_quartiles")["value"].split()
     found = {
         TIMED: lambda: [times("over_generate_with_streamer_median"), *map(float, timed)],
         "the same over bare `generate`; in CPU time over `generate` with streamer": lambda: [
             times("over_bare_generate_median"), times("cpu_over_generate_with_streamer_median"),
         ],
         "attributions that arrive before the next span is finished": lambda: [
-            value("latency", "attributions_before_the_next_span_ends", 100), times("spans"),
+            value(latency, "attributions_before_the_next_span_ends", 100), times("spans"),
         ],
         "attribution, per token of a span, near position 250 / 4,000": lambda: [
             times("attribution_ms_per_token_at_250"), times("attribution_ms_per_token_at_4000"),
@@ -361,8 +361,9 @@ TABLES = {
     ("What do answers rest on?", "named first"): sanity,
     ("Questions that can be answered without looking", "60 scenes"): without_looking,
     ("What is not grounded", "marked as not grounded"): grounding,
+    ("Cost of streaming", "what a stream costs"): streaming,
     ("Earlier: faithfulness", "method"): evaluation("faithfulness_knockout"),
-    ("Earlier: cost of streaming", "measure"): streaming,
+    ("Earlier: cost of streaming", "measure"): lambda row, column: streaming(row, column, "latency_earlier"),
     ("Earlier: cost beside rivals, at the size of an 8B model", "tokens of the trace"): operations,
     ("Earlier: cost beside rivals, at the size of an 8B model", "method and CPU"): wide,
     ("Earlier: every method against its cost", "method"): evaluation("methods"),

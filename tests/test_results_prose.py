@@ -55,6 +55,9 @@ def prose():
                 "images", "tokens of an image", "regions of an image", "disk, GB", "memory at most, GB", "with mapped files, GB",
             )
         ],
+        "Thinking again with all regions in one batch is # times as fast": [
+            numbers(row_of("rethinking", id="median"), "times_faster", "")[0]
+        ],
         "Two Ray workers collect # images a minute on two cores, one #: # times as many": [
             numbers(row_of("workers", workers="2"), "images_per_minute", "")[0],
             numbers(row_of("workers", workers="1"), "images_per_minute", "")[0],
