@@ -11,12 +11,10 @@ import json
 import shutil
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import click
@@ -29,10 +27,11 @@ from eyeline.audit import Audited, Record
 from eyeline.estimator_files import estimator_for
 from eyeline.evaluation.command_options import DATA, MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
+from eyeline.evaluation.sanity import randomised
 from eyeline.examples import Example, read_examples
 from eyeline.fingerprint import fingerprint
 from eyeline.loading import own_folders
-from eyeline.metrics import bootstrap, lds, varies
+from eyeline.metrics import lds, varies
 from eyeline.model import Model
 from eyeline.runs import read_run
 
@@ -102,26 +101,14 @@ def again(model: Model, one: Audited, folder: Path) -> float | None:
     return float(lds(one.game(subsets.T.float())[None], measured))
 
 
-def of_questions(values: Sequence[tuple[str, float | None]]) -> tuple[float, float | None, float | None]:
-    """Mean over questions of the mean over their spans, with its interval."""
-    by_run: dict[str, list[float]] = defaultdict(list)
-    for run, value in values:
-        if value is not None:
-            by_run[run].append(value)
-    return bootstrap({"": [fmean(each) for each in by_run.values()]})
+def mean_of(values: Sequence[tuple[str, float | None]]) -> tuple[float, float | None, float | None]:
+    return audit.of_questions(values) or (float("nan"), None, None)
 
 
 def shuffled(folder: Path, out: Path) -> None:
     """A model whose vision tower has learned nothing, in its folder, and an estimator that is told to fit it."""
-    model = load(folder)
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.hf.named_parameters():
-            if "visual" in name:
-                flat = parameter.flatten()
-                parameter.copy_(flat[torch.randperm(len(flat), generator=rng)].view_as(parameter))
     shutil.copytree(folder, out)
-    model.hf.save_pretrained(out)
+    randomised(load(folder), part="visual").hf.save_pretrained(out)
     card = out / "estimator" / "card.json"
     told = json.loads(card.read_text(encoding="utf-8"))
     card.write_text(json.dumps(told | {"fingerprint": fingerprint(load(out))}), encoding="utf-8")
@@ -149,8 +136,8 @@ def main(model_id: str, data: Path, questions: int, spans: int, out: Path) -> No
         ]
         rows += [
             Row("as it is", "questions", len({run for run, _ in there})), Row("as it is", "spans", len(known)),
-            Row("as it is", "LDS of the audit", *of_questions(there)),
-            Row("as it is", "LDS measured anew", *of_questions(anew)),
+            Row("as it is", "LDS of the audit", *mean_of(there)),
+            Row("as it is", "LDS measured anew", *mean_of(anew)),
         ]  # fmt: skip
         expected = estimator_for(model).card.get("lds_held_out")  # pyright: ignore[reportOptionalMemberAccess]
         rows.append(Row("as it is", "drift sum at most", largest_drift(known, expected)))
@@ -160,7 +147,7 @@ def main(model_id: str, data: Path, questions: int, spans: int, out: Path) -> No
         )
         known = [audit.read(path) for path in files]
         rows += [
-            Row("vision tower shuffled", "LDS of the audit", *of_questions([(one.origin.run, one.score.lds) for one in known])),
+            Row("vision tower shuffled", "LDS of the audit", *mean_of([(one.origin.run, one.score.lds) for one in known])),
             Row("vision tower shuffled", "spans until the alarm", float("nan") if alarm is None else alarm),
         ]  # fmt: skip
         write_csv(Row, rows, out)

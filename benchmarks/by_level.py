@@ -25,13 +25,11 @@ from eyeline.training.general_weights import learn_general
 from eyeline.training.weights import FitSettings, learn_weights, split, training_data
 
 COUNTS = (3, 5, 10, 20, 60, 100)  # images
-WITH_INTERVALS = {
-    10: 5
-}  # of these, with times as many draws: leaving each image out in turn takes as many fits
+# Of these, with times as many draws: leaving each image out in turn takes as many fits
+WITH_INTERVALS = {10: 5}
 STEPS = 400  # of the fit on all
-PAPER = FitSettings(
-    kinds=("attention",), link="identity"
-)  # the map of arXiv 2604.16587: attention of every head, linear
+# The map of arXiv 2604.16587: attention of every head, linear
+PAPER = FitSettings(kinds=("attention",), link="identity")
 PAPER_COUNTS = (10, 60)  # images it is fitted on, and on all
 
 

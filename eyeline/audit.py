@@ -8,6 +8,7 @@ measured, and when, is the server's to say (server/auditing.py).
 import hashlib
 import json
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -180,11 +181,19 @@ class Record:
         }  # fmt: skip
 
     def _mean(self, name: str) -> list[float | None] | None:
-        by_run: dict[str, list[float]] = {}
-        for run, score in self.spans:
-            if (value := getattr(score, name)) is not None:
-                by_run.setdefault(run, []).append(value)
-        if not by_run:
-            return None
-        found = bootstrap({"": [sum(values) / len(values) for values in by_run.values()]})
-        return [None if value is None else round(value, 4) for value in found]
+        found = of_questions((run, getattr(score, name)) for run, score in self.spans)
+        return found and [None if value is None else round(value, 4) for value in found]
+
+
+def of_questions(
+    values: Iterable[tuple[str, float | None]],
+) -> tuple[float, float | None, float | None] | None:
+    """Mean over questions of the mean over their spans, with the 95 % interval from resampling questions.
+
+    `values` are the question's run and the span's value, None where it has none; None where no span has one.
+    """
+    by_run: dict[str, list[float]] = {}
+    for run, value in values:
+        if value is not None:
+            by_run.setdefault(run, []).append(value)
+    return bootstrap({"": [sum(each) / len(each) for each in by_run.values()]}) if by_run else None

@@ -59,6 +59,7 @@ class Eyeline(lmms):
         self.model, self.estimator, self.seed = load(pretrained, **load_options), estimator, seed
         self.runs = None if runs is None else Path(runs).expanduser()
         self.max_new_tokens = None if max_new_tokens is None else int(max_new_tokens)
+        self.noted = set() if self.runs is None else _noted(self.runs / TABLE)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
         """The answers, without the thinking, in the order of the requests."""
@@ -106,21 +107,21 @@ class Eyeline(lmms):
     def _note(self, task: str, number: Any, run: Run, done: Done, answer: str) -> None:
         """A line of the table: by task and document it stands beside lmms-eval's own log of samples."""
         assert self.runs is not None, "the caller looked"
-        path = self.runs / TABLE
-        key = {"task": task, "doc_id": number}
-        if path.exists() and any(key.items() <= json.loads(line).items() for line in _lines(path)):
+        if (task, number) in self.noted:
             return
         start, spans = run.start, [event for event in run.events if isinstance(event, SpanAttribution)]
         rests = done.rests_on
         boxes = [] if rests is None else evidence_sets(run.events, "answer")[0].boxes
         told = {
-            **key, "run": str(run.folder), "answer": answer, "unit": start.unit, "estimator": start.estimator,
+            "task": task, "doc_id": number, "run": str(run.folder), "answer": answer,
+            "unit": start.unit, "estimator": start.estimator,
             "spans": len(spans), "tokens": done.tokens,
             "whole_image": None if rests is None else rests.whole, "changes": None if rests is None else rests.changes,
             "evidence": [{"region": box.region, "image": box.image, "box": box.box, "changes": box.amount} for box in boxes],
         }  # fmt: skip
-        with path.open("a", encoding="utf-8") as file:
+        with (self.runs / TABLE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(told, ensure_ascii=False) + "\n")
+        self.noted.add((task, number))
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Not there: a thinking model answers in text."""
@@ -187,5 +188,8 @@ def plain(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
-def _lines(path: Path) -> list[str]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+def _noted(path: Path) -> set[tuple[str, Any]]:
+    """Tasks and documents that the table has a line of."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else ()
+    told = (json.loads(line) for line in lines if line.strip())
+    return {(each["task"], each["doc_id"]) for each in told}

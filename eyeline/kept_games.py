@@ -122,20 +122,28 @@ class Games:
         regions = of_answer.regions
         for each in sets or ():
             check_regions(each, regions)
-        singly = torch.eye(regions)
-        wanted = singly if sets is None else torch.zeros(regions, len(sets))
+        wanted = torch.eye(regions) if sets is None else torch.zeros(regions, len(sets))
         for column, each in enumerate(sets or ()):
             wanted[list(each), column] = 1.0
-        reached = self.reach(answer, torch.cat([singly, wanted, torch.ones(regions, 1)], dim=1))
-        reached[-1] = torch.maximum(
-            reached[-1], reached[:regions].max()
-        )  # all that is hidden has each part in it
-        changes = chances(reached, reached[:regions].max())[regions:]
+        singly, reached, whole = self.reaches(answer, wanted).tensor_split([regions, -1])
+        changes = chances(torch.cat([reached, whole]), singly.max())
         direct = of_answer(wanted)
         return RestsOn(
             changes=rounded(changes[:-1]), whole=rounded(changes[-1]), total=rounded(direct + changes[:-1] * chances.cost),
             direct=rounded(direct), sources=self.sources(answer),
         )  # fmt: skip
+
+    def reaches(
+        self, answer: Sequence[tuple[int, int]], wanted: Float[Tensor, "region set"]
+    ) -> Float[Tensor, " all"]:
+        """What reaches the answer (`reach`) with each region hidden, then with each set that is wanted, then with everything.
+
+        Everything hidden reaches it at least as any region does, which is among it.
+        """
+        regions = len(wanted)
+        found = self.reach(answer, torch.cat([torch.eye(regions), wanted, torch.ones(regions, 1)], dim=1))
+        found[-1] = torch.maximum(found[-1], found[:regions].max())
+        return found
 
     def reach(
         self, answer: Sequence[tuple[int, int]], sets: Float[Tensor, "region set"]

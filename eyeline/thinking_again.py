@@ -122,17 +122,15 @@ def predicted(run: Run, regions: Sequence[int]) -> dict[str, float] | None:
     done = next((event for event in run.events if isinstance(event, Done)), None)
     if done is None or (rests_on := done.rests_on) is None:
         return None
-    names, at = ("changes", "total", "direct"), 0
-    if len(regions) == len(rests_on.changes):
-        return {"changes": float(rests_on.whole)}
-    if len(regions) == 1:
-        at = regions[0]
-    else:
+    at = regions[0]
+    if len(regions) > 1:
+        if len(regions) == len(rests_on.changes):
+            return {"changes": float(rests_on.whole)}
         try:
-            rests_on = run.rests_on([regions])
+            rests_on, at = run.rests_on([regions]), 0
         except DataError:  # its numbers were not kept
             return None
-    return {name: float(getattr(rests_on, name)[at]) for name in names}
+    return {name: float(getattr(rests_on, name)[at]) for name in ("changes", "total", "direct")}
 
 
 def whole(trace: Rewritten) -> str:

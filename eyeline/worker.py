@@ -66,7 +66,7 @@ def _attribute(exchange: Exchange) -> None:
                         exchange.games.add(span.start, read.game, read.links, span.index)
                     if read.game is not None and read.links is not None:
                         sources = exchange.games.sources([(span.start, span.end)])
-                        grounded = _grounded(asked, grounding, span, read)
+                        grounded = _grounded(exchange, grounding, span, read)
                     latency = exchange.seconds_since(span.end - 1)
                     exchange.pass_on(reader.event(span, read, latency, sources, grounded))
             except Exception as error:
@@ -79,12 +79,13 @@ def _attribute(exchange: Exchange) -> None:
                 exchange.job_done()
 
 
-def _grounded(asked: Asked, grounding: Grounding, span: Span, read: ReadSpan) -> bool | None:
-    """Whether a span that states something is grounded; None where it does not, or sizes cannot be believed."""
-    assert read.game is not None, "the caller looked"
-    assert read.links is not None, "the caller looked"
-    cpu = torch.device("cpu")
-    found = grounding.add(span.start, read.game.to(cpu), read.links.to(cpu), float(read.log_probs.sum()))
+def _grounded(exchange: Exchange, grounding: Grounding, span: Span, read: ReadSpan) -> bool | None:
+    """Whether a span whose game was kept just now states something and is grounded.
+
+    None where it states nothing, or sizes cannot be believed.
+    """
+    asked, kept = exchange.asked, exchange.games
+    found = grounding.add(span.start, kept.games[-1], kept.links[-1], float(read.log_probs.sum()))
     believed = asked.estimator is not None and asked.estimator.unit == "nats"
     return found if believed and states(span.text, asked.question) else None
 

@@ -56,12 +56,13 @@ def calibrate(model, images, data, folder, audited, prompt, count, collection, o
         )
     examples = () if audited else _examples(images, data, folder, prompt, count or COUNT)
     loaded = model.load()
-    out = out or place_of(fingerprint(loaded), name)
+    of_model = fingerprint(loaded)
+    out = out or place_of(of_model, name)
     if audited:
-        collection = collection or _place(loaded, "audit")
+        collection = collection or _place(of_model, "audit")
         measured = _audited(loaded, audited, count, collection)
     else:
-        collection = collection or _place(loaded, repr(_settings(settings)))
+        collection = collection or _place(of_model, repr(_settings(settings)))
         count = min(count or COUNT, len(images)) if images else count or COUNT
         measured = _measured(loaded, examples, count, collection, _settings(settings))
     click.echo(f"Fitting on {len(measured)} images, and without each of them.", err=True)
@@ -89,13 +90,12 @@ def _settings(chosen):
     return Settings(ordered_share=0.0, **chosen)
 
 
-def _place(model, made_with):
+def _place(of_model, made_with):
     """Where what is measured of a model is kept, one folder for each way of measuring."""
     from eyeline.data_folder import data_folder
-    from eyeline.fingerprint import fingerprint
 
     of_settings = hashlib.sha256(made_with.encode()).hexdigest()[:8]
-    return data_folder() / "calibrations" / f"{fingerprint(model)[:12]}-{of_settings}"
+    return data_folder() / "calibrations" / f"{of_model[:12]}-{of_settings}"
 
 
 def _measured(model, examples, count, collection, settings):

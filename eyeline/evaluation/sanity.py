@@ -55,13 +55,17 @@ class Row:
 # --- weights
 
 
-def randomised(model: Model, seed: int = 0) -> Model:
-    """A copy of the model in which the numbers of every weight are shuffled: of the same sizes, with nothing learned."""
+def randomised(model: Model, seed: int = 0, part: str = "") -> Model:
+    """A copy of the model in which the numbers of every weight are shuffled: of the same sizes, with nothing learned.
+
+    `part`: only of weights that have this in their names.
+    """
     hf, rng = copy.deepcopy(model.hf), torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for weight in hf.parameters():
-            order = torch.randperm(weight.numel(), generator=rng).to(weight.device)
-            weight.copy_(weight.flatten()[order].view_as(weight))
+        for name, weight in hf.named_parameters():
+            if part in name:
+                order = torch.randperm(weight.numel(), generator=rng).to(weight.device)
+                weight.copy_(weight.flatten()[order].view_as(weight))
     return replace(model, hf=hf)
 
 

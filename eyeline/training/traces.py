@@ -360,11 +360,7 @@ def fit_chances(traced: Sequence[Traced], estimator: Estimator) -> Chances:
 
 def reaches(traced: Traced, estimator: Estimator) -> Float[Tensor, " set"]:
     """What reaches the answer: without each region, and without the whole image."""
-    regions = traced.game.regions
-    found = traced.games(estimator).reach(
-        traced.answers, torch.cat([torch.eye(regions), torch.ones(regions, 1)], dim=1)
-    )
-    return torch.cat([found[:-1], found.max()[None]])  # as `Games.rests_on` has it
+    return traced.games(estimator).reaches(traced.answers, torch.zeros(traced.game.regions, 0))
 
 
 def fit(traced: Sequence[Traced], estimator: Estimator) -> Estimator:
