@@ -61,6 +61,23 @@ def visit(browser, tmp_path):
     assert said == []
 
 
+def boxes(page, *names: str | tuple[str, int]) -> list[dict[str, float]]:
+    """x, y, width and height of elements at one moment, once the page has drawn what was asked of it.
+
+    A name is a selector, of which the first counts, or a selector and which one. Boxes that are asked for one by one can
+    belong to different moments, and an element that is drawn anew in between has none.
+    """
+    wanted = [name if isinstance(name, tuple) else (name, 0) for name in names]
+    for selector, number in wanted:
+        page.locator(selector).nth(number).wait_for(state="attached")
+    return page.evaluate(
+        """wanted => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(
+            wanted.map(([selector, number]) => document.querySelectorAll(selector)[number].getBoundingClientRect().toJSON()),
+        ))))""",
+        wanted,
+    )
+
+
 def image_files(tmp_path) -> list[str]:
     """Two, as the scripted run has."""
     names = [str(tmp_path / name) for name in ("bars.png", "square.png")]

@@ -1,7 +1,7 @@
 """Where things stand on the page, from a telephone to a wide screen."""
 
 import pytest
-from browsing import ask, expect
+from browsing import ask, boxes, expect
 from page_server import PageServer
 from test_runs import HOSTILE, make_run
 
@@ -30,10 +30,8 @@ def test_on_a_telephone_the_text_stands_right_below_the_image_and_the_numbers_af
         page = visit(server, viewport={"width": 390, "height": 844})
         ask(page, tmp_path)
         expect(page.locator(".answer .span")).to_have_count(1)
-        image, thinking, answer, legend, numbers = (
-            page.locator(name).first.bounding_box()
-            for name in (".images", ".thinking", ".answer", ".legend", ".about")
-        )
+        names = (".images", ".thinking", ".answer", ".legend", ".about")
+        image, thinking, answer, legend, numbers = boxes(page, *names)
         below = thinking["y"] - image["y"] - image["height"]
         assert 0 <= below < 20
         assert thinking["y"] < 844 / 2 < answer["y"] < legend["y"] < numbers["y"]
@@ -48,15 +46,13 @@ def test_image_verification_and_text_stand_beside_each_other_over_the_whole_widt
         ask(page, tmp_path)
         expect(page.locator(".answer .span")).to_have_count(1)
         verify = page.get_by_role("button", name="Verify")
-        dock = page.locator(".dock").bounding_box()["y"]
-        image, button, text = (
-            place.bounding_box() for place in (page.locator(".images"), verify, page.locator(".trace"))
-        )
+        button = verify.bounding_box()
+        dock, image, text = boxes(page, ".dock", ".images", ".trace")
         assert image["x"] < 0.05 * width
         assert image["x"] + image["width"] < button["x"] < button["x"] + button["width"] < text["x"]
-        assert image["y"] <= button["y"] < button["y"] + button["height"] < dock
+        assert image["y"] <= button["y"] < button["y"] + button["height"] < dock["y"]
         assert text["x"] + text["width"] > 0.94 * width
         verify.click()
         expect(page.locator(".agreement")).to_contain_text("0.83")
-        measured = page.locator(".still").first.bounding_box()
+        (measured,) = boxes(page, ".still")
         assert measured["x"] > image["x"] + image["width"]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from browsing import ask, expect, heat_at
+from browsing import ask, boxes, expect, heat_at
 from page_server import PageServer
 from test_runs import make_run, with_span
 
@@ -82,10 +82,7 @@ def test_a_sentence_shows_by_number_what_it_takes_and_gives_and_points_at_its_re
         assert marks == ["0", "1", "2"]
         expect(page.locator(".about .from .chip")).to_have_attribute("data-span", "0")
         expect(page.locator(".about .into .chip")).to_contain_text("Answer: It is 7.")
-        end, image = (
-            page.locator(".to-image circle").bounding_box(),
-            page.locator(".frame").nth(1).bounding_box(),
-        )
+        end, image = boxes(page, ".to-image circle", (".frame", 1))
         across = (end["x"] + end["width"] / 2 - image["x"]) / image["width"]
         down = (end["y"] + end["height"] / 2 - image["y"]) / image["height"]
         assert across > 0.5  # region 9, the last of image 2
@@ -162,9 +159,6 @@ def test_on_a_telephone_lines_lead_to_the_image_and_nothing_scrolls_sideways(vis
         page = asked(visit, server, tmp_path, viewport={"width": 390, "height": 844})
         expect(page.locator(".links:not(.to-image) path")).to_have_count(2)
         page.locator(".answer .chip").first.click()
-        end, image = (
-            page.locator(".to-image circle").bounding_box(),
-            page.locator(".frame").nth(1).bounding_box(),
-        )
+        end, image = boxes(page, ".to-image circle", (".frame", 1))
         assert image["y"] < end["y"] < image["y"] + image["height"]
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
