@@ -162,23 +162,27 @@ def scores(
 
 
 def auc(score: np.ndarray, right: np.ndarray) -> float:
-    """The chance that a right answer scores above a wrong one."""
+    """The chance that a right answer scores above a wrong one; nan where all are of one kind."""
     ranks, count = rankdata(score), right.sum()
+    if count in (0, len(right)):
+        return np.nan
     return float((ranks[right].sum() - count * (count + 1) / 2) / (count * (len(right) - count)))
 
 
-def interval(value: Callable[[np.ndarray], float], count: int) -> tuple[float, float]:
+def interval(value: Callable[[np.ndarray], float], count: int, draws: int) -> tuple[float, float]:
     rng = np.random.default_rng(0)
-    drawn = [value(rng.integers(0, count, count)) for _ in range(DRAWS)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    drawn = [value(rng.integers(0, count, count)) for _ in range(draws)]
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return float(low), float(high)
 
 
 class Fits:
     """Log-odds by each set of measures after one part of the trace, each fitted once."""
 
-    def __init__(self, sets: dict[str, np.ndarray], right: np.ndarray, folds: Sequence) -> None:
-        self._sets, self._right, self._folds = sets, right, folds
+    def __init__(
+        self, sets: dict[str, np.ndarray], right: np.ndarray, folds: Sequence, draws: int = DRAWS
+    ) -> None:
+        self._sets, self._right, self._folds, self._draws = sets, right, folds, draws
         self._known: dict[tuple[str, ...], np.ndarray] = {}
 
     def score(self, names: tuple[str, ...]) -> np.ndarray:
@@ -196,7 +200,7 @@ class Fits:
         def value(at: np.ndarray) -> float:
             return auc(new[at], right[at]) - (0.0 if old is None else auc(old[at], right[at]))
 
-        low, high = interval(value, len(right))
+        low, high = interval(value, len(right), self._draws)
         whole = value(np.arange(len(right)))
         label, added_to = " + ".join(names), " + ".join(base)
         return Row(scenes, part, label, added_to, whole, low, high, len(right), int((~right).sum()))
@@ -205,23 +209,23 @@ class Fits:
 ALONE = ((TEXT,), (BAG,), (ORDERED,), ("tortuosity",), ("the paper's tortuosity",), (PROBE,), (AGREEMENT,))
 
 
-def study(traced: Sequence[Traced]) -> list[Row]:
+def study(traced: Sequence[Traced], parts: Sequence[float] = PARTS, draws: int = DRAWS) -> list[Row]:
     right, blurred = np.array([each.right for each in traced]), np.array([each.blurred for each in traced])
     family = np.array([each.family for each in traced])
     groups = {"all": np.ones(len(traced), dtype=bool), "as photographed": ~blurred, "blurred": blurred}
     strata = [f"{a} {b}" for a, b in zip(right, blurred, strict=True)]
     folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(strata, strata))
     rows = []
-    for number, part in enumerate(PARTS):
-        sets = measure(traced, number)
+    for part in parts:
+        sets = measure(traced, PARTS.index(part))
         sets |= {"tortuosity": sets[ORDERED][:, 1:2], "the paper's tortuosity": sets[ORDERED][:, 6:7]}
-        fits = Fits(sets, right, folds)
+        fits = Fits(sets, right, folds, draws)
         for name, kept in groups.items():
             rows += [fits.row(name, kept, part, names) for names in ALONE]
             rows += [fits.row(name, kept, part, more, base) for base, more in ADDED]
-        strange = measure(traced, number, families=False)
+        strange = measure(traced, PARTS.index(part), families=False)
         apart = [(np.flatnonzero(family != left), np.flatnonzero(family == left)) for left in KINDS]
-        fits = Fits(strange, right, apart)
+        fits = Fits(strange, right, apart, draws)
         for left in KINDS:
             name, kept = f"{left} left out", family == left
             rows.append(fits.row(name, kept, part, (TEXT,)))
