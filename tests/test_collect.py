@@ -35,6 +35,7 @@ from eyeline.training.collect import (
     regions_of,
     save_example,
 )
+from eyeline.training.weights import columns_of
 
 SETTINGS = Settings(
     rates=(0.5, 0.25), subsets=4, max_new_tokens=16, ordered=2, ordered_share=0.0, kinds=KINDS
@@ -112,6 +113,22 @@ def test_features_of_heads_as_a_set_are_those_of_every_head_brought_together(liv
     assert one.features.shape == (*heads.features.shape[:2], len(SET))
     torch.testing.assert_close(one.features.float(), as_set(heads.features.float()), rtol=4e-3, atol=2e-4)
     assert torch.equal(one.token_falls, heads.token_falls)
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "glm4v"])
+def test_features_of_some_heads_are_the_columns_of_all(lively, family):
+    model, example = lively(family), examples(1)[0]
+    config = model.adapter.text_config(model.hf)
+    count = config.num_attention_heads * config.num_hidden_layers
+    heads = (0, count - 1)  # of the first and the last layer
+    some = dataclasses.replace(SETTINGS, heads=heads, heads_in_all=count)
+    whole, found = collect_one(model, example, SETTINGS), collect_one(model, example, some)
+    assert torch.equal(
+        found.features, whole.features[..., columns_of(whole.features.shape[-1], KINDS, heads)]
+    )
+    assert torch.equal(found.token_falls, whole.token_falls)
+    with pytest.raises(DataError, match=f"chosen among {count + 1}, and .* has {count}"):
+        collect_one(model, example, dataclasses.replace(some, heads_in_all=count + 1))
 
 
 def test_contributions_are_measured_along_orders_of_the_example_on_a_share_of_the_images(lively):

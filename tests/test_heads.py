@@ -21,6 +21,7 @@ from eyeline.training.heads import (
     by_weight,
     choose_heads,
     count_layers,
+    heads_of,
     keep_heads,
     learn,
     learn_some,
@@ -238,3 +239,49 @@ def test_layers_are_those_given_or_of_the_models_configuration():
         count_layers("qwen3-vl-mini", 48, 5)
     with pytest.raises(DataError, match=r"configuration of 'nowhere' cannot be read; give .* --layers"):
         count_layers("nowhere", 48)
+
+
+def cut_to(images, kept):
+    """The collection as one of these heads alone would be."""
+    columns = columns_of(FEATURES, KINDS, kept)
+    return [dataclasses.replace(one, features=one.features[..., columns]) for one in images]
+
+
+def test_a_fit_on_some_heads_collected_alone_is_an_estimator_of_all_with_no_weight_elsewhere():
+    images = synthetic({"math": TWO}, 40, noise=0.3)
+    kept = [1, 3, 4]
+    run = {**RUN, "settings": {**RUN["settings"], "heads": kept, "heads_in_all": HEADS}}
+    found, _ = fit(cut_to(images, kept), run, FAST, "mine", LAYERS)
+    assert found.card["heads"] == [[1], [1], [0]]
+    assert found.weights.any(0).view(len(found.kinds), HEADS).any(0).tolist() == [
+        head in kept for head in range(HEADS)
+    ]
+    narrow, _ = fit(cut_to(images, kept), {**run, "settings": RUN["settings"]}, FAST, "mine", LAYERS)
+    one, subsets = images[0], images[0].subsets.float().T
+    wide = found.game(choose(one.features, found.kinds).float(), one.log_odds)
+    few = narrow.game(choose(cut_to([one], kept)[0].features, narrow.kinds).float(), one.log_odds)
+    torch.testing.assert_close(wide.scores(subsets), few.scores(subsets))
+    fewer, _ = fit(cut_to(images, kept), run, dataclasses.replace(FAST, heads=0.67), "mine", LAYERS)
+    assert fewer.card["heads"] == [[1], [], [0]]
+
+
+def test_heads_are_chosen_on_a_small_collection_of_all(collection, monkeypatch):
+    monkeypatch.setattr(heads, "QUICK", FAST)
+    assert heads_of(collection, 0.34) == ((1, 4), HEADS)
+    for path in sorted((collection / "examples").iterdir())[9:]:
+        path.unlink()
+    with pytest.raises(DataError, match="9 images, too few to choose heads on; expected 10"):
+        heads_of(collection, 0.34)
+    about = json.loads((collection / "run.json").read_text())
+    about["settings"]["heads"] = [1]
+    (collection / "run.json").write_text(json.dumps(about))
+    with pytest.raises(DataError, match="does not hold features of every head"):
+        heads_of(collection, 0.34)
+
+
+def test_heads_of_a_set_are_not_chosen(collection, tmp_path):
+    words = ("collect", "--data", tmp_path, "--out", tmp_path / "out", "--heads-of", collection)
+    (tmp_path / "examples.jsonl").write_text("")
+    result = CliRunner().invoke(main, list(map(str, words)))
+    assert result.exit_code == 1
+    assert "give --features heads" in result.output

@@ -48,6 +48,19 @@ from eyeline.cli.values import Joined, Real
     help="Features of the heads as a set (eight numbers a token and region), or of every head (four numbers each).",
 )
 @click.option(
+    "--heads-of",
+    type=PATH,
+    show_default="all",
+    help="Collection of every head of ten images or more of this model: only those heads are kept that matter most there.",
+)
+@click.option(
+    "--heads",
+    type=Real(0, 1, min_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of the heads to keep, of those that the other collection chooses among.",
+)
+@click.option(
     "--max-spans",
     type=click.IntRange(1),
     default=64,
@@ -63,7 +76,9 @@ from eyeline.cli.values import Joined, Real
     help="Leave out examples of a data folder whose image or id cannot be used, and list them at the end.",
 )
 @makes_examples
-def collect(model, data, folder, out, limit, make, rates, features, skip_bad, **settings) -> None:
+def collect(
+    model, data, folder, out, limit, make, rates, features, heads_of, heads, skip_bad, **settings
+) -> None:
     """Measure what hiding regions does to the model's own traces: the data an estimator is fitted on."""
     from eyeline.catalogue import examples_of
     from eyeline.head_set import KINDS, SET
@@ -72,6 +87,7 @@ def collect(model, data, folder, out, limit, make, rates, features, skip_bad, **
     from eyeline.training.fit import ENOUGH_IMAGES, FEWEST_IMAGES
     from eyeline.training.spread import Work
 
+    kept, in_all = heads_to_keep(heads_of, heads, features) if heads_of else ((), 0)
     examples, known = examples_of(data, "fit", folder, limit)
     here = f"; here are {known}" if known is not None else ""
     click.echo(
@@ -85,7 +101,8 @@ def collect(model, data, folder, out, limit, make, rates, features, skip_bad, **
             known = len(examples)
         else:
             checking.check(examples)
-    made_with = collection.Settings(rates=rates, kinds={AS_SET: SET, "heads": KINDS}[features], **settings)
+    kinds = {AS_SET: SET, "heads": KINDS}[features]
+    made_with = collection.Settings(rates=rates, kinds=kinds, heads=kept, heads_in_all=in_all, **settings)
 
     def begin() -> Work:
         loaded = model.load()
@@ -94,6 +111,17 @@ def collect(model, data, folder, out, limit, make, rates, features, skip_bad, **
     make(out, examples, known, begin)
     for sentence in bad:
         click.echo(f"Left out: {sentence}", err=True)
+
+
+def heads_to_keep(run: Path, share: float, features: str) -> tuple[tuple[int, ...], int]:
+    """Those of `--heads-of`, and how many there are in all."""
+    from eyeline.training.heads import heads_of
+
+    if features == AS_SET:
+        raise click.UsageError(
+            "Heads are chosen where each is kept by itself; give --features heads as well."
+        )
+    return heads_of(run, share)
 
 
 @click.command()

@@ -54,6 +54,8 @@ class Settings:
     max_spans: int = 64  # of a trace, spread evenly
     seed: int = 0
     kinds: tuple[str, ...] = SET  # of features: of the heads as a set, or KINDS of every head
+    heads: tuple[int, ...] = ()  # of which features are kept, numbered layer by layer; none: all
+    heads_in_all: int = 0  # where some are kept: how many the model has
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,8 @@ def regions_of(
 def collect_one(model: Model, example: Example, settings: Settings) -> Collected:
     """Generates, cuts, ablates and reads one example."""
     own = answer(model, example, settings.max_new_tokens, settings.max_spans)
-    with torch.inference_mode(), AttentionCapture(model, own.inputs, outputs=True) as capture:
+    layers, columns = _kept(model, settings)
+    with torch.inference_mode(), AttentionCapture(model, own.inputs, layers=layers, outputs=True) as capture:
         read_trace(model, own.inputs, own.ids)
     assert capture.vision_features is not None
     found = regions_for(own.pictures, capture.grids, capture.vision_features, settings.regions, settings.seed)
@@ -145,7 +148,7 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
         family=example.family,
         answer=own.answer,
         spans=tuple(asdict(span) for span in own.spans),
-        features=half(seen.features).cpu(),
+        features=half(seen.features if columns is None else seen.features[..., columns]).cpu(),
         log_odds=seen.log_odds.cpu().clone(),
         subsets=drawn,
         rates=rates,
@@ -153,6 +156,23 @@ def collect_one(model: Model, example: Example, settings: Settings) -> Collected
         token_contributions=None if contributions is None else contributions.mean(0).T,
         labels=tuple(grid.tolist() for grid in found.labels),
     )
+
+
+def _kept(model: Model, settings: Settings) -> tuple[list[int] | None, Tensor | None]:
+    """Which layers are captured, and which columns of their features are kept; None for all."""
+    if not settings.heads:
+        return None, None
+    config = model.adapter.text_config(model.hf)
+    each = config.num_attention_heads
+    if settings.heads_in_all != each * config.num_hidden_layers:
+        raise DataError(
+            f"The heads to keep were chosen among {settings.heads_in_all}, and {model.name} has "
+            f"{each * config.num_hidden_layers}; choose them on a collection of the same model."
+        )
+    layers = sorted({head // each for head in settings.heads})
+    within = torch.tensor([layers.index(head // each) * each + head % each for head in settings.heads])
+    number = len(layers) * each
+    return layers, torch.cat([kind * number + within for kind in range(len(settings.kinds))])
 
 
 def ablate_and_read(
@@ -247,7 +267,10 @@ def collect(model: Model, examples: Iterable[Example], out: Path, settings: Sett
         )
     check_options(model, {})
     load_source(settings.regions, model.device)
-    open_run(model, out, asdict(settings), "collection")
+    known = asdict(settings)
+    if not settings.heads:  # collections of all heads are what they were before some could be chosen
+        del known["heads"], known["heads_in_all"]
+    open_run(model, out, known, "collection")
     yield from each_once(
         examples, out, lambda example: collect_one(model, example, settings), save_collected, "collected"
     )

@@ -21,7 +21,7 @@ from eyeline.game import Game, contributions, orders
 from eyeline.head_set import KINDS, SET, as_set, is_set
 from eyeline.metrics import lds, varies
 from eyeline.training.collect import ALONE, Collected
-from eyeline.training.heads import by_layer, count_layers, keep_heads, learn_some
+from eyeline.training.heads import among_all, by_layer, count_layers, keep_heads, learn_some
 from eyeline.training.weights import (
     FEWEST_COVER,
     NOTHING,
@@ -61,9 +61,11 @@ def fit(
         )
     settings, splits = settings.settled(), split(with_features(collected, run, settings.kinds))
     number, kept = collected[0].features.shape[-1] // len(KINDS), []
+    some = run["settings"].get("heads") or range(number)  # of which features were collected
+    in_all = run["settings"].get("heads_in_all") or number
     if not is_set(settings.kinds):
-        if 0 < settings.heads < 1:
-            layers = count_layers(run["model"], number, layers)
+        if 0 < settings.heads < 1 or len(some) < in_all:
+            layers = count_layers(run["model"], in_all, layers)
         kept = keep_heads(splits["fit"], [settings.heads], settings)[settings.heads]
         learned, losses = learn_some(training_data(splits["fit"], settings.kinds), settings, kept, device)
     else:
@@ -79,13 +81,14 @@ def fit(
     }  # fmt: skip
     if (held_out := mean_lds(splits["cover"], scaled)) is not None:
         card["lds_held_out"] = round(held_out, 4)
-    if layers is not None and settings.heads < 1:
-        card["heads"] = by_layer(kept, number, layers)
+    if layers is not None and (settings.heads < 1 or len(some) < in_all):
+        card["heads"] = by_layer([some[head] for head in kept], in_all, layers)
     shape = binned(*effect_pairs(splits["scale"], scaled)[:2])
-    return replace(
+    found = replace(
         scaled, card=card, effect_spread=spread(shape, effects),
         contribution_spread=contribution_spread(splits["cover"], scaled, shape),
-    ), {"losses": losses}  # fmt: skip
+    )  # fmt: skip
+    return found if len(some) == in_all else among_all(found, some, in_all), {"losses": losses}
 
 
 def contribution_spread(
@@ -116,6 +119,11 @@ def with_features(
         check_features(run, "The collection")
     if not is_set(kinds) or tuple(run["settings"]["kinds"]) == SET:
         return collected
+    if run["settings"].get("heads"):
+        raise DataError(
+            "The collection holds features of some heads, and a set takes all of them; collect again with `--features set`, or "
+            "fit other --kinds."
+        )
     return [replace(one, features=as_set(one.features.float())) for one in collected]
 
 

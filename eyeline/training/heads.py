@@ -7,6 +7,7 @@ chosen, and the way to choose them, within the images that are given: nothing el
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +17,7 @@ from eyeline.errors import DataError
 from eyeline.estimator import Estimator, sum_spans
 from eyeline.features import KINDS
 from eyeline.loading import MODELS
-from eyeline.training.collect import Collected
+from eyeline.training.collect import Collected, read_collected, read_run
 from eyeline.training.weights import (
     FitSettings,
     TrainingData,
@@ -29,6 +30,8 @@ from eyeline.training.weights import (
 
 # To choose heads: the same LDS as the estimator's own settings, in a fraction of the time
 QUICK = FitSettings(steps=200, batch=64, rate=4e-2, hidden=0)
+
+FEWEST_TO_CHOOSE = 10  # images
 
 Importance = Callable[[Estimator, TrainingData], Float[Tensor, " head"]]
 
@@ -51,6 +54,32 @@ def keep_heads(
     chosen = choose_heads(images, [count for count in set(counts.values()) if count < number], quick)
     chosen[number] = list(range(number))
     return {share: chosen[count] for share, count in counts.items()}
+
+
+def heads_of(run: Path, share: float) -> tuple[tuple[int, ...], int]:
+    """The heads to keep by a collection of every head of a few images, in order, and how many there are in all.
+
+    So that a large collection of 8B models keeps a tenth of the bytes: the features that a fit would give no weight are never
+    written. Raises `DataError` for a collection of something else and for too few images.
+    """
+    about, images = read_run(run), read_collected(run)
+    if tuple(about["settings"].get("kinds", ())) != KINDS or about["settings"].get("heads"):
+        raise DataError(
+            f"{run} does not hold features of every head, and only those tell which heads matter; collect "
+            f"{FEWEST_TO_CHOOSE} images or more with `--features heads`."
+        )
+    if len(images) < FEWEST_TO_CHOOSE:
+        raise DataError(
+            f"{run} holds {len(images)} images, too few to choose heads on; expected {FEWEST_TO_CHOOSE} or more."
+        )
+    kept = keep_heads(images, [share], FitSettings().settled())[share]
+    return tuple(sorted(kept)), images[0].features.shape[-1] // len(KINDS)
+
+
+def among_all(estimator: Estimator, heads: Sequence[int], count: int) -> Estimator:
+    """An estimator of some heads, in order, as one of all `count`: the others have no weight."""
+    features = count * len(estimator.kinds)
+    return _spread(estimator, columns_of(features, estimator.kinds, heads, among=estimator.kinds), features)
 
 
 def choose_heads(
