@@ -1,5 +1,7 @@
 """The proxy's parts by themselves: whatever the pieces, bytes stay what they were; whatever the form, fields come out alone."""
 
+import base64
+import io
 import json
 from itertools import pairwise
 
@@ -7,6 +9,7 @@ import pytest
 from conftest import tiny_model
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scripted_upstream import Script
 from scripted_upstream import Upstream as Written
 from server_process import free_port
@@ -14,6 +17,7 @@ from server_process import free_port
 from eyeline.errors import EyelineError
 from eyeline.proxy.events_of_bytes import Splitter, data_of
 from eyeline.proxy.fixed_size import fixed_size
+from eyeline.proxy.forwarding import is_fixed
 from eyeline.proxy.servers import Account
 from eyeline.proxy.surgery import put_in, take_out
 from eyeline.proxy.tiers import TIERS, difference
@@ -139,6 +143,31 @@ def test_a_fixed_size_is_the_processors_own_and_stays(tiny):
         assert fixed_size(tiny, found) == found
     with pytest.raises(EyelineError, match="refuses an image of 4 x 4000"):
         fixed_size(tiny, (4, 4000))
+
+
+def data_url(picture: Image.Image, form: str = "PNG", **options) -> str:
+    encoded = io.BytesIO()
+    picture.save(encoded, form, **options)
+    return f"data:image/{form.lower()};base64,{base64.b64encode(encoded.getvalue()).decode()}"
+
+
+def test_an_image_goes_on_as_it_came_only_where_every_reader_sees_the_same_of_it():
+    colours, size = Image.new("RGB", (64, 96), (9, 30, 200)), (64, 96)
+    assert is_fixed(data_url(colours), colours, size)
+    assert not is_fixed(data_url(colours), colours, (96, 96))
+    assert not is_fixed(data_url(colours, "JPEG"), colours, size)  # decoders differ by a grey or two
+    for mode in ("RGBA", "LA", "L", "P", "1", "I;16"):
+        assert not is_fixed(
+            data_url(colours.convert("L" if mode == "I;16" else mode).convert(mode)), colours, size
+        ), mode
+    assert not is_fixed(data_url(colours, transparency=(9, 30, 200)), colours, size)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    assert not is_fixed(data_url(colours, exif=turned), colours, size)
+    assert not is_fixed(
+        data_url(colours, save_all=True, append_images=[Image.new("RGB", size)]), colours, size
+    )
+    assert not is_fixed("http://example.com/a.png", colours, size)
 
 
 def test_a_key_goes_on_only_where_that_is_meant():

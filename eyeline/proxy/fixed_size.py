@@ -22,7 +22,10 @@ def _resized(model: Model, size: Size) -> Size:
     from PIL import Image
 
     try:
-        grid = model.image_processor(images=[Image.new("RGB", size)], return_tensors="pt")["image_grid_thw"]
+        blank = Image.new("RGB", size)
+        grid = model.image_processor(
+            images=[blank], return_tensors="pt", do_rescale=False, do_normalize=False
+        )["image_grid_thw"]
     except ValueError as error:
         raise ImageError(
             f"The model's image processor refuses an image of {size[0]} x {size[1]} pixels: {error}; crop it."

@@ -15,13 +15,22 @@ from pydantic import Field, ValidationError
 from eyeline.proxy.followed import FollowDesk
 from eyeline.proxy.upstream import Upstream
 from eyeline.server.engine import EngineDiedError, EngineRefusedError
-from eyeline.server.pictures import read_pictures
+from eyeline.server.pictures import read_data_url, read_pictures
 from eyeline.server.request import LARGEST_SEED, Body, Turn, conversation, image_urls, text_of
 from eyeline.server.request_error import RequestError
 from eyeline.server.safety import Settings
 
 Forward = Literal["fixed", "as-is"]
 REGIONS = ("native", "grid", "random")
+PNG_KIND, TRUE_COLOUR = (
+    slice(24, 26),
+    b"\x08\x02",
+)  # bits and kind of colour in a PNG's header; 8 bits of red, green and blue
+CHANGING = (
+    b"tRNS",
+    b"eXIf",
+    b"acTL",
+)  # chunks by which readers see other pixels: transparency, turning, animation
 PATIENCE_S = 5.0  # with our copy's process, before the server is asked
 
 
@@ -143,7 +152,7 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 
 async def with_fixed_images(
-    body: dict[str, Any], pictures: Sequence[Image.Image], desk: FollowDesk
+    body: dict[str, Any], urls: Sequence[str], pictures: Sequence[Image.Image], desk: FollowDesk
 ) -> dict[str, Any]:
     """The request with its images at sizes that the model's image processor leaves as they are. Raises `UnfollowedError`."""
     try:
@@ -153,8 +162,21 @@ async def with_fixed_images(
         raise _unfollowed(str(error).rstrip("."), "send another image") from None
     except (EngineDiedError, TimeoutError):
         raise _unfollowed("our copy's process does not answer", "ask again later") from None
-    urls = await asyncio.to_thread(lambda: [resized(*each) for each in zip(pictures, sizes, strict=True)])
-    return {**body, "messages": with_images(body["messages"], urls)}
+    images = list(zip(urls, pictures, sizes, strict=True))
+    if all(is_fixed(*each) for each in images):
+        return body
+    fixed = await asyncio.to_thread(
+        lambda: [each[0] if is_fixed(*each) else resized(*each[1:]) for each in images]
+    )
+    return {**body, "messages": with_images(body["messages"], fixed)}
+
+
+def is_fixed(url: str, picture: Image.Image, size: Sequence[int]) -> bool:
+    """Whether every reader gets these pixels of the URL as it is: a PNG of that size, of opaque colours and not turned."""
+    if picture.size != tuple(size) or not url.startswith("data:image/png;"):
+        return False
+    content = read_data_url(url)
+    return content[PNG_KIND] == TRUE_COLOUR and not any(chunk in content for chunk in CHANGING)
 
 
 def resized(picture: Image.Image, size: Sequence[int]) -> str:

@@ -72,7 +72,7 @@ async def _ask(proxy: Proxy, request: Request, body: dict[str, Any] | None, cont
             found = followable(body, proxy.upstream, desk.settings, own)
             reading = asyncio.create_task(read_images(found.urls, desk))
             if proxy.forward == "fixed":
-                body = await with_fixed_images(body, await reading, desk)
+                body = await with_fixed_images(body, found.urls, await reading, desk)
             additions = proxy.upstream.kind.additions(body)
             plain, content = (json.dumps(each).encode() for each in (body, {**body, **additions}))
             added = frozenset(additions)
