@@ -339,6 +339,43 @@ def grounding(row, column):
     return numbers(row_of(name, traces=kind, family=family or "all", measure=measure))
 
 
+ROWS_OF_LOOKING = {
+    "text: length, log-probs, entropy, family": ("text", ""),
+    "spans in any order": ("bag", ""),
+    "their order": ("order", ""),
+    "tortuosity": ("tortuosity", ""),
+    "the paper's tortuosity": ("the paper's tortuosity", ""),
+    "probe of hidden states": ("probe", ""),
+    "agreement of five samples": ("agreement", ""),
+    "spans in any order, to text": ("bag", "text"),
+    "their order, to text": ("order", "text"),
+    "both, to text": ("bag + order", "text"),
+    "order, to text and spans in any order": ("order", "text + bag"),
+    "order of shuffled spans, to the same": ("shuffled order", "text + bag"),
+    "probe, to text": ("probe", "text"),
+    "agreement, to text": ("agreement", "text"),
+    "both, to text and probe": ("bag + order", "text + probe"),
+    "both, to text and agreement": ("bag + order", "text + agreement"),
+    "both, to all three": ("bag + order", "text + probe + agreement"),
+}
+
+
+def looking(row, column):
+    part = {"a quarter": "0.2500", "half": "0.5000", "three quarters": "0.7500", "all": "1.0000"}[column]
+    measures, base = ROWS_OF_LOOKING[row]
+    return numbers(row_of("looking", scenes="all", part=part, measures=measures, added_to=base))
+
+
+def families_left_out(row, column):
+    measures, base = {
+        "text": ("text", ""),
+        "both added": ("bag + order", "text"),
+        "probe added": ("probe", "text"),
+    }[column]
+    found = row_of("looking", scenes=f"{row} left out", part="1.0000", measures=measures, added_to=base)
+    return numbers(found)
+
+
 def evaluation(name):
     return lambda row, column: measured(name, row, column)
 
@@ -360,6 +397,12 @@ TABLES = {
     ("What do answers rest on?", "who reads the trace"): sanity,
     ("What do answers rest on?", "named first"): sanity,
     ("Questions that can be answered without looking", "60 scenes"): without_looking,
+    ("Does looking tell right from wrong?", "area under the ROC curve, after"): looking,
+    ("Does looking tell right from wrong?", "added, after"): looking,
+    (
+        "Does looking tell right from wrong?",
+        "family left out of the fit, all of the trace",
+    ): families_left_out,
     ("What is not grounded", "marked as not grounded"): grounding,
     ("Cost of streaming", "what a stream costs"): streaming,
     ("Earlier: faithfulness", "method"): evaluation("faithfulness_knockout"),

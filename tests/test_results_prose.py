@@ -35,6 +35,20 @@ def prose():
     )
     kinds = "general/scatter", "document/table", "code/plot", "math/bars"
     return {
+        "The paper's tortuosity, of which # is reported at # % of a trace, has # [#, #] there": [
+            0.69, 30, *numbers(row_of(
+                "looking", scenes="all", part="0.3000", measures="the paper's tortuosity", added_to="",
+            )),
+        ],
+        "so that the shipped model is wrong in #": [
+            numbers(row_of("looking", scenes="all", part="1.0000", measures="text", added_to=""), "wrong", "", "")[0]
+        ],
+        "On the scenes that are not blurred nothing is added (# [#, #])": numbers(row_of(
+            "looking", scenes="as photographed", part="1.0000", measures="bag + order", added_to="text",
+        )),
+        "All measures together add # to the text's own": [
+            numbers(row_of("looking", scenes="all", part="1.0000", measures="bag + order", added_to="text"))[0]
+        ],
         "counting scattered objects (# % photographed), tables (# %), plots (# %) and bar charts (# %)": [
             numbers(row_of("accuracy", input="image", family=kind, times=100), "right")[0] for kind in kinds
         ],
