@@ -6,6 +6,8 @@ after how many events a path's connection is lost, once. Between `vanish` and `c
 
 import io
 import json
+import select
+import socket
 import threading
 from dataclasses import asdict, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,8 +56,9 @@ class PageServer:
     def go(self) -> None:
         self._go.set()
 
-    def wait(self) -> None:
-        self._go.wait(30)
+    def went(self, seconds: float) -> bool:
+        """Whether `go` was called, after so many seconds at most."""
+        return self._go.wait(seconds)
 
     def vanish(self) -> None:
         self.gone = True
@@ -169,8 +172,9 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self.wfile.write(b": waiting, 0 before you\n\n")
             for number, chunk in enumerate(chunks):
-                if number == gate:
-                    self.server_of.wait()
+                if number == gate and not self._may_go():
+                    self.server_of.left.set()
+                    return
                 if number == cut:
                     self.server_of.gone = True
                     return
@@ -179,6 +183,16 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"data: [DONE]\n\n")
         except (BrokenPipeError, ConnectionResetError):
             self.server_of.left.set()
+
+    def _may_go(self) -> bool:
+        """Waits for `go`; false once the client has gone, which writing alone would tell late or never."""
+        for _ in range(600):
+            if self.server_of.went(0.05):
+                break
+            readable, _, _ = select.select([self.connection], [], [], 0)
+            if readable and not self.connection.recv(1, socket.MSG_PEEK):
+                return False
+        return True
 
     def _about(self, id: str) -> dict:
         run = self.server_of.saved[id]

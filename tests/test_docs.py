@@ -103,12 +103,16 @@ def test_the_bytes_and_hours_of_larger_runs_are_those_of_their_formulas():
     (said,) = re.findall(r"collect, 100 images \| ([\d,]+) PFLOP", book)
     image = float(said.replace(",", "")) / 100 * 1e15
     one = 64 * 4 * 36 * 32 * 2  # bytes of a token
-    assert f"is {512 * one / 1e6:.0f} MB" in text
+    as_set = 64 * 8 * 2
+    assert (
+        f"every head (`--features heads`) they are tokens x regions x 4 kinds x layers x heads, {512 * one / 1e6:.0f} MB for"
+        in text
+    )
+    assert f"{512 * as_set / 1e6:.1f} MB for" in text
     for images in (100, 1000, 10000):
-        assert (
-            f"| {images:,} | {images * 512 * one / 1e9:,.0f} GB | {images * 320 * one / 1e9:,.0f} GB |"
-            in text
-        )
+        few, every = images * 512 * as_set / 1e9, images * 512 * one / 1e9
+        small = f"{few:.2f}" if few < 0.1 else f"{few:.1f}" if few < 1 else f"{few:.0f}"
+        assert f"| {images:,} | {small} GB | {every:,.0f} GB | {every / 10:,.0f} GB |" in text
         hours = images * image / (0.3 * 989e12) / 3600
         eight, more = (
             f"{hours / count:.1f}" if hours / count > 0.05 else f"{hours / count:.2f}" for count in (8, 32)

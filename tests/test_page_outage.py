@@ -58,6 +58,7 @@ def test_a_request_that_waits_for_the_server_can_be_given_up(visit, tmp_path):
     with PageServer(make_run()) as server:
         page = visit(server)
         expect(page.locator(".gallery button")).to_have_count(1)
+        page.wait_for_load_state("networkidle")  # nothing else waits for the server
         server.vanish()
         ask(page, tmp_path)
         expect(page.locator("#unreachable")).to_have_text(UNREACHABLE)
