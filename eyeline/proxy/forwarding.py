@@ -4,7 +4,9 @@ import asyncio
 import base64
 import copy
 import io
+import math
 import secrets
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +14,8 @@ from typing import Any, Literal
 from PIL import Image
 from pydantic import Field, ValidationError
 
+from eyeline.errors import ImageError
+from eyeline.proxy.fixed_size import Size
 from eyeline.proxy.followed import FollowDesk
 from eyeline.proxy.upstream import Upstream
 from eyeline.server.engine import EngineDiedError, EngineRefusedError
@@ -22,10 +26,11 @@ from eyeline.server.safety import Settings
 
 Forward = Literal["fixed", "as-is"]
 REGIONS = ("native", "grid", "random")
-PNG_KIND, TRUE_COLOUR = (
+PNG_SIZE, PNG_KIND = (
+    slice(16, 24),
     slice(24, 26),
-    b"\x08\x02",
-)  # bits and kind of colour in a PNG's header; 8 bits of red, green and blue
+)  # in the header of a PNG: width and height; bits and kind of colour
+TRUE_COLOUR = b"\x08\x02"  # 8 bits of red, green and blue
 CHANGING = (
     b"tRNS",
     b"eXIf",
@@ -152,31 +157,48 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 
 async def with_fixed_images(
-    body: dict[str, Any], urls: Sequence[str], pictures: Sequence[Image.Image], desk: FollowDesk
+    body: dict[str, Any], urls: Sequence[str], reading: "asyncio.Task[list[Image.Image]]", desk: FollowDesk
 ) -> dict[str, Any]:
-    """The request with its images at sizes that the model's image processor leaves as they are. Raises `UnfollowedError`."""
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            sizes = [await desk.fixed_size(picture.size) for picture in pictures]
-    except EngineRefusedError as error:
-        raise _unfollowed(str(error).rstrip("."), "send another image") from None
-    except (EngineDiedError, TimeoutError):
-        raise _unfollowed("our copy's process does not answer", "ask again later") from None
-    images = list(zip(urls, pictures, sizes, strict=True))
-    if all(is_fixed(*each) for each in images):
+    """The request with its images at sizes that the model's image processor leaves as they are. Raises `UnfollowedError`.
+
+    Images that are so already go on as they came, before they are decoded.
+    """
+    known = await asyncio.to_thread(lambda: [plain_size(url) for url in urls])
+    sizes = [size for size in known if size is not None]
+    small = len(sizes) == len(urls) and sum(map(math.prod, sizes)) <= desk.settings.max_pixels
+    if small and await _fixed_sizes(sizes, desk) == sizes:
         return body
+    pictures = await reading
+    sizes = await _fixed_sizes([picture.size for picture in pictures], desk)
+    images = list(zip(urls, known, pictures, sizes, strict=True))
     fixed = await asyncio.to_thread(
-        lambda: [each[0] if is_fixed(*each) else resized(*each[1:]) for each in images]
+        lambda: [url if was == size else resized(picture, size) for url, was, picture, size in images]
     )
     return {**body, "messages": with_images(body["messages"], fixed)}
 
 
-def is_fixed(url: str, picture: Image.Image, size: Sequence[int]) -> bool:
-    """Whether every reader gets these pixels of the URL as it is: a PNG of that size, of opaque colours and not turned."""
-    if picture.size != tuple(size) or not url.startswith("data:image/png;"):
-        return False
-    content = read_data_url(url)
-    return content[PNG_KIND] == TRUE_COLOUR and not any(chunk in content for chunk in CHANGING)
+async def _fixed_sizes(sizes: Sequence[Size], desk: FollowDesk) -> list[Size]:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return [await desk.fixed_size(size) for size in sizes]
+    except EngineRefusedError as error:
+        raise _unfollowed(str(error).rstrip("."), "send another image") from None
+    except (EngineDiedError, TimeoutError):
+        raise _unfollowed("our copy's process does not answer", "ask again later") from None
+
+
+def plain_size(url: str) -> Size | None:
+    """Width and height of a PNG of which every reader sees the same pixels: opaque colours, not turned. None for all else."""
+    if not url.startswith("data:image/png;"):
+        return None
+    try:
+        content = read_data_url(url)
+    except ImageError:
+        return None
+    if content[PNG_KIND] != TRUE_COLOUR or any(chunk in content for chunk in CHANGING):
+        return None
+    width, height = struct.unpack(">II", content[PNG_SIZE])
+    return width, height
 
 
 def resized(picture: Image.Image, size: Sequence[int]) -> str:

@@ -72,15 +72,16 @@ async def _ask(proxy: Proxy, request: Request, body: dict[str, Any] | None, cont
             found = followable(body, proxy.upstream, desk.settings, own)
             reading = asyncio.create_task(read_images(found.urls, desk))
             if proxy.forward == "fixed":
-                body = await with_fixed_images(body, found.urls, await reading, desk)
+                body = await with_fixed_images(body, found.urls, reading, desk)
             additions = proxy.upstream.kind.additions(body)
             plain, content = (json.dumps(each).encode() for each in (body, {**body, **additions}))
             added = frozenset(additions)
             run = desk.store.new_id()
-            writing = asyncio.create_task(_write(desk, run, reading, found.prompt))
+            begun = asyncio.Event()
+            writing = asyncio.create_task(_write(desk, run, reading, found.prompt, begun))
             client = request.client.host if request.client else ""
             question = {"messages": found.messages, "options": found.options, "hidden": None}
-            opening = Opening(run, question, writing, client, own.save)
+            opening = Opening(run, question, writing, begun, client, own.save)
         except UnfollowedError as error:
             failure, content = str(error), plain
     leases = ExitStack()
@@ -116,8 +117,11 @@ async def _ask(proxy: Proxy, request: Request, body: dict[str, Any] | None, cont
     return found
 
 
-async def _write(desk: FollowDesk, run: str, reading: "asyncio.Task[list[Image]]", prompt: str) -> RunWriter:
-    """The folder of a run with its images, which the server need not wait for."""
+async def _write(
+    desk: FollowDesk, run: str, reading: "asyncio.Task[list[Image]]", prompt: str, begun: asyncio.Event
+) -> RunWriter:
+    """The folder of a run with its images, for which neither the server nor the client's first byte waits."""
+    await begun.wait()
     return await asyncio.to_thread(desk.store.prepare, run, await reading, prompt)
 
 

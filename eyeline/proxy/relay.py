@@ -35,7 +35,8 @@ class Opening:
 
     run: str
     question: Mapping[str, Any]  # to be asked of our copy: messages, options, hidden
-    writing: "asyncio.Task[Any]"  # of the run's images
+    writing: "asyncio.Task[Any]"  # of the run's images, once `begun` is set
+    begun: asyncio.Event
     client: str
     saved: bool
 
@@ -60,6 +61,7 @@ class Tee:
         """Whatever a chunk holds, the client's answer goes on; what is no chunk as we know it ends the following."""
         if self.opening is None or self._ended:
             return
+        self.opening.begun.set()
         try:
             parts = self.account.read(chunk)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -95,6 +97,7 @@ class Tee:
         if self._task is not None:
             await asyncio.wait({self._task})
         if opening is not None and self.asking is None:
+            opening.begun.set()
             with suppress(Exception):
                 await opening.writing
             self.desk.store.discard(opening.run)
