@@ -9,13 +9,13 @@ from eyeline.scenes import FAMILIES, draw
 from eyeline.training.mini_data import DRAWN, HARD, Batches
 
 
-def test_long_scenes_come_at_length_and_part_by_part_and_a_minority_first_misreads():
+def test_long_scenes_come_at_length_and_part_by_part_and_half_of_them_first_misread():
     batches = Batches(tokenizer(), 0, 2, 3, 0.0, 0, 1, long=1.0)
     scenes = [batches.scene(number) for number in range(120)]
     assert {scene.family for scene in scenes} == set(FAMILIES)
     whole = [scene for scene in scenes if len(scene.questions) == 1]
     slips = [scene for scene in whole if scene.questions[0].slip]
-    assert 0.2 < len(slips) / len(whole) < 0.5
+    assert 0.4 < len(slips) / len(whole) < 0.6
     assert all(not question.slip for scene in scenes for question in scene.questions[1:])
     assert any(len(scene.questions) > 2 for scene in scenes)
     few = Batches(tokenizer(), 0, 2, 3, 0.0, 0, 1, long=0.3)

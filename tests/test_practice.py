@@ -10,7 +10,7 @@ from torch.nn import functional
 from eyeline.scenes import draw
 from eyeline.training.mini import BEFORE, KNOWS_BEFORE, Heads, practice_loss
 from eyeline.training.minis import MINIS
-from eyeline.training.practice import LOOKUPS, conversation, drill, recite, rehearse, stack
+from eyeline.training.practice import LOOKUPS, conversation, drill, recite, reckon, rehearse, stack
 
 
 def test_practice_costs_what_its_rows_cost_alone_and_teaches_what_stood_before():
@@ -95,6 +95,41 @@ def test_what_a_drill_asks_follows_from_what_it_says():
                     assert all(any(set(each.items()) <= set(one) for one in known) for each in said)
                     kinds.add(reading)
     assert kinds == {"sums", "repeating", *(reading for reading, *_ in LOOKUPS)}
+
+
+def test_what_is_reckoned_is_right():
+    kinds = set()
+    for seed in range(200):
+        marked = reckon(Random(seed))
+        text = marked.replace("[", "").replace("]", "")
+        assert recite(marked, tokenizer())[1].count(0.0) < len(tokenizer().encode(text))
+        listed = {name: int(value) for name, value in re.findall(r" is (\w+|[-+=]) with (\d+)\.", text)}
+        values = list(listed.values())
+        if found := re.search(r"I count (\d+) above (\d+)", text):
+            count, limit = map(int, found.groups())
+            assert count == sum(value > limit for value in values)
+            assert 0 < count < len(values)
+            kinds.add("above")
+        elif found := re.search(r"The (highest|lowest) has (\d+) for (\S+)\.", text):
+            best = {"highest": max, "lowest": min}[found[1]](values)
+            assert (int(found[2]), listed[found[3]]) == (best, best)
+            kinds.add(found[1])
+        elif found := re.search(r"I count (\d+) (\S+)s\.", text):
+            read = text.split(": ")[0]
+            assert int(found[1]) == len(re.findall(rf" is a {re.escape(found[2])}\.", read))
+            kinds.add("alike")
+        elif " minus " in text:
+            for one, two, three in re.findall(r"(\d+) minus (\d+) is (\d+)\.", text):
+                assert int(one) - int(two) == int(three)
+            for one, a, two, b in re.findall(r"I see (\S+) with (\d+) and (\S+) with (\d+)\.", text):
+                assert (listed[one], listed[two]) == (int(a), int(b))
+            kinds.add("gap")
+        else:
+            sums = re.findall(r"(\d+) plus (\d+) is (\d+)\.", text)
+            assert all(int(one) + int(two) == int(three) for one, two, three in sums)
+            assert int(sums[-1][2]) == sum(values)
+            kinds.add("sum")
+    assert kinds == {"above", "highest", "lowest", "alike", "gap", "sum"}
 
 
 def matching(form, text):

@@ -43,7 +43,7 @@ def test_thinking_takes_300_to_800_tokens():
     tokenizer = load("mini").tokenizer
     for slip in (False, True):
         lengths = np.array([len(tokenizer.encode(scene.questions[0].trace)) for scene in drawn(slip)])
-        assert np.mean(lengths >= 300) > 0.9
+        assert np.mean(lengths >= 300) > 0.85
         assert np.mean(lengths <= 800) > 0.9
         assert 350 < np.median(lengths) < 600
 

@@ -7,9 +7,10 @@ from random import Random
 
 from eyeline.scenes import FAMILIES, Scene, draw, kind_of
 from eyeline.scenes.canvas import CELL
+from eyeline.scenes.question import Question
 from eyeline.training.manners import Manner, some_manner
 from eyeline.training.packing import Batch, asked, collate
-from eyeline.training.practice import Practice, Row, conversation, drill, recite, rehearse, stack
+from eyeline.training.practice import Practice, Row, conversation, drill, recite, reckon, rehearse, stack
 from eyeline.training.soup import soup
 from eyeline.training.speech import QWEN3_VL, Speech
 
@@ -20,7 +21,7 @@ DRAWN = (*FAMILIES, *(family for family in FAMILIES if family != "science"), "ge
 HARD = {"scatter", "nine", "plot", "table", "bars", "arithmetic", "rectangle"}
 REDRAWN = 3_250_000  # added to the number of a scene that makes room
 PRACTISED = (*FAMILIES, "math")  # numbers take more practice
-SLIPS = 0.35  # share of long traces that first misread a value
+SLIPS = 0.5  # share of long traces that first misread a value
 ALONE = 0.25  # share of long scenes whose parts are asked one by one
 POOL = 4  # batches among which scenes are sorted by length
 
@@ -69,6 +70,16 @@ class Batches:
         questions = scene.questions[1:] if alone else scene.questions[:1]
         return replace(scene, questions=questions, plain=questions)
 
+    def _concluded(self, family: str, seed: int) -> list[Question]:
+        """What follows from a scene's readings; of long ones, where some are, in half: part by part, or told at length."""
+        rng = Random(f"concluded {seed}")
+        if not self.long or rng.random() < 0.5:
+            return conversation(draw(family, seed))
+        if rng.random() < 0.5:
+            return [draw(family, seed, is_long=True, slip=rng.random() < SLIPS).questions[0]]
+        scene = draw(family, seed, is_long=True)
+        return conversation(replace(scene, plain=scene.questions[1:]))
+
     def manner(self, number: int) -> Manner:
         if not self.manners:
             return Manner(self.speech.asks)
@@ -80,10 +91,11 @@ class Batches:
         for at in range(round(self.practice * self.size)):
             seed = round(3_000_000 + number * self.practice + at) % TUNING
             if at % 2:
-                rows.append(recite(drill(Random(f"drill {seed}")), self.tokenizer))
+                rng = Random(f"drill {seed}")
+                rows.append(recite(reckon(rng) if self.long and at % 4 == 3 else drill(rng), self.tokenizer))
             else:
-                scene = draw(PRACTISED[(number + at // 2) % len(PRACTISED)], seed)
-                rows.append(rehearse(conversation(scene), self.tokenizer, self.speech))
+                told = self._concluded(PRACTISED[(number + at // 2) % len(PRACTISED)], seed)
+                rows.append(rehearse(told, self.tokenizer, self.speech))
         return stack(rows, after=12 + number % 5) if rows else None
 
     def __iter__(self) -> Iterator[Batch]:

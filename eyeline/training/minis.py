@@ -239,11 +239,11 @@ ASKED: dict[str, Any] = {
     "questions": 3,
     "dense": 0.2,
     "wild": True,
-    "long": 0.4,
+    "long": 0.5,
     "manners": True,
 }
-LONG = Stage("long", steps=20_000, practice=0.5, rate=2.5e-4, vision_rate=1e-4, decay=1e-3, **ASKED)
-SETTLE = Stage("settle", steps=500, practice=0.5, rate=2e-4, vision_rate=8e-5, decay=1.0, **ASKED)
+LONG = Stage("long", steps=20_000, practice=0.75, rate=2.5e-4, vision_rate=1e-4, decay=1e-3, **ASKED)
+SETTLE = Stage("settle", steps=500, practice=0.75, rate=2e-4, vision_rate=8e-5, decay=1.0, **ASKED)
 MINIS = {
     "qwen3-vl-mini": Mini(
         QWEN3_VL, QWEN_SPECIAL, ("<think>", "</think>"), qwen3_vl,

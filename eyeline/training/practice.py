@@ -120,6 +120,79 @@ def drill(rng: Random) -> str:
     return " ".join([*(reading.format(**each) for each in known), *rng.sample(asked, len(asked))])
 
 
+NOUNS = ("Bar", "Row", "Line", "Point")  # what has a value in long scenes
+
+
+def reckon(rng: Random) -> str:
+    """Going through values that stand in the text, as long traces do; what is to be predicted stands in brackets."""
+    ask = rng.choice((_count_above, _find_best, _add_up, _subtract, _count_alike))
+    count, noun = rng.randint(5, 8), rng.choice(NOUNS)
+    top = 12 if ask is _add_up else rng.choice((12, 30, 40, 98))
+    return " ".join(ask(rng, noun, rng.sample(SAID, count), rng.sample(range(1, top + 1), count)))
+
+
+def _listed(noun: str, names: list[str], values: list[int]) -> list[str]:
+    return [
+        f"{noun} {order} is {name} with {value}."
+        for order, (name, value) in enumerate(zip(names, values, strict=True), start=1)
+    ]
+
+
+def _count_above(rng: Random, noun: str, names: list[str], values: list[int]) -> list[str]:
+    limit, found, told = rng.choice(sorted(values)[1:-1]), 0, []
+    for order, value in enumerate(values, start=1):
+        found += value > limit
+        told.append(f"{noun} {order} has [{value}: {found}].")
+    return [
+        f"How many are above {limit}?",
+        *_listed(noun, names, values),
+        *told,
+        f"I count [{found}] above [{limit}].",
+    ]
+
+
+def _find_best(rng: Random, noun: str, names: list[str], values: list[int]) -> list[str]:
+    word, more, sign = rng.choice((("highest", "higher", 1), ("lowest", "lower", -1)))
+    best, told = 0, []
+    for at, value in enumerate(values):
+        if at == 0 or sign * value > sign * values[best]:
+            best = at
+            told.append(f"{noun} {at + 1} has [{value} for {names[at]}, the {word} so far].")
+        else:
+            told.append(f"{noun} {at + 1} has [{value}, not {more}].")
+    end = f"The {word} has [{values[best]} for {names[best]}]."
+    return [f"Which is the {word}?", *_listed(noun, names, values), *told, end]
+
+
+def _add_up(rng: Random, noun: str, names: list[str], values: list[int]) -> list[str]:
+    total, told = values[0], []
+    for value in values[1:]:
+        told.append(f"[{total} plus {value} is {total + value}].")
+        total += value
+    return [*_listed(noun, names, values), *told]
+
+
+def _subtract(rng: Random, noun: str, names: list[str], values: list[int]) -> list[str]:
+    told = []
+    for _ in range(3):
+        (one, a), (two, b) = rng.sample(list(zip(names, values, strict=True)), 2)
+        told += [
+            f"How far apart are {one} and {two}?", f"I see {one} with [{a}] and {two} with [{b}].",
+            f"[{max(a, b)} minus {min(a, b)} is {abs(a - b)}].",
+        ]  # fmt: skip
+    return [*_listed(noun, names, values), *told]
+
+
+def _count_alike(rng: Random, noun: str, names: list[str], values: list[int]) -> list[str]:
+    words = [rng.choice(names[:3]) for _ in names]
+    wanted, found, told = rng.choice(words), 0, []
+    for order, word in enumerate(words, start=1):
+        found += word == wanted
+        told.append(f"{noun} {order} is a [{word}: {found}].")
+    read = [f"{noun} {order} is a {word}." for order, word in enumerate(words, start=1)]
+    return [f"How many {wanted}s are there?", *read, *told, f"I count [{found}] {wanted}s."]
+
+
 def recite(text: str, tokenizer) -> Row:
     """A drill as a row of practice."""
     pieces = re.split(r"[][]", text)  # every second one is asked

@@ -31,9 +31,9 @@ def _series_parts(noun: str, lines: list[Line], rng: Random) -> list[Part]:
 
 
 def bars(rng: Random) -> tuple[Canvas, Sheet]:
-    """Seven to ten bars that lie, each with its label on the left and its value at its end."""
+    """Six to eight bars that lie, each with its label on the left and its value at its end."""
     canvas = Canvas(rng, grids=GRIDS)
-    lines, _ = _lying_bars(canvas, rng.randint(7, 10))
+    lines, _ = _lying_bars(canvas, rng.randint(6, 8))
     return canvas, Sheet(lines, _series_parts("Bar", lines, rng), "chart")
 
 
@@ -91,7 +91,7 @@ def plot(rng: Random) -> tuple[Canvas, Sheet]:
     kind = rng.choice(("barh", "plot"))
     if kind == "barh":
         canvas = Canvas(rng, grids=GRIDS)
-        lines, colour = _lying_bars(canvas, rng.randint(7, 10))
+        lines, colour = _lying_bars(canvas, rng.randint(6, 8))
     else:
         canvas = Canvas(rng, grids=WIDE)
         lines, colour = _points(canvas)

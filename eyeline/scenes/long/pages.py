@@ -16,11 +16,11 @@ from eyeline.scenes.markup import button_html, draw_button, draw_list, heading_h
 
 
 def page(rng: Random) -> tuple[Canvas, Sheet]:
-    """A heading, a list of five to eight entries, a line of text and a button."""
+    """A heading, a list of five to seven entries, a line of text and a button."""
     canvas = Canvas(rng, grids=GRIDS)
     title, colour = rng.choice(TITLES), rng.choice(list(COLOURS))
     group = rng.choice((FOODS, NAMES))
-    entries = rng.sample(group, rng.randint(5, 8))
+    entries = rng.sample(group, rng.randint(5, 7))
     ordered = rng.random() < 0.4
     size = rng.randint(19, 23)
     left = rng.randint(10, 26)

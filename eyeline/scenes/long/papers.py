@@ -19,9 +19,9 @@ from eyeline.scenes.long.sheet import GRIDS, Line, Part, Sheet, Value, Values
 
 
 def table(rng: Random) -> tuple[Canvas, Sheet]:
-    """Six to eight people with two numbers each."""
+    """Five to seven people with two numbers each."""
     canvas = Canvas(rng, grids=GRIDS)
-    people = rng.sample(NAMES, rng.randint(6, 8))
+    people = rng.sample(NAMES, rng.randint(5, 7))
     columns = rng.sample(COLUMNS, 2)
     numbers = [rng.sample(range(2, 99), len(people)) for _ in columns]
     size = rng.randint(19, 24)
@@ -68,9 +68,9 @@ def table(rng: Random) -> tuple[Canvas, Sheet]:
 
 
 def receipt(rng: Random) -> tuple[Canvas, Sheet]:
-    """A receipt of five to eight lines with small prices, and a printed total that is often not the sum."""
+    """A receipt of five to seven lines with small prices, and a printed total that is often not the sum."""
     canvas = Canvas(rng, grids=GRIDS)
-    items = rng.sample(FOODS, rng.randint(5, 8))
+    items = rng.sample(FOODS, rng.randint(5, 7))
     prices = [rng.randint(1, 12) for _ in items]
     total = (
         sum(prices)

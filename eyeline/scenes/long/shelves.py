@@ -8,14 +8,14 @@ from eyeline.scenes.long.sheet import GRIDS, Line, Part, Sheet, Value, Values
 
 
 def shelf(rng: Random) -> tuple[Canvas, Sheet]:
-    """Six to ten objects in the cells of a layout of three rows, some of the same name."""
+    """Six to eight objects in the cells of a layout of three rows, some of the same name."""
     canvas = Canvas(rng, grids=GRIDS)
     rows, cols = (
         rng.choice(((3, 4), (3, 3), (3, 4)))
         if canvas.width >= canvas.height
         else rng.choice(((4, 3), (3, 3)))
     )
-    count = rng.randint(6, min(10, rows * cols))
+    count = rng.randint(6, 8)
     cells = sorted(rng.sample([(row, col) for row in range(rows) for col in range(cols)], count))
     colours, shapes = rng.sample(list(COLOURS), 3), rng.sample(SHAPES, 3)
     names = [(rng.choice(colours), rng.choice(shapes)) for _ in range(count)]

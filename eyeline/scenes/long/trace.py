@@ -25,12 +25,15 @@ BACKWARDS = ("Now from the end to the start.", "Let me check from the last one u
 SEEN_AGAIN = ("Again, {}", "Yes, {}", "Here {}", "I see that {}", "Once more, {}")
 MENDED = ("Wait: {}.", "No: {}.", "I misread this: {}.", "Wait, {}.")
 THIRD = ("Now I compare both.", "Let me compare what I read.", "I go through it a last time.")
-SEEN_TWICE = ("{} both times.", "{} each time.", "{} for sure.")
+SEEN_TWICE = ("{} both times.", "{} each time.")
+SURE = "{} for sure."
 SHORT = 1_250  # characters of a trace that is told with a third look
 SAME = ("It is all as before.", "Nothing is different.", "Both readings are the same.", "This is right.")
 REST = ("All else is as before.", "The rest is right.", "The others are the same.")
 KEPT = ("Part {} stays {}.", "For part {} it is still {}.", "Part {} is {} as before.")
 ANEW = ("Part {} again.", "I do part {} again.", "Part {} may change.")
+ONE_KEPT = ("It stays {1}.", "It is still {1}.", "So it is {1} as before.")  # of a single question
+ONE_ANEW = ("I do it again.", "The answer may change.")
 END = ("All in all: {}.", "So the answers are {}.", "Together that is {}.", "I answer {}.")
 ALIKE = {  # digits that each digit could be misread as
     "0": "869",
@@ -48,7 +51,7 @@ ALIKE = {  # digits that each digit could be misread as
 
 def tell_long(sheet: Sheet, rng: Random, slip: bool = False) -> Question:
     """The question of some parts of the sheet, told at length; with `slip`, one value first misread."""
-    parts = rng.sample(sheet.parts, min(len(sheet.parts), rng.choice((2, 3, 3))))
+    parts = rng.sample(sheet.parts, min(len(sheet.parts), rng.choice((1, 2, 2, 3))))
     prompt = _prompt(sheet, parts, rng)
     seed = rng.random()
     told = _tell(sheet, parts, Random(seed), slip, third=False)
@@ -90,17 +93,17 @@ def _tell(sheet: Sheet, parts: list[Part], rng: Random, slip: bool, third: bool)
         told.append((rng.choice(MENDED).format(mend), line.boxes))
     told.append(_say(REST if wrong else SAME, rng))
     if third:
-        seen = rng.choice(SEEN_TWICE)
+        seen = SURE if wrong else rng.choice((*SEEN_TWICE, SURE))
         told.append(_say(THIRD, rng))
         told += [(seen.format(line.tell(line.values).removesuffix(".")), line.boxes) for line in lines]
     for number, part in enumerate(parts, start=1):
         if late:
             answers.append(_answer(told, part, true, number, count, rng))
         elif part.work(true) != part.work(first):
-            told.append((rng.choice(ANEW).format(number), ()))
+            told.append((rng.choice(ANEW if count > 1 else ONE_ANEW).format(number), ()))
             answers[number - 1] = _answer(told, part, true, number, 1, rng)
-        elif count > 1:
-            told.append((rng.choice(KEPT).format(number, answers[number - 1]), ()))
+        elif "\n" not in str(answers[number - 1]):  # code is not told twice
+            told.append((rng.choice(KEPT if count > 1 else ONE_KEPT).format(number, answers[number - 1]), ()))
     if count > 1:
         told.append((rng.choice(END).format("; ".join(map(str, answers))), ()))
     known = None
