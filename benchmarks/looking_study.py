@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -35,6 +34,7 @@ from eyeline.looking import (
     tortuosity,
     unexplored,
 )
+from eyeline.metrics import auc
 
 FOLDS = 10
 DRAWS = 1000  # of the bootstrap
@@ -72,10 +72,10 @@ class Row:
     wrong: int
 
 
-def text_measures(traced: Traced, tokens: int, spans: int, families: bool) -> list[float]:
-    """What is known of a trace without the image: length, position, log-probs, entropy, family."""
+def text_measures(traced: Traced, tokens: int, spans: int) -> list[float]:
+    """What is known of a trace without the image: length, position, log-probs, entropy, and at the end which family it is of."""
     log_probs, entropies = traced.log_probs[:tokens], traced.entropies[:tokens]
-    kind = [float(traced.family == each) for each in KINDS] if families else []
+    kind = [float(traced.family == each) for each in KINDS]
     return [
         float(np.log(tokens)), float(spans), float(log_probs.mean()), float(log_probs.min()), float(entropies.mean()),
         float(entropies.max()), *kind,
@@ -109,14 +109,14 @@ def _log(ratio: float) -> float:
     return float(np.log(min(ratio, STRAIGHT)))
 
 
-def measure(traced: Sequence[Traced], part: int, families: bool = True) -> dict[str, np.ndarray]:
+def measure(traced: Sequence[Traced], part: int) -> dict[str, np.ndarray]:
     """Every set of measures of the traces' beginnings, (scene, measure); what a trace has not is nan."""
     rng = np.random.default_rng(part)
     found: dict[str, list] = {name: [] for name in (TEXT, BAG, ORDERED, SHUFFLED, PROBE, AGREEMENT)}
     for each in traced:
         tokens = parts_of(len(each.log_probs))[part]
         spans = int((each.spans[:, 1] <= tokens).sum())
-        found[TEXT].append(text_measures(each, tokens, spans, families))
+        found[TEXT].append(text_measures(each, tokens, spans))
         found[BAG].append(bag_measures(each, spans) if spans else [np.nan] * 9)
         found[ORDERED].append(ordered_measures(each, spans) if spans else [np.nan] * 7)
         found[SHUFFLED].append(
@@ -161,14 +161,6 @@ def scores(
     return found
 
 
-def auc(score: np.ndarray, right: np.ndarray) -> float:
-    """The chance that a right answer scores above a wrong one; nan where all are of one kind."""
-    ranks, count = rankdata(score), right.sum()
-    if count in (0, len(right)):
-        return np.nan
-    return float((ranks[right].sum() - count * (count + 1) / 2) / (count * (len(right) - count)))
-
-
 def interval(value: Callable[[np.ndarray], float], count: int, draws: int) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     drawn = [value(rng.integers(0, count, count)) for _ in range(draws)]
@@ -194,11 +186,12 @@ class Fits:
         self, scenes: str, kept: np.ndarray, part: float, names: tuple[str, ...], base: tuple[str, ...] = ()
     ) -> Row:
         """What the measures tell by themselves, or add to `base`, of the scenes that are `kept`."""
-        new, right = self.score((*base, *names))[kept], self._right[kept]
-        old = self.score(base)[kept] if base else None
+        right = self._right[kept]
+        new, *old = (torch.from_numpy(self.score(each)[kept]) for each in ((*base, *names), base) if each)
+        is_right = torch.from_numpy(right)
 
         def value(at: np.ndarray) -> float:
-            return auc(new[at], right[at]) - (0.0 if old is None else auc(old[at], right[at]))
+            return auc(new[at], is_right[at]) - sum(auc(each[at], is_right[at]) for each in old)
 
         low, high = interval(value, len(right), self._draws)
         whole = value(np.arange(len(right)))
@@ -223,7 +216,10 @@ def study(traced: Sequence[Traced], parts: Sequence[float] = PARTS, draws: int =
         for name, kept in groups.items():
             rows += [fits.row(name, kept, part, names) for names in ALONE]
             rows += [fits.row(name, kept, part, more, base) for base, more in ADDED]
-        strange = measure(traced, PARTS.index(part), families=False)
+        strange = {
+            **sets,
+            TEXT: sets[TEXT][:, : -len(KINDS)],
+        }  # a family that the fit has not seen has no name there
         apart = [(np.flatnonzero(family != left), np.flatnonzero(family == left)) for left in KINDS]
         fits = Fits(strange, right, apart, draws)
         for left in KINDS:

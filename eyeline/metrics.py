@@ -4,6 +4,7 @@ Every function gives one value for each span. `bootstrap` makes of an image's va
 images, then families, with an interval from resampling images.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,6 +31,18 @@ def spearman(
         torch.from_numpy(rankdata(values.double().cpu().numpy(), axis=1)) for values in (predicted, actual)
     )
     return pearson(*ranks)
+
+
+def auc(values: Float[Tensor, " value"], positive: Bool[Tensor, " value"]) -> float:
+    """Area under the ROC curve: how often one of the positive ones has more than another, ties half; nan without both kinds.
+
+    The statistic of Mann and Whitney (1947, Ann. Math. Stat. 18) as a share of all pairs.
+    """
+    count, ranks = int(positive.sum()), rankdata(values.double().cpu().numpy())
+    if count in (0, len(values)):
+        return math.nan
+    above = ranks[positive.cpu().numpy()].sum() - count * (count + 1) / 2
+    return float(above / (count * (len(values) - count)))
 
 
 def varies(actual: Float[Tensor, "span subset"]) -> Bool[Tensor, " span"]:

@@ -4,8 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
-for shard in 0 1; do
-  .venv/bin/python -m benchmarks.looking_traces --shard $shard/2 --out scratch/looking &
-done
-wait
+.venv/bin/python -m benchmarks.looking_traces --shard 0/2 --out scratch/looking & other=$!
+.venv/bin/python -m benchmarks.looking_traces --shard 1/2 --out scratch/looking
+wait $other
 .venv/bin/python -m benchmarks.looking_study --traces scratch/looking --out results/looking.csv

@@ -325,6 +325,12 @@ def test_images_go_on_upright_at_a_size_that_the_processor_leaves_as_it_is(proxi
     assert sent_image(proxied.written.asked[-1]).format == "JPEG"
 
 
+def encoded(picture: Image.Image) -> str:
+    png = io.BytesIO()
+    picture.save(png, "PNG")
+    return base64.b64encode(png.getvalue()).decode()
+
+
 UNFOLLOWED = {
     "several answers": ({"n": 2}, "n is 2"),
     "tools": ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "offers tools"),
@@ -332,6 +338,10 @@ UNFOLLOWED = {
     "another model": ({"model": "a-lora"}, "asks for the model 'a-lora'"),
     "sound": ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "cannot read messages"),
     "a broken image": ({"messages": question("?", "data:image/png;base64,aGVsbG8=")}, "not an image"),
+    "an image of which a PNG's header says too much": (
+        {"messages": question("?", f"data:image/png;base64,{encoded(Image.new('RGB', (4, 4000)))}")},
+        "as long as wide",
+    ),
     "an image elsewhere": ({"messages": question("?", "http://example.com/a.png")}, "not fetched"),
 }
 

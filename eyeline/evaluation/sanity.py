@@ -6,6 +6,7 @@ region; the log-prob of what was written of the one falls when the model sees th
 """
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -177,10 +178,8 @@ def spearman(predicted: Float[Tensor, " span"], falls: Float[Tensor, " span"]) -
 
 def auc(predicted: Float[Tensor, " span"], falls: Float[Tensor, " span"]) -> float | None:
     """How often a span that loses more than VISUAL nats has more predicted than one that does not; None without both kinds."""
-    from sklearn.metrics import roc_auc_score
-
-    changed = (falls > VISUAL).numpy()
-    return None if changed.all() or not changed.any() else float(roc_auc_score(changed, predicted.numpy()))
+    found = metrics.auc(predicted, falls > VISUAL)
+    return None if math.isnan(found) else found
 
 
 def pooled(

@@ -23,6 +23,7 @@ from eyeline.evaluation.baselines.flashtrace import flash_trace
 from eyeline.evaluation.results import write_csv
 from eyeline.examples import Example
 from eyeline.features import pool
+from eyeline.metrics import auc
 from eyeline.model import Model
 from eyeline.regions import Regions
 from eyeline.through import SHARP
@@ -106,12 +107,6 @@ def _one_hop(
         some = links.of(start, end)
         weights.index_add_(0, some.earlier.flatten().long(), (some.scores**SHARP).flatten())
     return weights[:first] @ (1 - torch.exp(-falls[:first]))
-
-
-def auc(values: Float[Tensor, " region"], changes: Bool[Tensor, " region"]) -> float:
-    """Share of pairs of a region that changes the answer and one that does not in which the first stands above; ties half."""
-    above, below = values[changes][:, None], values[~changes]
-    return float(((above > below).double() + 0.5 * (above == below).double()).mean())
 
 
 def average_precision(values: Float[Tensor, " region"], changes: Bool[Tensor, " region"]) -> float:

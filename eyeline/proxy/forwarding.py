@@ -26,16 +26,10 @@ from eyeline.server.safety import Settings
 
 Forward = Literal["fixed", "as-is"]
 REGIONS = ("native", "grid", "random")
-PNG_SIZE, PNG_KIND = (
-    slice(16, 24),
-    slice(24, 26),
-)  # in the header of a PNG: width and height; bits and kind of colour
+# In the header of a PNG: width and height; bits and kind of colour
+PNG_SIZE, PNG_KIND = slice(16, 24), slice(24, 26)
 TRUE_COLOUR = b"\x08\x02"  # 8 bits of red, green and blue
-CHANGING = (
-    b"tRNS",
-    b"eXIf",
-    b"acTL",
-)  # chunks by which readers see other pixels: transparency, turning, animation
+CHANGING = (b"tRNS", b"eXIf", b"acTL")  # transparency, turning, animation: readers differ in what they show
 PATIENCE_S = 5.0  # with our copy's process, before the server is asked
 
 
@@ -166,8 +160,12 @@ async def with_fixed_images(
     known = await asyncio.to_thread(lambda: [plain_size(url) for url in urls])
     sizes = [size for size in known if size is not None]
     small = len(sizes) == len(urls) and sum(map(math.prod, sizes)) <= desk.settings.max_pixels
-    if small and await _fixed_sizes(sizes, desk) == sizes:
-        return body
+    try:
+        if small and await _fixed_sizes(sizes, desk) == sizes:
+            return body
+    except UnfollowedError:
+        await reading  # what is wrong with an image itself says more
+        raise
     pictures = await reading
     sizes = await _fixed_sizes([picture.size for picture in pictures], desk)
     images = list(zip(urls, known, pictures, sizes, strict=True))

@@ -7,11 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from PIL.Image import Image
 from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
-from eyeline.proxy.followed import FollowDesk
 from eyeline.proxy.forwarding import (
     Own,
     UnfollowedError,
@@ -24,7 +22,6 @@ from eyeline.proxy.proxy import Proxy
 from eyeline.proxy.relay import Opening, Relay, Tee, whole
 from eyeline.proxy.servers import Restorer
 from eyeline.proxy.upstream import NOT_FORWARDED
-from eyeline.runs import RunWriter
 from eyeline.server.response import unless_gone
 from eyeline.server.routes.desk import WithBodies
 from eyeline.server.routes.facts import model_entry
@@ -77,11 +74,9 @@ async def _ask(proxy: Proxy, request: Request, body: dict[str, Any] | None, cont
             plain, content = (json.dumps(each).encode() for each in (body, {**body, **additions}))
             added = frozenset(additions)
             run = desk.store.new_id()
-            begun = asyncio.Event()
-            writing = asyncio.create_task(_write(desk, run, reading, found.prompt, begun))
             client = request.client.host if request.client else ""
             question = {"messages": found.messages, "options": found.options, "hidden": None}
-            opening = Opening(run, question, writing, begun, client, own.save)
+            opening = Opening(run, question, reading, found.prompt, client, own.save)
         except UnfollowedError as error:
             failure, content = str(error), plain
     leases = ExitStack()
@@ -115,14 +110,6 @@ async def _ask(proxy: Proxy, request: Request, body: dict[str, Any] | None, cont
         raise
     found.background = BackgroundTask(close)  # nothing of this keeps the client waiting
     return found
-
-
-async def _write(
-    desk: FollowDesk, run: str, reading: "asyncio.Task[list[Image]]", prompt: str, begun: asyncio.Event
-) -> RunWriter:
-    """The folder of a run with its images, for which neither the server nor the client's first byte waits."""
-    await begun.wait()
-    return await asyncio.to_thread(desk.store.prepare, run, await reading, prompt)
 
 
 @chat_router.get("/v1/models")

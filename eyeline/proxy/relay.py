@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from PIL.Image import Image
 from starlette.responses import Response
 from starlette.types import Send
 
@@ -35,8 +36,8 @@ class Opening:
 
     run: str
     question: Mapping[str, Any]  # to be asked of our copy: messages, options, hidden
-    writing: "asyncio.Task[Any]"  # of the run's images, once `begun` is set
-    begun: asyncio.Event
+    reading: "asyncio.Task[list[Image]]"  # of its images
+    prompt: str  # the last question
     client: str
     saved: bool
 
@@ -61,7 +62,6 @@ class Tee:
         """Whatever a chunk holds, the client's answer goes on; what is no chunk as we know it ends the following."""
         if self.opening is None or self._ended:
             return
-        self.opening.begun.set()
         try:
             parts = self.account.read(chunk)
         except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -97,9 +97,8 @@ class Tee:
         if self._task is not None:
             await asyncio.wait({self._task})
         if opening is not None and self.asking is None:
-            opening.begun.set()
             with suppress(Exception):
-                await opening.writing
+                await opening.reading
             self.desk.store.discard(opening.run)
 
     def _push(self, *parts: dict[str, Any]) -> None:
@@ -109,8 +108,10 @@ class Tee:
             self.asking.push(*parts)
 
     async def _open(self, opening: Opening) -> None:
+        """Writes the run's images first: what the client gets does not wait for that."""
         try:
-            writer = await opening.writing
+            images = await opening.reading
+            writer = await asyncio.to_thread(self.desk.store.prepare, opening.run, images, opening.prompt)
             self.asking = self.desk.open_followed(
                 opening.run, writer, opening.question, self.account, opening.client, saved=opening.saved
             )

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from eyeline.scenes import Scene
+from eyeline.scenes.long import parts
+from eyeline.scenes.long.sheet import Part, Values
 from eyeline.scenes.question import Question, Sentence
 from eyeline.training.replies import CONCLUSION_WEIGHT, ask, weigh
 from eyeline.training.speech import QWEN3_VL, Speech
@@ -128,63 +130,52 @@ def reckon(rng: Random) -> str:
     ask = rng.choice((_count_above, _find_best, _add_up, _subtract, _count_alike))
     count, noun = rng.randint(5, 8), rng.choice(NOUNS)
     top = 12 if ask is _add_up else rng.choice((12, 30, 40, 98))
-    return " ".join(ask(rng, noun, rng.sample(SAID, count), rng.sample(range(1, top + 1), count)))
+    names, values = rng.sample(SAID, count), rng.sample(range(1, top + 1), count)
+    return " ".join(ask(rng, noun, list(zip(names, values, strict=True))))
 
 
-def _listed(noun: str, names: list[str], values: list[int]) -> list[str]:
-    return [
-        f"{noun} {order} is {name} with {value}."
-        for order, (name, value) in enumerate(zip(names, values, strict=True), start=1)
-    ]
+def _listed(noun: str, lines: Values) -> list[str]:
+    return [f"{noun} {order} is {name} with {value}." for order, (name, value) in enumerate(lines, start=1)]
 
 
-def _count_above(rng: Random, noun: str, names: list[str], values: list[int]) -> list[str]:
-    limit, found, told = rng.choice(sorted(values)[1:-1]), 0, []
-    for order, value in enumerate(values, start=1):
-        found += value > limit
-        told.append(f"{noun} {order} has [{value}: {found}].")
-    return [
-        f"How many are above {limit}?",
-        *_listed(noun, names, values),
-        *told,
-        f"I count [{found}] above [{limit}].",
-    ]
+def _worked(part: Part, lines: Values) -> list[str]:
+    """How a part of a long scene follows from the lines, with brackets around what a line's name does not give."""
+
+    def marked(sentence: str) -> str:
+        if " has " in sentence or " is " in sentence:
+            return re.sub(r"^(.* has )?(.*)\.$", r"\1[\2].", sentence)
+        return re.sub(r"(\d+)", r"[\1]", sentence)
+
+    return [marked(sentence) for sentence in part.work(lines)[0]]
 
 
-def _find_best(rng: Random, noun: str, names: list[str], values: list[int]) -> list[str]:
-    word, more, sign = rng.choice((("highest", "higher", 1), ("lowest", "lower", -1)))
-    best, told = 0, []
-    for at, value in enumerate(values):
-        if at == 0 or sign * value > sign * values[best]:
-            best = at
-            told.append(f"{noun} {at + 1} has [{value} for {names[at]}, the {word} so far].")
-        else:
-            told.append(f"{noun} {at + 1} has [{value}, not {more}].")
-    end = f"The {word} has [{values[best]} for {names[best]}]."
-    return [f"Which is the {word}?", *_listed(noun, names, values), *told, end]
+def _count_above(rng: Random, noun: str, lines: Values) -> list[str]:
+    limit = parts.middle([int(value) for _, value in lines], rng)
+    part = parts.above("How many are above {}?", noun, range(len(lines)), 1, limit)
+    return [part.prompt, *_listed(noun, lines), *_worked(part, lines)]
 
 
-def _add_up(rng: Random, noun: str, names: list[str], values: list[int]) -> list[str]:
-    total, told = values[0], []
-    for value in values[1:]:
-        told.append(f"[{total} plus {value} is {total + value}].")
-        total += value
-    return [*_listed(noun, names, values), *told]
+def _find_best(rng: Random, noun: str, lines: Values) -> list[str]:
+    word = rng.choice(("highest", "lowest"))
+    part = parts.highest(f"Which is the {word}?", noun, range(len(lines)), 1, lowest=word == "lowest")
+    return [part.prompt, *_listed(noun, lines), *_worked(part, lines)]
 
 
-def _subtract(rng: Random, noun: str, names: list[str], values: list[int]) -> list[str]:
+def _add_up(rng: Random, noun: str, lines: Values) -> list[str]:
+    return [*_listed(noun, lines), *_worked(parts.total_of("", range(len(lines)), 1), lines)]
+
+
+def _subtract(rng: Random, noun: str, lines: Values) -> list[str]:
     told = []
     for _ in range(3):
-        (one, a), (two, b) = rng.sample(list(zip(names, values, strict=True)), 2)
-        told += [
-            f"How far apart are {one} and {two}?", f"I see {one} with [{a}] and {two} with [{b}].",
-            f"[{max(a, b)} minus {min(a, b)} is {abs(a - b)}].",
-        ]  # fmt: skip
-    return [*_listed(noun, names, values), *told]
+        one, two = rng.sample(range(len(lines)), 2)
+        part = parts.gap(f"How far apart are {lines[one][0]} and {lines[two][0]}?", one, two, 1)
+        told += [part.prompt, *_worked(part, lines)]
+    return [*_listed(noun, lines), *told]
 
 
-def _count_alike(rng: Random, noun: str, names: list[str], values: list[int]) -> list[str]:
-    words = [rng.choice(names[:3]) for _ in names]
+def _count_alike(rng: Random, noun: str, lines: Values) -> list[str]:
+    words = [rng.choice(lines[:3])[0] for _ in lines]
     wanted, found, told = rng.choice(words), 0, []
     for order, word in enumerate(words, start=1):
         found += word == wanted

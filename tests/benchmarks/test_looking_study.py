@@ -14,7 +14,6 @@ from benchmarks.looking_study import (
     SHUFFLED,
     TEXT,
     Fits,
-    auc,
     measure,
     ordered_measures,
     study,
@@ -22,6 +21,7 @@ from benchmarks.looking_study import (
 from benchmarks.looking_traces import KINDS, PARTS, SAMPLES, Traced, keep, parts_of, read_traced, scene, trace
 from eyeline import load
 from eyeline.evaluation.evaluate import one_estimator
+from eyeline.metrics import auc
 
 
 def traced(seed: int, right: bool, wander: bool) -> Traced:
@@ -52,7 +52,7 @@ def many(count: int, truth) -> list[Traced]:
 def test_the_area_under_the_curve_is_that_of_a_library_ties_included():
     rng = np.random.default_rng(0)
     score, right = rng.integers(0, 9, 300).astype(float), rng.random(300) < 0.7
-    assert auc(score, right) == pytest.approx(roc_auc_score(right, score))
+    assert auc(torch.from_numpy(score), torch.from_numpy(right)) == pytest.approx(roc_auc_score(right, score))
 
 
 def fits(traces: list[Traced]) -> Fits:
