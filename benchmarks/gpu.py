@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks import cost, whole
 from benchmarks.whole import Row
 from eyeline import Model
-from eyeline.attention import attention_to_image
+from eyeline.attention import attention_to
 from eyeline.capture import AttentionCapture
 from eyeline.estimator import Estimator
 from eyeline.evaluation.command_options import TABLE
@@ -52,7 +52,7 @@ def exact(model: Model, example: Example) -> Iterator[Row]:
     )
     yield Row(f"largest difference of a logit with a capture, {name}", apart)
     steps = capture.take(0, 1)
-    ours = attention_to_image(steps, capture.image_columns(slice(None))[0], capture.scaling)
+    ours = attention_to(steps, capture.image_columns(slice(None))[0], capture.scaling)
     before = model.hf.config.text_config._attn_implementation
     model.hf.set_attn_implementation({"text_config": "eager"})
     with torch.inference_mode():

@@ -99,29 +99,36 @@ def of_median(measure: str, values: Sequence[float], draws: int = 2000) -> Row:
 
 
 def pairs(model: Model, case: cost.Case, count: int) -> Iterator[Row]:
-    """Decoding with attribution over decoding without, one after the other by turns; without sources, and with them."""
+    """Decoding with attribution over decoding without, one after the other by turns.
+
+    Without sources, the same with an estimator that needs no leak map and no image read again, and with sources.
+    """
+    no_map = cost.random_estimator(model, "attention")
 
     def plain() -> tuple[float, float]:
         clock = earlier_text.Clock()
         latency.time_generate(model, case.example, streamed=True, logits_processor=[clock], **case.writing())
         return clock.elapsed()
 
-    def attributed(sources: bool) -> tuple[float, float]:
-        found = earlier_text.run(model, case.example, sources, estimator=case.estimator, **case.writing())
+    def attributed(sources: bool, estimator: Estimator) -> tuple[float, float]:
+        found = earlier_text.run(model, case.example, sources, estimator=estimator, **case.writing())
         return found.decoding_s, found.between_s
 
-    for sources in (False, True):
-        plain()
-        attributed(sources)
+    plain()
+    for name, *how in (
+        ("without sources", False, case.estimator),
+        ("without sources and leak map", False, no_map),
+        ("with sources", True, case.estimator),
+    ):
+        attributed(*how)
         ratios, speeds = [], []
         for number in range(count):
             if number % 2:
-                (cpu, wall), (plain_cpu, plain_wall) = attributed(sources), plain()
+                (cpu, wall), (plain_cpu, plain_wall) = attributed(*how), plain()
             else:
-                (plain_cpu, plain_wall), (cpu, wall) = plain(), attributed(sources)
+                (plain_cpu, plain_wall), (cpu, wall) = plain(), attributed(*how)
             ratios.append((wall / plain_wall, cpu / plain_cpu))
             speeds.append((len(case.ids) - 1) / wall)
-        name = "with sources" if sources else "without sources"
         yield of_median(f"wall of decoding over generate's, {name}", [wall for wall, _ in ratios])
         yield of_median(f"decoding thread's CPU over generate's, {name}", [cpu for _, cpu in ratios])
         yield of_median(f"tokens a second, {name}", speeds)
@@ -175,7 +182,10 @@ def measure(model: Model, example: Example, estimator: Estimator, sizes: Sizes) 
 
 
 def built(shape: str, precision: str, patches: int, device: str) -> tuple[Model, Estimator, Example]:
-    """The model of a published shape, an estimator of random weights, and a scene with its trace."""
+    """The model of a published shape, an estimator of random weights, and a scene with its trace; of "mini" what it is."""
+    if shape == "mini":
+        model = load("mini", device=device, dtype=precision)
+        return model, cost.random_estimator(model, "pixels"), sample(*SCENE)
     name = f"qwen3-vl-{shape}, random, {precision}"
     model = cost.of_shape(
         load("mini", device="cpu"), SHAPES[shape], getattr(torch, precision), patches, name, device
@@ -184,14 +194,14 @@ def built(shape: str, precision: str, patches: int, device: str) -> tuple[Model,
 
 
 @click.command()
-@click.option("--shape", type=click.Choice(list(SHAPES)), default="2b", show_default=True)
+@click.option("--shape", type=click.Choice([*SHAPES, "mini"]), default="2b", show_default=True)
 @click.option(
     "--precision", type=click.Choice(["bfloat16", "float32"]), default="bfloat16", show_default=True
 )
-@click.option("--patches", default=256, show_default=True, help="Visual tokens of the image, at most.")
+@click.option("--patches", default=64, show_default=True, help="Visual tokens of the image, at most.")
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--written", default=160, show_default=True, help="Tokens of a trace that is decoded.")
-@click.option("--pairs", "count", type=click.IntRange(2), default=9, show_default=True)
+@click.option("--written", default=64, show_default=True, help="Tokens of a trace that is decoded.")
+@click.option("--pairs", "count", type=click.IntRange(2), default=15, show_default=True)
 @click.option(
     "--tokens",
     "lengths",

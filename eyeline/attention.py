@@ -1,7 +1,7 @@
-"""What decoding leaves behind of each token, and the attention to the image that follows from it, a span at a time.
+"""What decoding leaves behind of each token, and the attention that follows from it, a span at a time.
 
-Attention to the image columns is exp(q . k * scaling - log-sum-exp). What keeps its parts while a model decodes is
-capture.py; what is made of it is left to features.py.
+Attention to some columns, the image's above all, is exp(q . k * scaling - log-sum-exp). What keeps its parts while a model
+decodes is capture.py; what is made of it is left to features.py.
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ class Steps:
     )  # divisor of the norm after attention, where there is one
     likeliest: Likeliest | None = None  # where the model has worked logits out for each token
     outputs: Float[Tensor, "layer head token dim"] | None = (
-        None  # what heads put out, where it was to be kept
+        None  # what heads put out, where no cache tells it later
     )
 
     def of_layers(self, layers: slice) -> "Steps":
@@ -85,21 +85,20 @@ class Steps:
         return self.hidden.shape[0]
 
 
-def attention_to_image(
+def attention_to(
     steps: Steps,
-    image_keys: Float[Tensor, "layer kv_head patch dim"],
+    column_keys: Float[Tensor, "layer kv_head column dim"],
     scaling: float,
-    visible: Bool[Tensor, "layer token patch"] | None = None,
-) -> Float[Tensor, "layer head token patch"]:
-    """Attention weights of each token to the image columns, normalised over all keys; float32.
+    visible: Bool[Tensor, "#layer token column"] | None = None,
+) -> Float[Tensor, "layer head token column"]:
+    """Attention weights of each token to some columns, normalised over all keys; float32.
 
-    `visible` is `AttentionCapture.visible(steps)`: where it is False, outside a sliding window, the weight is
-    0.
+    Where `visible` is False the weight is 0: of image columns it is `AttentionCapture.visible(steps)`, of text what is before.
     """
     layers, heads, tokens, _ = steps.queries.shape
-    kv_heads, patches = image_keys.shape[1:3]
+    kv_heads, columns = column_keys.shape[1:3]
     grouped = steps.queries.float().unflatten(1, (kv_heads, heads // kv_heads)).flatten(2, 3)
-    scores = grouped @ image_keys.float().transpose(-1, -2)  # (layer, kv_head, group * token, patch)
-    scores = scores.view(layers, heads, tokens, patches)
+    scores = grouped @ column_keys.float().transpose(-1, -2)  # (layer, kv_head, group * token, column)
+    scores = scores.view(layers, heads, tokens, columns)
     weights = scores.mul_(scaling).sub_(steps.log_sum_exp[..., None]).exp_()
-    return weights if visible is None else weights * visible[:, None]
+    return weights if visible is None else weights.masked_fill_(~visible[:, None], 0.0)

@@ -42,7 +42,7 @@ class AttentionCapture:
 
     Of the layers only `layers` are kept, by default all; the others run as sdpa does and leave nothing behind. What has a
     layer dimension, here and in `Steps`, has these layers alone, first to last. With `outputs` what heads put out is kept
-    too, as large as the queries; docs/method.md, step 2, counts the bytes.
+    too, in a model with sliding windows alone: elsewhere it follows from what the cache holds (features.py).
     """
 
     def __init__(
@@ -68,9 +68,10 @@ class AttentionCapture:
         assert self.grids, "a prompt without images has nothing to attribute to"
         self.image_positions = torch.cat([grid.positions for grid in self.grids])  # of all images, in order
         self._image_runs = _runs(self.image_positions.tolist())
+        padded = inputs["attention_mask"][0].long().argmax() if "attention_mask" in inputs else 0
+        self._first = int(padded)  # position, of a left-padded prompt
         self.vision_features: list[Tensor] | None = None  # of each image, (patch, dim), row by row
         self._when_seen = seen
-        self._keeps_outputs = outputs
         self._last_image_position = int(self.image_positions[-1])
         blocks = model.adapter.layers(model.hf)
         self.layers = tuple(range(len(blocks)) if layers is None else sorted(set(layers)))
@@ -82,6 +83,7 @@ class AttentionCapture:
         ]
         windows = model.adapter.sliding_windows(model.hf)
         self._windows = [windows[layer] for layer in self.layers]
+        self._keeps_outputs = outputs and any(self._windows)
         self._hidden = None if hidden is None else hidden.to(self.image_positions.device)
         if hidden is not None and any(window is not None for window in windows):
             raise UnsupportedModelError(
@@ -290,21 +292,31 @@ class AttentionCapture:
             else None,
         )
 
-    def text_columns(
+    def columns(
         self, layers: slice, start: int, end: int
-    ) -> tuple[Float[Tensor, "layer kv_head token dim"], Float[Tensor, "layer kv_head token dim"]]:
-        """Keys and values of the generated tokens [start, end), which must have been read by the model, in some captured layers.
+    ) -> tuple[Float[Tensor, "layer kv_head column dim"], Float[Tensor, "layer kv_head column dim"]]:
+        """Keys and values at the positions [start, end), which the model must have read, in some captured layers.
 
         Raises `UnsupportedModelError` where a sliding window has dropped some.
         """
         found = []
         for layer in range(len(self.layers))[layers]:
             columns = self._of_cache(layer)
-            if columns.first > self.prompt_length + start:
+            if columns.first > start:
                 raise UnsupportedModelError("The keys of earlier text have left the model's sliding window.")
-            found.append(columns.between([(self.prompt_length + start, self.prompt_length + end)]))
+            found.append(columns.between([(start, end)]))
         keys, values = zip(*found, strict=True)
         return self._stack(keys).detach(), self._stack(values).detach()
+
+    def text_runs(self, steps: Steps) -> list[tuple[int, int]]:
+        """Positions [start, end) of all but visual tokens, from the first that is no padding to the last row's own."""
+        starts = [self._first, *(end for _, end in self._image_runs)]
+        ends = [*(start for start, _ in self._image_runs), self.row(steps.start + len(steps) - 1) + 1]
+        return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
+
+    def row(self, token: int) -> int:
+        """Position of the row that predicts a generated token."""
+        return self.prompt_length - 1 + token
 
     def _stack(self, layers: Sequence[Tensor]) -> Tensor:
         """What was kept of each layer, where that layer lies, brought together on the model's device."""

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from eyeline.attention import Steps, attention_to_image
+from eyeline.attention import Steps, attention_to
 from eyeline.capture import AttentionCapture
 from eyeline.features import written_norms
 from eyeline.model import Model
@@ -45,7 +45,7 @@ class EarlierText:
     def features(self, steps: Steps) -> Float[Tensor, "token earlier feature"]:
         """Of a span's tokens and all before its last; 0 for a token and those that are not before it. float32."""
         layers, heads, tokens, _ = steps.queries.shape
-        end = steps.start + tokens - 1
+        first, end = self.capture.prompt_length, steps.start + tokens - 1
         found = torch.zeros(len(KINDS), tokens, end, device=steps.queries.device)
         norms = self._norms_of(end)
         before = (
@@ -54,9 +54,9 @@ class EarlierText:
         )
         for some in torch.arange(layers).split(max(1, AT_ONCE // max(1, heads * tokens * end))):
             span = slice(int(some[0]), int(some[-1]) + 1)
-            keys, _ = self.capture.text_columns(span, 0, end)
+            keys, _ = self.capture.columns(span, first, first + end)
             part = steps.of_layers(span)
-            weights = attention_to_image(part, keys, self.capture.scaling, before.expand(len(some), -1, -1))
+            weights = attention_to(part, keys, self.capture.scaling, before.expand(len(some), -1, -1))
             values = weights * norms[span, :, None]
             if part.attention_rms is not None:
                 values = values / part.attention_rms[:, None, :, None]
@@ -67,7 +67,8 @@ class EarlierText:
     def _norms_of(self, end: int) -> Float[Tensor, "layer head token"]:
         """Norms of the values of the first tokens as heads write them; worked out once for each token."""
         if self._known < end:
-            _, values = self.capture.text_columns(slice(None), self._known, end)
+            first = self.capture.prompt_length
+            _, values = self.capture.columns(slice(None), first + self._known, first + end)
             self._norms.append(written_norms(self.model, values, self.capture.layers))
             self._known = end
         self._norms = [torch.cat(self._norms, dim=2)] if self._norms else []

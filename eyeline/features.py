@@ -13,6 +13,7 @@ The fourth is of a region k as a whole:
 - `change`: by how much that contribution of all the head puts out falls without the region. Of the tokens i in M that the
   region moves, the keys and values become K'_i and V'_i (rereading.py), and what the head puts out
   (o - sum A_i V_i + sum E_i V'_i) / (1 - sum A_i + sum E_i), with E_i what A_i would be by K'_i before it is normalised again.
+  What the head puts out, o, is the sum of A_j V_j over the image and all text before, which the cache holds.
 
 In families with a norm after attention, the written value is what leaves that norm. What the sum of the features of regions
 that are hidden together does to a token's log-prob, and so to a span's, is the estimator's. It may read each head by itself, or
@@ -28,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from eyeline.attention import Likeliest, Steps, attention_to_image, likeliest
+from eyeline.attention import Likeliest, Steps, attention_to, likeliest
 from eyeline.capture import AttentionCapture
 from eyeline.head_set import KINDS, as_set, is_set, of_heads
 from eyeline.leak import Fill, leak_map
@@ -107,7 +108,7 @@ def needs_written(kinds: Sequence[str]) -> bool:
 
 
 def needs_outputs(kinds: Sequence[str]) -> bool:
-    """Whether some features are of what heads put out, so that a capture is to keep it."""
+    """Whether some features are of what heads put out, so that a capture is to keep it where nothing else tells it."""
     return "change" in of_heads(kinds)
 
 
@@ -237,14 +238,17 @@ def _features(
     """
     visible = capture.visible(steps)
     layers, heads, tokens, _ = steps.queries.shape
-    columns = image.norms.shape[2] + (len(parts.without.patch) if needs_outputs(kinds) else 0)
+    columns = image.norms.shape[2]
+    if needs_outputs(kinds):
+        longest = max(end - start for start, end in capture.text_runs(steps))
+        columns = max(columns + len(parts.without.patch), longest)
     at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * columns))
     for first in range(0, layers, at_once):
         span = slice(first, min(first + at_once, layers))
         part = steps.of_layers(span)
         seen = None if visible is None else visible[span]
         keys, values = image.columns(span)
-        weights = attention_to_image(part, keys, capture.scaling, seen)
+        weights = attention_to(part, keys, capture.scaling, seen)
         of = {"attention": weights}
         rms = _rms(part)
         if "value" in kinds:
@@ -261,7 +265,10 @@ def _features(
                 found["odds"] = Feature(parts.gather(odds), odds)
             if "change" in kinds:
                 worth = weights * towards
-                found["change"] = _change(part, span, projected, weights, worth, capture.scaling, seen, parts)
+                put_out = _put_out(capture, part, span, projected, worth)
+                found["change"] = _change(
+                    part, span, projected, weights, worth, put_out, capture.scaling, seen, parts
+                )
         yield span, [found[kind] for kind in kinds]
 
 
@@ -282,34 +289,55 @@ def _towards(
     return (grouped @ values.transpose(2, 3)).view(len(values), heads, projected.shape[1], -1).float()
 
 
+def _put_out(
+    capture: AttentionCapture,
+    part: Steps,
+    span: slice,
+    projected: Float[Tensor, "layer token inner"],
+    worth: Float[Tensor, "layer head token patch"],
+) -> Float[Tensor, "layer head token 1"]:
+    """How far all that each head of some layers puts out goes along each token's gradient; `worth` is the image's part."""
+    heads = worth.shape[1]
+    if part.outputs is not None:  # sliding windows let go of columns that they were worked out from
+        gradient = projected.float().unflatten(2, (heads, -1)).transpose(1, 2)  # (layer, head, token, dim)
+        return (gradient * part.outputs.float()).sum(-1, keepdim=True)
+    whole = worth.sum(-1, keepdim=True)
+    rows = capture.row(part.start) + torch.arange(len(part), device=worth.device)
+    for start, end in capture.text_runs(part):
+        keys, values = capture.columns(span, start, end)
+        before = None
+        if end > capture.row(part.start) + 1:
+            before = (torch.arange(start, end, device=worth.device) <= rows[:, None])[None]
+        weights = attention_to(part, keys, capture.scaling, before)
+        whole = whole + (weights * _towards(projected, values, heads)).sum(-1, keepdim=True)
+    return whole
+
+
 def _change(
     part: Steps,
     span: slice,
     projected: Float[Tensor, "layer token inner"],
     weights: Float[Tensor, "layer head token patch"],
     worth: Float[Tensor, "layer head token patch"],
+    put_out: Float[Tensor, "layer head token 1"],
     scaling: float,
     visible: Bool[Tensor, "layer token patch"] | None,
     parts: Parts,
 ) -> Feature:
-    """The feature `change` of some layers; `worth` is what each weight adds along the token's gradient."""
-    assert part.outputs is not None, "the capture keeps outputs"
+    """The feature `change` of some layers; `worth` is what each weight adds along the token's gradient, `put_out` all do."""
     without, heads = parts.without, weights.shape[1]
-    outputs = part.outputs.float()
-    gradient = projected.float().unflatten(2, (heads, -1)).transpose(1, 2)  # (layer, head, token, dim)
-    all_of_it = (gradient * outputs).sum(-1, keepdim=True)
     lost, gained = without.summed(weights), torch.zeros_like(weights[..., :1])
     change, cells = without.summed(worth), worth
     if without.keys is not None and without.values is not None:
         seen = None if visible is None else visible[..., without.patch]
-        instead = attention_to_image(part, without.keys[span], scaling, seen)
+        instead = attention_to(part, without.keys[span], scaling, seen)
         worth_instead = instead * _towards(projected, without.values[span], heads)
         gained = without.by_region(instead)
         change = change - without.by_region(worth_instead)
         cells = worth - worth_instead[..., parts.own]
     left = (1 - lost + gained).clamp(min=LEAST_LEFT)
     rms = _rms(part)
-    return Feature((all_of_it * (left - 1) + change) / left / rms, cells / rms)
+    return Feature((put_out * (left - 1) + change) / left / rms, cells / rms)
 
 
 def token_features(

@@ -2,7 +2,7 @@
 
 import torch
 
-from eyeline.attention import attention_to_image
+from eyeline.attention import attention_to
 
 QUESTION = "How many blocks are there?"
 NEW_TOKENS = 12
@@ -28,4 +28,4 @@ def pad_left(inputs, padding, pad_token):
 def attention_of(capture, steps):
     """(layer, head, token, patch), of tokens taken from a capture."""
     keys, _ = capture.image_columns(slice(None))
-    return attention_to_image(steps, keys, capture.scaling, capture.visible(steps))
+    return attention_to(steps, keys, capture.scaling, capture.visible(steps))

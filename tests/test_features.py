@@ -119,6 +119,27 @@ def test_every_feature_equals_its_slow_definition_by_loops_and_autograd(tiny):
         torch.testing.assert_close(fast, expected, **CLOSE)
 
 
+def test_what_heads_put_out_is_summed_from_the_cache_as_models_with_sliding_windows_keep_it():
+    model = build_tiny("qwen2_5_vl", use_sliding_window=True, sliding_window=4096, max_window_layers=1)
+    trace_ids = trace_of(model)
+    inputs = model.inputs(list(PICTURES), QUESTION)
+    with torch.inference_mode(), AttentionCapture(model, inputs, outputs=True) as capture:
+        read_trace(model, inputs, trace_ids)
+        image, steps = features.read_image(model, capture), capture.take(2, 6)
+        assert steps.outputs is not None
+        every = torch.arange(image.norms.shape[2])
+        parts = features.own_parts(every, len(every))
+        written = features.read_written(
+            model, steps.hidden, features.likeliest_of(model, steps), trace_ids[2:6]
+        )
+        kept, summed = (
+            features.token_features(model, capture, image, each, written, parts, ("change",)).regions
+            for each in (steps, replace(steps, outputs=None))
+        )
+    assert kept.std() > 1e-3
+    torch.testing.assert_close(summed, kept, **CLOSE)
+
+
 def test_the_gradients_are_autograds_and_log_p_the_models_own(tiny):
     trace_ids = trace_of(tiny)
     inputs = tiny.inputs(list(PICTURES), QUESTION)
