@@ -207,12 +207,12 @@ def built(shape: str, precision: str, patches: int, device: str) -> tuple[Model,
     "lengths",
     type=click.IntRange(30),
     multiple=True,
-    default=(250, 1000, 4000),
+    default=(250, 1000),
     show_default=True,
 )
 @click.option("--rivals", default=1000, show_default=True, help="Tokens at which rivals are timed.")
 @click.option(
-    "--positions", default=2600, show_default=True, help="That a rival may run; of more it is scaled up."
+    "--positions", default=1300, show_default=True, help="That a rival may run; of more it is scaled up."
 )
 @TABLE
 def main(

@@ -115,6 +115,20 @@ def sizes(row, column):
     )
 
 
+def decoding_at_shape(row, column):
+    what = {"wall": "wall of decoding", "CPU time of the decoding thread": "decoding thread's CPU"}[column]
+    return numbers(row_of("whole", measure=f"{what} over generate's, {row}"))
+
+
+def work_at_shape(row, column):
+    key = {
+        "attribution": f"attribution, ms a token at 1000, {row.removeprefix('attribution ')}",
+        "exhaustive ablation, CPU time": "exhaustive, CPU ms a token at 1000",
+        "AttnLRP, CPU time": "attn-lrp, CPU ms a token at 1000",
+    }[row.partition(" with")[0]]
+    return [float(row_of("whole", measure=key)["value"])]
+
+
 def streaming(row, column, latency="latency"):
     def value(name, key, times=1):
         return float(row_of(name, measure=key)["value"]) * times
@@ -405,6 +419,8 @@ TABLES = {
     ): families_left_out,
     ("What is not grounded", "marked as not grounded"): grounding,
     ("Cost of streaming", "what a stream costs"): streaming,
+    ("Cost at a published shape", "decoding over `generate` with streamer"): decoding_at_shape,
+    ("Cost at a published shape", "work of a token near position 1,000"): work_at_shape,
     ("Earlier: faithfulness", "method"): evaluation("faithfulness_knockout"),
     ("Earlier: cost of streaming", "measure"): lambda row, column: streaming(row, column, "latency_earlier"),
     ("Earlier: cost beside rivals, at the size of an 8B model", "tokens of the trace"): operations,

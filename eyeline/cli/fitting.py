@@ -22,6 +22,8 @@ from eyeline.cli.options import (
 )
 from eyeline.cli.values import Joined, Real
 
+SHARE_OF_HEADS = 0.1  # that are kept where another collection chooses them
+
 
 @click.command()
 @takes_model
@@ -56,8 +58,7 @@ from eyeline.cli.values import Joined, Real
 @click.option(
     "--heads",
     type=Real(0, 1, min_open=True),
-    default=0.1,
-    show_default=True,
+    show_default=str(SHARE_OF_HEADS),
     help="Share of the heads to keep, of those that the other collection chooses among.",
 )
 @click.option(
@@ -87,7 +88,7 @@ def collect(
     from eyeline.training.fit import ENOUGH_IMAGES, FEWEST_IMAGES
     from eyeline.training.spread import Work
 
-    kept, in_all = heads_to_keep(heads_of, heads, features) if heads_of else ((), 0)
+    kept, in_all = heads_to_keep(heads_of, heads, features)
     examples, known = examples_of(data, "fit", folder, limit)
     here = f"; here are {known}" if known is not None else ""
     click.echo(
@@ -113,15 +114,21 @@ def collect(
         click.echo(f"Left out: {sentence}", err=True)
 
 
-def heads_to_keep(run: Path, share: float, features: str) -> tuple[tuple[int, ...], int]:
-    """Those of `--heads-of`, and how many there are in all."""
+def heads_to_keep(run: Path | None, share: float | None, features: str) -> tuple[tuple[int, ...], int]:
+    """Those of `--heads-of`, and how many there are in all; without it all, none by number."""
     from eyeline.training.heads import heads_of
 
+    if run is None:
+        if share is not None:
+            raise click.UsageError(
+                "A share of the heads is chosen on a collection of all of them; give --heads-of as well."
+            )
+        return (), 0
     if features == AS_SET:
         raise click.UsageError(
             "Heads are chosen where each is kept by itself; give --features heads as well."
         )
-    return heads_of(run, share)
+    return heads_of(run, SHARE_OF_HEADS if share is None else share)
 
 
 @click.command()
