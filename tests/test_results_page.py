@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from results_names import METHODS
 
 ROOT = Path(__file__).parent.parent
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
@@ -15,41 +16,6 @@ ASKED = (
     "500 requests by 20 clients, a third leaving, some reading a byte a second, the model's process killed once: lost, "
     "different from alone"
 )
-METHODS = {
-    "random": "random",
-    "middle of the image (centre prior)": "centre",
-    "Token Activation Map, mean": "tam-mean",
-    "attention rollout, mean": "rollout-mean",
-    "raw attention, mean": "raw-attention-mean",
-    "IFR (FlashTrace), mean": "ifr-mean",
-    "Token Activation Map": "tam",
-    "attention rollout": "rollout",
-    "raw attention": "raw-attention",
-    "raw attention, mean of heads": "raw-attention",
-    "AttnLRP": "attn-lrp",
-    "CP-LRP": "cp-lrp",
-    "gradient times input": "input-gradient",
-    "integrated gradients of 32 steps": "integrated-gradients",
-    "regression on 32 subsets (ContextCite)": "regression-32",
-    "regression on 32 random subsets (ContextCite)": "regression-32",
-    "regression on 64 subsets": "regression-64",
-    "regression on 256 subsets": "regression-256",
-    "regression on 1,024 subsets": "regression-1024",
-    "ridge regression on 256 subsets": "ridge-256",
-    "the paper's estimator": "eyeline (paper-attention)",
-    "the paper's estimator: attention, linear": "eyeline (paper-attention)",
-    "the paper's estimator (attention, linear), with the leak map": "eyeline (paper-attention)",
-    "Eyeline": "eyeline (eyeline-mini)",
-    "Eyeline, what the heat shows": "eyeline (eyeline-mini)",
-    "what the heat shows": "eyeline (eyeline-mini)",
-    "Eyeline, single effects": "eyeline (eyeline-mini), alone",
-    "Eyeline, joint falls": "eyeline (eyeline-mini), joint",
-    "exhaustive ablation": "exhaustive",
-    "exhaustive ablation, one region at a time": "exhaustive",
-    "measured single effects": "exhaustive",
-    "general weights, what the heat shows": "eyeline (none)",
-    "general weights, joint falls": "eyeline (none), joint",
-}
 METRICS = {
     "LDS at 0.5": [("lds", "0.5")],
     "at 0.25": [("lds", "0.25")],

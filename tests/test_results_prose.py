@@ -3,7 +3,8 @@
 import csv
 import re
 
-from test_results_page import METHODS, NUMBER, ROOT, holds, numbers, row_of
+from results_names import METHODS
+from test_results_page import NUMBER, ROOT, holds, numbers, row_of
 
 
 def said(name, method, metric, at="", family="mean"):
