@@ -101,4 +101,4 @@ def attention_to(
     scores = grouped @ column_keys.float().transpose(-1, -2)  # (layer, kv_head, group * token, column)
     scores = scores.view(layers, heads, tokens, columns)
     weights = scores.mul_(scaling).sub_(steps.log_sum_exp[..., None]).exp_()
-    return weights if visible is None else weights.masked_fill_(~visible[:, None], 0.0)
+    return weights if visible is None else torch.where(visible[:, None], weights, 0.0)

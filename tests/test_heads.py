@@ -301,5 +301,5 @@ def test_a_share_of_heads_without_a_collection_to_choose_them_on_is_refused(tmp_
     )
     (tmp_path / "examples.jsonl").write_text("")
     result = CliRunner().invoke(main, list(map(str, words)))
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "give --heads-of as well" in result.output
