@@ -115,10 +115,10 @@ def pairs(model: Model, case: cost.Case, count: int) -> Iterator[Row]:
         return found.decoding_s, found.between_s
 
     plain()
-    for name, *how in (
-        ("without sources", False, case.estimator),
-        ("without sources and leak map", False, no_map),
-        ("with sources", True, case.estimator),
+    for name, how in (
+        ("without sources", (False, case.estimator)),
+        ("without sources and leak map", (False, no_map)),
+        ("with sources", (True, case.estimator)),
     ):
         attributed(*how)
         ratios, speeds = [], []
