@@ -182,7 +182,7 @@ def measure(model: Model, example: Example, estimator: Estimator, sizes: Sizes) 
 
 
 def built(shape: str, precision: str, patches: int, device: str) -> tuple[Model, Estimator, Example]:
-    """The model of a published shape, an estimator of random weights, and a scene with its trace; of "mini" what it is."""
+    """A model of a published shape, or the embedded one; an estimator of random weights; and a scene with its trace."""
     if shape == "mini":
         model = load("mini", device=device, dtype=precision)
         return model, cost.random_estimator(model, "pixels"), sample(*SCENE)

@@ -337,12 +337,7 @@ class AttentionCapture:
             return (~self._hidden).expand(len(self._windows), len(steps), -1)
         if all(window is None for window in self._windows):
             return None
-        rows = (
-            torch.arange(len(steps), device=self.image_positions.device)
-            + steps.start
-            + self.prompt_length
-            - 1
-        )
+        rows = torch.arange(len(steps), device=self.image_positions.device) + self.row(steps.start)
         distance = rows[:, None] - self.image_positions
         return torch.stack([distance < (window or self._position + 1) for window in self._windows])
 

@@ -14,9 +14,7 @@ def _cpu_kernel(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scaling: float
 ) -> tuple[Tensor, Tensor]:
     """The kernel that sdpa runs on CPU, called as transformers calls it: outputs are the same to the bit."""
-    flash = (
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
-    )  # named, it need not be found at each call
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     if mask is None:
         return flash(query, key, value, 0.0, causal, scale=scaling)
     if mask.dtype == torch.bool:

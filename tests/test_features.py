@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from captures import generate, pad_left
 from conftest import FAMILIES, build_tiny, picture, tiny_model
 from torch.nn import functional
 
@@ -138,6 +139,18 @@ def test_what_heads_put_out_is_summed_from_the_cache_as_models_with_sliding_wind
         )
     assert kept.std() > 1e-3
     torch.testing.assert_close(summed, kept, **CLOSE)
+
+
+def test_padding_is_no_text_that_heads_read(tiny):
+    inputs, found = tiny.inputs(picture(), QUESTION), []
+    labels = torch.arange(sum(map(len, tiny.image_grids(inputs)))) % 3
+    for given in (inputs, pad_left(inputs, 3, tiny.tokenizer.pad_token_id)):
+        with torch.inference_mode(), AttentionCapture(tiny, given, outputs=True) as capture:
+            ids = generate(tiny, given)[0, given["input_ids"].shape[1] :]
+            span, parts = Span(0, "thinking", 0, 4, "a", False), features.own_parts(labels, 3)
+            found.append(features.captured_features(tiny, capture, ids, [span], parts, ("change",)).features)
+    assert found[0].std() > 1e-3
+    torch.testing.assert_close(found[1], found[0], **CLOSE)
 
 
 def test_the_gradients_are_autograds_and_log_p_the_models_own(tiny):

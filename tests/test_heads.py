@@ -289,16 +289,8 @@ def test_heads_of_a_set_are_not_chosen(collection, tmp_path):
 
 def test_a_share_of_heads_without_a_collection_to_choose_them_on_is_refused(tmp_path):
     words = (
-        "collect",
-        "--data",
-        tmp_path,
-        "--out",
-        tmp_path / "out",
-        "--features",
-        "heads",
-        "--heads",
-        "0.2",
-    )
+        "collect", "--data", tmp_path, "--out", tmp_path / "out", "--features", "heads", "--heads", "0.2"
+    )  # fmt: skip
     (tmp_path / "examples.jsonl").write_text("")
     result = CliRunner().invoke(main, list(map(str, words)))
     assert result.exit_code == 1

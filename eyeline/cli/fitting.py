@@ -116,14 +116,14 @@ def collect(
 
 def heads_to_keep(run: Path | None, share: float | None, features: str) -> tuple[tuple[int, ...], int]:
     """Those of `--heads-of`, and how many there are in all; without it all, none by number."""
-    from eyeline.training.heads import heads_of
-
     if run is None:
         if share is not None:
             raise click.UsageError(
                 "A share of the heads is chosen on a collection of all of them; give --heads-of as well."
             )
         return (), 0
+    from eyeline.training.heads import heads_of
+
     if features == AS_SET:
         raise click.UsageError(
             "Heads are chosen where each is kept by itself; give --features heads as well."

@@ -27,15 +27,16 @@ def run(script, out, *options):
 
 
 def check_whole(rows, lengths, rivals):
-    for sources in ("with sources", "without sources"):
+    for how in ("with sources", "without sources", "without sources and leak map"):
         for what in (
             "wall of decoding over generate's",
             "decoding thread's CPU over generate's",
             "tokens a second",
         ):
-            row = rows[f"{what}, {sources}"]
+            row = rows[f"{what}, {how}"]
             assert 0 < float(row["low"]) <= float(row["value"]) <= float(row["high"])
             assert row["count"] == "2"
+    for sources in ("with sources", "without sources"):
         for tokens in lengths:
             assert float(rows[f"attribution, ms a token at {tokens}, {sources}"]["value"]) > 0
     for rival in ("exhaustive", "attn-lrp"):
