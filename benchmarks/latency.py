@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,10 +25,12 @@ from eyeline.evaluation.results import write_csv, writing
 from eyeline.events import Done, SpanAttribution, Text
 from eyeline.examples import Example, read_examples
 from eyeline.generation import LEFT_OUT
+from eyeline.producer import Producer
 from eyeline.reader import Reader, ReadSpan
 from eyeline.spans import Span
 
 TOKENS = 320  # of a trace, the end token not allowed before
+LAST = 100  # tokens, at least, whose reading is timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +128,24 @@ def reading_timed(model: Model) -> Iterator[list[tuple[int, float]]]:
         Reader.read, Reader.read_ahead = read, ahead
 
 
-def attribution_seconds(model: Model, example: Example, context: int, repeats: int, **options: Any) -> float:
+@contextmanager
+def span_by_span() -> Iterator[None]:
+    """Lets the worker read a text that is already written as a stream's, each span when it has ended."""
+    known = Producer.known
+    Producer.known = lambda self, ids: known(self, ids) if ids is self.ids else None
+    try:
+        yield
+    finally:
+        Producer.known = known
+
+
+def attribution_seconds(
+    model: Model, example: Example, context: int, repeats: int, *, live: bool = True, **options: Any
+) -> float:
     """Seconds a token that the worker takes for spans near position `context` of a teacher-forced filler; median over repeats.
 
-    `options` are those of `attribute`. Logits are left behind as in decoding.
+    As a stream reads, or, not `live`, as `attribute` does. `options` are those of `attribute`. Logits are left behind as in
+    decoding.
     """
     sentence = " Line 1 says tea 4."
     size = len(model.tokenizer(sentence, add_special_tokens=False)["input_ids"])
@@ -137,9 +153,12 @@ def attribution_seconds(model: Model, example: Example, context: int, repeats: i
     text = sentence * ((context - prompt) // size)
     seconds: list[float] = []
     for _ in range(repeats):
-        with logits_left(), reading_timed(model) as read:
+        with logits_left(), span_by_span() if live else nullcontext(), reading_timed(model) as read:
             list(model.attribute(example.image, example.prompt, text, **options))
-        tokens, taken = map(sum, zip(*read[-10:], strict=True))
+        tokens, taken = 0, 0.0
+        while read and tokens < LAST:
+            new, since = read.pop()
+            tokens, taken = tokens + new, taken + since
         seconds.append(taken / tokens)
     return statistics.median(seconds)
 

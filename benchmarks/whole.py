@@ -165,12 +165,13 @@ def measure(model: Model, example: Example, estimator: Estimator, sizes: Sizes) 
     yield Row("tokens written", float(sizes.written))
     yield from pairs(model, written, sizes.pairs)
     prompt = written.inputs["input_ids"].shape[1]
-    for sources in (False, True):
+    for live, sources, name in (
+        (True, False, "without sources"), (True, True, "with sources"), (False, False, "of a text that is given"),
+    ):  # fmt: skip
         for tokens in sizes.lengths:
             seconds = latency.attribution_seconds(
-                model, example, prompt + tokens, 1, estimator=estimator, sources=sources
+                model, example, prompt + tokens, 1, live=live, estimator=estimator, sources=sources
             )
-            name = "with sources" if sources else "without sources"
             yield Row(f"attribution, ms a token at {tokens}, {name}", 1e3 * seconds)
     long = case(sizes.rivals)
     for timer in (cost.time_exhaustive, cost.time_attn_lrp):

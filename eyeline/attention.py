@@ -4,7 +4,7 @@ Attention to some columns, the image's above all, is exp(q . k * scaling - log-s
 decodes is capture.py; what is made of it is left to features.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import Tensor
 LIKELY = (
     1024  # entries of the vocabulary that are kept of a token one by one; of those beyond what they add up to
 )
+WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
+KEYS_AT_ONCE = 2**22  # numbers of keys, counted for each head: what a processor's cache holds in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,19 @@ class Steps:
 
     def __len__(self) -> int:
         return self.hidden.shape[0]
+
+
+def layers_at_once(steps: Steps, columns: int) -> Iterator[slice]:
+    """The captured layers, so many at a time that attention to `columns` columns stays small.
+
+    All layers of a small model come at once, of a large one each by itself: then its keys are read where they lie and turned into
+    float32 within the processor's cache.
+    """
+    layers, heads, tokens, dim = steps.queries.shape
+    columns = max(1, columns)
+    at_once = min(WEIGHTS_AT_ONCE // (heads * tokens * columns), KEYS_AT_ONCE // (heads * dim * columns))
+    for first in range(0, layers, max(1, at_once)):
+        yield slice(first, min(first + max(1, at_once), layers))
 
 
 def attention_to(

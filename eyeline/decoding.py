@@ -32,6 +32,9 @@ class Taker(Protocol):
     def take(self, token_id: int, likely: Likely | None = None) -> None:
         """Told each id, and how likely it was where that was asked."""
 
+    def known(self, ids: Sequence[int]) -> None:
+        """Told, of a text that is already written, its first ids, once the model has read what predicts each."""
+
     @property
     def ids(self) -> list[int]:
         """Those taken so far."""
@@ -143,8 +146,9 @@ def follow(model: Model, inputs: Inputs, taker: Taker, ids: list[int]) -> Reason
     for number, token_id in enumerate(ids):
         if taker.cancelled:
             return "cancelled"
-        if number > along.count:
-            along.read(ids[: min(along.count + AT_ONCE, len(ids) - 1)])  # the last one predicts nothing
+        if number % AT_ONCE == 0:
+            along.read(ids[: min(number + AT_ONCE, len(ids) - 1)])  # the last one predicts nothing
+            taker.known(ids[: number + AT_ONCE])
         taker.take(token_id)
     return _end(ids, model.hf.generation_config, length=len(ids))
 

@@ -17,14 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from eyeline.attention import Steps, attention_to
+from eyeline.attention import Steps, attention_to, layers_at_once
 from eyeline.capture import AttentionCapture
 from eyeline.features import written_norms
 from eyeline.model import Model
 
 KINDS = ("attention", "value", "both")
 LEAST = 1e-9  # of a total that shares are of
-AT_ONCE = 2**24  # attention weights in float32: 64 MiB
 
 
 def as_shares(means: Float[Tensor, "token earlier feature"]) -> Float[Tensor, "token earlier feature"]:
@@ -52,11 +51,10 @@ class EarlierText:
             torch.arange(end, device=found.device)
             < steps.start + torch.arange(tokens, device=found.device)[:, None]
         )
-        for some in torch.arange(layers).split(max(1, AT_ONCE // max(1, heads * tokens * end))):
-            span = slice(int(some[0]), int(some[-1]) + 1)
+        for span in layers_at_once(steps, end):
             keys, _ = self.capture.columns(span, first, first + end)
             part = steps.of_layers(span)
-            weights = attention_to(part, keys, self.capture.scaling, before.expand(len(some), -1, -1))
+            weights = attention_to(part, keys, self.capture.scaling, before[None])
             values = weights * norms[span, :, None]
             if part.attention_rms is not None:
                 values = values / part.attention_rms[:, None, :, None]

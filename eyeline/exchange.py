@@ -23,14 +23,14 @@ class Job:
     """A span to attribute, or, without one, the image to read; `mark` is a CUDA event to wait for.
 
     `early`: the vision tower has seen the image, so that its regions can be found while the text model reads it. `ahead`: instead
-    of either, tokens [start, end) to read although their span has not ended.
+    of either, where some tokens start and their ids, to read although their span has not ended.
     """
 
     capture: AttentionCapture | NoCapture
     span: Span | None
     mark: Any
     early: bool = False
-    ahead: tuple[int, int] | None = None
+    ahead: tuple[int, Sequence[int]] | None = None
 
 
 @dataclass(eq=False)

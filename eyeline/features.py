@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from eyeline.attention import Likeliest, Steps, attention_to, likeliest
+from eyeline.attention import Likeliest, Steps, attention_to, layers_at_once, likeliest
 from eyeline.capture import AttentionCapture
 from eyeline.head_set import KINDS, as_set, is_set, of_heads
 from eyeline.leak import Fill, leak_map
@@ -41,8 +41,8 @@ from eyeline.spans import Span
 from eyeline.writing import writing_of
 
 LEAST_LEFT = 1e-3  # of a head's attention without a region: what it puts out is divided by no less
+AT_ONCE = 32  # tokens that are read together
 MOST_SURE = 1e-6  # least 1 - p: float32 tells no smaller ones apart
-WEIGHTS_AT_ONCE = 2**24  # attention weights in float32: 64 MiB
 
 
 @dataclass(frozen=True)
@@ -232,19 +232,14 @@ def _features(
     parts: Parts,
     kinds: Sequence[str],
 ) -> Iterator[tuple[slice, list[Feature]]]:
-    """Some of the captured layers at a time, as many as WEIGHTS_AT_ONCE allows, and their features, one a kind.
-
-    All layers of a small model come at once, of a large model with a large image one.
-    """
+    """Some of the captured layers at a time, and their features, one a kind."""
     visible = capture.visible(steps)
-    layers, heads, tokens, _ = steps.queries.shape
+    heads = steps.queries.shape[1]
     columns = image.norms.shape[2]
     if needs_outputs(kinds):
         longest = max(end - start for start, end in capture.text_runs(steps))
         columns = max(columns + len(parts.without.patch), longest)
-    at_once = max(1, WEIGHTS_AT_ONCE // (heads * tokens * columns))
-    for first in range(0, layers, at_once):
-        span = slice(first, min(first + at_once, layers))
+    for span in layers_at_once(steps, columns):
         part = steps.of_layers(span)
         seen = None if visible is None else visible[span]
         keys, values = image.columns(span)
@@ -298,19 +293,20 @@ def _put_out(
 ) -> Float[Tensor, "layer head token 1"]:
     """How far all that each head of some layers puts out goes along each token's gradient; `worth` is the image's part."""
     heads = worth.shape[1]
+    gradient = projected.float().unflatten(2, (heads, -1)).transpose(1, 2)  # (layer, head, token, dim)
     if part.outputs is not None:  # sliding windows let go of columns that they were worked out from
-        gradient = projected.float().unflatten(2, (heads, -1)).transpose(1, 2)  # (layer, head, token, dim)
         return (gradient * part.outputs.float()).sum(-1, keepdim=True)
-    whole = worth.sum(-1, keepdim=True)
+    outputs = torch.zeros_like(gradient)  # of the text
     rows = capture.row(part.start) + torch.arange(len(part), device=worth.device)
     for start, end in capture.text_runs(part):
         keys, values = capture.columns(span, start, end)
         before = None
         if end > capture.row(part.start) + 1:
             before = (torch.arange(start, end, device=worth.device) <= rows[:, None])[None]
-        weights = attention_to(part, keys, capture.scaling, before)
-        whole = whole + (weights * _towards(projected, values, heads)).sum(-1, keepdim=True)
-    return whole
+        weights = attention_to(part, keys, capture.scaling, before).to(values.dtype)
+        grouped = weights.unflatten(1, (values.shape[1], -1)).flatten(2, 3)
+        outputs += (grouped @ values).view(gradient.shape)
+    return worth.sum(-1, keepdim=True) + (gradient * outputs).sum(-1, keepdim=True)
 
 
 def _change(
@@ -424,17 +420,27 @@ def captured_features(
     parts: Parts,
     kinds: Sequence[str] = KINDS,
 ) -> Read:
-    """What is read of spans of a trace that a capture has seen.
+    """What is read of spans of a trace that a capture has seen; in the same blocks of tokens as `attribute` reads.
 
     Raises `UnsupportedModelError` for numbers that are not finite.
     """
     image = read_image(model, capture)
+    wanted = torch.cat([torch.arange(span.start, span.end) for span in spans])
+    blocks = (wanted // AT_ONCE).unique()
     each = []
-    for span in spans:
-        steps, ids = capture.take(span.start, span.end), trace_ids[span.start : span.end]
-        each.append(read_steps(model, capture, image, steps, ids, parts, kinds))
+    for start in (blocks * AT_ONCE).tolist():
+        steps = capture.take(start, min(start + AT_ONCE, len(trace_ids)))
+        each.append(
+            read_steps(model, capture, image, steps, trace_ids[start : start + len(steps)], parts, kinds)
+        )
+    at = (torch.searchsorted(blocks, wanted // AT_ONCE) * AT_ONCE + wanted % AT_ONCE).to(
+        each[0].log_odds.device
+    )
     read = Read(
-        *(torch.cat([getattr(one, name) for one in each]) for name in ("features", "log_odds", "log_probs"))
+        *(
+            torch.cat([getattr(one, name) for one in each])[at]
+            for name in ("features", "log_odds", "log_probs")
+        )
     )
     check_finite(model, "features", read.features, read.log_odds)
     return read

@@ -1,7 +1,7 @@
 """The thread that decodes: it opens the capture, cuts the ids into spans as they come, and hands those to the worker."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,8 @@ from eyeline.decoding import Likely
 from eyeline.errors import EyelineError
 from eyeline.events import Reason, Text
 from eyeline.exchange import Exchange, Job, sentence
-from eyeline.features import needs_outputs
+from eyeline.features import AT_ONCE, needs_outputs
 from eyeline.model import rope_deltas_kept
-from eyeline.reader import AT_ONCE
 from eyeline.spans import Span
 
 
@@ -37,12 +36,21 @@ class Producer:
         self._exchange.add(token_id, likely, at)
         for event in self._exchange.segmenter.push(token_id):
             self._pass_on(event)
-        if len(self.ids) - self._handed >= AT_ONCE and isinstance(self._capture, AttentionCapture):
+        if len(self.ids) - self._handed >= AT_ONCE:
             self.catch_up()
-            ahead = self._handed, len(self.ids)
-            self._exchange.hand_over(Job(self._capture, None, self._capture.mark(), ahead=ahead))
-            self._handed = len(self.ids)
+            self.known(self.ids)
         self._exchange.keep_pace(self._capture)
+
+    def known(self, ids: Sequence[int]) -> None:
+        """Told the first ids of the text, taken or still to come, once the model has worked out what predicts each.
+
+        So the worker reads many tokens together, wherever their spans end.
+        """
+        if not isinstance(self._capture, NoCapture):
+            for first in range(self._handed, len(ids), AT_ONCE):
+                ahead = first, ids[first : first + AT_ONCE]
+                self._exchange.hand_over(Job(self._capture, None, self._capture.mark(), ahead=ahead))
+            self._handed = max(self._handed, len(ids))
 
     def finish(self) -> None:
         for event in self._exchange.segmenter.finish():

@@ -17,7 +17,7 @@ from eyeline.capture import AttentionCapture
 from eyeline.earlier import EarlierText
 from eyeline.estimator import Estimator
 from eyeline.events import SpanAttribution, Steps
-from eyeline.features import own_parts, read_image, read_steps, spread_parts
+from eyeline.features import AT_ONCE, own_parts, read_image, read_steps, spread_parts
 from eyeline.game import Game, orders
 from eyeline.kept_games import DECIMALS, joined, rounded
 from eyeline.leak import fill_regions, spreads
@@ -25,8 +25,6 @@ from eyeline.links import Links
 from eyeline.model import Inputs, Model
 from eyeline.regions import Regions
 from eyeline.spans import Span
-
-AT_ONCE = 32  # tokens that are read together; of a longer span they are read before it ends, so that their steps can go
 
 
 @dataclass(frozen=True, eq=False)

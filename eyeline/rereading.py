@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from eyeline.errors import UnsupportedModelError
 from eyeline.leak import Fill, filled_together
@@ -52,7 +53,12 @@ class Without:
 
     def by_region(self, values: Float[Tensor, "*row pair"]) -> Float[Tensor, "*row region"]:
         """The sum of values of pairs over each region's."""
-        return values.new_zeros(*values.shape[:-1], self.count).index_add_(-1, self.region, values)
+        return values @ self._of_region.to(values)
+
+    @cached_property
+    def _of_region(self) -> Float[Tensor, "pair region"]:
+        """1 where a pair is of a region: a product of matrices is faster than adding at indices."""
+        return functional.one_hot(self.region, self.count).float()
 
     def own(self, labels: Int[Tensor, " patch"]) -> Int[Tensor, " patch"]:
         """Of each visual token the pair with the region that it lies in."""

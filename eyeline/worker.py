@@ -46,7 +46,7 @@ def _attribute(exchange: Exchange) -> None:
                         exchange.fail("There is no image: the answer comes without attribution.")
                 elif job.ahead is not None:
                     if reader is not None:
-                        _read_ahead(exchange, reader, job)
+                        _read_ahead(reader, job)
                 elif job.early:
                     regions = _regions(asked, job.capture)
                     assert job.capture.vision_features is not None
@@ -90,13 +90,13 @@ def _grounded(exchange: Exchange, grounding: Grounding, span: Span, read: ReadSp
     return found if believed and states(span.text, asked.question) else None
 
 
-def _read_ahead(exchange: Exchange, reader: Reader, job: Job) -> None:
+def _read_ahead(reader: Reader, job: Job) -> None:
     """Reads tokens whose span has not ended. Where that fails they stay, and their span is tried as a whole, which tells why."""
     assert job.ahead is not None
-    start, end = job.ahead
+    start, ids = job.ahead
     with contextlib.suppress(Exception):
-        reader.read_ahead(start, exchange.ids[start:end])
-        _release(job.capture, end)
+        reader.read_ahead(start, ids)
+        _release(job.capture, start + len(ids))
 
 
 def _release(capture: AttentionCapture | NoCapture, end: int) -> None:

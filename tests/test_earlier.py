@@ -48,7 +48,7 @@ def test_a_few_layers_at_a_time_give_the_same(tiny, monkeypatch):
     trace_ids = trace_of(tiny)
     text, capture = reading(tiny, trace_ids)
     at_once = text.features(capture.take(2, 7))
-    monkeypatch.setattr("eyeline.earlier.AT_ONCE", 1)
+    monkeypatch.setattr("eyeline.attention.WEIGHTS_AT_ONCE", 1)
     torch.testing.assert_close(reading(tiny, trace_ids)[0].features(capture.take(2, 7)), at_once)
 
 

@@ -6,7 +6,7 @@ from captures import generate, pad_left
 from conftest import FAMILIES, build_tiny, picture, tiny_model
 from torch.nn import functional
 
-from eyeline import features
+from eyeline import attention, features
 from eyeline.ablation import read_trace
 from eyeline.attention import Likeliest, likeliest
 from eyeline.capture import AttentionCapture
@@ -242,8 +242,8 @@ def test_chosen_kinds_are_the_same_rows_in_the_order_asked_for(tiny, kinds):
 def test_features_of_captured_layers_are_those_of_these_layers_among_all(tiny, layers, monkeypatch):
     trace_ids = trace_of(tiny)
     every = fast_features(tiny, trace_ids, 1, 6).unflatten(0, (len(features.KINDS), 3, -1))
-    for at_once in (features.WEIGHTS_AT_ONCE, 1):
-        monkeypatch.setattr(features, "WEIGHTS_AT_ONCE", at_once)
+    for at_once in (attention.WEIGHTS_AT_ONCE, 1):
+        monkeypatch.setattr(attention, "WEIGHTS_AT_ONCE", at_once)
         some = fast_features(tiny, trace_ids, 1, 6, layers=layers)
         torch.testing.assert_close(some, every[:, layers].flatten(0, 2))
         assert not torch.allclose(some, every[:, : len(layers)].flatten(0, 2), rtol=0.1)  # not just the first
@@ -259,8 +259,8 @@ def test_regions_and_cells_are_those_of_the_features_however_many_layers_are_rea
     every = fast_features(tiny, trace_ids, 2, 6, kinds)
     cells = torch.einsum("tf,ftp->tp", weights, every)
     inputs = tiny.inputs(list(PICTURES), QUESTION)
-    for at_once in (features.WEIGHTS_AT_ONCE, 1):
-        monkeypatch.setattr(features, "WEIGHTS_AT_ONCE", at_once)
+    for at_once in (attention.WEIGHTS_AT_ONCE, 1):
+        monkeypatch.setattr(attention, "WEIGHTS_AT_ONCE", at_once)
         with torch.inference_mode(), AttentionCapture(tiny, inputs, outputs=True) as capture:
             read_trace(tiny, inputs, trace_ids)
             image, steps = features.read_image(tiny, capture), capture.take(2, 6)
