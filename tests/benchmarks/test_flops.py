@@ -51,8 +51,9 @@ def test_attribution_counts_what_features_multiply():
     gathered = (
         4 * 2 * 6 * heads * 8
     )  # of a patch: two features, shared among regions, and two sums of what they move
+    anew = 2 * 2 * 6 * heads * 8 * 8  # two sums over regions of what is read without each of them
     sums = 3 * 2 * 6 * heads  # and weighted, for the heat
-    assert many - few == pytest.approx(200 * (products + gathered + sums))
+    assert many - few == pytest.approx(200 * (products + gathered + anew + sums))
     again = 8 * (reading(model, 300, 300) - reading(model, 100, 100))
     assert larger - image == pytest.approx(2 * 200 * heads * config.head_dim**2 + again)
     assert attributing(model, Setting(patches=100, regions=8, span=12))[1] == pytest.approx(2 * few)
