@@ -87,6 +87,7 @@ class Reader:
         whole = not any(model.adapter.sliding_windows(model.hf))  # a window lets go of earlier text
         self.earlier = EarlierText(model, capture) if known and whole else None
         self._ahead: list[Tokens] = []  # read before their span has ended, in order
+        self._end = 0  # of what was read without a gap
 
     def measure_leak(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Works out in what parts each visual token shows each region, where the estimator's way of hiding makes it matter."""
@@ -97,9 +98,16 @@ class Reader:
         layers = self.capture.layers
         self.parts = spread_parts(self.model, self.inputs, self.regions, fills, layers, kinds)
 
-    def read_ahead(self, start: int, ids: Sequence[int]) -> None:
-        """Reads the tokens `ids` from `start` on, whose span has not ended; what follows reads on from there."""
+    def read_ahead(self, start: int, ids: Sequence[int]) -> bool:
+        """Reads the tokens `ids` from `start` on, whose span has not ended; what follows reads on from there.
+
+        False where tokens before them could not be read: these must stay for their span, and so must all that follow.
+        """
+        if start > self._end:
+            return False
         self._ahead.append(self._tokens(start, ids))
+        self._end = self._ahead[-1].end
+        return True
 
     def read(self, span: Span, ids: Sequence[int]) -> ReadSpan:
         """`ids` are the span's tokens."""
@@ -111,6 +119,7 @@ class Reader:
                 at = parts[-1].end
         for first in range(at, span.end, AT_ONCE):
             parts.append(self._tokens(first, ids[first - span.start : first - span.start + AT_ONCE]))
+        self._end = max(self._end, span.end)
         return self._of_span(parts)
 
     def _tokens(self, start: int, ids: Sequence[int]) -> Tokens:

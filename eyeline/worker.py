@@ -95,8 +95,8 @@ def _read_ahead(reader: Reader, job: Job) -> None:
     assert job.ahead is not None
     start, ids = job.ahead
     with contextlib.suppress(Exception):
-        reader.read_ahead(start, ids)
-        _release(job.capture, start + len(ids))
+        if reader.read_ahead(start, ids):
+            _release(job.capture, start + len(ids))
 
 
 def _release(capture: AttentionCapture | NoCapture, end: int) -> None:

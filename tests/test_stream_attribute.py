@@ -1,5 +1,8 @@
 """`attribute` gives for a text that is there already what a stream gives that writes it."""
 
+import itertools
+
+import pytest
 from conftest import tiny_model
 from streams import QUESTION, assert_same_spans, ids_of, only, random_estimator, sampled, without_times
 from test_features import PICTURES
@@ -80,11 +83,17 @@ def test_a_long_text_is_read_in_passes_and_its_steps_go_while_its_spans_are_stil
     assert_same_spans(only(SpanAttribution, events), only(SpanAttribution, at_once), tolerance=2e-3)
 
 
-def test_tokens_that_could_not_be_read_ahead_are_read_with_their_span(monkeypatch):
-    model = tiny_model("qwen3_vl")
+@pytest.mark.parametrize("failing", [range(100), [0], [1]], ids=["all", "first", "second"])
+def test_tokens_that_could_not_be_read_ahead_are_read_with_their_span(monkeypatch, failing):
+    model, read_ahead, calls = tiny_model("qwen3_vl"), Reader.read_ahead, itertools.count()
+
+    def fails(*told):
+        return 1 / 0 if next(calls) in failing else read_ahead(*told)
+
     ids = one_long_span(model, 100)
     expected = only(SpanAttribution, list(model.attribute(PICTURES[0], QUESTION, ids)))
-    monkeypatch.setattr(Reader, "read_ahead", lambda *_: 1 / 0)
+    monkeypatch.setattr(Reader, "read_ahead", fails)
     events = list(model.attribute(PICTURES[0], QUESTION, ids))
+    assert next(calls) > 1
     assert not only(Error, events)
     assert_same_spans(only(SpanAttribution, events), expected)
