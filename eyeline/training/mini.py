@@ -3,8 +3,8 @@
 Its stages stand in `minis.py`. `vision` teaches the vision tower what every visual token shows, with dense labels that the
 drawings know; `language` freezes its blocks and trains mergers and language model on packed questions; `all` trains everything;
 `wild` goes on with scenes as people photograph them; `long` adds long scenes and all manners of asking, at constant rates;
-`settle` ends with falling ones. What is exported is a running mean of the weights. Each stage checkpoints and resumes:
-`python -m eyeline.training.mini --help`.
+`settle` ends with falling ones; `look` and `closer` go back to the vision tower, `again` and `last` to everything. What is
+exported is a running mean of the weights. Each stage checkpoints and resumes: `python -m eyeline.training.mini --help`.
 """
 
 import copy
@@ -353,7 +353,7 @@ def train(
         first = mini.first + sum(earlier.steps * earlier.batch for earlier in stages[:number])
         batches = Batches(
             tokenizer, first + done * stage.batch, stage.batch // processes, stage.questions, stage.practice,
-            rank, processes, stage.wild, stage.long, stage.manners, mini.speech,
+            rank, processes, stage.wild, stage.long, stage.manners, mini.speech, mini.families,
         )  # fmt: skip
         begun, since = time.time(), dict.fromkeys((*LOGGED, "count"), 0.0)
         for step, batch in zip(range(done, stage.steps), batches, strict=False):

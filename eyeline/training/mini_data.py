@@ -1,7 +1,7 @@
 """What the embedded model is trained on: which scene each number draws, batch after batch, and the tokenizer's corpus."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -37,25 +37,26 @@ def _length(scene: Scene, questions: int, manner: Manner) -> float:
 class Batches:
     """Endless batches from seed `first` on, every `step`-th pool of them; scenes of like length share a batch.
 
-    Without questions, two scenes in three are soup. `wild`: as people photograph them; `long`: the share of long scenes;
-    `manners`: asked in any manner, instead of with the image first and no system prompt. All processes take batches of like
-    length at the same time.
+    Without questions, two scenes in three are soup. `families`: of which scenes are drawn, as often as they stand there;
+    `wild`: as people photograph them; `long`: the share of long scenes; `manners`: asked in any manner, instead of with the image
+    first and no system prompt. All processes take batches of like length at the same time.
     """
 
     def __init__(
         self, tokenizer, first: int, size: int, questions: int, practice: float, index: int, step: int,
         wild: bool = False, long: float = 0.0, manners: bool = False, speech: Speech = QWEN3_VL,
+        families: Sequence[str] = DRAWN,
     ):  # fmt: skip
         self.tokenizer, self.first, self.size = tokenizer, first, size
         self.questions, self.practice = questions, practice
         self.index, self.step, self.wild, self.long, self.manners = index, step, wild, long, manners
-        self.speech = speech
+        self.speech, self.families = speech, families
 
     def scene(self, number: int) -> Scene:
         if not self.questions and number % 3:
             return soup(number)
         rng = Random(f"family {number}")
-        family = rng.choice(DRAWN)
+        family = rng.choice(self.families)
         seed = number % TUNING
         if rng.random() < self.long:
             return self._long_scene(rng.choice(tuple(FAMILIES)), seed, rng)

@@ -1,7 +1,7 @@
 """The miniatures: of each the class, its traits, how it speaks, and the stages that train it. `mini.py` trains them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from transformers import (
 )
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 
+from eyeline.scenes import FAMILIES
 from eyeline.scenes.canvas import CELL
-from eyeline.training.mini_data import corpus
+from eyeline.training.mini_data import DRAWN, corpus
 from eyeline.training.speech import COSMOS, GLM4V, MIMO_VL, QWEN3_VL, Speech
 from eyeline.training.visual_tokens import PATCH
 
@@ -70,6 +71,7 @@ class Mini:
     ) = None
     long_words: bool = False  # whether its tokenizer knows what long scenes say
     glm_pixels: bool = False
+    families: tuple[str, ...] = DRAWN  # of scenes, as often as each is drawn
 
 
 def build_tokenizer(mini: Mini, scenes: int = 600) -> PreTrainedTokenizerFast:
@@ -244,6 +246,7 @@ ASKED: dict[str, Any] = {
 }
 LONG = Stage("long", steps=20_000, practice=0.75, rate=2.5e-4, vision_rate=1e-4, decay=1e-3, **ASKED)
 SETTLE = Stage("settle", steps=500, practice=0.75, rate=2e-4, vision_rate=8e-5, decay=1.0, **ASKED)
+AGAIN = replace(LONG, name="again", steps=2000, rate=5e-4, vision_rate=2.5e-4, decay=0.6, dense=0.3, long=0.15)
 MINIS = {
     "qwen3-vl-mini": Mini(
         QWEN3_VL, QWEN_SPECIAL, ("<think>", "</think>"), qwen3_vl,
@@ -269,9 +272,20 @@ MINIS = {
                 "language", steps=1200, batch=6, questions=3, practice=6.0, rate=1e-3, vision_rate=0.0, dense=0.3, wild=True,
                 decay=0.01,
             ),
-            LONG, SETTLE,
+            replace(LONG, steps=1680),
+            Stage(
+                "look", steps=3000, batch=12, questions=0, practice=0.0, rate=1e-3, vision_rate=8e-4, dense=1.0, wild=True,
+                decay=0.5,
+            ),
+            replace(AGAIN, steps=960),
+            Stage(
+                "closer", steps=8000, batch=12, questions=0, practice=0.0, rate=1.5e-3, vision_rate=1.2e-3, dense=1.0, wild=True,
+                decay=0.7,
+            ),
+            replace(AGAIN, name="last"),
         ),
         first=1_000_000, begins_with="vision", borrow=borrow_for_glm4v, glm_pixels=True,
+        families=(*FAMILIES, *FAMILIES, "science", "code", "code", "general", "general"),
     ),
     "mimo-vl-mini": Mini(
         MIMO_VL, QWEN_SPECIAL, (), qwen2_5_vl,
