@@ -91,7 +91,7 @@ def work_at_shape(row, column):
         "attribution": f"attribution, ms a token at 1000, {row.removeprefix('attribution ')}",
         "exhaustive ablation, CPU time": "exhaustive, CPU ms a token at 1000",
         "AttnLRP, CPU time": "attn-lrp, CPU ms a token at 1000",
-    }[row.partition(" with")[0]]
+    }[re.match(r"attribution|.*", row)[0]]
     return [float(row_of("whole", measure=key)["value"])]
 
 
