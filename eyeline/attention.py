@@ -95,9 +95,10 @@ def layers_at_once(steps: Steps, columns: int) -> Iterator[slice]:
     """
     layers, heads, tokens, dim = steps.queries.shape
     columns = max(1, columns)
-    at_once = min(WEIGHTS_AT_ONCE // (heads * tokens * columns), KEYS_AT_ONCE // (heads * dim * columns))
-    for first in range(0, layers, max(1, at_once)):
-        yield slice(first, min(first + max(1, at_once), layers))
+    fit = min(WEIGHTS_AT_ONCE // (heads * tokens * columns), KEYS_AT_ONCE // (heads * dim * columns))
+    at_once = max(1, fit)
+    for first in range(0, layers, at_once):
+        yield slice(first, min(first + at_once, layers))
 
 
 def attention_to(

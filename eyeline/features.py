@@ -426,16 +426,15 @@ def captured_features(
     """
     image = read_image(model, capture)
     wanted = torch.cat([torch.arange(span.start, span.end) for span in spans])
-    blocks = (wanted // AT_ONCE).unique()
+    starts = (wanted // AT_ONCE).unique() * AT_ONCE
     each = []
-    for start in (blocks * AT_ONCE).tolist():
+    for start in starts.tolist():
         steps = capture.take(start, min(start + AT_ONCE, len(trace_ids)))
         each.append(
             read_steps(model, capture, image, steps, trace_ids[start : start + len(steps)], parts, kinds)
         )
-    at = (torch.searchsorted(blocks, wanted // AT_ONCE) * AT_ONCE + wanted % AT_ONCE).to(
-        each[0].log_odds.device
-    )
+    there = (starts[:, None] + torch.arange(AT_ONCE)).flatten()
+    at = torch.searchsorted(there, wanted).to(each[0].log_odds.device)
     read = Read(
         *(
             torch.cat([getattr(one, name) for one in each])[at]

@@ -46,11 +46,10 @@ class Producer:
 
         So the worker reads many tokens together, wherever their spans end.
         """
-        if not isinstance(self._capture, NoCapture):
-            for first in range(self._handed, len(ids), AT_ONCE):
-                ahead = first, ids[first : first + AT_ONCE]
-                self._exchange.hand_over(Job(self._capture, None, self._capture.mark(), ahead=ahead))
-            self._handed = max(self._handed, len(ids))
+        if not isinstance(self._capture, NoCapture) and len(ids) > self._handed:
+            ahead = self._handed, ids[self._handed :]
+            self._exchange.hand_over(Job(self._capture, None, self._capture.mark(), ahead=ahead))
+            self._handed = len(ids)
 
     def finish(self) -> None:
         for event in self._exchange.segmenter.finish():

@@ -4,7 +4,7 @@ It reads the images once, and of each finished span what the capture has kept (f
 that (game.py), and attribution.py says what follows from it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ class Reader:
         whole = not any(model.adapter.sliding_windows(model.hf))  # a window lets go of earlier text
         self.earlier = EarlierText(model, capture) if known and whole else None
         self._ahead: list[Tokens] = []  # read before their span has ended, in order
-        self._end = 0  # of what was read without a gap
+        self.end = 0  # of what was read without a gap
 
     def measure_leak(self, stopped: Callable[[], bool] = lambda: False) -> None:
         """Works out in what parts each visual token shows each region, where the estimator's way of hiding makes it matter."""
@@ -98,16 +98,15 @@ class Reader:
         layers = self.capture.layers
         self.parts = spread_parts(self.model, self.inputs, self.regions, fills, layers, kinds)
 
-    def read_ahead(self, start: int, ids: Sequence[int]) -> bool:
-        """Reads the tokens `ids` from `start` on, whose span has not ended; what follows reads on from there.
+    def read_ahead(self, start: int, ids: Sequence[int]) -> None:
+        """Reads the tokens `ids` from `start` on, whose span has not ended; what follows reads on from `end`.
 
-        False where tokens before them could not be read: these must stay for their span, and so must all that follow.
+        Where tokens before them could not be read nothing is done: these are left to their span, and so is all that follows.
         """
-        if start > self._end:
-            return False
-        self._ahead.append(self._tokens(start, ids))
-        self._end = self._ahead[-1].end
-        return True
+        if start <= self.end:
+            for block in self._blocks(start, ids):
+                self._ahead.append(block)
+                self.end = block.end
 
     def read(self, span: Span, ids: Sequence[int]) -> ReadSpan:
         """`ids` are the span's tokens."""
@@ -117,10 +116,14 @@ class Reader:
             if each.start <= at < each.end:
                 parts.append(each.between(at, span.end))
                 at = parts[-1].end
-        for first in range(at, span.end, AT_ONCE):
-            parts.append(self._tokens(first, ids[first - span.start : first - span.start + AT_ONCE]))
-        self._end = max(self._end, span.end)
+        parts += self._blocks(at, ids[at - span.start :])
+        self.end = max(self.end, span.end)
         return self._of_span(parts)
+
+    def _blocks(self, start: int, ids: Sequence[int]) -> Iterator[Tokens]:
+        """The tokens `ids` from `start` on, AT_ONCE at a time."""
+        for first in range(0, len(ids), AT_ONCE):
+            yield self._tokens(start + first, ids[first : first + AT_ONCE])
 
     def _tokens(self, start: int, ids: Sequence[int]) -> Tokens:
         kinds, weigh = ("attention",), self._alike

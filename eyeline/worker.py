@@ -93,10 +93,9 @@ def _grounded(exchange: Exchange, grounding: Grounding, span: Span, read: ReadSp
 def _read_ahead(reader: Reader, job: Job) -> None:
     """Reads tokens whose span has not ended. Where that fails they stay, and their span is tried as a whole, which tells why."""
     assert job.ahead is not None
-    start, ids = job.ahead
     with contextlib.suppress(Exception):
-        if reader.read_ahead(start, ids):
-            _release(job.capture, start + len(ids))
+        reader.read_ahead(*job.ahead)
+        _release(job.capture, reader.end)
 
 
 def _release(capture: AttentionCapture | NoCapture, end: int) -> None:

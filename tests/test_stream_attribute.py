@@ -86,6 +86,7 @@ def test_a_long_text_is_read_in_passes_and_its_steps_go_while_its_spans_are_stil
 @pytest.mark.parametrize("failing", [range(100), [0], [1]], ids=["all", "first", "second"])
 def test_tokens_that_could_not_be_read_ahead_are_read_with_their_span(monkeypatch, failing):
     model, read_ahead, calls = tiny_model("qwen3_vl"), Reader.read_ahead, itertools.count()
+    monkeypatch.setattr(decoding, "AT_ONCE", 32)
 
     def fails(*told):
         return 1 / 0 if next(calls) in failing else read_ahead(*told)

@@ -13,7 +13,7 @@ from torch import Tensor
 from eyeline.ablation import read_trace
 from eyeline.capture import AttentionCapture
 from eyeline.estimator import Estimator
-from eyeline.features import AT_ONCE, KINDS, Read, captured_features, needs_outputs, own_parts
+from eyeline.features import KINDS, Read, captured_features, needs_outputs, own_parts
 from eyeline.game import Game, evidence_order, hiding_order
 from eyeline.model import Inputs, Model
 from eyeline.reader import Reader, ReadSpan
@@ -114,8 +114,7 @@ def estimated(estimator: Estimator) -> Callable[..., Prediction]:
             reader = Reader(model, inputs, capture, regions, estimator.to(model.device))
             reader.measure_leak()
             ids = trace_ids.tolist()
-            for first in range(0, len(ids), AT_ONCE):
-                reader.read_ahead(first, ids[first : first + AT_ONCE])
+            reader.read_ahead(0, ids)
             return Prediction([reader.read(span, ids[span.start : span.end]) for span in spans])
 
     return predict

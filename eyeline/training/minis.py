@@ -246,7 +246,21 @@ ASKED: dict[str, Any] = {
 }
 LONG = Stage("long", steps=20_000, practice=0.75, rate=2.5e-4, vision_rate=1e-4, decay=1e-3, **ASKED)
 SETTLE = Stage("settle", steps=500, practice=0.75, rate=2e-4, vision_rate=8e-5, decay=1.0, **ASKED)
-AGAIN = replace(LONG, name="again", steps=2000, rate=5e-4, vision_rate=2.5e-4, decay=0.6, dense=0.3, long=0.15)
+LOOK = Stage(
+    "look",
+    steps=3000,
+    batch=12,
+    questions=0,
+    practice=0.0,
+    rate=1e-3,
+    vision_rate=8e-4,
+    dense=1.0,
+    wild=True,
+    decay=0.5,
+)
+AGAIN = replace(
+    LONG, name="again", steps=2000, rate=5e-4, vision_rate=2.5e-4, decay=0.6, dense=0.3, long=0.15
+)
 MINIS = {
     "qwen3-vl-mini": Mini(
         QWEN3_VL, QWEN_SPECIAL, ("<think>", "</think>"), qwen3_vl,
@@ -273,15 +287,9 @@ MINIS = {
                 decay=0.01,
             ),
             replace(LONG, steps=1680),
-            Stage(
-                "look", steps=3000, batch=12, questions=0, practice=0.0, rate=1e-3, vision_rate=8e-4, dense=1.0, wild=True,
-                decay=0.5,
-            ),
+            LOOK,
             replace(AGAIN, steps=960),
-            Stage(
-                "closer", steps=8000, batch=12, questions=0, practice=0.0, rate=1.5e-3, vision_rate=1.2e-3, dense=1.0, wild=True,
-                decay=0.7,
-            ),
+            replace(LOOK, name="closer", steps=8000, rate=1.5e-3, vision_rate=1.2e-3, decay=0.7),
             replace(AGAIN, name="last"),
         ),
         first=1_000_000, begins_with="vision", borrow=borrow_for_glm4v, glm_pixels=True,
