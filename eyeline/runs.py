@@ -10,7 +10,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -242,6 +242,16 @@ def read_run(folder: str | Path) -> Run:
     except ImageError as error:
         raise DataError(f"The saved run {str(folder)!r} has lost an image: {error}") from error
     return Run(prompt, images, tuple(events), folder)
+
+
+def whole_lines(folder: Path) -> list[str]:
+    """The events written so far, one in each line: what comes after the last newline is being written."""
+    return (folder / EVENTS).read_bytes().rpartition(b"\n")[0].decode().split("\n")
+
+
+def events_so_far(folder: Path) -> Iterator[Event]:
+    """The events of a run that may still be written, or was cut short."""
+    return (from_json(line) for line in whole_lines(folder) if line)
 
 
 def _refuse_other_folders(folder: Path) -> None:

@@ -34,6 +34,22 @@ def test_a_saved_run_is_listed_found_reopened_downloaded_and_deleted(server):
     assert not (server.data / "runs" / run).exists()
 
 
+def test_a_run_is_read_while_an_event_of_it_is_half_written(server):
+    run = server.ask(eyeline={"save": True}).json["id"]
+    events = server.call("GET", f"/v1/runs/{run}").json["events"]
+    file = server.data / "runs" / run / "events.jsonl"
+    whole = file.read_bytes()
+    for cut in (1, 30, whole.find(b"\n") // 2):
+        file.write_bytes(whole + whole[:cut])
+        assert server.call("GET", f"/v1/runs/{run}").json["events"] == events
+        assert server.call("GET", f"/v1/runs/{run}/events.jsonl").body == whole
+        assert server.call("GET", f"/v1/runs/{run}/report.html").status == 200
+        index = [event["index"] for event in events if event["event"] == "span"][-1]
+        (*_, done) = server.stream("/v1/verify", run=run, span=index, regions=[0])
+        assert done["event"] == "done"
+    assert server.call("DELETE", f"/v1/runs/{run}").status == 200
+
+
 def test_a_run_that_is_not_to_be_saved_leaves_nothing(server):
     run = server.ask().json["id"]
     eventually(lambda: not (server.data / "runs" / run).exists())

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,9 +19,9 @@ from fastapi import FastAPI
 
 from eyeline import audit
 from eyeline.errors import DataError, EyelineError
-from eyeline.events import SpanAttribution, Start, from_json
+from eyeline.events import SpanAttribution, Start
 from eyeline.kept_games import Games, read_games
-from eyeline.runs import EVENTS
+from eyeline.runs import events_so_far
 from eyeline.server.asking import Desk
 from eyeline.server.engine import EngineDiedError
 from eyeline.server.request_error import RequestError
@@ -84,7 +85,7 @@ class Auditor:
     async def _measure_run(self, run: str) -> None:
         row, taken = self.desk.store.get(run), self.taken
         folder = self.desk.store.folder_of(row)
-        start, spans = await asyncio.to_thread(_spans_of, folder / EVENTS)
+        start, spans = await asyncio.to_thread(_spans_of, folder)
         if start is None or not spans or row.model != self.desk.engine.about.name:
             return
         games = await asyncio.to_thread(read_games, folder)
@@ -158,16 +159,14 @@ class Auditor:
             self._count(run, score)
 
 
-def _spans_of(path: Any) -> tuple[Start | None, list[SpanAttribution]]:
+def _spans_of(folder: Path) -> tuple[Start | None, list[SpanAttribution]]:
     """The start of a run, and its spans that an estimator attributed."""
     start, spans = None, []
-    with path.open("rb") as file:
-        for line in file:
-            event = from_json(line.decode())
-            if isinstance(event, Start):
-                start = event
-            elif isinstance(event, SpanAttribution) and event.contributions is not None:
-                spans.append(event)
+    for event in events_so_far(folder):
+        if isinstance(event, Start):
+            start = event
+        elif isinstance(event, SpanAttribution) and event.contributions is not None:
+            spans.append(event)
     return start, spans
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from eyeline.boxes import Form, Of, as_json
 from eyeline.errors import EyelineError, RegionError
-from eyeline.events import Event, from_json
+from eyeline.events import Event
 from eyeline.kept_games import Games, read_games
-from eyeline.runs import EVENTS
+from eyeline.runs import events_so_far
 from eyeline.server.asking import Desk
 from eyeline.server.engine import EngineDiedError, EngineRefusedError
 from eyeline.server.request_error import RequestError
@@ -77,8 +77,7 @@ def _read(desk: Desk, row: Row) -> tuple[Games, list[Event]]:
 
 
 def _events(desk: Desk, row: Row) -> list[Event]:
-    path = desk.store.folder_of(row) / EVENTS
-    return [from_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return list(events_so_far(desk.store.folder_of(row)))
 
 
 def _target(target: Any) -> Target:

@@ -19,8 +19,8 @@ from typing import Any
 from PIL import Image
 
 from eyeline.errors import DataError
-from eyeline.events import Done, Event, from_json
-from eyeline.runs import EVENTS, RunWriter, save_run
+from eyeline.events import Done, Event
+from eyeline.runs import EVENTS, RunWriter, events_so_far, save_run
 from eyeline.server.request_error import RequestError, not_found
 
 SCHEMA = """
@@ -82,8 +82,7 @@ class Log:
 
     def read(self) -> list[Event]:
         """The events written so far."""
-        with self.path.open("rb") as file:
-            return [from_json(line.decode()) for line in file]
+        return list(events_so_far(self.path.parent))
 
     async def wait(self, seconds: float) -> None:
         """Until something is written, or the time is over."""

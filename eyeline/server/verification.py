@@ -7,9 +7,9 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from eyeline.errors import EyelineError
-from eyeline.events import SpanAttribution, Start, from_json
+from eyeline.events import SpanAttribution, Start
 from eyeline.kept_games import read_games
-from eyeline.runs import EVENTS
+from eyeline.runs import events_so_far
 from eyeline.server.asking import Desk
 from eyeline.server.engine import EngineDiedError, EngineRefusedError
 from eyeline.server.request_error import RequestError, not_found
@@ -29,13 +29,11 @@ def rank_agreement(predicted: Sequence[float], actual: Sequence[float]) -> float
 def read_span(desk: Desk, row: Row, index: int) -> tuple[Start, SpanAttribution]:
     """A span of a run, as far as it is written. Raises a `RequestError`."""
     start = None
-    with (desk.store.folder_of(row) / EVENTS).open("rb") as file:
-        for line in file:
-            event = from_json(line.decode())
-            if isinstance(event, Start):
-                start = event
-            elif isinstance(event, SpanAttribution) and event.index == index and start is not None:
-                return start, event
+    for event in events_so_far(desk.store.folder_of(row)):
+        if isinstance(event, Start):
+            start = event
+        elif isinstance(event, SpanAttribution) and event.index == index and start is not None:
+            return start, event
     raise not_found(f"span {index} in the run")
 
 

@@ -10,7 +10,7 @@ from eyeline.claims import as_shares
 from eyeline.events import from_json
 from eyeline.film import render_film
 from eyeline.report import render_report
-from eyeline.runs import EVENTS, read_run
+from eyeline.runs import read_run, whole_lines
 from eyeline.server.asking import Desk
 from eyeline.server.request_error import RequestError, not_found
 from eyeline.server.routes.desk import AtDesk
@@ -22,9 +22,8 @@ router = APIRouter()
 
 
 async def _events_of(desk: Desk, row: Row) -> list[dict[str, Any]]:
-    path = desk.store.folder_of(row) / EVENTS
-    text = await asyncio.to_thread(path.read_text, encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
+    lines = await asyncio.to_thread(whole_lines, desk.store.folder_of(row))
+    return [json.loads(line) for line in lines if line]
 
 
 @router.get("/v1/runs")
@@ -46,6 +45,7 @@ async def list_runs(
 async def get_run(run: str, desk: AtDesk) -> dict[str, Any]:
     row = desk.find(run)
     hidden = row.question["hidden"]
+    running = row.id in desk.open and not desk.open[row.id].over.is_set()  # before its events are read
     events = await _events_of(desk, row)
     return {
         "id": row.id,
@@ -53,7 +53,7 @@ async def get_run(run: str, desk: AtDesk) -> dict[str, Any]:
         "model": row.model,
         "created": row.created,
         "reason": row.reason,
-        "running": row.id in desk.open and not desk.open[row.id].over.is_set(),
+        "running": running,
         "hidden": hidden and {name: hidden[name] for name in ("run", "regions", "method")},
         "events": events,
         "claims": as_shares(
@@ -87,7 +87,7 @@ async def download(run: str, name: str, desk: AtDesk) -> Response:
     folder = desk.store.folder_of(row)
     writers = {
         "report.html": lambda: render_report(read_run(folder)).encode("utf-8", "replace"),
-        "events.jsonl": (folder / EVENTS).read_bytes,
+        "events.jsonl": lambda: "".join(f"{line}\n" for line in whole_lines(folder) if line).encode(),
         "gaze.gif": lambda: render_film(read_run(folder)),
     }
     if name not in writers:

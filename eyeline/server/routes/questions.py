@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from eyeline.errors import DataError
-from eyeline.events import Start, from_json
-from eyeline.runs import EVENTS
+from eyeline.events import Start
+from eyeline.runs import events_so_far
 from eyeline.server.asking import Asking, Desk
 from eyeline.server.joint import predict_joint, predict_rests_on, tell_evidence
 from eyeline.server.request import (
@@ -173,8 +173,7 @@ async def ask_without(request: Request, desk: AtDesk, bodies: WithBodies) -> Res
 
 
 async def _start_of(desk: Desk, row: Row) -> Start:
-    with (desk.store.folder_of(row) / EVENTS).open("rb") as file:
-        event = from_json(file.readline().decode() or "{}")
+    event = next(events_so_far(desk.store.folder_of(row)), None)
     if not isinstance(event, Start):
         raise DataError("The run has no start.")
     return event
