@@ -121,15 +121,26 @@ def followable(body: Mapping[str, Any], upstream: Upstream, settings: Settings, 
     return Followable(urls, conversation(turns), text_of(turns[-1]) or "...", _options(body, own))
 
 
-async def read_images(urls: Sequence[str], desk: FollowDesk) -> list[Image.Image]:
-    """Upright RGB images. Raises `UnfollowedError`."""
-    try:
-        async with desk.preparing:
-            return await asyncio.to_thread(read_pictures, urls, desk.settings)
-    except RequestError as error:
-        raise _unfollowed(
-            error.message.rstrip("."), "send an image that can be read, as a data URL"
-        ) from None
+class Pictures:
+    """A request's images, decoded once, when they are first wanted: beside that nothing else goes fast."""
+
+    def __init__(self, urls: Sequence[str], desk: FollowDesk) -> None:
+        self.urls, self.desk = urls, desk
+        self._reading: asyncio.Task[list[Image.Image]] | None = None
+
+    async def read(self) -> list[Image.Image]:
+        """Upright RGB images. Raises `UnfollowedError`."""
+        self._reading = self._reading or asyncio.create_task(self._read())
+        return await self._reading
+
+    async def _read(self) -> list[Image.Image]:
+        try:
+            async with self.desk.preparing:
+                return await asyncio.to_thread(read_pictures, self.urls, self.desk.settings)
+        except RequestError as error:
+            raise _unfollowed(
+                error.message.rstrip("."), "send an image that can be read, as a data URL"
+            ) from None
 
 
 def _options(body: Mapping[str, Any], own: Own) -> dict[str, Any]:
@@ -150,13 +161,12 @@ def _as_list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else [value]
 
 
-async def with_fixed_images(
-    body: dict[str, Any], urls: Sequence[str], reading: "asyncio.Task[list[Image.Image]]", desk: FollowDesk
-) -> dict[str, Any]:
+async def with_fixed_images(body: dict[str, Any], pictures: Pictures) -> dict[str, Any]:
     """The request with its images at sizes that the model's image processor leaves as they are. Raises `UnfollowedError`.
 
     Images that are so already go on as they came, before they are decoded.
     """
+    urls, desk = pictures.urls, pictures.desk
     known = await asyncio.to_thread(lambda: [plain_size(url) for url in urls])
     sizes = [size for size in known if size is not None]
     small = len(sizes) == len(urls) and sum(map(math.prod, sizes)) <= desk.settings.max_pixels
@@ -164,11 +174,11 @@ async def with_fixed_images(
         if small and await _fixed_sizes(sizes, desk) == sizes:
             return body
     except UnfollowedError:
-        await reading  # what is wrong with an image itself says more
+        await pictures.read()  # what is wrong with an image itself says more
         raise
-    pictures = await reading
-    sizes = await _fixed_sizes([picture.size for picture in pictures], desk)
-    images = list(zip(urls, known, pictures, sizes, strict=True))
+    decoded = await pictures.read()
+    sizes = await _fixed_sizes([picture.size for picture in decoded], desk)
+    images = list(zip(urls, known, decoded, sizes, strict=True))
     fixed = await asyncio.to_thread(
         lambda: [url if was == size else resized(picture, size) for url, was, picture, size in images]
     )

@@ -1,6 +1,5 @@
 """Routes of the proxy: questions, which are followed, and everything else of the other server, which is not."""
 
-import asyncio
 import json
 from contextlib import ExitStack
 from typing import Any
@@ -12,9 +11,9 @@ from starlette.responses import StreamingResponse
 
 from eyeline.proxy.forwarding import (
     Own,
+    Pictures,
     UnfollowedError,
     followable,
-    read_images,
     take_own,
     with_fixed_images,
 )
@@ -67,16 +66,16 @@ async def _ask(proxy: Proxy, request: Request, body: dict[str, Any] | None, cont
             own = Own(events=not proxy.side_channel, save=proxy.save)
         try:
             found = followable(body, proxy.upstream, desk.settings, own)
-            reading = asyncio.create_task(read_images(found.urls, desk))
+            pictures = Pictures(found.urls, desk)
             if proxy.forward == "fixed":
-                body = await with_fixed_images(body, found.urls, reading, desk)
+                body = await with_fixed_images(body, pictures)
             additions = proxy.upstream.kind.additions(body)
             plain, content = (json.dumps(each).encode() for each in (body, {**body, **additions}))
             added = frozenset(additions)
             run = desk.store.new_id()
             client = request.client.host if request.client else ""
             question = {"messages": found.messages, "options": found.options, "hidden": None}
-            opening = Opening(run, question, reading, found.prompt, client, own.save)
+            opening = Opening(run, question, pictures, found.prompt, client, own.save)
         except UnfollowedError as error:
             failure, content = str(error), plain
     leases = ExitStack()

@@ -11,14 +11,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from PIL.Image import Image
 from starlette.responses import Response
 from starlette.types import Send
 
 from eyeline.errors import EyelineError
 from eyeline.proxy.events_of_bytes import Splitter, data_of, with_data
 from eyeline.proxy.followed import FollowDesk, Followed
-from eyeline.proxy.forwarding import UnfollowedError
+from eyeline.proxy.forwarding import Pictures, UnfollowedError
 from eyeline.proxy.servers import Account, Restorer, parsed
 from eyeline.proxy.surgery import put_in
 from eyeline.server.chunks import sse
@@ -27,6 +26,9 @@ from eyeline.server.response import EventStream
 
 HEARTBEAT = b":\n"  # one end of line: an empty line would end an event that has an id and no data
 DONE = b"[DONE]"
+HEAD_START_S = (
+    0.005  # of the server's first words: while images are decoded and written they would come later
+)
 CUT_SHORT = "The server's answer was cut short; what had come is attributed."
 
 
@@ -36,7 +38,7 @@ class Opening:
 
     run: str
     question: Mapping[str, Any]  # to be asked of our copy: messages, options, hidden
-    reading: "asyncio.Task[list[Image]]"  # of its images
+    pictures: Pictures
     prompt: str  # the last question
     client: str
     saved: bool
@@ -97,8 +99,6 @@ class Tee:
         if self._task is not None:
             await asyncio.wait({self._task})
         if opening is not None and self.asking is None:
-            with suppress(Exception):
-                await opening.reading
             self.desk.store.discard(opening.run)
 
     def _push(self, *parts: dict[str, Any]) -> None:
@@ -110,7 +110,8 @@ class Tee:
     async def _open(self, opening: Opening) -> None:
         """Writes the run's images first: what the client gets does not wait for that."""
         try:
-            images = await opening.reading
+            await asyncio.sleep(HEAD_START_S)
+            images = await opening.pictures.read()
             writer = await asyncio.to_thread(self.desk.store.prepare, opening.run, images, opening.prompt)
             self.asking = self.desk.open_followed(
                 opening.run, writer, opening.question, self.account, opening.client, saved=opening.saved
