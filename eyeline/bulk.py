@@ -21,7 +21,7 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import Estimator
 from eyeline.estimator_files import ATTENTION, digest, estimator_for
 from eyeline.events import Done, Error, RestsOn, SpanAttribution, Start, Unit
-from eyeline.files import decode_text, make_folder, read_text, write_first
+from eyeline.files import decode_text, open_folder, write_first
 from eyeline.fingerprint import fingerprint
 from eyeline.images import open_image
 from eyeline.model import Model
@@ -122,20 +122,7 @@ def _open_folder(model: Model, estimator: Estimator | None, regions: str, traces
         "version": __version__, "model": model.name, "fingerprint": fingerprint(model), "regions": regions, "traces": traces,
         "estimator": None if estimator is None else estimator.id, "digest": None if estimator is None else digest(estimator),
     }  # fmt: skip
-    path = out / "run.json"
-    if path.exists():
-        try:
-            before = json.loads(read_text(path))
-            different = [name for name, value in run.items() if before.get(name) != value]
-        except (OSError, ValueError, AttributeError) as error:
-            raise DataError(f"{path} cannot be read ({error}); choose another --out.") from error
-        if different:
-            raise DataError(f"{out} holds spans with another {', '.join(different)}; choose another --out.")
-        return
-    if out.exists() and (not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())):
-        raise DataError(f"{out} is no empty folder and holds no spans; choose another --out.")
-    make_folder(out)
-    write_first(path, (json.dumps(run, indent=2) + "\n").encode())
+    open_folder(out, run, "table of spans")
 
 
 def _check_stamp(library: Any, path: Path, stamp: str) -> None:

@@ -1,14 +1,19 @@
-"""How files are read and written: text is UTF-8, files are replaced whole or not at all, a full disk is told early."""
+"""How files are read and written: text is UTF-8, files are replaced whole or not at all, a full disk is told early.
+
+And folders that the same command goes on with.
+"""
 
 import codecs
 import errno
 import glob
+import json
 import os
 import secrets
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from eyeline.errors import DataError
 
@@ -82,6 +87,54 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
+
+
+MADE_WITH = "run.json"  # what a folder of work was made with
+TOLD = 40  # characters of a setting that a refusal shows
+
+
+def open_folder(out: Path, made_with: Mapping[str, Any], what: str) -> None:
+    """Begins a folder of work that the same command goes on with, or goes on with the one there.
+
+    `made_with` stands in its run.json, and must be the same whenever it goes on; of a model that is its `fingerprint`, whatever
+    its name is. Raises `DataError` where the folder is not `what` it should be, or was made with something else.
+    """
+    path = out / MADE_WITH
+    if not path.exists():
+        strange = out.exists() and (
+            not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())
+        )
+        if strange and not path.exists():  # another process may have opened it meanwhile
+            raise DataError(f"{out} is no empty folder and no {what}; choose another --out.")
+        make_folder(out)
+        write_first(path, (json.dumps(made_with, indent=2) + "\n").encode())
+    try:
+        before = json.loads(read_text(path))
+        different = differences(before, json.loads(json.dumps(made_with)))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{out} has no readable {MADE_WITH} ({error}); choose another --out.") from error
+    if different:
+        raise DataError(
+            f"{out} was made with another {' and another '.join(different)}; expected an empty folder, or the same again: "
+            "choose another --out."
+        )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What folders of work were made with otherwise: names, with both values where they are short enough to tell them apart.
+
+    Settings that one of them lacks differ too.
+    """
+    one, other = ({**each, **each.get("settings", {})} for each in (before, now))
+    found = []
+    for name in {**other, **one}:
+        same = name in one and name in other and one[name] == other[name]
+        if not same and name not in ("settings", "model"):
+            told = "model" if name == "fingerprint" else name
+            there, here = (json.dumps(each.get(told), ensure_ascii=False) for each in (one, other))
+            shown = there != here and max(len(there), len(here)) <= TOLD
+            found.append(f"{told} ({there} there, {here} here)" if shown else told)
+    return found
 
 
 def write_files(files: Mapping[Path, bytes]) -> None:

@@ -137,9 +137,9 @@ def test_a_log_that_was_stopped_goes_on_and_ends_as_if_never_stopped(log, tmp_pa
 def test_another_run_another_log_and_other_folders_are_refused(log, tmp_path):
     model = tiny_model("qwen3_vl")
     list(attribute_log(model, log, tmp_path / "out", traces=2))
-    with pytest.raises(DataError, match="holds spans with another regions"):
+    with pytest.raises(DataError, match='another regions \\("native" there, "grid" here\\)'):
         list(attribute_log(model, log, tmp_path / "out", regions="grid", traces=2))
-    with pytest.raises(DataError, match="holds spans with another estimator, digest"):
+    with pytest.raises(DataError, match=r"another estimator .* and another digest"):
         list(attribute_log(model, log, tmp_path / "out", estimator=random_estimator(model), traces=2))
     log.write_text(log.read_text().replace("old", "new"))
     with pytest.raises(DataError, match="was made of other lines"):

@@ -73,7 +73,7 @@ def test_a_killed_collection_goes_on_and_ends_as_if_never_killed(here, folders, 
         assert torch.equal(ours.subsets, theirs.subsets)
         torch.testing.assert_close(ours.falls, theirs.falls, atol=1e-4, rtol=1e-4)
     for other in (("--rates", "0.1"), ("--max-spans", "1")):
-        assert "another settings" in refuse(*words, whole, *other, first=TOLD)
+        assert f"another {other[0][2:].replace('-', '_')} (" in refuse(*words, whole, *other, first=TOLD)
 
 
 def test_a_fitted_estimator_is_used_with_its_own_model_only(here, whole, monkeypatch):

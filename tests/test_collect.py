@@ -330,8 +330,13 @@ def test_another_model_settings_or_folder_is_refused(tmp_path):
     (broken / "run.json").write_text('{"version"')
     cases = [
         (build_tiny("qwen3_vl", seed=1), run, SETTINGS, "another model;"),
-        (model, run, dataclasses.replace(SETTINGS, seed=1), "another settings;"),
-        (build_tiny("glm4v"), run, dataclasses.replace(SETTINGS, subsets=5), "another model and settings;"),
+        (model, run, dataclasses.replace(SETTINGS, seed=1), "another seed (0 there, 1 here);"),
+        (
+            build_tiny("glm4v"),
+            run,
+            dataclasses.replace(SETTINGS, subsets=5),
+            f'another model ("qwen3_vl" there, "glm4v" here) and another subsets ({SETTINGS.subsets} there, 5 here);',
+        ),
         (model, tmp_path / "other", SETTINGS, "no empty folder"),
         (model, tmp_path / "file", SETTINGS, "no empty folder"),
         (model, broken, SETTINGS, "no readable run.json"),
@@ -368,7 +373,7 @@ def test_a_run_of_another_precision_is_refused(tmp_path):
     model, run = build_tiny("qwen3_vl"), tmp_path / "run"
     list(collect(model, [], run, SETTINGS))
     half = dataclasses.replace(model, hf=copy.deepcopy(model.hf).bfloat16())
-    with pytest.raises(DataError, match="another precision;"):
+    with pytest.raises(DataError, match=r'another precision \("float32" there, "bfloat16" here\)'):
         list(collect(half, [], run, SETTINGS))
 
 

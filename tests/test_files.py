@@ -10,7 +10,7 @@ from test_runs import make_run, names, save
 from eyeline.errors import DataError, EstimatorError, EyelineError, RegionError
 from eyeline.estimator_files import read_estimator
 from eyeline.examples import Example, read_examples, write_examples
-from eyeline.files import check_room, decode_text, write_files
+from eyeline.files import check_room, decode_text, open_folder, write_files
 from eyeline.regions.given import from_boxes
 from eyeline.runs import read_run
 from eyeline.training.collect import read_run as read_collection
@@ -112,3 +112,23 @@ def test_a_full_disk_has_no_room_and_keeps_the_files_before(full_disk):
         write_files({full_disk / "filler": b"x" * 4096})
     assert names(full_disk) == {"filler"}
     assert (full_disk / "filler").stat().st_size > 2**15
+
+
+def test_a_folder_goes_on_with_the_same_alone_and_says_what_differs(tmp_path):
+    made_with = {"model": "a", "fingerprint": "0", "settings": {"seed": 0, "methods": ["one"] * 30}}
+    open_folder(tmp_path / "out", made_with, "collection")
+    open_folder(tmp_path / "out", {**made_with, "model": "the same elsewhere"}, "collection")
+    cases = {
+        "another seed (0 there, 1 here);": {**made_with, "settings": {**made_with["settings"], "seed": 1}},
+        'another model ("a" there, "b" here);': {**made_with, "model": "b", "fingerprint": "1"},
+        "another model;": {**made_with, "fingerprint": "1"},
+        "another methods;": {**made_with, "settings": {"seed": 0, "methods": []}},  # too long to be shown
+        "another rates (null there, 2 here) and another methods;": {
+            **made_with,
+            "settings": {"seed": 0, "rates": 2},
+        },
+    }
+    for words, other in cases.items():
+        with pytest.raises(DataError) as caught:
+            open_folder(tmp_path / "out", other, "collection")
+        assert words in str(caught.value)

@@ -146,7 +146,7 @@ def test_what_was_made_otherwise_is_refused(model, estimator, scored, tmp_path):
         return list(filter_examples(model, estimator, examples, tmp_path, settings, 0.0))
 
     run()
-    with pytest.raises(DataError, match="another settings"):
+    with pytest.raises(DataError, match='another regions \\("native" there, "grid" here\\)'):
         run(settings=Settings(regions="grid"))
     with pytest.raises(DataError, match="another image or question"):
         run([replace(SCENES[0], prompt="What else?")])

@@ -164,7 +164,7 @@ def test_a_collection_goes_on_where_it_stopped_and_says_whose_it_is(tmp_path, th
     other = dataclasses.replace(estimator, weights=estimator.weights + 1)
     with pytest.raises(EyelineError, match="collected with another estimator"):
         check_run(about, other)
-    with pytest.raises(DataError, match="another settings"):
+    with pytest.raises(DataError, match="another estimator"):
         list(collect(model, other, examples, tmp_path / "run", settings))
 
 

@@ -24,7 +24,7 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.estimator import sum_spans
 from eyeline.examples import Example, digest
 from eyeline.features import Read, captured_features, own_parts, spread_parts
-from eyeline.files import make_folder, read_text, write_first
+from eyeline.files import make_folder, open_folder, read_text, write_first
 from eyeline.fingerprint import fingerprint
 from eyeline.game import orders
 from eyeline.generation import check_options, write
@@ -341,33 +341,14 @@ def open_run(model: Model, out: Path, settings: Mapping[str, Any], what: str) ->
     """Begins a run of measurements in a folder, or goes on with the one there.
 
     Raises `DataError` where the folder holds something else, or a run of another model, version, precision, kind of
-    device or settings.
+    device or settings, and says which.
     """
     run = {
         "version": eyeline.__version__, "model": model.name, "fingerprint": fingerprint(model),
         "precision": str(model.hf.dtype).removeprefix("torch."), "device": model.device.type,
         "settings": json.loads(json.dumps(settings)),
     }  # fmt: skip
-    path = out / "run.json"
-    if not path.exists():
-        strange = out.exists() and (
-            not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())
-        )
-        if strange and not path.exists():  # another process may have opened it meanwhile
-            raise DataError(f"{out} is no empty folder and no {what}; choose another --out.")
-        make_folder(out)
-        write_first(path, (json.dumps(run, indent=2) + "\n").encode())
-    before = read_run(out)
-    parts = {
-        "fingerprint": "model", "version": "version", "precision": "precision", "device": "kind of device",
-        "settings": "settings",
-    }  # fmt: skip
-    different = [name for key, name in parts.items() if before.get(key) != run[key]]
-    if different:
-        raise DataError(
-            f"{out} holds a run with another {' and '.join(different)}; expected an empty folder or the "
-            "same run: choose another --out."
-        )
+    open_folder(out, run, what)
 
 
 OF_TOKENS = ("features", "log_odds", "subsets", "rates", "token_falls", "token_contributions")
