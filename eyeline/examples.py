@@ -86,23 +86,47 @@ def fields_of(example: Example, images: Sequence[str]) -> dict[str, Any]:
 
 
 def write_examples(examples: Iterable[Example], folder: Path) -> int:
-    """Writes the images and, when all are there, `examples.jsonl`; returns how many."""
+    """Writes the images and, when all are there, `examples.jsonl`; returns how many.
+
+    A folder that holds the same examples, or the first of them, is written again. Raises `DataError` for one that holds others:
+    nothing of it is changed.
+    """
+    path = folder / "examples.jsonl"
+    before = [line for line in read_lines(path) if line.strip()] if path.exists() else []
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    count, new = 0, folder / "examples.jsonl.new"
+    new = folder / "examples.jsonl.new"
+    try:
+        count = _write_each(examples, folder, new, before)
+        if count < len(before):
+            raise _other_examples(folder)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    return count
+
+
+def _write_each(examples: Iterable[Example], folder: Path, new: Path, before: Sequence[bytes]) -> int:
+    """Writes images and lines; `before` are the lines that the folder holds."""
+    count = 0
     with new.open("w", encoding="utf-8") as lines:
         for example in examples:
             names = [
                 f"images/{example.id}{f'-{number}' if number else ''}.png"
                 for number in range(len(example.images))
             ]
+            line = json.dumps(fields_of(example, names), ensure_ascii=False)
+            if count < len(before) and before[count].strip() != line.encode():
+                raise _other_examples(folder)
             for name, image in zip(names, example.images, strict=True):
                 assert isinstance(image, Image.Image), "examples are written from images in memory"
                 image.save(folder / name)
-            fields = fields_of(example, names)
-            lines.write(json.dumps(fields, ensure_ascii=False) + "\n")
+            lines.write(line + "\n")
             count += 1
-    new.replace(folder / "examples.jsonl")
     return count
+
+
+def _other_examples(folder: Path) -> DataError:
+    return DataError(f"{folder} holds other examples; choose another --out, or remove that folder first.")
 
 
 def read_examples(folder: Path) -> Iterator[Example]:
