@@ -1,9 +1,10 @@
 """A question about an image with its known answer: the unit of every data folder, and how answers are scored."""
 
+import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ class Example:
     def answer_evidence(self) -> tuple[Box, ...]:
         """Boxes that the whole answer rests on, where the data say so."""
         return self.evidence[0] if self.evidence and not self.trace else ()
+
+
+FIELDS = (
+    *(field.name for field in fields(Example)),
+    "reliance",
+)  # of a line; the last is what `eyeline filter` adds
 
 
 def digest(example: Example) -> str:
@@ -130,7 +137,7 @@ def _other_examples(folder: Path) -> DataError:
 
 
 def read_examples(folder: Path) -> Iterator[Example]:
-    """Yields the examples of a data folder. Raises `DataError` where a line is not one."""
+    """Yields the examples of a data folder. Raises `DataError` where a line is not one, or says what none has."""
     path = Path(folder) / "examples.jsonl"
     if not path.is_file():
         raise DataError(
@@ -146,28 +153,34 @@ def read_examples(folder: Path) -> Iterator[Example]:
         try:
             if not line.strip():
                 continue
-            fields = json.loads(decode_text(line))
+            said = json.loads(decode_text(line))
             found = True
-            image = fields["image"]
-            yield Example(
-                id=str(fields["id"]),
+            image = said["image"]
+            example = Example(
+                id=str(said["id"]),
                 image=tuple(path.parent / each for each in image)
                 if isinstance(image, list)
                 else path.parent / image,
-                prompt=fields.get("prompt", QUESTION),
-                answer=fields.get("answer", ""),
-                family=fields.get("family", OWN),
-                source=fields.get("source", OWN),
-                trace=tuple(fields.get("trace", ())),
-                evidence=tuple(tuple(tuple(box) for box in boxes) for boxes in fields.get("evidence", ())),
-                prior=fields.get("prior", False),
-                matching=_matching(fields["matching"]) if "matching" in fields else None,
+                prompt=said.get("prompt", QUESTION),
+                answer=said.get("answer", ""),
+                family=said.get("family", OWN),
+                source=said.get("source", OWN),
+                trace=tuple(said.get("trace", ())),
+                evidence=tuple(tuple(tuple(box) for box in boxes) for boxes in said.get("evidence", ())),
+                prior=said.get("prior", False),
+                matching=_matching(said["matching"]) if "matching" in said else None,
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"Line {number} of {path} is not an example ({type(error).__name__}: {error}). "
                 "Expected id and image; prompt, answer, family and source may be left out."
             ) from error
+        for name in said:
+            if name not in FIELDS:
+                near = difflib.get_close_matches(name, FIELDS, 1)
+                known = f"nearest: {near[0]!r}." if near else f"expected {', '.join(FIELDS)}."
+                raise DataError(f"Line {number} of {path} has a field {name!r} that no example has; {known}")
+        yield example
     if not found:
         raise DataError(f"{path} is empty; expected one example a line, as `eyeline scenes` writes them.")
 

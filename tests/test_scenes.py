@@ -1,4 +1,5 @@
 import itertools
+import json
 from pathlib import Path
 from random import Random
 
@@ -254,3 +255,15 @@ def test_a_photographed_pair_differs_in_one_region_but_for_noise():
                 assert (box[2] - box[0]) * (box[3] - box[1]) <= ONE_REGION * whole.width * whole.height
                 checked += 1
     assert checked > 10
+
+
+def test_a_field_that_examples_do_not_have_is_refused_with_the_nearest(tmp_path):
+    write = (tmp_path / "examples.jsonl").write_text
+    write(json.dumps({"id": "1", "image": "a.png", "reliance": 2.0}) + "\n")  # as `eyeline filter` writes it
+    assert [example.id for example in read_examples(tmp_path)] == ["1"]
+    write(json.dumps({"id": "1", "image": "a.png", "promt": "How many?"}) + "\n")
+    with pytest.raises(DataError, match=r"Line 1 of .* has a field 'promt'.*; nearest: 'prompt'"):
+        list(read_examples(tmp_path))
+    write(json.dumps({"id": "1", "image": "a.png", "colour": "red"}) + "\n")
+    with pytest.raises(DataError, match=r"a field 'colour' .*; expected id, image, prompt, .* matching"):
+        list(read_examples(tmp_path))
