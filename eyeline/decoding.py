@@ -140,7 +140,10 @@ def _ending(criteria: Sequence[Any]) -> Callable[[Tensor, int], bool]:
 
 
 def follow(model: Model, inputs: Inputs, taker: Taker, ids: list[int]) -> Reason:
-    """Hands on the ids of a text that is already written, each when a pass over AT_ONCE of them has read what comes before it."""
+    """Hands on the ids of a text that is already written, each when a pass over AT_ONCE of them has read what comes before it.
+
+    Where no end token ends it, whoever gave it has: `stop`.
+    """
     along = Along(model, inputs)
     taker.begin()
     for number, token_id in enumerate(ids):
@@ -150,11 +153,11 @@ def follow(model: Model, inputs: Inputs, taker: Taker, ids: list[int]) -> Reason
             along.read(ids[: min(number + AT_ONCE, len(ids) - 1)])  # the last one predicts nothing
             taker.known(ids[: number + AT_ONCE])
         taker.take(token_id)
-    return _end(ids, model.hf.generation_config, length=len(ids))
+    return "eos" if ids[-1] in end_tokens(model.hf.generation_config) else "stop"
 
 
-def _end(ids: Sequence[int], config: Any, length: int | None = None) -> Reason:
+def _end(ids: Sequence[int], config: Any) -> Reason:
     """Why a sequence ends that was not cut at a stop string; `stop`: by a criterion of the caller's."""
     if ids[-1] in end_tokens(config):
         return "eos"
-    return "length" if len(ids) == (length or config.max_new_tokens) else "stop"
+    return "length" if len(ids) == config.max_new_tokens else "stop"

@@ -41,6 +41,7 @@ class Exchange:
     segmenter: Segmenter
     most_pending_bytes: int  # of captured steps; where more wait to be attributed, decoding waits
     agreement: Comparison | None = None  # with the server that writes the trace; None: our model does
+    is_written: bool = False  # the trace is given, and no speed is told
     events: "queue.SimpleQueue[Event]" = field(default_factory=queue.SimpleQueue)
     work: "queue.SimpleQueue[Job | None]" = field(default_factory=queue.SimpleQueue)
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -118,7 +119,8 @@ class Exchange:
     def done(self) -> None:
         """Puts the `Done` event."""
         # what another server writes may be there before our copy has read the prompt
-        seconds = (self.times[-1] - min(self.begun, self.times[0])) if len(self.times) > 1 else 0.0
+        timed = len(self.times) > 1 and not self.is_written
+        seconds = (self.times[-1] - min(self.begun, self.times[0])) if timed else 0.0
         self.ending = Done(
             answer=self.segmenter.answer,
             prompt_tokens=self.asked.prompt_tokens,

@@ -106,8 +106,8 @@ def attribute(
     """The events of a given trace, as if the model had written it: teacher-forced passes over it instead of decoding.
 
     `text` is what follows the prompt, markers included, or its token ids. The same ids give the same events as `stream`, up to
-    rounding. `estimator`, `regions` and `sources` as there. However long the text is, no more steps are kept than PENDING_BYTES
-    and those of a pass. Raises as `stream` does.
+    rounding; but `Done` says `stop` where no end token ends them. `estimator`, `regions` and `sources` as
+    there. However long the text is, no more steps are kept than PENDING_BYTES and those of a pass. Raises as `stream` does.
     """
     asked = prepare(model, images, prompt, estimator, regions, sources=sources)
     if isinstance(text, str):
@@ -119,7 +119,7 @@ def attribute(
             "what the model's context leaves after the prompt."
         )
     check_ids(model, ids)
-    exchange = Exchange(asked, _segmenter(asked, ()), PENDING_BYTES)
+    exchange = Exchange(asked, _segmenter(asked, ()), PENDING_BYTES, is_written=True)
     greedy = {"do_sample": False, "max_new_tokens": asked.room}
     return Stream(exchange, lambda producer: follow(model, asked.inputs, producer, ids), greedy)
 

@@ -110,7 +110,9 @@ class TerminalView:
         if self.start is not None and event.rests_on is not None:
             self._show_rests_on(event.rests_on)
         self.console.print()
-        facts = [f"{event.tokens} tokens", f"{event.tokens_per_s:.1f} tokens/s"]
+        facts = [f"{event.tokens} token{'s' * (event.tokens != 1)}"]
+        if event.tokens_per_s:  # a text that was given has no speed
+            facts.append(f"{event.tokens_per_s:.1f} tokens/s")
         if self.latencies:
             facts.append(
                 f"attribution {statistics.median(self.latencies) * 1000:.0f} ms after each span (median)"
@@ -236,7 +238,12 @@ SHOW = {
     Error: TerminalView._show_error,
     Done: TerminalView._show_done,
 }
-ENDS = {"length": "stopped at the length limit", "cancelled": "cancelled", "error": "stopped by an error"}
+ENDS = {
+    "stop": "the text ended",
+    "length": "stopped at the length limit",
+    "cancelled": "cancelled",
+    "error": "stopped by an error",
+}
 LEAST = 0.05  # nats: places with less are not named
 LIKELY = 0.1  # chance that the answer changes, under which a place is not named
 SHARE = 0.5  # of the likeliest place, and of the first source, under which others are not named

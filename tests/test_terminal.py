@@ -225,6 +225,9 @@ def test_the_last_line_counts_tokens_speed_and_latency():
     console = Console(file=io.StringIO(), width=200)
     TerminalView(console).show(Done("", 1, 2, 3.0, 0.5, "cancelled"))
     assert written(console).strip() == "2 tokens · 3.0 tokens/s · decoding waited 0.5 s · cancelled"
+    console = Console(file=io.StringIO(), width=200)
+    TerminalView(console).show(Done("", 1, 2, 0.0, 0.0, "stop"))  # a text that was given
+    assert written(console).strip() == "2 tokens · the text ended"
 
 
 @pytest.mark.parametrize("unit", ["nats", "attention"])

@@ -13,7 +13,7 @@ import {createTrace, describe, drawGlyph} from "./trace.js";
 import {LIKELY, MEANINGS, amount, answerRests, chance, noneAlone, percent, plain, several, signed, withUnit} from "./words.js";
 
 const TOP = 3; // regions that get a number on the image
-const ENDS = {length: "stopped at the length limit", cancelled: "stopped", error: "stopped by an error"};
+const ENDS = {stop: "the text ended", length: "stopped at the length limit", cancelled: "stopped", error: "stopped by an error"};
 
 /**
  * Fills `root`. `actions`, all optional: `brand` is a name to show, `verify(run, span, onEvent, signal)`, `askWithout(run, regions)`
@@ -133,7 +133,7 @@ export function createView(root, actions = {}) {
         dirty.add("levels");
       }
       const unfounded = run.spans.filter(span => span.grounded === false).length;
-      trace.end((done ? [unfounded && `${several(unfounded, "sentence")} not grounded (wavy line)`, several(done.tokens, "token"), `${plain(done.tokens_per_s)} tokens/s`,
+      trace.end((done ? [unfounded && `${several(unfounded, "sentence")} not grounded (wavy line)`, several(done.tokens, "token"), done.tokens_per_s && `${plain(done.tokens_per_s)} tokens/s`,
         done.stalled_s >= .05 && `decoding waited ${plain(done.stalled_s)} s`, ENDS[done.reason]] : [why]).filter(Boolean));
       status.textContent = done ? `Answer: ${done.answer.trim() || "none"}` : why;
     }
