@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 
 from eyeline.errors import DataError
 from eyeline.events import Channel, Done, Event, Grid, ImageInfo, SpanAttribution, Start
+from eyeline.game import NOTHING
 from eyeline.regions.place import where
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; ends not included
@@ -62,7 +63,7 @@ def evidence_sets(events: Iterable[Event], of: Of = None) -> list[Evidence]:
             "ask again with an estimator."
         )
     if of is None:
-        found = [_of_span(start, span) for span in spans.values() if span.evidence]
+        found = [_of_span(start, span) for span in spans.values() if _regions_of(span)]
         return found + ([_of_answer(start, done)] if done is not None and done.rests_on is not None else [])
     if of == "answer":
         if done is None or done.rests_on is None:
@@ -195,10 +196,15 @@ def _thousandths(part: Rectangle, info: ImageInfo) -> Rectangle:
 
 
 def _of_span(start: Start, span: SpanAttribution) -> Evidence:
-    order = [region for region, _ in span.evidence or ()]
-    boxes = tuple(_box(start, region, span.shown[region]) for region in order)
+    boxes = tuple(_box(start, region, span.shown[region]) for region in _regions_of(span))
     unit = "relative" if start.unit == "relative" else "nats"
     return Evidence(span.index, span.channel, span.text, unit, span.whole_image or 0.0, boxes)
+
+
+def _regions_of(span: SpanAttribution) -> list[int]:
+    """In their order; none of a run that still names some where nothing is lost."""
+    lost = span.whole_image is None or span.whole_image >= NOTHING
+    return [region for region, _ in span.evidence or () if lost]
 
 
 def _of_answer(start: Start, done: Done) -> Evidence:

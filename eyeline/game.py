@@ -15,6 +15,7 @@ from torch.nn.functional import silu, softplus
 
 PERMUTATIONS = 16  # antithetic pairs: how many, and what error they leave, is measured (docs/log.md)
 ENOUGH = 0.9  # share of the whole image's fall that evidence keeps
+NOTHING = 0.05  # nats: a text that loses less with everything hidden rests on nothing of the image
 BREAKS = 5  # regions that are named at least
 AT_ONCE = 2**22  # numbers worked out together: 16 MiB
 
@@ -145,19 +146,24 @@ def evidence(game: Game) -> list[tuple[int, float]]:
     """The smallest set found of regions that, shown alone with all others hidden, keeps ENOUGH of v of all.
 
     Greedy: each next region is the one that, shown as well, keeps most. Regions in the order in which they are found, with
-    what is kept after each, nats; none where the text loses nothing without the image.
+    what is kept after each, nats; none where the text loses less than NOTHING without the image.
     """
     whole = float(game.whole())
     found = []
     for region, hidden in _greedy(game, showing=True):
-        if whole <= 0 or (found and found[-1][1] >= ENOUGH * whole):
+        if whole < NOTHING or (found and found[-1][1] >= ENOUGH * whole):
             break
         found.append((region, whole - hidden))
     return found
 
 
 def breaks(game: Game, count: int = BREAKS) -> list[tuple[int, float]]:
-    """Regions in the order in which hiding them together costs most: each next one makes v largest; with v after each, nats."""
+    """Regions in the order in which hiding them together costs most: each next one makes v largest; with v after each, nats.
+
+    None where the text loses less than NOTHING without the image.
+    """
+    if float(game.whole()) < NOTHING:
+        return []
     return [step for step, _ in zip(_greedy(game, showing=False), range(count), strict=False)]
 
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from eyeline.errors import DataError
 from eyeline.events import Done, Event, SpanAttribution, Start
+from eyeline.game import NOTHING
 
-LEAST = 0.05  # nats, from which a span rests on a region, or on the image
+LEAST = NOTHING  # nats, from which a span rests on a region, or on the image
 TOP_REGIONS = 32  # of the paper's trajectory
 COMPONENTS = 2  # of the same; its public description does not say how many
 

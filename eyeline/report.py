@@ -22,13 +22,13 @@ from PIL import Image, ImageStat
 from eyeline.claims import as_shares
 from eyeline.events import Event, SpanAttribution, Start, Unit, to_json
 from eyeline.files import write_files
+from eyeline.game import NOTHING
 from eyeline.regions.place import where
 from eyeline.runs import Run
 
 # A span that rests on the image with this has the full colour where it rests on it most; with less it stays pale.
 FLOORS = {"nats": 0.5, "relative": 0.5, "attention": 0.1}
 ABOUT = {"nats": "", "relative": "~", "attention": ""}  # before numbers whose size is not calibrated
-NOTHING = 0.05  # nats
 ALONE = 0.1  # share of what everything hidden does, under which no region matters alone
 TRAIN_COMMANDS = ("eyeline collect --model {model} --data DIR --out RUN", "eyeline fit RUN --out EST")
 IMPORT = re.compile(r"^import \{[^}]*\} from \"\./([\w.]+)\";\n", re.MULTILINE)

@@ -94,7 +94,7 @@ def _span(run: Run, index: int) -> Shown:
         ]
         most = _nats(span.shown[best], start.unit)
         (evidence,) = evidence_sets(run.events, index) if span.evidence else (None,)
-        if evidence is not None:
+        if evidence is not None and evidence.boxes:
             words.append(
                 "Outlined: the fewest parts found that, with all else hidden, keep 90 % of that: "
                 f"{_few([names[box.region] for box in evidence.boxes])}."

@@ -65,6 +65,9 @@ def test_a_whole_run_has_the_sets_of_all_spans_that_rest_on_something_and_of_the
     run = with_span(with_rests_on(make_run(), {9: 0.94}), 0, evidence=())
     assert [each.span for each in evidence_sets(run.events)] == [1, 2, None]
     assert [each.span for each in evidence_sets(make_run().events)] == [0, 1, 2]
+    early = with_span(make_run(), 0, whole_image=0.0002)  # a run of before, which names regions all the same
+    assert [each.span for each in evidence_sets(early.events)] == [1, 2]
+    assert [each.boxes for each in evidence_sets(early.events, 0)] == [()]
 
 
 def test_thousandths_are_shares_of_the_images_sides():

@@ -1,5 +1,6 @@
 """The predicted game, and what follows from it, against brute force."""
 
+from dataclasses import replace
 from itertools import combinations, permutations
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from eyeline.estimator import Estimator
 from eyeline.game import (
     ENOUGH,
+    NOTHING,
     Game,
     both_ways,
     breaks,
@@ -100,6 +102,8 @@ def test_the_parts_of_a_text_add_up_to_it(seed):
 @given(seed=seeds)
 def test_each_break_is_the_region_that_costs_most_beside_those_before_it(seed):
     game = game_of(seed, regions=6)
+    if float(game.whole()) < NOTHING:
+        return
     hidden: list[int] = []
     for region, fallen in breaks(game, 4):
         costs = {k: v(game, [*hidden, k]) for k in range(6) if k not in hidden}
@@ -120,8 +124,8 @@ def test_evidence_keeps_enough_of_the_whole_and_nothing_shorter_does(seed):
         assert left[region] == pytest.approx(max(left.values()))
         assert kept == pytest.approx(left[region])
         shown.append(region)
-    if whole <= 0:
-        assert found == []
+    if whole < NOTHING:
+        assert found == breaks(game) == []
     else:
         assert found[-1][1] >= ENOUGH * whole - 1e-9
         assert all(kept < ENOUGH * whole for _, kept in found[:-1])
@@ -170,3 +174,14 @@ def test_an_estimator_without_a_network_makes_a_game_of_parts_alone():
         game.falls(torch.eye(4)), fall(torch.full((2, 4), 3.0), torch.tensor([0.0, 9.0]))
     )
     assert torch.isfinite(contributions(game, orders(4))).all()
+
+
+def test_a_text_that_loses_next_to_nothing_has_no_evidence_and_no_breaks():
+    game = Game(
+        torch.full((1, 4), NOTHING / 4), torch.zeros(1, 1, 4), torch.zeros(1, 1), torch.zeros(1, 1), None
+    )
+    assert len(evidence(game)) == 4
+    assert len(breaks(game)) == 4
+    less = replace(game, apart=game.apart * 0.99)
+    assert evidence(less) == breaks(less) == []
+    assert sorted(evidence_order(less)) == sorted(hiding_order(less)) == [0, 1, 2, 3]  # what evaluations read
