@@ -15,6 +15,7 @@ from eyeline.ablation import METHODS, Method, ablate, hidden_patches
 from eyeline.asked import check_ids
 from eyeline.errors import DataError, PromptError
 from eyeline.events import Event, SpanAttribution, Start
+from eyeline.kept_trace import check_model, read_back
 from eyeline.model import Model, Prompt
 from eyeline.runs import Run
 from eyeline.stream import Stream
@@ -147,9 +148,6 @@ def _of_stream(stream: Stream) -> tuple[Sequence[Event], Sequence[int], Mapping[
 def _of_run(
     model: Model, run: Run, prompt: Prompt | None
 ) -> tuple[Sequence[Event], Sequence[int], Mapping[str, Tensor]]:
-    if run.start.model != model.name:
-        raise DataError(
-            f"The run was written by {run.start.model!r}, not by {model.name!r}: contrast it with the same model."
-        )
-    ids, _ = run.trace()
-    return run.events, ids, model.inputs(run.images, run.prompt if prompt is None else prompt)
+    check_model(model, run, "contrast it")
+    kept = read_back(model, run, prompt)
+    return run.events, kept.ids, kept.inputs

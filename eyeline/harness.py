@@ -21,11 +21,11 @@ from eyeline.boxes import evidence_sets
 from eyeline.errors import DataError, EyelineError, PromptError
 from eyeline.events import Done, Event, SpanAttribution, Start
 from eyeline.images import open_image
+from eyeline.kept_trace import WHOLE
 from eyeline.runs import Run, read_run, save_run
 from eyeline.streaming_model import load
 
 TABLE = "attributions.jsonl"
-WHOLE = ("eos", "stop", "length")  # ends of a trace that was not broken off
 SAMPLING = ("temperature", "top_p", "top_k")
 
 

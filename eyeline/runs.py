@@ -10,7 +10,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from PIL import Image
 
 from eyeline.boxes import Evidence, Of, evidence_sets
 from eyeline.errors import DataError, ImageError
-from eyeline.events import Done, Event, RestsOn, SpanAttribution, Start, from_json, to_json
+from eyeline.events import Channel, Done, Event, RestsOn, SpanAttribution, Start, Text, from_json, to_json
 from eyeline.files import cannot_write, decode_text, read_lines, read_text, write_files
 from eyeline.images import open_image
 from eyeline.kept_games import FILE, Games, Joint, read_games
@@ -89,7 +89,7 @@ class Run:
                 "that no file can hold; write it again with `eyeline stream --save RUN`."
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(_damaged(self.folder, f"{TRACE} cannot be read ({error})")) from error  # pyright: ignore
+            raise DataError(damaged(self.folder, f"{TRACE} cannot be read ({error})")) from error  # pyright: ignore
 
     def __repr__(self) -> str:
         start = next((event for event in self.events if isinstance(event, Start)), None)
@@ -199,7 +199,7 @@ def keep(folder: Path, games: Games, ids: Sequence[int], generation: Mapping[str
 def read_run(folder: str | Path) -> Run:
     """The run that `save_run` wrote; of a killed one, everything up to its last whole line.
 
-    Raises `DataError` where the folder is no run, or a file of it is missing or damaged.
+    Raises `DataError` where the folder is no run, a file of it is missing or damaged, or its events tell two texts.
     """
     folder = Path(folder)
     if not (folder / EVENTS).is_file():
@@ -215,9 +215,9 @@ def read_run(folder: str | Path) -> Run:
         if not isinstance(prompt, str):
             raise TypeError("the prompt is not text")
     except FileNotFoundError as error:
-        raise DataError(_damaged(folder, f"{PROMPT} is missing")) from error
+        raise DataError(damaged(folder, f"{PROMPT} is missing")) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(_damaged(folder, f"{name} cannot be read ({error})")) from error
+        raise DataError(damaged(folder, f"{name} cannot be read ({error})")) from error
 
     events = []
     for number, line in enumerate(lines, start=1):
@@ -229,14 +229,15 @@ def read_run(folder: str | Path) -> Run:
             if number == len(lines):  # no newline after it: the writer was killed in the middle
                 break
             why = "is not an event" if isinstance(error, DataError) else f"cannot be read ({error})"
-            raise DataError(_damaged(folder, f"line {number} of {EVENTS} {why}")) from error
+            raise DataError(damaged(folder, f"line {number} of {EVENTS} {why}")) from error
     if not events or not isinstance(events[0], Start):
-        raise DataError(_damaged(folder, f"{EVENTS} does not begin with a start event"))
+        raise DataError(damaged(folder, f"{EVENTS} does not begin with a start event"))
     start = events[0]
     try:
         _check_shapes(folder, start, events)
+        _check_texts(folder, events)
     except TypeError as error:  # a number where a list is expected
-        raise DataError(_damaged(folder, "its events hold values of the wrong kind")) from error
+        raise DataError(damaged(folder, "its events hold values of the wrong kind")) from error
     try:
         images = tuple(open_image(folder / f"image-{number}.png") for number in range(len(start.images)))
     except ImageError as error:
@@ -270,14 +271,14 @@ def _check_shapes(folder: Path, start: Start, events: Sequence[Event]) -> None:
     shapes = [(image.rows, image.cols) for image in start.images]
     labels = {label for grid in start.regions for row in grid for label in row}
     if not _fits(start.regions, shapes) or labels != set(range(len(labels))):
-        raise DataError(_damaged(folder, "the label grids in its start event do not fit its images"))
+        raise DataError(damaged(folder, "the label grids in its start event do not fit its images"))
     for event in events:
         if isinstance(event, SpanAttribution) and not (
             len(event.effects) == len(labels)
             and (event.interval is None or len(event.interval) == len(labels))
             and (event.patches is None or _fits(event.patches, shapes))
         ):
-            raise DataError(_damaged(folder, f"span {event.index} does not have {len(labels)} effects"))
+            raise DataError(damaged(folder, f"span {event.index} does not have {len(labels)} effects"))
 
 
 def _fits(grids: Sequence[Any], shapes: Sequence[tuple[int, int]]) -> bool:
@@ -287,7 +288,29 @@ def _fits(grids: Sequence[Any], shapes: Sequence[tuple[int, int]]) -> bool:
     )
 
 
-def _damaged(folder: Path, what: str) -> str:
+def text_of(events: Iterable[Event], channel: Channel) -> str:
+    """All text of a channel."""
+    return "".join(event.text for event in events if isinstance(event, Text) and event.channel == channel)
+
+
+def _check_texts(folder: Path, events: Sequence[Event]) -> None:
+    """Spans and the last event say again what text events say: views show either."""
+    texts: dict[Channel, str] = {"thinking": text_of(events, "thinking"), "answer": text_of(events, "answer")}
+    read: dict[Channel, int] = dict.fromkeys(texts, 0)
+    for event in events:
+        if isinstance(event, SpanAttribution):
+            at = texts[event.channel].find(event.text, read[event.channel])
+            if at < 0:
+                raise DataError(
+                    damaged(folder, f"span {event.index} says another text than the text events before it")
+                )
+            read[event.channel] = at + len(event.text)
+        elif isinstance(event, Done) and event.answer != texts["answer"].strip():
+            raise DataError(damaged(folder, "its answer is another text than its text events say"))
+
+
+def damaged(folder: Path, what: str) -> str:
+    """The sentence for a run that cannot be believed."""
     return (
         f"The saved run {str(folder)!r} is damaged: {what}; write it again with `eyeline stream --save RUN`."
     )

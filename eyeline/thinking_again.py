@@ -17,6 +17,7 @@ from eyeline.ablation import Method
 from eyeline.errors import DataError, RegionError
 from eyeline.events import Done
 from eyeline.fills import FILLS
+from eyeline.kept_trace import check_model, read_back
 from eyeline.model import Model, Prompt
 from eyeline.rethinking import NULLS, Rethinking, rethink
 from eyeline.rewriting import Rewritten
@@ -79,16 +80,13 @@ def think_again(
 
     `sets`: by default each region by itself and then all of them. `method`: by default the one that the run's numbers mean, or
     filled pixels. `prompt`: what was asked, where that is more than one turn. `hidden`: regions that the run was asked without,
-    and that stay hidden. Raises `DataError` for a run of another model, without its token ids or an answer, and for `samples` of
-    a greedy one; `RegionError` for a region that is none; `PromptError` for a run without images.
+    and that stay hidden. Raises `DataError` for a run of another model, without its token ids or an answer, or
+    whose ids say another text than its events, and for `samples` of a greedy one; `RegionError` for a region that is none;
+    `PromptError` for a run without images.
     """
     start = run.start
-    if start.model != model.name:
-        raise DataError(
-            f"The run was written by {start.model!r}, not by {model.name!r}: think again with the same model."
-        )
-    ids, generation = run.trace()
-    inputs = model.inputs(run.images, run.prompt if prompt is None else prompt)
+    check_model(model, run, "think again")
+    kept = read_back(model, run, prompt)
     labels = torch.tensor([label for grid in start.regions for row in grid for label in row])
     count = int(labels.max()) + 1 if len(labels) else 0
     wanted = [*([region] for region in range(count)), range(count)] if sets is None else sets
@@ -104,12 +102,12 @@ def think_again(
         row[list(regions)] = True
     found = rethink(
         model,
-        inputs,
-        ids,
+        kept.inputs,
+        kept.ids,
         labels,
         rows,
         method=way,
-        generation=generation,
+        generation=kept.generation,
         samples=samples,
         seed=seed,
         already=torch.isin(labels, torch.tensor(list(hidden), dtype=labels.dtype)),

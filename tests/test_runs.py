@@ -284,6 +284,23 @@ def test_a_run_shows_itself_in_five_lines_whatever_it_holds():
     assert "in attention without an estimator" in repr(make_run("attention"))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("shows 3.14 km", "shows 9.99 km", "span 0 says another text than the text events before it"),
+        ('"answer": "It is 7."', '"answer": "It is 8."', "its answer is another text"),
+    ],
+)
+def test_a_run_whose_events_tell_two_texts_is_refused(tmp_path, old, new, expected):
+    folder = save(make_run(), tmp_path / "run")
+    path = folder / "events.jsonl"
+    content = path.read_text(encoding="utf-8")
+    assert old in content
+    path.write_text(content.replace(old, new), encoding="utf-8")
+    with pytest.raises(DataError, match=expected):
+        read_run(folder)
+
+
 # --- schemas of events
 
 NEW = {

@@ -2,13 +2,38 @@
 # ruff: noqa: F811  (fixtures that are imported)
 
 import json
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import build_tiny, picture
 from server_process import Server, model_folder, saved, server  # noqa: F401
 
-from eyeline.runs import TRACE, read_run
+from eyeline.events import Text, to_json
+from eyeline.runs import EVENTS, TRACE, read_run
 from eyeline.thinking_again import think_again
+
+
+@contextmanager
+def answered(folder: Path, model):
+    """Meanwhile the run says that it thought and answered, in its ids and in its events."""
+    before = {path: path.read_bytes() for path in (folder / TRACE, folder / EVENTS)}
+    thinking, answer = (
+        model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in ("It is so.", "</think>Left.")
+    )
+    start, *_, done = read_run(folder).events
+    count = len(thinking + answer)
+    texts = (Text("thinking", "It is so.", 0, len(thinking)), Text("answer", "Left.", len(thinking), count))
+    events = (start, *texts, replace(done, answer="Left.", tokens=count))
+    (folder / TRACE).write_text(json.dumps({**json.loads(before[folder / TRACE]), "ids": thinking + answer}))
+    (folder / EVENTS).write_text("".join(to_json(event) + "\n" for event in events))
+    try:
+        yield
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
 
 
 def rethink(server: Server, run: str, **fields):
@@ -17,14 +42,12 @@ def rethink(server: Server, run: str, **fields):
 
 def test_a_run_is_thought_again_as_the_library_does(server, saved):
     model = build_tiny("qwen3_vl", max_position_embeddings=16384)
-    ids = model.tokenizer("It is so.</think>Left.", add_special_tokens=False)["input_ids"]
     folder = server.data / "runs" / saved["id"]
     kept = json.loads((folder / TRACE).read_text())
     assert kept["ids"] == saved["choices"][0]["token_ids"]
     assert kept["generation"]["do_sample"] is False
-    (folder / TRACE).write_text(json.dumps({**kept, "ids": ids}))
-    told, done = rethink(server, saved["id"], regions=[1, 2])
-    (folder / TRACE).write_text(json.dumps(kept))
+    with answered(folder, model):
+        told, done = rethink(server, saved["id"], regions=[1, 2])
     assert (told["event"], done) == ("rethought", {"event": "done"})
     assert (told["thinking"], told["answer"]) == ("It is so.", "Left.")
     (found,) = told["sets"]
@@ -65,13 +88,11 @@ def test_regions_that_a_run_was_asked_without_stay_hidden(server, saved, model_f
     import eyeline
 
     folder = server.data / "runs" / saved["id"]
-    run, model = read_run(folder), eyeline.load(model_folder)
-    kept = json.loads((folder / TRACE).read_text())
-    ids = model.tokenizer("It is so.</think>Left.", add_special_tokens=False)["input_ids"]
-    (folder / TRACE).write_text(json.dumps({**kept, "ids": ids}))
-    both = think_again(model, run, [[0], [0, 1]])
-    beside = think_again(model, run, [[1]], hidden=[0])
-    (folder / TRACE).write_text(json.dumps(kept))
+    model = eyeline.load(model_folder)
+    with answered(folder, model):
+        run = read_run(folder)
+        both = think_again(model, run, [[0], [0, 1]])
+        beside = think_again(model, run, [[1]], hidden=[0])
     direct = both.found.falls[:, 0] + both.found.nulls[:, 0].mean()
     expected = float(direct[1] - direct[0])
     assert float(beside.found.direct[0] + beside.found.nulls[:, 0].mean()) == pytest.approx(

@@ -55,6 +55,17 @@ def test_every_region_and_the_whole_image_are_asked_by_default(here):
     assert "without region " in shown
 
 
+def test_a_run_whose_ids_say_another_text_than_its_events_is_not_measured(here):
+    succeed("attribute", *ASKED, stdin=TRACE)
+    path = Path("run/trace.json")
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    kept["ids"][:2] = kept["ids"][1::-1]
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    expected = "its token ids in trace.json say another text than its events"
+    assert expected in refuse("rethink", "run", "--regions", 0)
+    assert expected in refuse("contrast", "run", "--span", 0, "--instead", "Left.")
+
+
 @pytest.mark.parametrize(
     ("trace", "words", "expected"),
     [

@@ -20,6 +20,7 @@ from eyeline.events import SpanAttribution
 from eyeline.examples import OWN
 from eyeline.fingerprint import fingerprint
 from eyeline.head_set import SET
+from eyeline.kept_trace import read_back
 from eyeline.model import Model
 from eyeline.regions import Regions
 from eyeline.runs import read_run
@@ -90,14 +91,13 @@ def _name(folder: Path, one: Audited) -> str:
 def complete(model: Model, folder: Path, measured: list[Audited], settings: Settings) -> list[Collected]:
     """Spans of a run with their features, and the falls of each region alone and of all beside those that were measured."""
     run = read_run(folder)
-    ids, _ = run.trace()
-    asked = measured[0].origin.messages
-    inputs = model.inputs(run.images, run.prompt if asked is None else asked)
+    kept = read_back(model, run, measured[0].origin.messages)
+    inputs = kept.inputs
     told = {event.index: event for event in run.events if isinstance(event, SpanAttribution)}
     spans = [_span(told[one.origin.span]) for one in measured]
     labels = tuple(torch.tensor(grid) for grid in run.start.regions)
     found = Regions(labels, measured[0].subsets.shape[1])
-    own = Answered(list(run.images), inputs, torch.tensor(ids, device=model.device), spans, "")
+    own = Answered(list(run.images), inputs, torch.tensor(kept.ids, device=model.device), spans, "")
     with torch.inference_mode(), AttentionCapture(model, inputs, outputs=True) as capture:
         read_trace(model, inputs, own.ids)
     more = torch.cat([torch.eye(found.count), torch.ones(1, found.count)]).bool()
