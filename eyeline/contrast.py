@@ -17,7 +17,7 @@ from eyeline.errors import DataError, PromptError
 from eyeline.events import Event, SpanAttribution, Start
 from eyeline.kept_trace import check_model, read_back
 from eyeline.model import Model, Prompt
-from eyeline.runs import Run
+from eyeline.runs import Run, span_of
 from eyeline.stream import Stream
 
 
@@ -60,7 +60,7 @@ def contrast(
     start = next((event for event in events if isinstance(event, Start)), None)
     if start is None or "pixel_values" not in inputs:
         raise PromptError("The prompt has no image, so nothing can be hidden; ask about a run with an image.")
-    place, first, other = continuations(model, ids, _span(events, span), instead, words)
+    place, first, other = continuations(model, ids, span_of(events, span), instead, words)
     labels = torch.tensor([label for grid in start.regions for row in grid for label in row])
     count = int(labels.max()) + 1
     already = torch.zeros(count, dtype=torch.bool)
@@ -132,13 +132,6 @@ def continuations(
         same += 1
     place = span.start + low + same
     return place, first[same:], other[same:]
-
-
-def _span(events: Sequence[Event], index: int) -> SpanAttribution:
-    spans = {event.index: event for event in events if isinstance(event, SpanAttribution)}
-    if index not in spans or isinstance(index, bool):
-        raise DataError(f"There is no span {index!r}; expected one of 0 to {max(spans, default=-1)}.")
-    return spans[index]
 
 
 def _of_stream(stream: Stream) -> tuple[Sequence[Event], Sequence[int], Mapping[str, Tensor]]:

@@ -288,6 +288,14 @@ def _fits(grids: Sequence[Any], shapes: Sequence[tuple[int, int]]) -> bool:
     )
 
 
+def span_of(events: Iterable[Event], index: int) -> SpanAttribution:
+    """A span by its number. Raises `DataError`."""
+    spans = {event.index: event for event in events if isinstance(event, SpanAttribution)}
+    if index not in spans or isinstance(index, bool):
+        raise DataError(f"There is no span {index!r}; expected one of 0 to {max(spans, default=-1)}.")
+    return spans[index]
+
+
 def text_of(events: Iterable[Event], channel: Channel) -> str:
     """All text of a channel."""
     return "".join(event.text for event in events if isinstance(event, Text) and event.channel == channel)

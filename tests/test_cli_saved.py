@@ -5,13 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from command import ask, events, refuse, succeed
 from PIL import Image
 
+from eyeline import load
+from eyeline.ablation import ablate, hidden_patches
 from eyeline.events import Done, SpanAttribution
 from eyeline.kept_games import FILE
 from eyeline.report import name_regions
-from eyeline.runs import read_run
+from eyeline.runs import read_run, span_of
 from eyeline.scenes import sample
 
 
@@ -211,3 +214,55 @@ def test_evidence_that_is_not_there_is_told_in_one_sentence(
 ):
     monkeypatch.chdir(answered)
     assert expected in refuse(command, name, *words)
+
+
+def test_a_span_is_verified_by_hiding_its_regions_for_real(here, estimator):
+    words = ("attribute", "a.png", "Which?", "--model", "model", "--estimator", estimator, "--text", "-")
+    succeed(*words, "--save", "run", "--json", stdin="The bar is tall.\nIt is red.</think>Left.")
+    read, model = read_run("run"), load("model")
+    span, (ids, _) = span_of(read.events, 1), read.trace()
+    lines = succeed("verify", "run", "--span", 1, "--json").stdout.splitlines()
+    baseline, *regions, whole, done = map(json.loads, lines)
+    count = len(span.effects)
+    labels = torch.tensor([label for grid in read.start.regions for row in grid for label in row])
+    hidden = hidden_patches(torch.cat([torch.eye(count), torch.ones(1, count)]).bool(), labels)
+    inputs = model.inputs(read.images, "Which?")
+    truth = ablate(model, inputs, torch.tensor(ids[: span.end]), hidden, read.start.hiding)
+    falls = truth.falls[:, span.start :].sum(1).tolist()
+    assert (baseline["method"], baseline["total"]) == (read.start.hiding, count)
+    assert baseline["log_prob"] == pytest.approx(span.log_prob, abs=1e-4)
+    assert [each["predicted"] for each in regions] == sorted(span.effects, key=lambda each: -abs(each))
+    for each in regions:
+        assert each["predicted"] == span.effects[each["region"]]
+        assert each["actual"] == pytest.approx(falls[each["region"]], abs=1e-4)
+    assert (whole["event"], whole["regions"]) == ("together", list(range(count)))
+    assert whole["predicted"] == span.whole_image
+    assert whole["actual"] == pytest.approx(falls[-1], abs=1e-4)
+    assert done == {
+        "event": "done", "rank_agreement": regions[-1]["rank_agreement"], "done": count, "total": count,
+    }  # fmt: skip
+    shown = succeed("verify", "run", "--span", 1, "--regions", "2,0").stdout.splitlines()
+    assert all(len(line) <= 80 for line in shown)
+    places = name_regions(read.start)
+    rows = [
+        f"2 {places[2]} {span.effects[2]:.2f} {falls[2]:.2f}",
+        f"0 {places[0]} {span.effects[0]:.2f} {falls[0]:.2f}",
+        f"the whole image {span.whole_image:.2f} {falls[-1]:.2f}",
+    ]
+    found = [" ".join(line.replace("│", " ").split()) for line in shown]
+    assert [row for row in found if row in rows] == rows
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--span", 99), "There is no span 99"),
+        (("--span", 0, "--regions", "0,99"), "There is no region 99"),
+        (("--span", 0, "--model", "other"), "not by 'other': verify it with the same model"),
+    ],
+)
+def test_what_cannot_be_verified_is_told_in_one_sentence(here, words, expected):
+    succeed(
+        "attribute", "a.png", "Which?", "--model", "model", "--text", "-", "--save", "run", stdin="It is red."
+    )
+    assert expected in refuse("verify", "run", *words)

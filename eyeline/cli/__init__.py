@@ -27,7 +27,7 @@ def main() -> None:
 
 for command in (
     live.stream, live.attribute, live.demo, saved.report, saved.joint, saved.rests_on, saved.rethink,
-    saved.evidence, saved.picture, saved.contrast,
+    saved.evidence, saved.picture, saved.verify, saved.contrast,
     drawing.scenes, public.data, filtering.filter_data,
     fitting.collect, fitting.fit, fitting.evaluate, calibrating.calibrate, calibrating.fit_general,
     tracing.collect_through, tracing.fit_through, tracing.evaluate_through, service.serve, service.follow,

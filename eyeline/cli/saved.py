@@ -1,4 +1,4 @@
-"""Commands on a saved run: report, joint, rests-on, evidence, picture without a model; contrast and rethink with its own."""
+"""Commands on a saved run: report, joint, rests-on, evidence, picture alone; verify, contrast and rethink with its model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -186,6 +186,40 @@ MODEL = click.option(
     show_default="the run's own",
     help="'mini', a folder, or an id on the Hub, where the run's model lies now.",
 )
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--span", type=click.IntRange(0), required=True, help="Number of the span.")
+@click.option(
+    "--regions",
+    type=Joined(click.IntRange(0)),
+    show_default="all",
+    help="Numbers of regions to hide, each by itself, joined by commas.",
+)
+@MODEL
+@JSON
+def verify(run, span, regions, model_id, as_json) -> None:
+    """Measure a span of a saved run with each region hidden, and the whole image, beside what was predicted; loads the model."""
+    import json
+
+    from rich.console import Console
+
+    from eyeline import load
+    from eyeline.cli.beside_predictions import show
+    from eyeline.kept_games import check_regions
+    from eyeline.runs import read_run, span_of
+    from eyeline.span_check import verify
+
+    read = read_run(run)
+    asked = span_of(read.events, span)
+    check_regions(regions or (), len(asked.effects))
+    read.trace()  # refused before the model is loaded
+    events = verify(load(model_id or read.start.model), read, span, regions)
+    if not as_json:
+        return show(Console(), read.start, asked.text, events)
+    for event in events:
+        click.echo(json.dumps(event))
 
 
 @click.command()

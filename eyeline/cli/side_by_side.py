@@ -30,7 +30,7 @@ def numbers(told: ThoughtAgain) -> Table:
         prediction = told.predicted[at]
         table.add_row(
             name_of(told, at), _share(float(found.changes[at]), samples),
-            *(_nats(float(each[at])) for each in (found.total, found.direct, found.through)),
+            *(nats(float(each[at])) for each in (found.total, found.direct, found.through)),
             "" if prediction is None else f"{prediction['changes']:.2f} likely to change",
             Text(found.again[at][0].answer),
         )  # fmt: skip
@@ -39,7 +39,7 @@ def numbers(told: ThoughtAgain) -> Table:
     for name, changes, falls in zip(
         names.values(), found.null_changes.tolist(), found.nulls.tolist(), strict=True
     ):
-        direct, through, total = map(_nats, falls)
+        direct, through, total = map(nats, falls)
         table.add_row(name, _share(changes, samples), total, direct, through, "", "")
     return table
 
@@ -62,7 +62,7 @@ def name_of(told: ThoughtAgain, at: int) -> str:
     return ("region " if len(regions) == 1 else "regions ") + ", ".join(map(str, regions))
 
 
-def _nats(fall: float) -> str:
+def nats(fall: float) -> str:
     return f"{round(fall, 2) + 0.0:.2f}"  # without a sign where it is nothing
 
 

@@ -21,10 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from eyeline import load
-from eyeline.ablation import ablate
 from eyeline.asked import Hidden
 from eyeline.contrast import contrast
 from eyeline.errors import DataError, EyelineError
@@ -34,6 +31,7 @@ from eyeline.fingerprint import fingerprint
 from eyeline.images import open_image
 from eyeline.runs import keep, read_run
 from eyeline.server.likelihood import describe
+from eyeline.span_check import measure
 from eyeline.stream import Stream, stream
 from eyeline.thinking_again import think_again
 from eyeline.vocabulary import Vocabulary
@@ -408,9 +406,7 @@ class Worker:
         if number in self.cancelled:
             return {}
         inputs = self.model.inputs(pictures_in(folder, images), messages)
-        labels = torch.cat([torch.tensor(grid).flatten() for grid in grids])
-        hidden = torch.stack([torch.isin(labels, torch.tensor(list(some))) for some in subsets])
-        found = ablate(self.model, inputs, torch.tensor(token_ids), hidden, method)  # pyright: ignore
+        found = measure(self.model, inputs, token_ids, grids, subsets, method)  # pyright: ignore
         return {"log_probs": found.log_probs[start:].tolist(), "falls": found.falls[:, start:].tolist()}
 
     def do_rethink(

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from scipy.stats import spearmanr
-
 from eyeline.errors import EyelineError
 from eyeline.events import SpanAttribution, Start
 from eyeline.kept_games import read_games
@@ -14,16 +12,7 @@ from eyeline.server.asking import Desk
 from eyeline.server.engine import EngineDiedError, EngineRefusedError
 from eyeline.server.request_error import RequestError, not_found
 from eyeline.server.store import Row
-
-AT_ONCE = 4  # regions between two looks at whether a question waits
-
-
-def rank_agreement(predicted: Sequence[float], actual: Sequence[float]) -> float | None:
-    """Spearman's correlation; None under three regions, or where one side is constant."""
-    if len(predicted) < 3 or len(set(predicted)) == 1 or len(set(actual)) == 1:
-        return None
-    found: Any = spearmanr(predicted, actual)
-    return round(float(found.statistic), 4)
+from eyeline.span_check import Fallen, SpanCheck
 
 
 def read_span(desk: Desk, row: Row, index: int) -> tuple[Start, SpanAttribution]:
@@ -64,52 +53,25 @@ async def verify(
     async for _ in desk.finished(row.id):
         yield {"event": "waiting"}
     row = desk.store.get(row.id)
-    already, method = _hidden_already(desk, row)
-    wanted = list(dict.fromkeys(range(len(span.effects)) if regions is None else regions))
-    if regions is None:
-        wanted.sort(key=lambda region: -abs(span.effects[region]))
-    predicted: list[float] = []
-    actual: list[float] = []
+    check = _check_of(desk, row, span, regions)
     try:
-        for first in range(0, len(wanted), AT_ONCE):
-            some = wanted[first : first + AT_ONCE]
-            subsets = [already, *([*already, region] for region in some)]
+        for subsets in check.batches():
             ticket = desk.line.enter(client, patient=True)
             try:
                 if not ticket.called.done():
                     yield {"event": "waiting"}
                 await ticket.turn()
-                found = await _ablate(desk, row, start, span, subsets, method)
+                found = await _ablate(desk, row, start, span, subsets, check.method)
             finally:
                 ticket.leave()
-            base, *falls = found["falls"]
-            if not first:
-                log_prob = found["log_prob"] - (base if already else 0)
-                yield {"event": "baseline", "log_prob": log_prob, "method": method, "total": len(wanted)}
-            for region, fall in zip(some, falls, strict=True):
-                predicted.append(span.effects[region])
-                actual.append(fall - (base if already else 0))
-                yield {
-                    "event": "region",
-                    "region": region,
-                    "predicted": predicted[-1],
-                    "actual": actual[-1],
-                    "rank_agreement": rank_agreement(predicted, actual),
-                    "done": len(actual),
-                    "total": len(wanted),
-                }
+            for event in check.take(found):
+                yield event
     except (EngineRefusedError, RequestError) as error:
         yield {"event": "error", "message": str(error)}
     except EngineDiedError:
         yield {"event": "error", "message": "The model's process died while it measured; verify again."}
     else:
-        agreement = rank_agreement(predicted, actual)
-        yield {
-            "event": "done",
-            "rank_agreement": agreement,
-            "done": len(actual),
-            "total": len(wanted),
-        }
+        yield check.done()
 
 
 async def verify_together(
@@ -119,17 +81,17 @@ async def verify_together(
     async for _ in desk.finished(row.id):
         yield {"event": "waiting"}
     row = desk.store.get(row.id)
-    already, method = _hidden_already(desk, row)
-    wanted = list(dict.fromkeys(range(len(span.effects)) if regions is None else regions))
+    check = _check_of(desk, row, span, regions)
     try:
         games = await asyncio.to_thread(read_games, desk.store.folder_of(row))
-        predicted = games.joint([(span.start, span.end)], wanted)
+        predicted = games.joint([(span.start, span.end)], check.wanted)
         ticket = desk.line.enter(client, patient=True)
         try:
             if not ticket.called.done():
                 yield {"event": "waiting"}
             await ticket.turn()
-            found = await _ablate(desk, row, start, span, [already, [*already, *wanted]], method)
+            subsets = [[*check.already], [*check.already, *check.wanted]]
+            found = await _ablate(desk, row, start, span, subsets, check.method)
         finally:
             ticket.leave()
     except (EngineRefusedError, RequestError, EyelineError) as error:
@@ -137,13 +99,8 @@ async def verify_together(
     except EngineDiedError:
         yield {"event": "error", "message": "The model's process died while it measured; verify again."}
     else:
-        base, fall = found["falls"]
-        base = base if already else 0
-        yield {"event": "baseline", "log_prob": found["log_prob"] - base, "method": method, "total": 1}
-        yield {
-            "event": "together", "regions": wanted, "predicted": predicted.fall, "parts": predicted.parts,
-            "actual": fall - base, "done": 1, "total": 1,
-        }  # fmt: skip
+        yield check.baseline(found, total=1)
+        yield check.together(found, predicted.fall, predicted.parts)
         yield {"event": "done", "rank_agreement": None, "done": 1, "total": 1}
 
 
@@ -192,15 +149,15 @@ async def _measured(
         yield {"event": "done"}
 
 
-def _hidden_already(desk: Desk, row: Row) -> tuple[list[int], str]:
-    """The regions that a run was asked without, and the way of hiding."""
+def _check_of(desk: Desk, row: Row, span: SpanAttribution, regions: Sequence[int] | None) -> SpanCheck:
+    """Of a run, hidden as it was asked, beside what it was asked without."""
     hidden = row.question["hidden"] or {"regions": [], "method": desk.engine.about.method}
-    return list(hidden["regions"]), hidden["method"]
+    return SpanCheck(span, hidden["method"], regions, hidden["regions"])
 
 
 async def _ablate(
     desk: Desk, row: Row, start: Start, span: SpanAttribution, subsets: Sequence[Sequence[int]], method: str
-) -> Any:
+) -> Fallen:
     """Log-prob of a span with nothing hidden, and its fall with each subset hidden.
 
     Raises `EngineRefusedError` where its ids were not kept.
@@ -218,4 +175,4 @@ async def _ablate(
         subsets=subsets,
         method=method,
     )
-    return found and {"log_prob": sum(found["log_probs"]), "falls": [sum(each) for each in found["falls"]]}
+    return Fallen(sum(found["log_probs"]), tuple(sum(each) for each in found["falls"]))
