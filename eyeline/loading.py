@@ -3,6 +3,7 @@
 All four take the same path, to a plain `Model`; `eyeline.load` makes one that can be asked of it.
 """
 
+import difflib
 import hashlib
 import json
 import logging as notices
@@ -24,6 +25,7 @@ from eyeline.projections import check_model, one_at_a_time
 
 MODELS = Path(__file__).parent / "models"  # the embedded models, package data
 ALIASES = {"mini": "qwen3-vl-mini"}
+NEAR = 0.75  # how alike a name is to that of an embedded model from which that was meant
 
 
 def own_folders(name: str) -> tuple[Path, ...]:
@@ -159,6 +161,12 @@ def _find(source: str | Path) -> tuple[str, str]:
         problem = "is a file, not a model folder" if path.is_file() else "does not exist"
         expected = "expected 'mini', a folder with config.json, or an id on the Hub"
         raise EyelineError(f"{str(source)!r} {problem}; {expected}.")
+    near = difflib.get_close_matches(str(source), (*ALIASES, *ALIASES.values()), 1, NEAR)
+    if near and "/" not in str(source):
+        raise EyelineError(
+            f"There is no model {str(source)!r}; nearest: {near[0]!r}, which comes with Eyeline. Models of the Hub have owners, "
+            "as in 'Qwen/Qwen3-VL-8B-Thinking'."
+        )
     return str(source), str(source)
 
 
@@ -232,13 +240,13 @@ def _hub_options(hf_options: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def quiet(place: str) -> Iterator[None]:
-    """No bars and notices for a folder, which loads in a moment; a download keeps its bar.
+    """No bars and notices for a folder, which loads in a moment; a download keeps its bar, but tells of no attempt that failed.
 
     torchao, where it is installed, is imported by transformers and says what of it this machine lacks: not then either.
     """
     from transformers.utils import logging
 
-    chatty = [notices.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
+    chatty = [notices.getLogger(name) for name in ("torchao", "torch.utils._pytree", "huggingface_hub")]
     levels = [each.level for each in chatty]
     for each in chatty:
         each.setLevel(notices.ERROR)

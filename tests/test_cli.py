@@ -92,7 +92,7 @@ def test_escape_codes_only_go_where_they_are_wanted(here, data, monkeypatch, env
         with terminal(monkeypatch, **environment) as output, pytest.raises(SystemExit):
             main(list(words))
         (shown,) = output
-        assert {"a.png": "12 tokens", "--model": "1 examples in c", "missing.png": "Error: "}[
+        assert {"a.png": "12 tokens", "--model": "1 example in c", "missing.png": "Error: "}[
             words[1]
         ] in shown
         assert (ESCAPE in shown) == (coloured and "missing.png" not in words)

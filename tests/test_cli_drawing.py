@@ -17,6 +17,9 @@ def test_scenes_are_a_data_folder(here):
     ]
     assert all(Path(example.image).is_file() for example in read_examples(Path("data")))
     assert result.stderr.endswith("4 examples in data\n")
+    assert succeed("scenes", "--family", "math", "--seeds", "3:4", "--out", "one").stderr.endswith(
+        "1 example in one\n"
+    )
 
 
 def test_a_folder_of_other_examples_is_refused_and_stays_and_the_same_is_written_again(here):

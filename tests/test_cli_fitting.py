@@ -153,7 +153,7 @@ def test_ctrl_c_tells_what_is_kept_and_the_command_that_goes_on(here, data):
         assert child.wait() == 130
     kept = len(list(Path("c d/examples").glob("*.safetensors")))
     assert (
-        f"Stopped: {kept} examples are kept in c d. The same line goes on: eyeline collect --model model"
+        f"Stopped: {kept} example{'s' * (kept != 1)} kept in c d. The same line goes on: eyeline collect --model model"
         in told
     )
     assert shlex.split(told.strip().rpartition("goes on: ")[2])[1:] == list(map(str, words))

@@ -240,3 +240,13 @@ def test_a_full_disk_is_told_before_any_work(here, full_disk, words):
         place.parent.mkdir(exist_ok=True)
     assert f"The disk is full: '{place}' could not be written" in refuse(*words[:-1], place)
     assert list(full_disk.rglob("*")) == [full_disk / "filler"]
+
+
+def test_ctrl_c_says_that_the_command_stopped(here, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eyeline.runs.read_run", interrupt)
+    result = run("report", "run")
+    assert result.exit_code == 130
+    assert result.stderr.strip() == "Stopped."

@@ -52,7 +52,7 @@ def test_a_set_is_collected_on_by_its_name_in_the_part_to_fit_and_goes_on(here, 
     fit = [example.id for example in PublicExamples(SETS["pope"], "fit", pope)]
     words = ("collect", "--model", "model", "--data", "pope", "--folder", pope, "--out", "c", *COLLECT)
     result = succeed(*words, "--limit", 1)
-    assert "1 examples in c" in result.stderr
+    assert "1 example in c" in result.stderr
     succeed(*words)
     assert sorted(one.id for one in read_collected(Path("c"))) == sorted(fit)
     assert all(one.family == "general" for one in read_collected(Path("c")))
@@ -63,7 +63,7 @@ def test_several_images_of_a_question_are_collected_on_together(here, tmp_path):
     result = succeed(
         "collect", "--model", "model", "--data", "mmmu:all", "--folder", folder, "--out", "c", *COLLECT
     )
-    assert "1 rows left out: without an answer" in result.stderr
+    assert "1 row left out: without an answer" in result.stderr
     two, one = read_collected(Path("c"))
     assert (len(two.labels), len(one.labels)) == (2, 1)
 

@@ -1,6 +1,7 @@
 """A model loads from anywhere by one path."""
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import eyeline.loading
 from eyeline import load
 from eyeline.errors import EyelineError, UnsupportedModelError
-from eyeline.loading import plain_errors
+from eyeline.loading import plain_errors, quiet
 
 REFUSED = httpx.Response(404, request=httpx.Request("GET", "https://huggingface.co/some/model"))
 
@@ -149,6 +150,19 @@ def test_other_families_are_refused_before_any_weight_is_read(tmp_path, family, 
     with pytest.raises(UnsupportedModelError, match=message) as caught:
         load(tmp_path)
     assert "glm46v, glm4v, glm4v_moe, qwen2_5_vl, qwen3_vl" in str(caught.value)
+
+
+def test_a_misspelt_name_of_the_embedded_model_is_told_the_right_one_without_asking_the_hub():
+    with pytest.raises(EyelineError, match=r"no model 'minni'; nearest: 'mini'"):
+        load("minni")
+
+
+def test_attempts_of_the_hubs_client_that_failed_are_not_told_while_a_model_loads():
+    client = logging.getLogger("huggingface_hub.utils._http")
+    before = client.isEnabledFor(logging.WARNING)
+    with quiet("owner/name"):
+        assert not client.isEnabledFor(logging.WARNING)
+    assert client.isEnabledFor(logging.WARNING) == before
 
 
 def test_incomplete_and_broken_folders_are_refused(folder):

@@ -21,8 +21,8 @@ TOLD = {
         ({}, "Checked by hiding parts for real, 12 spans of 2 questions: LDS 0.71 [0.65, 0.76], R2 0.50 [0.40, 0.60]"),
         ({"lds": [0.71, None, None], "r2": [0.5, None, None], "questions": 1, "spans": 1},
          "1 span of 1 question: LDS 0.71, R2 0.50"),
-        ({"lds": None, "r2": None}, "12 spans of 2 questions: hiding did nothing to them"),
-        ({"lds": None, "r2": None, "spans": 0, "questions": 0}, "none is yet"),
+        ({"lds": None, "r2": None}, "12 spans of 2 questions: hiding changed nothing in them, so they do not tell"),
+        ({"lds": None, "r2": None, "spans": 0, "questions": 0}, "none has been checked yet"),
     ],
 )  # fmt: skip
 def test_the_page_tells_how_well_predictions_hold(visit, changes, words):

@@ -8,7 +8,7 @@ import click
 from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.making import tell_left_out
 from eyeline.cli.options import FOLDER, HIDING, LENGTH, PATH, SOURCE, out, subset_seed, with_room
-from eyeline.cli.progress import progress
+from eyeline.cli.progress import progress, several
 from eyeline.errors import EyelineError
 
 
@@ -102,7 +102,7 @@ def _measured(model, examples, count, collection, settings):
     """What was collected of each image."""
     from eyeline.training import collect as collection_of
 
-    click.echo(f"Measuring {count} images, which are kept in {collection}.", err=True)
+    click.echo(f"Measuring {several(count, 'image')}, kept in {collection}.", err=True)
     done = list(progress(collection_of.collect(model, examples, collection, settings), count))
     return [[one] for one in collection_of.read_collected(collection) if one.id in done]
 

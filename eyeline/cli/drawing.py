@@ -4,7 +4,7 @@ import click
 
 from eyeline.cli.choices import FAMILIES
 from eyeline.cli.options import out
-from eyeline.cli.progress import progress
+from eyeline.cli.progress import progress, several
 from eyeline.cli.values import Seeds
 from eyeline.errors import EyelineError
 
@@ -60,4 +60,4 @@ def scenes(families, seeds, wild, is_long, pairs, out) -> None:
         )
     )
     count = write_examples((each for each in drawn if each is not None), out)
-    click.echo(f"{count} examples in {out}", err=True)
+    click.echo(f"{several(count, 'example')} in {out}", err=True)

@@ -33,6 +33,7 @@ class Group(click.Group):
         except EyelineError as error:
             fail(str(error))
         except (KeyboardInterrupt, click.Abort):
+            click.echo("Stopped.", err=True)
             sys.exit(130)
         except BrokenPipeError:  # the reader of our output has gone
             _drop_stdout()

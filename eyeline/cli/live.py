@@ -19,7 +19,7 @@ from eyeline.cli.options import (
     TOKENS,
     with_room,
 )
-from eyeline.cli.progress import progress
+from eyeline.cli.progress import progress, several
 from eyeline.cli.showing import follow, one_or_each
 from eyeline.cli.values import Real, Text
 from eyeline.errors import EyelineError
@@ -145,7 +145,7 @@ def _attribute_log(log, out, model, estimator, regions, traces) -> None:
     total = count_lines(log)
     done = attribute_log(model.load(), log, out, estimator=estimator, regions=regions, traces=traces)
     count = sum(1 for _ in progress(done, total))
-    click.echo(f"{count} traces in {out}", err=True)
+    click.echo(f"{several(count, 'trace')} in {out}", err=True)
 
 
 @click.command()

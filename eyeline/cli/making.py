@@ -11,7 +11,7 @@ import click
 
 from eyeline.cli.group import command_line
 from eyeline.cli.options import Command
-from eyeline.cli.progress import progress
+from eyeline.cli.progress import progress, several
 from eyeline.cli.values import Part
 
 if TYPE_CHECKING:
@@ -80,18 +80,19 @@ def make(
     except KeyboardInterrupt:
         kept = len(list(run.glob("examples/*.safetensors")))
         click.echo(
-            f"Stopped: {kept} examples are kept in {run}. The same line goes on: {command_line()}", err=True
+            f"Stopped: {several(kept, 'example')} kept in {run}. The same line goes on: {command_line()}",
+            err=True,
         )
-        raise
+        raise click.exceptions.Exit(130) from None
     every = len(spread.ids)
-    there = f"{every - missing} of {every} examples" if missing else f"{every} examples"
+    there = f"{every - missing} of {several(every, 'example')}" if missing else several(every, "example")
     click.echo(f"{there}: {', '.join(map(str, written))}" if written else f"{there} in {run}", err=True)
 
 
 def tell_left_out(examples: "Iterable[Example]") -> None:
     """Rows of a public set that were no questions, by reason."""
     for reason, rows in getattr(examples, "left_out", {}).items():
-        click.echo(f"{rows} rows left out: {reason}", err=True)
+        click.echo(f"{several(rows, 'row')} left out: {reason}", err=True)
 
 
 @contextmanager

@@ -9,6 +9,11 @@ import click
 from rich.console import Console
 
 
+def several(count: int, thing: str) -> str:
+    """So many of a thing: "1 example", "2 examples"."""
+    return f"{count} {thing}{'s' * (count != 1)}"
+
+
 def progress(items: Iterable[Any], total: int | None) -> Iterator[Any]:
     """The same items, with a bar and the time left on stderr; in a log a line each half minute and at the end.
 

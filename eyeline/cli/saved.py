@@ -160,7 +160,7 @@ def evidence(run, span, answer, form, out) -> None:
         return click.echo(text)
     write_files({out: text + b"\n"})
     count = len(told["annotations"]) if form == "coco" else sum(len(each["boxes"]) for each in told)
-    click.echo(f"{count} boxes in {out}", err=True)
+    click.echo(f"{count} box{'es' * (count != 1)} in {out}", err=True)
 
 
 @click.command()

@@ -9,9 +9,9 @@ const range = ([mean, low, high]) => `${plain(mean)}${low === null ? "" : ` [${p
 
 function words({lds, r2, spans, questions, drifted, bound}) {
   if (drifted) return `Do not rely on the numbers: the estimator does not predict this model any more (LDS ${lds ? range(lds) : "none"}, where ${plain(bound)} are expected at least). Fit it again.`;
-  if (!spans) return "Predictions are checked while nobody waits; none is yet.";
+  if (!spans) return "Predictions are checked while nobody asks anything; none has been checked yet.";
   const where = `${several(spans, "span")} of ${several(questions, "question")}`;
-  return lds ? `Checked by hiding parts for real, ${where}: LDS ${range(lds)}, R2 ${range(r2)}` : `Checked by hiding parts for real, ${where}: hiding did nothing to them`;
+  return lds ? `Checked by hiding parts for real, ${where}: LDS ${range(lds)}, R2 ${range(r2)}` : `Checked by hiding parts for real, ${where}: hiding changed nothing in them, so they do not tell how good predictions are.`;
 }
 
 /** Keeps `element` told of the server's audit, as long as there is one. */
