@@ -107,7 +107,7 @@ class Log:
 
 
 class Store:
-    """The runs below one folder. Used by one process at a time, from one event loop."""
+    """The runs below one folder, for one process at a time, which others are kept out by, and one event loop."""
 
     def __init__(self, data: Path) -> None:
         self.folder = data / "runs"
@@ -115,12 +115,19 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(data / "runs.sqlite", check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA busy_timeout=2000")
+            self._db.execute(
+                "PRAGMA locking_mode=EXCLUSIVE"
+            )  # what follows would remove another server's runs
+            self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(SCHEMA)
+            self._db.execute("BEGIN EXCLUSIVE")  # a lock once had is kept
+            self._db.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
+            locked = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+            why = "another server keeps its runs there" if locked else error
             raise DataError(
-                f"Runs cannot be kept in {str(data)!r} ({error}); give another folder with --data."
+                f"Runs cannot be kept in {str(data)!r} ({why}); give another folder with --data."
             ) from error
         for row in self._db.execute("SELECT id FROM runs WHERE NOT saved").fetchall():
             self._remove(row["id"])  # of a server that was killed
