@@ -1,10 +1,19 @@
 """Runs that the running server keeps: their list, downloads, verification and questions without regions."""
 
+import asyncio
+import json
+import threading
+
+import httpx2
 import pytest
 from conftest import picture
 from server_process import eventually, question, token_ids
+from test_server_audit import Clocked, a_run
 
 import eyeline
+from eyeline.server.app import create_app
+from eyeline.server.safety import Settings
+from eyeline.server.store import Store
 
 
 def test_a_saved_run_is_listed_found_reopened_downloaded_and_deleted(server):
@@ -48,6 +57,89 @@ def test_a_run_is_read_while_an_event_of_it_is_half_written(server):
         (*_, done) = server.stream("/v1/verify", run=run, span=index, regions=[0])
         assert done["event"] == "done"
     assert server.call("DELETE", f"/v1/runs/{run}").status == 200
+
+
+class Opened(Clocked):
+    """An engine without a process, which an application can open."""
+
+    async def open(self):
+        self.ready = asyncio.Event()
+
+    async def close(self):
+        pass
+
+
+def request(tmp_path, method, path, meanwhile=lambda store, run: None, **fields):
+    """The answer of a server in this process to a request about a run of three spans."""
+
+    async def play():
+        store = Store(tmp_path)
+        run = a_run(store, 1).id
+        app = create_app(Settings(tmp_path), Opened(1.0), store)
+        transport = httpx2.ASGITransport(app)
+        async with (
+            app.app.router.lifespan_context(app.app),
+            httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client,
+        ):
+            meanwhile(store, run)
+            body = {"run": run, **fields} if method == "POST" else None
+            return await client.request(method, f"/v1/{path.format(run=run)}", json=body)
+
+    return asyncio.run(play())
+
+
+ABOUT_A_RUN = [
+    ("GET", "runs/{run}", {}),
+    ("GET", "runs/{run}/images/0", {}),
+    ("GET", "runs/{run}/events.jsonl", {}),
+    ("GET", "runs/{run}/report.html", {}),
+    ("POST", "evidence", {}),
+    ("POST", "joint", {"target": 0, "regions": [1]}),
+    ("POST", "ask-without", {"regions": [1]}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "fields"), ABOUT_A_RUN)
+def test_a_run_that_is_deleted_while_it_is_read_is_not_found(tmp_path, monkeypatch, method, path, fields):
+    def meanwhile(store, run):
+        async def after_deleting(call, *given, in_thread=asyncio.to_thread):
+            store.discard(run)
+            return await in_thread(call, *given)
+
+        monkeypatch.setattr(asyncio, "to_thread", after_deleting)
+
+    answer = request(tmp_path, method, path, meanwhile, **fields)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+@pytest.fixture
+def parsers(monkeypatch):
+    """The threads in which events are parsed."""
+    found, loads = set(), json.loads
+
+    def noted(text, *given, **options):
+        if '"event"' in str(text):
+            found.add(threading.get_ident())
+        return loads(text, *given, **options)
+
+    monkeypatch.setattr(json, "loads", noted)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields", "status"),
+    [
+        ("GET", "runs/{run}", {}, 200),
+        ("POST", "verify", {"span": 9}, 404),
+        ("POST", "contrast", {"span": 9, "instead": "x"}, 404),
+        ("POST", "rethink", {"regions": [99]}, 400),
+        ("POST", "ask-without", {"regions": [99]}, 400),
+    ],
+)
+def test_a_large_run_is_parsed_where_it_holds_nobody_up(tmp_path, parsers, method, path, fields, status):
+    assert request(tmp_path, method, path, lambda *_: parsers.clear(), **fields).status_code == status
+    assert parsers
+    assert threading.get_ident() not in parsers
 
 
 def test_a_run_that_is_not_to_be_saved_leaves_nothing(server):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from scipy.stats import spearmanr
@@ -26,10 +27,10 @@ def rank_agreement(predicted: Sequence[float], actual: Sequence[float]) -> float
     return round(float(found.statistic), 4)
 
 
-def read_span(desk: Desk, row: Row, index: int) -> tuple[Start, SpanAttribution]:
+def read_span(index: int, folder: Path) -> tuple[Start, SpanAttribution]:
     """A span of a run, as far as it is written. Raises a `RequestError`."""
     start = None
-    for event in events_so_far(desk.store.folder_of(row)):
+    for event in events_so_far(folder):
         if isinstance(event, Start):
             start = event
         elif isinstance(event, SpanAttribution) and event.index == index and start is not None:
