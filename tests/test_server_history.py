@@ -11,9 +11,14 @@ from server_process import eventually, question, token_ids
 from test_server_audit import Clocked, a_run
 
 import eyeline
+from eyeline.events import Done
+from eyeline.runs import save_run
 from eyeline.server.app import create_app
+from eyeline.server.asking import Asking
+from eyeline.server.line import Line
+from eyeline.server.response import Wanted, gather
 from eyeline.server.safety import Settings
-from eyeline.server.store import Store
+from eyeline.server.store import Log, Store
 
 
 def test_a_saved_run_is_listed_found_reopened_downloaded_and_deleted(server):
@@ -138,6 +143,24 @@ def parsers(monkeypatch):
 )
 def test_a_large_run_is_parsed_where_it_holds_nobody_up(tmp_path, parsers, method, path, fields, status):
     assert request(tmp_path, method, path, lambda *_: parsers.clear(), **fields).status_code == status
+    assert parsers
+    assert threading.get_ident() not in parsers
+
+
+def test_a_large_completion_is_put_together_where_it_holds_nobody_up(tmp_path, parsers):
+    async def play():
+        store = Store(tmp_path)
+        row = a_run(store, 1)
+        log = Log(save_run(store.folder_of(row), [], ""))
+        log.closed = True
+        asking = Asking(row, log, Line(1).enter("client"), 1, ())
+        asking.done = next(event for event in log.read() if isinstance(event, Done))
+        asking.over.set()
+        parsers.clear()
+        assert len((await gather(asking, Wanted()))["choices"][0]["message"]["eyeline"]) == 5
+        store.close()
+
+    asyncio.run(play())
     assert parsers
     assert threading.get_ident() not in parsers
 
