@@ -145,16 +145,27 @@ class Store:
         return f"run-{secrets.token_hex(12)}"
 
     def prepare(self, run: str, images: Sequence[Image.Image], prompt: str) -> RunWriter:
-        """Writes a new run's images; may be called in any thread. Raises `DataError`."""
-        return save_run(self.folder / run, images, prompt).__enter__()
+        """Writes a new run's images; may be called in any thread. Raises a `RequestError` where they cannot be written."""
+        try:
+            return save_run(self.folder / run, images, prompt).__enter__()
+        except DataError as error:
+            raise RequestError(500, "internal", str(error)) from error
 
     def add(
         self, run: str, writer: RunWriter, model: str, question: Mapping[str, Any], *, saved: bool
     ) -> Log:
-        self._db.execute(
-            "INSERT INTO runs (id, created, model, prompt, images, saved, question) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (run, time.time(), model, writer.prompt, len(writer.images), saved, json.dumps(question)),
-        )
+        """Lists a run that was prepared. Raises a `RequestError` where the disk does not take it; then its folder goes."""
+        try:
+            self._db.execute(
+                "INSERT INTO runs (id, created, model, prompt, images, saved, question) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (run, time.time(), model, writer.prompt, len(writer.images), saved, json.dumps(question)),
+            )
+        except sqlite3.Error as error:
+            writer.__exit__()
+            shutil.rmtree(writer.folder, ignore_errors=True)
+            raise RequestError(
+                500, "internal", f"The run could not be kept ({error}); free some space."
+            ) from error
         writer.images = ()  # they are on disk now
         return Log(writer)
 
