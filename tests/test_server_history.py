@@ -14,8 +14,9 @@ import eyeline
 from eyeline.events import Done
 from eyeline.runs import save_run
 from eyeline.server.app import create_app
-from eyeline.server.asking import Asking
+from eyeline.server.asking import Asking, Desk
 from eyeline.server.line import Line
+from eyeline.server.request_error import not_found
 from eyeline.server.response import Wanted, gather
 from eyeline.server.safety import Settings
 from eyeline.server.store import Log, Store
@@ -91,6 +92,38 @@ def request(tmp_path, method, path, meanwhile=lambda store, run: None, **fields)
             return await client.request(method, f"/v1/{path.format(run=run)}", json=body)
 
     return asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("verify", {"span": 0}),
+        ("verify", {"span": 0, "regions": [1], "together": True}),
+        ("contrast", {"span": 0, "instead": "x"}),
+        ("rethink", {"regions": [1]}),
+    ],
+)
+def test_what_goes_wrong_while_it_is_measured_is_the_last_event(tmp_path, monkeypatch, path, fields):
+    async def fail(*_, **__):
+        raise RuntimeError("OutOfMemoryError: CUDA out of memory")
+
+    def gone(self, run):
+        raise not_found("such run")
+
+    def last(meanwhile):
+        answer = request(tmp_path / str(len(list(tmp_path.iterdir()))), "POST", path, meanwhile, **fields)
+        return answer.status_code, json.loads(answer.text.split("data: ")[-1])
+
+    failed = {"event": "error", "message": "Measuring failed: RuntimeError."}
+    assert last(lambda *_: monkeypatch.setattr(Opened, "call", fail)) == (200, failed)
+
+    async def deleted(desk, run):  # between the answer's begin and the measuring
+        monkeypatch.setattr(Store, "get", gone)
+        return
+        yield
+
+    status, event = last(lambda *_: monkeypatch.setattr(Desk, "finished", deleted))
+    assert (status, event["event"], "no such run" in event["message"]) == (200, "error", True)
 
 
 ABOUT_A_RUN = [

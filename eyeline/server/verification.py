@@ -1,7 +1,9 @@
 """What is measured of a run behind all questions: the real ablation of a span, its contrast with other words, thinking again."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from eyeline.server.engine import EngineDiedError, EngineRefusedError
 from eyeline.server.request_error import RequestError, not_found
 from eyeline.server.store import Row
 
+log = logging.getLogger("eyeline.server")
 AT_ONCE = 4  # regions between two looks at whether a question waits
 
 
@@ -71,46 +74,35 @@ async def verify(
         wanted.sort(key=lambda region: -abs(span.effects[region]))
     predicted: list[float] = []
     actual: list[float] = []
-    try:
-        for first in range(0, len(wanted), AT_ONCE):
-            some = wanted[first : first + AT_ONCE]
-            subsets = [already, *([*already, region] for region in some)]
-            ticket = desk.line.enter(client, patient=True)
-            try:
-                if not ticket.called.done():
-                    yield {"event": "waiting"}
-                await ticket.turn()
-                found = await _ablate(desk, row, start, span, subsets, method)
-            finally:
-                ticket.leave()
-            base, *falls = found["falls"]
-            if not first:
-                log_prob = found["log_prob"] - (base if already else 0)
-                yield {"event": "baseline", "log_prob": log_prob, "method": method, "total": len(wanted)}
-            for region, fall in zip(some, falls, strict=True):
-                predicted.append(span.effects[region])
-                actual.append(fall - (base if already else 0))
-                yield {
-                    "event": "region",
-                    "region": region,
-                    "predicted": predicted[-1],
-                    "actual": actual[-1],
-                    "rank_agreement": rank_agreement(predicted, actual),
-                    "done": len(actual),
-                    "total": len(wanted),
-                }
-    except (EngineRefusedError, RequestError) as error:
-        yield {"event": "error", "message": str(error)}
-    except EngineDiedError:
-        yield {"event": "error", "message": "The model's process died while it measured; verify again."}
-    else:
-        agreement = rank_agreement(predicted, actual)
-        yield {
-            "event": "done",
-            "rank_agreement": agreement,
-            "done": len(actual),
-            "total": len(wanted),
-        }
+    for first in range(0, len(wanted), AT_ONCE):
+        some = wanted[first : first + AT_ONCE]
+        subsets = [already, *([*already, region] for region in some)]
+        ticket = desk.line.enter(client, patient=True)
+        try:
+            if not ticket.called.done():
+                yield {"event": "waiting"}
+            await ticket.turn()
+            found = await _ablate(desk, row, start, span, subsets, method)
+        finally:
+            ticket.leave()
+        base, *falls = found["falls"]
+        if not first:
+            log_prob = found["log_prob"] - (base if already else 0)
+            yield {"event": "baseline", "log_prob": log_prob, "method": method, "total": len(wanted)}
+        for region, fall in zip(some, falls, strict=True):
+            predicted.append(span.effects[region])
+            actual.append(fall - (base if already else 0))
+            yield {
+                "event": "region",
+                "region": region,
+                "predicted": predicted[-1],
+                "actual": actual[-1],
+                "rank_agreement": rank_agreement(predicted, actual),
+                "done": len(actual),
+                "total": len(wanted),
+            }
+    agreement = rank_agreement(predicted, actual)
+    yield {"event": "done", "rank_agreement": agreement, "done": len(actual), "total": len(wanted)}
 
 
 async def verify_together(
@@ -122,30 +114,24 @@ async def verify_together(
     row = desk.store.get(row.id)
     already, method = _hidden_already(desk, row)
     wanted = list(dict.fromkeys(range(len(span.effects)) if regions is None else regions))
+    games = await asyncio.to_thread(read_games, desk.store.folder_of(row))
+    predicted = games.joint([(span.start, span.end)], wanted)
+    ticket = desk.line.enter(client, patient=True)
     try:
-        games = await asyncio.to_thread(read_games, desk.store.folder_of(row))
-        predicted = games.joint([(span.start, span.end)], wanted)
-        ticket = desk.line.enter(client, patient=True)
-        try:
-            if not ticket.called.done():
-                yield {"event": "waiting"}
-            await ticket.turn()
-            found = await _ablate(desk, row, start, span, [already, [*already, *wanted]], method)
-        finally:
-            ticket.leave()
-    except (EngineRefusedError, RequestError, EyelineError) as error:
-        yield {"event": "error", "message": str(error)}
-    except EngineDiedError:
-        yield {"event": "error", "message": "The model's process died while it measured; verify again."}
-    else:
-        base, fall = found["falls"]
-        base = base if already else 0
-        yield {"event": "baseline", "log_prob": found["log_prob"] - base, "method": method, "total": 1}
-        yield {
-            "event": "together", "regions": wanted, "predicted": predicted.fall, "parts": predicted.parts,
-            "actual": fall - base, "done": 1, "total": 1,
-        }  # fmt: skip
-        yield {"event": "done", "rank_agreement": None, "done": 1, "total": 1}
+        if not ticket.called.done():
+            yield {"event": "waiting"}
+        await ticket.turn()
+        found = await _ablate(desk, row, start, span, [already, [*already, *wanted]], method)
+    finally:
+        ticket.leave()
+    base, fall = found["falls"]
+    base = base if already else 0
+    yield {"event": "baseline", "log_prob": found["log_prob"] - base, "method": method, "total": 1}
+    yield {
+        "event": "together", "regions": wanted, "predicted": predicted.fall, "parts": predicted.parts,
+        "actual": fall - base, "done": 1, "total": 1,
+    }  # fmt: skip
+    yield {"event": "done", "rank_agreement": None, "done": 1, "total": 1}
 
 
 async def rethink(
@@ -172,25 +158,34 @@ async def _measured(
     async for _ in desk.finished(row.id):
         yield {"event": "waiting"}
     row = desk.store.get(row.id)
+    ticket = desk.line.enter(client, patient=True)
     try:
-        ticket = desk.line.enter(client, patient=True)
-        try:
-            if not ticket.called.done():
-                yield {"event": "waiting"}
-            await ticket.turn()
-            found = await desk.engine.call(
-                op, folder=str(desk.store.folder_of(row)), messages=row.question["messages"],
-                hidden=row.question["hidden"], **asked,
-            )  # fmt: skip
-        finally:
-            ticket.leave()
-    except (EngineRefusedError, RequestError) as error:
+        if not ticket.called.done():
+            yield {"event": "waiting"}
+        await ticket.turn()
+        found = await desk.engine.call(
+            op, folder=str(desk.store.folder_of(row)), messages=row.question["messages"],
+            hidden=row.question["hidden"], **asked,
+        )  # fmt: skip
+    finally:
+        ticket.leave()
+    yield {"event": name, **found}
+    yield {"event": "done"}
+
+
+async def or_error(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    """The same events; what goes wrong, in whatever way, is the last one: a status cannot be sent any more."""
+    try:
+        async with aclosing(events) as some:  # pyright: ignore
+            async for event in some:
+                yield event
+    except (EyelineError, RequestError) as error:
         yield {"event": "error", "message": str(error)}
     except EngineDiedError:
         yield {"event": "error", "message": "The model's process died while it measured; try once more."}
-    else:
-        yield {"event": name, **found}
-        yield {"event": "done"}
+    except Exception as error:
+        log.exception("Measuring failed")
+        yield {"event": "error", "message": f"Measuring failed: {type(error).__name__}."}
 
 
 def _hidden_already(desk: Desk, row: Row) -> tuple[list[int], str]:

@@ -34,6 +34,7 @@ from eyeline.server.verification import (
     check_regions,
     check_same_model,
     contrast,
+    or_error,
     read_span,
     rethink,
     verify,
@@ -187,4 +188,4 @@ def _of_run(desk: Desk, row: Row, events: AsyncIterator[dict[str, Any]]) -> Even
     leases = ExitStack()
     if (asking := desk.open.get(row.id)) is not None:
         leases.enter_context(desk.reading(asking, keeps=False))
-    return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
+    return EventStream(as_sse(or_error(events), desk.settings.heartbeat), leases, desk.counters)
