@@ -64,6 +64,7 @@ class Asking:
         self.over = asyncio.Event()
         self.failure: RequestError | None = None  # instead of a last event
         self.token_ids: list[int] = []  # as many as are known
+        self.reliances: list[float] = []  # `whole_image` of the spans written so far, where it is known
         self.log_probs: list[Any] = []  # how likely each was, as OpenAI's API says it, where that was asked
         self.done: Done | None = None
         self.stopped: str | None = None  # why it was cancelled, where its reader is to know
@@ -126,6 +127,7 @@ class Asking:
                 self.answer += event.text if event.channel == "answer" else ""
             case SpanAttribution():
                 self.end = max(self.end, event.end)
+                self.reliances += [] if event.whole_image is None else [event.whole_image]
             case Error():
                 self.problem = event.message
             case Done():
@@ -325,7 +327,7 @@ class Desk:
             if telling.heard:
                 failed = asking.failure.code if asking.failure else ""
                 problem = failed or ("error" if asking.done and asking.done.reason == "error" else "")
-                telling.end(asking.done, asking.log.read(), problem)
+                telling.end(asking.done, asking.reliances, problem)
             asking.log.close()
             asking.over.set()
             self._forget(asking)
