@@ -123,19 +123,21 @@ def _open_folder(model: Model, estimator: Estimator | None, regions: str, traces
         "estimator": None if estimator is None else estimator.id, "digest": None if estimator is None else digest(estimator),
     }  # fmt: skip
     path = out / "run.json"
-    if path.exists():
-        try:
-            before = json.loads(read_text(path))
-            different = [name for name, value in run.items() if before.get(name) != value]
-        except (OSError, ValueError, AttributeError) as error:
-            raise DataError(f"{path} cannot be read ({error}); choose another --out.") from error
-        if different:
-            raise DataError(f"{out} holds spans with another {', '.join(different)}; choose another --out.")
-        return
-    if out.exists() and (not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())):
-        raise DataError(f"{out} is no empty folder and holds no spans; choose another --out.")
-    make_folder(out)
-    write_first(path, (json.dumps(run, indent=2) + "\n").encode())
+    if not path.exists():
+        strange = out.exists() and (
+            not out.is_dir() or any(not each.name.endswith(".part") for each in out.iterdir())
+        )
+        if strange and not path.exists():  # another process may have opened it meanwhile
+            raise DataError(f"{out} is no empty folder and holds no spans; choose another --out.")
+        make_folder(out)
+        write_first(path, (json.dumps(run, indent=2) + "\n").encode())
+    try:
+        before = json.loads(read_text(path))
+        different = [name for name, value in run.items() if before.get(name) != value]
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); choose another --out.") from error
+    if different:
+        raise DataError(f"{out} holds spans with another {', '.join(different)}; choose another --out.")
 
 
 def _check_stamp(library: Any, path: Path, stamp: str) -> None:
