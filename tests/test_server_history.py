@@ -15,6 +15,7 @@ from eyeline.events import Done
 from eyeline.runs import save_run
 from eyeline.server.app import create_app
 from eyeline.server.asking import Asking, Desk
+from eyeline.server.engine import EngineDiedError
 from eyeline.server.line import Line
 from eyeline.server.request_error import not_found
 from eyeline.server.response import Wanted, gather
@@ -77,11 +78,16 @@ class Opened(Clocked):
 
 def request(tmp_path, method, path, meanwhile=lambda store, run: None, **fields):
     """The answer of a server in this process to a request about a run of three spans."""
+    return requests(1, tmp_path, method, path, meanwhile, **fields)[0]
+
+
+def requests(count, tmp_path, method, path, meanwhile=lambda store, run: None, **fields):
+    """Those to some at once; two streams are open at most."""
 
     async def play():
         store = Store(tmp_path)
         run = a_run(store, 1).id
-        app = create_app(Settings(tmp_path), Opened(1.0), store)
+        app = create_app(Settings(tmp_path, max_streams=2), Opened(1.0), store)
         transport = httpx2.ASGITransport(app)
         async with (
             app.app.router.lifespan_context(app.app),
@@ -89,7 +95,8 @@ def request(tmp_path, method, path, meanwhile=lambda store, run: None, **fields)
         ):
             meanwhile(store, run)
             body = {"run": run, **fields} if method == "POST" else None
-            return await client.request(method, f"/v1/{path.format(run=run)}", json=body)
+            asked = [client.request(method, f"/v1/{path.format(run=run)}", json=body) for _ in range(count)]
+            return await asyncio.gather(*asked)
 
     return asyncio.run(play())
 
@@ -148,6 +155,16 @@ def test_a_run_that_is_deleted_while_it_is_read_is_not_found(tmp_path, monkeypat
 
     answer = request(tmp_path, method, path, meanwhile, **fields)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_measurements_that_are_asked_for_at_once_are_no_more_than_may_be_open(tmp_path, monkeypatch):
+    async def wait(*_, **__):
+        await asyncio.sleep(0.5)  # all are there
+        raise EngineDiedError
+
+    monkeypatch.setattr(Opened, "call", wait)
+    answers = requests(6, tmp_path, "POST", "verify", span=0)
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429, 429, 429]
 
 
 @pytest.fixture

@@ -185,6 +185,7 @@ def _start_of(folder: Path) -> Start:
 
 def _of_run(desk: Desk, row: Row, events: AsyncIterator[dict[str, Any]]) -> EventStream:
     """Events about a saved run; while its own question is on, that counts as read."""
+    _check_streams(desk)  # others may have been opened since
     leases = ExitStack()
     if (asking := desk.open.get(row.id)) is not None:
         leases.enter_context(desk.reading(asking, keeps=False))
