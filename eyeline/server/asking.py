@@ -204,6 +204,7 @@ class Desk:
             "seed": secrets.randbelow(LARGEST_SEED) if request.seed is None else request.seed,
             "regions": request.eyeline.regions,
             "sources": request.eyeline.sources,
+            "measure_whole": request.eyeline.measure_whole,
         }
         if request.logprobs:
             options["top_logprobs"] = request.top_logprobs or 0
