@@ -116,7 +116,7 @@ def by_span(falls: Float[Tensor, "subset token"], spans: Sequence[Span]) -> Floa
 
 
 def fill_pixels(
-    model: Model, inputs: Mapping[str, Tensor], hidden: Bool[Tensor, " patch"], method: Method = "pixels"
+    model: Model, inputs: Mapping[str, Tensor], hidden: Bool[Tensor, " patch"], method: str = "pixels"
 ) -> dict[str, Tensor]:
     """The same prompt with some visual tokens' pixels filled as `ablate` fills them, to generate from."""
     pixels = inputs["pixel_values"]

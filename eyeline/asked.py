@@ -10,13 +10,14 @@ from PIL import Image
 from torch import Tensor
 
 from eyeline.ablation import Method, fill_pixels
-from eyeline.errors import PromptError, RegionError
+from eyeline.errors import EstimatorError, PromptError, RegionError
 from eyeline.estimator import Estimator
 from eyeline.estimator_files import check_model, estimator_for
 from eyeline.events import Grid, ImageInfo, Notice, Start
 from eyeline.fills import FILLS
 from eyeline.fingerprint import is_quantised
 from eyeline.images import Picture, open_images
+from eyeline.leak import spreads
 from eyeline.model import Inputs, Model, Prompt
 from eyeline.regions import check_source
 from eyeline.version import __version__
@@ -48,6 +49,7 @@ class Asked:
     regions: str | Path | Sequence[str | Path]  # where they come from
     hidden: Hidden | None
     sources: bool = True  # whether earlier text is read as well
+    measure_whole: bool = False  # whether the text is read once more without its images
     question: str = ""  # what the last turn of the user says
     notices: tuple[Notice, ...] = ()  # for whoever reads the numbers
 
@@ -107,6 +109,7 @@ def prepare(
     regions: str | Path | Sequence[str | Path],
     hidden: Hidden | None = None,
     sources: bool = True,
+    measure_whole: bool = False,
 ) -> Asked:
     """Raises `ImageError`, `PromptError`, `RegionError` or `EstimatorError` for what cannot work."""
     pictures = open_images(images)
@@ -124,8 +127,26 @@ def prepare(
         estimator = estimator.to(model.device)
     else:
         estimator = estimator_for(model, estimator)
+    if measure_whole:
+        _check_measurable(estimator)
     check_source(pictures, model.image_grids(inputs), regions, model.device)
-    return Asked(model, inputs, pictures, estimator, regions, hidden, sources, question_of(prompt))
+    return Asked(
+        model, inputs, pictures, estimator, regions, hidden, sources, measure_whole, question_of(prompt)
+    )
+
+
+def _check_measurable(estimator: Estimator | None) -> None:
+    """Raises `EstimatorError` where what is measured could not stand beside what is predicted."""
+    if estimator is None or estimator.unit != "nats":
+        raise EstimatorError(
+            "What hiding the whole image does is measured in nats, and sizes are not calibrated here: calibrate the model with "
+            "`eyeline calibrate`, or leave measure_whole out."
+        )
+    if not spreads(estimator.hiding):
+        raise EstimatorError(
+            f"The estimator {estimator.id!r} hides regions by {estimator.hiding}, and only filled images can be read "
+            "once more: name another estimator, or leave measure_whole out."
+        )
 
 
 def question_of(prompt: Prompt) -> str:

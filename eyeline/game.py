@@ -17,6 +17,9 @@ PERMUTATIONS = 16  # antithetic pairs: how many, and what error they leave, is m
 ENOUGH = 0.9  # share of the whole image's fall that evidence keeps
 NOTHING = 0.05  # nats: a text that loses less with everything hidden rests on nothing of the image
 BREAKS = 5  # regions that are named at least
+EVENLY = 0.5  # share of what is measured and not predicted that single regions have
+STEEP = 12.0  # how late the rest of it is lost: a unit that says nothing until half of the regions are hidden
+LEAST = 1e-6  # nats, minus a log-prob
 AT_ONCE = 2**22  # numbers worked out together: 16 MiB
 
 
@@ -68,6 +71,25 @@ class Game:
         most = torch.finfo(torch.float16).max
         return replace(self, together=self.together.clamp(-most, most).half().float())
 
+    def with_whole(self, falls: Float[Tensor, " token"]) -> "Game":
+        """The game in which hiding everything takes `falls` off each token's log-prob, as was measured.
+
+        Of what is missing in a token's score EVENLY is shared by all regions; the rest is lost only where most of them are
+        hidden, as what is seen in several places is.
+        """
+        missing = self.unlinked(falls) - self.scores(self.apart.new_ones(self.regions, 1))[:, 0]
+        tokens, steep = len(missing), self.apart.new_tensor((STEEP, -STEEP / 2))
+        most = silu(steep.sum()) - silu(steep[1])
+        return replace(
+            self,
+            apart=self.apart + (EVENLY * missing / self.regions)[:, None],
+            together=torch.cat(
+                [self.together, (steep[0] / self.regions).expand(tokens, 1, self.regions)], dim=1
+            ),
+            rest=torch.cat([self.rest, steep[1].expand(tokens, 1)], dim=1),
+            outward=torch.cat([self.outward, ((1 - EVENLY) * missing / most)[:, None]], dim=1),
+        )
+
     def scores(self, hidden: Float[Tensor, "*token region subset"]) -> Float[Tensor, "token subset"]:
         """By how much hiding each subset lowers each token's log-odds, nats; 1 where a subset has a region."""
         apart = (self.apart[:, None] @ hidden)[:, 0]
@@ -97,6 +119,13 @@ class Game:
     def linked(self, scores: Float[Tensor, "token ..."]) -> Float[Tensor, "token ..."]:
         """What scores do to log-probs: by how much each token's falls, nats."""
         return scores if self.log_odds is None else fall(scores, self.log_odds)
+
+    def unlinked(self, falls: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
+        """The scores that take so much off each token's log-prob."""
+        if self.log_odds is None:
+            return falls
+        loss = (falls + softplus(-self.log_odds)).clamp(min=LEAST)  # minus the log-prob that is left
+        return self.log_odds + loss + torch.log1p(-torch.exp(-loss))
 
 
 def contributions(game: Game, orders: Int[Tensor, "order region"]) -> Float[Tensor, " region"]:

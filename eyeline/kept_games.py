@@ -64,12 +64,15 @@ class Games:
         return known
 
     def add(self, start: int, game: Game, links: Links | None = None, index: int | None = None) -> None:
-        """Keeps the game of the tokens from `start` on, and their links; of all spans or of none."""
+        """Keeps the game of the tokens from `start` on, and their links; of all spans or of none.
+
+        The game last: whoever asks in another thread meanwhile finds all that belongs to each game.
+        """
         self.tokens.append(torch.arange(start, start + len(game.apart)))
-        self.games.append(game.to(torch.device("cpu")))
         self.indices.append(len(self.indices) if index is None else index)
         if links is not None:
             self.links.append(links.to(torch.device("cpu")))
+        self.games.append(game.to(torch.device("cpu")))
 
     def of(self, ranges: Sequence[tuple[int, int]]) -> Game:
         """That of the tokens in some ranges [start, end). Raises `DataError` where some were not kept."""

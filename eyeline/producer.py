@@ -23,7 +23,7 @@ class Producer:
     def __init__(self, exchange: Exchange, capture: AttentionCapture | NoCapture) -> None:
         self._exchange, self._capture = exchange, capture
         self._handed = 0  # tokens that the worker has been told of
-        self.catch_up: Callable[[], None] = lambda: (
+        self.catch_up: Callable[[], object] = lambda: (
             None
         )  # before a span is handed over: it must have been read
 

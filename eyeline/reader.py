@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from eyeline.attribution import Attribution, attribute, heat
+from eyeline.blind import Blind
 from eyeline.capture import AttentionCapture
 from eyeline.earlier import EarlierText
 from eyeline.estimator import Estimator
@@ -68,12 +69,13 @@ class Reader:
     """Reads the spans of one generation, once its prompt has been read.
 
     Making one is quick. What takes passes of the model, the leak map and the image's tokens read again without each region,
-    is worked out by `measure_leak`; without it regions have their own visual tokens.
+    is worked out by `measure_leak`; without it regions have their own visual tokens. `measure_whole`: the text is read once more
+    without its images, so that what hiding all of them does is measured.
     """
 
     def __init__(
         self, model: Model, inputs: Inputs, capture: AttentionCapture, regions: Regions, estimator: Estimator | None,
-        sources: bool = True,
+        sources: bool = True, measure_whole: bool = False,
     ) -> None:  # fmt: skip
         self.model, self.inputs, self.capture, self.regions = model, inputs, capture, regions
         self.labels = regions.of_patch.to(model.device)
@@ -86,6 +88,7 @@ class Reader:
         known = sources and estimator is not None and estimator.text is not None
         whole = not any(model.adapter.sliding_windows(model.hf))  # a window lets go of earlier text
         self.earlier = EarlierText(model, capture) if known and whole else None
+        self.measures, self.blind = measure_whole and estimator is not None, None
         self._ahead: list[Tokens] = []  # read before their span has ended, in order
         self.end = 0  # of what was read without a gap
 
@@ -93,6 +96,8 @@ class Reader:
         """Works out in what parts each visual token shows each region, where the estimator's way of hiding makes it matter."""
         if self.estimator is None or not spreads(self.estimator.hiding):
             return
+        if self.measures:
+            self.blind = Blind(self.model, self.inputs, self.estimator.hiding)
         fills = fill_regions(self.model, self.inputs, self.regions, self.estimator.hiding, stopped)
         kinds = () if stopped() else self.estimator.kinds
         layers = self.capture.layers
@@ -135,7 +140,10 @@ class Reader:
         assert read.cells is not None, "there are weights"
         game = links = None
         if self.estimator is not None:
-            game = self.estimator.game(read.features, read.log_odds).rounded()
+            game = self.estimator.game(read.features, read.log_odds)
+            if self.blind is not None and (blind := self.blind.log_probs(start, ids)) is not None:
+                game = game.with_whole(read.log_probs - blind)
+            game = game.rounded()
         if self.estimator is not None and self.earlier is not None:
             links = self.estimator.links(self.earlier.features(steps), read.log_odds)
         return Tokens(start, read.log_probs, read.features.sum(2), read.cells, game, links)

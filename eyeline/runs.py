@@ -160,7 +160,7 @@ class RunWriter:
     def write(self, event: Event) -> None:
         """Appends one event. Raises `DataError` where it cannot; the lines before it stay readable."""
         assert self.events is not None, "used as a context manager"
-        line, position = _encode(to_json(event) + "\n"), self.events.tell()
+        line, position = _encode(to_json(event) + "\n"), self.events.seek(0, os.SEEK_END)
         try:
             if self.events.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

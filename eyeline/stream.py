@@ -48,6 +48,7 @@ def stream(
     pending_bytes: int = PENDING_BYTES,
     hidden: Hidden | None = None,
     sources: bool = True,
+    measure_whole: bool = False,
     top_logprobs: int | None = None,
     **generation: Any,
 ) -> "Stream":
@@ -58,7 +59,8 @@ def stream(
     for all images or one for each. `max_new_tokens`: by default what the context allows. `temperature`: 0 is greedy. `seed` makes
     sampling repeatable. `stop`: texts that generation ends before. `pending_bytes`: captured steps that may wait for attribution
     before decoding does. `hidden`: regions of an earlier stream that the model is not to see; its regions are shown. `sources`:
-    read earlier text too, for what each span takes from it and what the answer rests on through it. `top_logprobs`: keep how
+    read earlier text too, for what each span takes from it and what the answer rests on through it. `measure_whole`: read the
+    text once more without its images, so that `whole_image` is measured. `top_logprobs`: keep how
     likely each token was, and so many of the likeliest in its place (`Stream.likely`). `generation`: any other option of
     `hf.generate` (`repetition_penalty`, ...). What is left out comes from the model's generation config.
 
@@ -69,7 +71,7 @@ def stream(
     stops = [stop] if isinstance(stop, str) else list(stop)
     stops += stop_strings(model, generation.pop("stop_strings", None))
     check_options(model, generation)
-    asked = prepare(model, images, prompt, estimator, regions, hidden, sources)
+    asked = prepare(model, images, prompt, estimator, regions, hidden, sources, measure_whole)
     if max_new_tokens is not None and not 0 < max_new_tokens <= asked.room:
         raise PromptError(
             f"max_new_tokens is {max_new_tokens}; expected 1 to {asked.room}, "
@@ -102,14 +104,15 @@ def attribute(
     estimator: str | Path | Estimator | None = None,
     regions: str | Path | Sequence[str | Path] = "native",
     sources: bool = True,
+    measure_whole: bool = False,
 ) -> "Stream":
     """The events of a given trace, as if the model had written it: teacher-forced passes over it instead of decoding.
 
     `text` is what follows the prompt, markers included, or its token ids. The same ids give the same events as `stream`, up to
-    rounding; but `Done` says `stop` where no end token ends them. `estimator`, `regions` and `sources` as
-    there. However long the text is, no more steps are kept than PENDING_BYTES and those of a pass. Raises as `stream` does.
+    rounding; but `Done` says `stop` where no end token ends them. The other options are as there. However long the text is, no
+    more steps are kept than PENDING_BYTES and those of a pass. Raises as `stream` does.
     """
-    asked = prepare(model, images, prompt, estimator, regions, sources=sources)
+    asked = prepare(model, images, prompt, estimator, regions, sources=sources, measure_whole=measure_whole)
     if isinstance(text, str):
         text = model.tokenizer(text, add_special_tokens=False)["input_ids"]
     ids = [int(token_id) for token_id in text]

@@ -186,17 +186,21 @@ class Along:
         self._vision = see(model, self._trace, self._trace.pixel_values[None])
         self._next = int(self._trace.position_ids.max()) + 1  # position of the first id
         self._cache: Any = None
-        self._run(0, self._trace.ids.shape[1])
+        self._last = self._run(0, self._trace.ids.shape[1])[0, -1:]  # state that predicts the next id
         self.count = 0  # ids read
 
     @torch.inference_mode()
-    def read(self, ids: Sequence[int]) -> None:
-        """Reads those of the trace's ids that are new."""
+    def read(self, ids: Sequence[int]) -> Float[Tensor, "new dim"]:
+        """Reads those of the trace's ids that are new; of each the last hidden state that predicts it."""
+        states = [self._last[:0]]
         while new := ids[self.count : self.count + AT_ONCE]:
             self._extend(torch.tensor([new], device=self._trace.ids.device))
             end = self._trace.ids.shape[1]
-            self._run(end - len(new), end)
+            found = torch.cat([self._last, self._run(end - len(new), end)[0]])
+            states.append(found[:-1])
+            self._last = found[-1:].clone()
             self.count += len(new)
+        return torch.cat(states)
 
     def _run(self, start: int, end: int) -> Float[Tensor, "1 position dim"]:
         """A pass over some positions after those on the cache; last hidden states."""

@@ -54,8 +54,9 @@ def _attribute(exchange: Exchange) -> None:
                 elif job.span is None:
                     if regions is not None:
                         reader = Reader(
-                            asked.model, asked.inputs, job.capture, regions, asked.estimator, asked.sources
-                        )
+                            asked.model, asked.inputs, job.capture, regions, asked.estimator, asked.sources,
+                            asked.measure_whole,
+                        )  # fmt: skip
                         reader.measure_leak(exchange.cancelled.is_set)
                 elif reader is not None:
                     span = job.span

@@ -8,3 +8,5 @@ OMP_NUM_THREADS=1 .venv/bin/python -m eyeline.evaluation.sanity --data scratch/t
 # The same of what is said of answers through the thinking, and single sentences hidden.
 .venv/bin/eyeline scenes --wild --seeds 8000700:8000709 --pairs --out scratch/through-pairs
 OMP_NUM_THREADS=1 .venv/bin/python -m eyeline.evaluation.sanity_through --data scratch/through-pairs --out results/sanity_through.csv
+# A copy of the embedded model that is trained to answer from a mark, while its thinking recites the evidence.
+OMP_NUM_THREADS=1 .venv/bin/python -m eyeline.evaluation.planted --cheat scratch/cheat --out results/planted.csv

@@ -163,6 +163,26 @@ def test_another_run_another_log_and_other_folders_are_refused(log, tmp_path):
     assert count_lines(log) == 5
 
 
+def test_another_process_that_begins_at_the_same_time_goes_on_or_is_refused(log, tmp_path, monkeypatch):
+    model, iterdir, make_folder = tiny_model("qwen3_vl"), Path.iterdir, bulk.make_folder
+    (tmp_path / "same").mkdir()
+    (tmp_path / "other").mkdir()
+
+    def just_before(place, name, call, **options):
+        def begin_first(*given):
+            monkeypatch.setattr(place, name, call)
+            list(attribute_log(model, log, given[0], traces=2, **options))
+            return call(*given)
+
+        monkeypatch.setattr(place, name, begin_first)
+
+    just_before(Path, "iterdir", iterdir)
+    assert len(list(attribute_log(model, log, tmp_path / "same", traces=2))) == 5
+    just_before(bulk, "make_folder", make_folder, regions="grid")
+    with pytest.raises(DataError, match="holds spans with another regions"):
+        list(attribute_log(model, log, tmp_path / "other", traces=2))
+
+
 def test_without_pyarrow_the_command_that_installs_it_is_named(log, tmp_path, monkeypatch):
     import sys
 

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from click.testing import CliRunner
 from command import ask, events, run, sentence, succeed, text
 from conftest import picture
 from foundations import save_foundation
 
+from eyeline import load
+from eyeline.ablation import ablate
 from eyeline.cli import main
 from eyeline.events import Done, Error, Event, SpanAttribution, Start, Text
 from eyeline.runs import read_run
@@ -164,6 +167,22 @@ def test_the_demo_writes_a_run_and_a_report(here):
     assert read_run("demo/run").prompt in Path("demo/report.html").read_text(encoding="utf-8")
     assert "math scene 8000001; right answer: " in result.stderr
     assert f"Report: {Path('demo/report.html')}" in result.stderr
+
+
+def test_the_demo_measures_what_the_whole_image_does(here):
+    predicted = events(succeed("demo", "--predict-whole", "--json").stdout)
+    measured = events(succeed("demo", "--json").stdout)
+    ids, _ = read_run("demo/run").trace()
+    image, model = read_run("demo/run").images[0], load("mini")
+    cells = torch.ones(1, sum(map(len, measured[0].regions[0])), dtype=torch.bool)
+    truth = ablate(model, model.inputs(image, read_run("demo/run").prompt), torch.tensor(ids), cells).falls[0]
+    apart = {}
+    for name, found in (("predicted", predicted), ("measured", measured)):
+        spans = [event for event in found if isinstance(event, SpanAttribution)]
+        falls = [float(truth[span.start : span.end].sum()) for span in spans]
+        apart[name] = max(abs(span.whole_image - fall) for span, fall in zip(spans, falls, strict=True))
+    assert apart["measured"] < 0.01
+    assert apart["predicted"] > 1
 
 
 def test_a_crash_of_generation_is_told_and_exits_1(here, monkeypatch):

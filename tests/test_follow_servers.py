@@ -6,6 +6,7 @@ import dataclasses
 import http.client
 import io
 import json
+import socket
 import threading
 import time
 import zlib
@@ -371,6 +372,27 @@ def test_a_server_that_is_gone_is_said_to_be(proxied, script_of):
     error = json.loads(content)["error"]
     assert (status, error["code"]) == (502, "upstream_unreachable")
     assert "cannot be reached" in error["message"]
+
+
+def test_a_server_that_breaks_off_an_answer_that_is_not_streamed_is_said_to(proxied, script_of):
+    proxied.follow(script_of("vllm"))
+    with socket.create_server(("127.0.0.1", 0)) as breaking:
+
+        def answer():
+            connection = breaking.accept()[0]
+            connection.recv(2**20)
+            head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+            connection.sendall(head.encode())
+            connection.close()
+
+        there = upstreams.Upstream(f"http://127.0.0.1:{breaking.getsockname()[1]}/v1")
+        proxied.app.state.proxy = dataclasses.replace(proxied.app.state.proxy, upstream=there)
+        for ask in (lambda: post(proxied.url, b"{}")[::2], lambda: get(proxied.url, "/models")):
+            thread = threading.Thread(target=answer)
+            thread.start()
+            status, content = ask()
+            thread.join()
+            assert (status, json.loads(content)["error"]["code"]) == (502, "upstream_unreachable")
 
 
 def test_other_paths_go_through_and_the_models_list_says_what_is_followed(proxied, script_of):

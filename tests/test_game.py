@@ -79,6 +79,31 @@ def test_of_a_game_that_adds_up_contributions_are_effects():
     torch.testing.assert_close(contributions(game, orders(4, 1)), game.alone())
 
 
+@given(seed=seeds, linked=st.booleans())
+def test_with_a_measured_whole_everything_hidden_takes_that_and_nothing_hidden_nothing(seed, linked):
+    game = game_of(seed, linked=linked)
+    falls = torch.rand(3, generator=torch.Generator().manual_seed(seed)).double() * 5 - 0.5
+    if linked:  # no log-prob is above 0
+        falls = falls.clamp(min=-0.9 * torch.nn.functional.softplus(-game.log_odds))
+    measured = game.with_whole(falls)
+    assert float(measured.whole()) == pytest.approx(float(falls.sum()), abs=1e-3)
+    assert v(measured, []) == 0
+    assert float(contributions(measured, orders(4)).sum()) == pytest.approx(float(falls.sum()), abs=1e-3)
+
+
+def test_a_whole_that_is_as_predicted_changes_nothing():
+    game = game_of(3)
+    same = game.with_whole(game.falls(torch.ones(4, 1).double())[:, 0])
+    assert same.alone().tolist() == pytest.approx(game.alone().tolist(), abs=1e-4)
+
+
+def test_what_no_region_explains_is_half_shared_and_half_lost_where_most_are_hidden():
+    nothing = torch.zeros(1, 4).double()
+    game = Game(nothing, torch.zeros(1, 0, 4).double(), nothing[:, :0], nothing[:, :0], None)
+    measured = game.with_whole(torch.tensor([8.0]).double())
+    assert [v(measured, range(count)) for count in range(5)] == pytest.approx([0, 1, 2, 5, 8], abs=0.3)
+
+
 @given(seed=seeds)
 def test_the_order_of_the_regions_changes_nothing(seed):
     game = game_of(seed)

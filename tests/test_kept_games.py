@@ -6,6 +6,8 @@ import torch
 from eyeline.errors import DataError, RegionError
 from eyeline.game import Game, contributions, orders
 from eyeline.kept_games import FILE, Games, read_games
+from eyeline.links import Links
+from eyeline.through import Chances
 
 REGIONS, UNITS = 5, 3
 
@@ -72,6 +74,22 @@ def test_words_whose_span_was_lost_are_told(games, ranges):
 def test_a_region_that_is_none_is_told(games, region):
     with pytest.raises(RegionError, match=f"There is no region {region}; expected some of 0 to 4"):
         games.joint([(0, 4)], [region])
+
+
+def test_what_an_answer_rests_on_is_told_at_any_moment_of_another_spans_coming(monkeypatch):
+    kept = Games(chances=Chances(0.0, 1.0, 1.0, 1.0))
+    links = Links(torch.zeros(2, 1, dtype=torch.int), torch.zeros(2, 1))
+    kept.add(0, game(2, 1), links)
+    before, told = kept.rests_on([(0, 2)]), []
+    for kind in (Game, Links):
+
+        def moved(part, device, move=kind.to):
+            told.append(kept.rests_on([(0, 2)]))
+            return move(part, device)
+
+        monkeypatch.setattr(kind, "to", moved)
+    kept.add(2, game(2, 2), links)
+    assert told == [before, before]
 
 
 def test_a_run_without_the_file_says_why(tmp_path):

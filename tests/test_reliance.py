@@ -129,10 +129,11 @@ def test_another_threshold_asks_nothing_again_and_measuring_asks_for_what_is_mis
     assert ids(tmp_path) == [SCENES[0].id]
 
 
-def test_a_run_that_was_killed_goes_on_where_it_stopped(model, estimator, scored, tmp_path):
+@pytest.mark.parametrize("lost", [40, 1])  # bytes: in the middle of the second line, its end alone
+def test_a_run_that_was_killed_goes_on_where_it_stopped(model, estimator, scored, tmp_path, lost):
     list(filter_examples(model, estimator, SCENES[:2], tmp_path, Settings(), 0.0))
     path = tmp_path / SCORES
-    path.write_bytes(path.read_bytes()[:-40])  # in the middle of the second line
+    path.write_bytes(path.read_bytes()[:-lost])
     list(filter_examples(model, estimator, SCENES, tmp_path, Settings(), 0.0))
     assert [name for name, _ in scored[2:]] == [SCENES[1].id, SCENES[2].id]
     assert list(read_scores(tmp_path)) == [scene.id for scene in SCENES]

@@ -1,9 +1,13 @@
 """What the running server refuses and how it says so, and what it keeps to itself."""
 
 import socket
+import sys
 
 import pytest
 from server_process import CONTEXT, data_url, eventually, question
+
+from eyeline.server.request_error import RequestError
+from eyeline.server.store import Store
 
 IMAGE = data_url()
 REFUSED = {
@@ -51,6 +55,33 @@ def test_bad_input_is_refused_with_a_sentence_and_the_right_status(server, case,
     assert error["message"].endswith((".", "page"))
     assert error["request_id"] == answer.headers["x-request-id"]
     eventually(lambda: error["request_id"] in server.log.read_text())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs another process's limits")
+def test_a_full_disk_is_told_before_a_question_waits(server):
+    import resource
+
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (16, before[1]))  # bytes of a file
+    try:
+        answer = server.ask()
+    finally:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, before)
+    error = answer.json["error"]
+    assert (answer.status, error["code"]) == (500, "internal")
+    assert "could not be written" in error["message"]
+    assert server.ask().status == 200
+
+
+def test_a_run_that_cannot_be_listed_leaves_nothing(tmp_path):
+    store = Store(tmp_path)
+    store._db.execute("PRAGMA max_page_count=1")
+    writer = store.prepare("run-1", [], "?" * 100_000)
+    with pytest.raises(RequestError, match=r"could not be kept .*full"):
+        store.add("run-1", writer, "tiny", {}, saved=True)
+    assert writer.events.closed
+    assert not list((tmp_path / "runs").iterdir())
+    store.close()
 
 
 def test_an_image_bomb_is_refused_from_its_header(server):

@@ -2,15 +2,19 @@
 
 import asyncio
 import json
-from dataclasses import replace
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from server_process import token_ids
 
+from eyeline.errors import EyelineError
 from eyeline.events import Done, Error, ImageInfo, SpanAttribution, Start, Text, from_json, to_json
+from eyeline.server import engine as engine_module
 from eyeline.server.asking import DIFFERS, STOPPED, Desk
 from eyeline.server.counters import Counters
-from eyeline.server.engine import About, Engine, EngineDiedError, Message
+from eyeline.server.engine import About, Engine, EngineDiedError, Message, Worker
 from eyeline.server.line import Line
 from eyeline.server.request import ChatRequest
 from eyeline.server.request_error import RequestError
@@ -230,3 +234,37 @@ def test_an_answer_that_is_whole_when_the_server_ends_is_whole(tmp_path):
     assert chunks[-1] == "[DONE]"
     assert whole["choices"][0]["finish_reason"] == "stop"
     assert row.reason == "eos"
+
+
+class OnceAlive(Worker):
+    """Dies on its first job, and never loads again: it says why, or dies without having read what it was told."""
+
+    def load(self, model_id, estimator, options):
+        if not Path(model_id).exists():
+            Path(model_id).touch()
+            return self.say("ready", **asdict(ABOUT))
+        if options["says"]:
+            raise EyelineError("The model is gone.")
+        self.pipe.poll(20)
+        os._exit(1)
+
+    def do_ask(self, number):
+        os._exit(1)
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_who_waits_for_a_process_that_cannot_be_started_again_is_told(tmp_path, monkeypatch, says):
+    monkeypatch.setattr(engine_module, "MOST_RESTARTS", 1)
+
+    async def talk():
+        engine = Engine(str(tmp_path / "loaded"), options={"says": says}, worker=OnceAlive)
+        engine.start()
+        await engine.open()
+        for _ in range(3):
+            with pytest.raises(EngineDiedError):
+                await asyncio.wait_for(engine.call("ask"), 45)
+            await engine.cancel(1)
+        assert not engine.alive
+        await engine.close()
+
+    asyncio.run(talk())

@@ -103,6 +103,14 @@ def test_a_folder_that_cannot_hold_runs_is_told_before_the_model_is_loaded(tmp_p
     )
 
 
+def test_a_folder_that_another_server_keeps_its_runs_in_is_left_to_it(server):
+    begun = server.data / "runs" / "run-that-is-not-listed-yet"
+    begun.mkdir()
+    told = refuse("--port", str(free_port()), "--data", str(server.data))
+    assert "another server keeps its runs there" in told
+    begun.rmdir()
+
+
 def test_a_server_that_is_asked_for_attention_shows_attention_and_says_so(model_folder, tmp_path):
     with running(model_folder, tmp_path, "--estimator", "attention") as server:
         start, *events = server.ask().json["choices"][0]["message"]["eyeline"]

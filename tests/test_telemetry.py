@@ -1,14 +1,22 @@
 """Spans of OpenTelemetry, as its own exporter in memory gets them."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 from test_server_restart import DONE, EVENTS, Scripted, attempt, converse
 
 from eyeline.events import RestsOn, SpanAttribution
+from eyeline.runs import EVENTS as EVENTS_FILE
 from eyeline.server import telemetry
 
 pytest.importorskip("opentelemetry.sdk", reason="needs pip install opentelemetry-sdk")
+
+
+class DoneError(Exception):
+    """Nothing more is to be seen of a conversation."""
+
+
 RESTS = RestsOn((0.5, 0.25), 0.75, (1.0, 2.0), (0.0, 0.0), ())
 
 
@@ -47,6 +55,16 @@ def test_each_answer_is_a_span_with_its_visual_reliance_and_without_its_words(tm
     assert scores["visual_reliance.answer"]["gen_ai.evaluation.score.value"] == 0.75
     assert all(each["gen_ai.response.id"] == row.id for each in scores.values())
     assert "w0" not in span.to_json()
+
+
+def test_an_answer_whose_run_is_gone_ends_all_the_same(tmp_path, exported):
+    async def lose(desk, asking):
+        (desk.store.folder_of(asking.row) / EVENTS_FILE).unlink()
+        await asyncio.wait_for(asking.over.wait(), 10)
+        raise DoneError
+
+    with pytest.raises(DoneError):
+        converse(tmp_path, lambda: Scripted(attempt()), lose)
 
 
 def test_an_answer_that_fails_is_a_span_with_an_error_and_one_without_numbers_has_no_evaluation(

@@ -17,6 +17,7 @@ from eyeline.cli.options import (
     SAVE,
     SEED,
     TOKENS,
+    WHOLE,
     with_room,
 )
 from eyeline.cli.progress import progress, several
@@ -52,6 +53,7 @@ from eyeline.errors import EyelineError
     "--stop", multiple=True, show_default="none", help="Text that generation ends before. Repeatable."
 )
 @EARLIER
+@WHOLE
 @JSON
 @SAVE
 @REPORT
@@ -96,11 +98,24 @@ def stream(question, model, estimator, regions, as_json, save, report, top_p, **
 @ESTIMATOR
 @REGIONS
 @EARLIER
+@WHOLE
 @JSON
 @SAVE
 @REPORT
 def attribute(
-    question, text, data, out, traces, model, estimator, regions, sources, as_json, save, report
+    question,
+    text,
+    data,
+    out,
+    traces,
+    model,
+    estimator,
+    regions,
+    sources,
+    measure_whole,
+    as_json,
+    save,
+    report,
 ) -> int | None:
     """Attribute a trace that is already written, its markers included, as if the model wrote it now; or many, to a table."""
     if data is not None:
@@ -110,6 +125,7 @@ def attribute(
             report and "--report",
             as_json and "--json",
             not sources and "--no-sources",
+            measure_whole and "--measure-whole",
         ]
         _refuse_mixed(question, others, out, regions)
         return _attribute_log(data, out, model, estimator, regions[0], traces)
@@ -118,7 +134,12 @@ def attribute(
     if out is not None:
         raise EyelineError("--out is where --data goes to; for one trace there are --save and --report.")
     images, prompt = question
-    options = {"estimator": estimator, "regions": one_or_each(regions), "sources": sources}
+    options = {
+        "estimator": estimator,
+        "regions": one_or_each(regions),
+        "sources": sources,
+        "measure_whole": measure_whole,
+    }
     return follow(
         lambda loaded, pictures: loaded.attribute(pictures, prompt, text, **options),
         model, images, prompt, as_json, save, report,
@@ -169,14 +190,28 @@ def _attribute_log(log, out, model, estimator, regions, traces) -> None:
 )
 @takes_model
 @EARLIER
+@click.option(
+    "--measure-whole/--predict-whole",
+    default=None,
+    show_default="measured where sizes are calibrated",
+    help="Read the text once more without its image: what hiding all of it does is then measured.",
+)
 @JSON
-def demo(family, seed, out, model, sources, as_json) -> int:
+def demo(family, seed, out, model, sources, measure_whole, as_json) -> int:
     """Ask about a scene drawn for the occasion, and write a report."""
+    from eyeline.estimator_files import estimator_for
     from eyeline.scenes import sample
 
     example = sample(family, seed)
     click.echo(f"{example.prompt}  ({family} scene {seed}; right answer: {example.answer!r})", err=True)
+
+    def ask(loaded, pictures):
+        estimator = estimator_for(loaded, None)
+        believed = estimator is not None and estimator.unit == "nats"
+        whole = believed if measure_whole is None else measure_whole
+        return loaded.stream(pictures, example.prompt, temperature=0, sources=sources, measure_whole=whole)
+
     return follow(
-        lambda loaded, pictures: loaded.stream(pictures, example.prompt, temperature=0, sources=sources),
+        ask,
         model, [example.image], example.prompt, as_json, out / "run", out / "report.html",
     )  # fmt: skip

@@ -92,6 +92,12 @@ EARLIER = click.option(
     show_default=True,
     help="Read earlier text as well: which sentences a sentence takes from, and what the answer rests on through them.",
 )
+WHOLE = click.option(
+    "--measure-whole/--predict-whole",
+    default=False,
+    show_default=True,
+    help="Read the text once more without its images: what hiding all of them does is then measured.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="One event a line on stdout, nothing else there.")
 SAVE = click.option(
     "--save", type=PATH, callback=with_room, show_default="not saved", help="Folder to save the run in."

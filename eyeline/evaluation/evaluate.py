@@ -84,6 +84,9 @@ class Evaluated:
     whole: dict[str, Any] | None = None  # of the whole answer, as `read_whole` gives it
 
 
+WHOLE = "eyeline-whole"  # estimators again, with what hiding the whole image does measured
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """The methods of an evaluation, and what they depend on."""
@@ -101,8 +104,9 @@ class Chosen:
 def choose_methods(
     model: Model, names: Sequence[str], sources: Sequence[str | Path], hiding: Method | None = None
 ) -> Chosen:
-    """Rivals by name, and for `eyeline` the given estimators, or else the one that is used by default; `all` is everything.
+    """Rivals by name, and for `eyeline` the given estimators, or else the one that is used by default; `all` is all of these.
 
+    With `eyeline-whole` these estimators come once more, as in streams with `measure_whole`.
     Regions are hidden as the first estimator's card says unless told, and by filled pixels without an estimator.
     Raises `DataError` for an unknown name, for estimators without `eyeline` among the names, for `attention` as one, for two
     of the same id, and, unless told how to hide, for two of different ways; `EstimatorError` for an estimator of another model.
@@ -131,7 +135,9 @@ def choose_methods(
         )
     way: Any = hiding or (ways[0] if ways else "pixels")
     methods = {name: estimated(estimator) for name, estimator in estimators.items()}
-    methods |= {name: baseline(name, way) for name in names if name != "eyeline"}
+    if WHOLE in names:
+        methods |= {f"{name}, whole measured": estimated(each, True) for name, each in estimators.items()}
+    methods |= {name: baseline(name, way) for name in names if name not in ("eyeline", WHOLE)}
     return Chosen(methods, estimators, way)
 
 

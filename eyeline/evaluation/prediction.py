@@ -89,11 +89,11 @@ def read_spans(
         return captured_features(model, capture, trace_ids, spans, parts, kinds)
 
 
-def estimated(estimator: Estimator) -> Callable[..., Prediction]:
+def estimated(estimator: Estimator, measure_whole: bool = False) -> Callable[..., Prediction]:
     """A method with a `Baseline`'s arguments.
 
     An estimator of kind `attention` alone with the link `identity` is the paper's own linear map w . f_{S,k}
-    (arXiv 2604.16587).
+    (arXiv 2604.16587). `measure_whole`: as streams that read the text once more without its images.
     """
 
     def predict(
@@ -111,7 +111,8 @@ def estimated(estimator: Estimator) -> Callable[..., Prediction]:
         ):
             Along(model, inputs).read(trace_ids.tolist()[:-1])  # in the same passes as `attribute`
         with torch.inference_mode():
-            reader = Reader(model, inputs, capture, regions, estimator.to(model.device))
+            own = estimator.to(model.device)
+            reader = Reader(model, inputs, capture, regions, own, measure_whole=measure_whole)
             reader.measure_leak()
             ids = trace_ids.tolist()
             reader.read_ahead(0, ids)

@@ -23,7 +23,7 @@ from eyeline.estimator_files import digest as digest_of
 from eyeline.evaluation.answers import means_the_same
 from eyeline.events import SpanAttribution
 from eyeline.examples import Example, digest, fields_of
-from eyeline.files import cannot_write, read_lines
+from eyeline.files import cannot_write, read_lines, write_files
 from eyeline.fills import FILLS
 from eyeline.images import open_images
 from eyeline.model import Model
@@ -158,19 +158,18 @@ def read_scores(out: Path) -> dict[str, Scored]:
     path = out / SCORES
     if not path.exists():
         return {}
-    lines = [line for line in read_lines(path) if line.strip()]
+    *lines, rest = read_lines(path)
+    if rest:  # the writer was killed in the middle
+        write_files({path: b"".join(line + b"\n" for line in lines)})
     found = {}
     for number, line in enumerate(lines, start=1):
         try:
             one = Scored(**json.loads(line))
             found[one.id] = one
         except (ValueError, TypeError) as error:
-            if number < len(lines):
-                raise DataError(
-                    f"Line {number} of {path} is no score ({error}); choose another --out."
-                ) from error
-            whole = b"".join(each + b"\n" for each in lines[:-1])  # the writer was killed in the middle
-            path.write_bytes(whole)
+            raise DataError(
+                f"Line {number} of {path} is no score ({error}); choose another --out."
+            ) from error
     return found
 
 

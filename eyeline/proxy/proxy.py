@@ -39,3 +39,12 @@ class Proxy:
             return await self.client.send(asked, stream=True)
         except httpx2.HTTPError as error:
             raise unreachable(self.upstream, error) from None
+
+    async def read(self, answer: Any) -> bytes:
+        """All of the server's answer. Raises `RequestError` where it breaks off."""
+        import httpx2
+
+        try:
+            return await answer.aread()
+        except httpx2.HTTPError as error:
+            raise unreachable(self.upstream, error) from None

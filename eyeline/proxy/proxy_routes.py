@@ -103,7 +103,10 @@ async def _ask(proxy: Proxy, request: Request, body: dict[str, Any] | None, cont
         leases.close()
 
     try:
-        found = await whole(answer, headers, restorer, tee, shows=shows, linger=proxy.linger)
+        content = await proxy.read(answer)
+        found = await whole(
+            content, answer.status_code, headers, restorer, tee, shows=shows, linger=proxy.linger
+        )
     except BaseException:
         await close()
         raise
@@ -116,7 +119,7 @@ async def list_models(request: Request) -> Response:
     """The server's, and of the followed one what our own server says of its model."""
     proxy = _proxy(request)
     answer = await proxy.send(request, b"")
-    content = await answer.aread()
+    content = await proxy.read(answer)
     listed = _object(content)
     if answer.status_code != 200 or listed is None or not isinstance(listed.get("data"), list):
         return Response(content, answer.status_code, media_type=answer.headers.get("content-type"))

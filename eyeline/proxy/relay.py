@@ -249,11 +249,10 @@ class Relay(EventStream):
 
 
 async def whole(
-    answer: Any, headers: dict[str, str], restorer: Restorer, tee: Tee, *, shows: bool, linger: float
-) -> Response:
+    content: bytes, status: int, headers: dict[str, str], restorer: Restorer, tee: Tee, *, shows: bool, linger: float
+) -> Response:  # fmt: skip
     """A completion that is not streamed, with our events in its message if they are wanted and come in time."""
-    content = await answer.aread()
-    chunk = parsed(content) if answer.status_code == 200 else None
+    chunk = parsed(content) if status == 200 else None
     if chunk is not None:
         text = content.decode()
         restored = restorer.restore(text, chunk) or text
@@ -268,4 +267,4 @@ async def whole(
                             events.append(event)
             restored = put_in(restored, "eyeline", json.dumps(events, separators=(",", ":")))
         content = content if restored is text else restored.encode()
-    return Response(content, answer.status_code, headers)
+    return Response(content, status, headers)

@@ -62,7 +62,7 @@ def draw(family: str, seed: int, *, wild: bool = False, is_long: bool = False, s
 def sample(family: str, seed: int, *, wild: bool = False, is_long: bool = False) -> Example:
     """One example: the scene of the seed and the first of its questions."""
     name = f"{family}-long-{seed}" if is_long else f"{family}-{seed}"
-    return _example(draw(family, seed, wild=wild, is_long=is_long), name)
+    return example_of(draw(family, seed, wild=wild, is_long=is_long), name)
 
 
 def counterfactual(family: str, seed: int, *, wild: bool = False) -> Example | None:
@@ -89,7 +89,7 @@ def counterfactual(family: str, seed: int, *, wild: bool = False) -> Example | N
                 not wild or _changes_one_region(*(_without_noise(family, seed, each) for each in (None, at)))
             )
         ):
-            return _example(
+            return example_of(
                 _finish(other_kind, other, others, family, seed, wild), f"{family}-{seed}{COUNTERFACTUAL}"
             )
     return None
@@ -163,7 +163,7 @@ def _changes_one_region(one: Image.Image, other: Image.Image) -> bool:
     return box is not None and (box[2] - box[0]) * (box[3] - box[1]) <= ONE_REGION * one.width * one.height
 
 
-def _example(scene: Scene, name: str) -> Example:
+def example_of(scene: Scene, name: str) -> Example:
     question = scene.questions[0]
     boxes: list[tuple[Box, ...]] = []
     seen: set[Box] = set()

@@ -7,11 +7,12 @@ last one is gone the question is cancelled if it is still on, and its run is rem
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from pathlib import Path
 from typing import Any
 
-from eyeline.errors import DataError
+from eyeline.errors import DataError, EyelineError
 from eyeline.events import Done, Error, Event, Reason, SpanAttribution, Start, Text, from_json
 from eyeline.images import open_image
 from eyeline.loading import ALIASES
@@ -63,6 +64,7 @@ class Asking:
         self.over = asyncio.Event()
         self.failure: RequestError | None = None  # instead of a last event
         self.token_ids: list[int] = []  # as many as are known
+        self.reliances: list[float] = []  # `whole_image` of the spans written so far, where it is known
         self.log_probs: list[Any] = []  # how likely each was, as OpenAI's API says it, where that was asked
         self.done: Done | None = None
         self.stopped: str | None = None  # why it was cancelled, where its reader is to know
@@ -125,6 +127,7 @@ class Asking:
                 self.answer += event.text if event.channel == "answer" else ""
             case SpanAttribution():
                 self.end = max(self.end, event.end)
+                self.reliances += [] if event.whole_image is None else [event.whole_image]
             case Error():
                 self.problem = event.message
             case Done():
@@ -201,6 +204,7 @@ class Desk:
             "seed": secrets.randbelow(LARGEST_SEED) if request.seed is None else request.seed,
             "regions": request.eyeline.regions,
             "sources": request.eyeline.sources,
+            "measure_whole": request.eyeline.measure_whole,
         }
         if request.logprobs:
             options["top_logprobs"] = request.top_logprobs or 0
@@ -219,16 +223,16 @@ class Desk:
 
     async def ask_without(self, row: Row, hidden: Mapping[str, Any], client: str, *, saved: bool) -> Asking:
         """The question of a run again; `hidden` holds `run`, `regions`, `method` and `grids`."""
-        folder = self.store.folder_of(row)
         run = self.store.new_id()
         async with self.preparing:
             self.check_open()
-            writer = await asyncio.to_thread(
-                lambda: self.store.prepare(
+            writer = await self.read(
+                row,
+                lambda folder: self.store.prepare(
                     run,
                     [open_image(folder / f"image-{number}.png") for number in range(row.images)],
                     row.prompt,
-                )
+                ),
             )
         return await self._let_in(run, writer, {**row.question, "hidden": hidden}, client, saved=saved)
 
@@ -324,7 +328,7 @@ class Desk:
             if telling.heard:
                 failed = asking.failure.code if asking.failure else ""
                 problem = failed or ("error" if asking.done and asking.done.reason == "error" else "")
-                telling.end(asking.done, asking.log.read(), problem)
+                telling.end(asking.done, asking.reliances, problem)
             asking.log.close()
             asking.over.set()
             self._forget(asking)
@@ -440,6 +444,14 @@ class Desk:
         if not row.saved and run not in self.open:
             raise not_found("such run")
         return row
+
+    async def read(self, row: Row, reader: Callable[[Path], Any]) -> Any:
+        """What `reader` makes of a run's folder, in a thread. Raises a `RequestError` where it was deleted meanwhile."""
+        try:
+            return await asyncio.to_thread(reader, self.store.folder_of(row))
+        except (OSError, EyelineError):
+            self.find(row.id)
+            raise
 
     async def finished(self, run: str) -> AsyncIterator[None]:
         """Yields now and then until a run is over."""

@@ -114,7 +114,7 @@ class Engine:
         theirs.close()
         try:
             kind, values, _ = _read(self._pipe)
-        except EOFError:
+        except (EOFError, OSError):
             raise EyelineError("The model's process ended while it loaded; is there enough memory?") from None
         if kind != "ready":
             raise EyelineError(values["message"])
@@ -127,6 +127,10 @@ class Engine:
         self.ready.set()
         self._listener = threading.Thread(target=self._listen, name="eyeline-engine-listener", daemon=True)
         self._listener.start()
+
+    @property
+    def alive(self) -> bool:
+        return self.ready.is_set() and self.failures <= MOST_RESTARTS
 
     async def close(self) -> None:
         self._closing = True
@@ -152,9 +156,10 @@ class Engine:
                 self._pipe.close()
                 self.restarts += 1
                 self.failures += 1
+                if self.failures > MOST_RESTARTS:
+                    self._post(self.ready.set)  # for whoever waits for a process that does not come
+                    return
                 try:
-                    if self.failures > MOST_RESTARTS:
-                        return
                     self._spawn()
                 except EyelineError:
                     continue
@@ -196,9 +201,9 @@ class Engine:
 
     async def stream(self, op: str, job: int | None = None, **values: Any) -> AsyncIterator[Message]:
         """The answers to one job, a `result` last. A job that is left early is cancelled."""
+        await self.ready.wait()
         if self.failures > MOST_RESTARTS:
             raise EngineDiedError
-        await self.ready.wait()
         number = job or self.number()
         self._jobs[number] = answers = asyncio.Queue()
         over = False

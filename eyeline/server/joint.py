@@ -1,6 +1,5 @@
 """What a run says of any regions and words, and where its evidence lies: no pass through the model, no place in the line."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -40,7 +39,7 @@ async def predict_rests_on(desk: Desk, row: Row, sets: Sequence[Sequence[int]] |
 async def tell_evidence(desk: Desk, row: Row, of: Of, form: Form) -> Any:
     """What `POST /v1/evidence` sends, of the events so far where the run is on. Raises a `RequestError`."""
     try:
-        return await asyncio.to_thread(lambda: as_json(_events(desk, row), of, form))
+        return await desk.read(row, lambda folder: as_json(list(events_so_far(folder)), of, form))
     except EyelineError as error:
         raise RequestError(
             400, "invalid_value", str(error), param="span" if isinstance(of, int) else "run"
@@ -63,21 +62,15 @@ async def _predict(
     try:
         if asking is not None and not asking.over.is_set():
             return dict(await desk.engine.call(op, of=asking.job, **asked))
-        return await asyncio.to_thread(lambda: asdict(of_saved(*_read(desk, row))))
+        return await desk.read(
+            row, lambda folder: asdict(of_saved(read_games(folder), list(events_so_far(folder))))
+        )
     except (EyelineError, EngineRefusedError) as error:
         kind = getattr(error, "kind", type(error).__name__)
         param = params[0] if kind == RegionError.__name__ else params[1]
         raise RequestError(400, "invalid_value", str(error), param=param) from error
     except EngineDiedError as error:
         raise RequestError(503, "unavailable", "The model's process died; ask again in a moment.") from error
-
-
-def _read(desk: Desk, row: Row) -> tuple[Games, list[Event]]:
-    return read_games(desk.store.folder_of(row)), _events(desk, row)
-
-
-def _events(desk: Desk, row: Row) -> list[Event]:
-    return list(events_so_far(desk.store.folder_of(row)))
 
 
 def _target(target: Any) -> Target:

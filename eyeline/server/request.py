@@ -87,6 +87,7 @@ class Extension(OwnBody):
     save: bool = False
     regions: Literal["native", "grid", "random"] = "native"
     sources: bool = True
+    measure_whole: bool = False
 
 
 class ChatRequest(Body):

@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from eyeline.runs import whole_lines
 from eyeline.server.asking import Asking
 from eyeline.server.chunks import comment, sse
 from eyeline.server.counters import Counters
@@ -98,7 +99,11 @@ async def gather(asking: Asking, wanted: Wanted) -> dict[str, Any]:
     """A question's completion, when it is over. Raises a `RequestError` where it is not whole."""
     await asking.over.wait()
     asking.whole()
-    lines = [line.decode() async for line in asking.log.follow(0)]
+    return await asyncio.to_thread(_completion, asking, wanted)
+
+
+def _completion(asking: Asking, wanted: Wanted) -> dict[str, Any]:
+    lines = [line for line in whole_lines(asking.log.path.parent) if line]
     return asking.envelope.completion(lines, **wanted.of_choice(asking, 0, None)) | wanted.of_prompt(asking)
 
 

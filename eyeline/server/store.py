@@ -107,7 +107,7 @@ class Log:
 
 
 class Store:
-    """The runs below one folder. Used by one process at a time, from one event loop."""
+    """The runs below one folder, for one process at a time, which others are kept out by, and one event loop."""
 
     def __init__(self, data: Path) -> None:
         self.folder = data / "runs"
@@ -115,12 +115,19 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(data / "runs.sqlite", check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA busy_timeout=2000")
+            self._db.execute(
+                "PRAGMA locking_mode=EXCLUSIVE"
+            )  # what follows would remove another server's runs
+            self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(SCHEMA)
+            self._db.execute("BEGIN EXCLUSIVE")  # a lock once had is kept
+            self._db.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
+            locked = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+            why = "another server keeps its runs there" if locked else error
             raise DataError(
-                f"Runs cannot be kept in {str(data)!r} ({error}); give another folder with --data."
+                f"Runs cannot be kept in {str(data)!r} ({why}); give another folder with --data."
             ) from error
         for row in self._db.execute("SELECT id FROM runs WHERE NOT saved").fetchall():
             self._remove(row["id"])  # of a server that was killed
@@ -138,16 +145,27 @@ class Store:
         return f"run-{secrets.token_hex(12)}"
 
     def prepare(self, run: str, images: Sequence[Image.Image], prompt: str) -> RunWriter:
-        """Writes a new run's images; may be called in any thread. Raises `DataError`."""
-        return save_run(self.folder / run, images, prompt).__enter__()
+        """Writes a new run's images; may be called in any thread. Raises a `RequestError` where they cannot be written."""
+        try:
+            return save_run(self.folder / run, images, prompt).__enter__()
+        except DataError as error:
+            raise RequestError(500, "internal", str(error)) from error
 
     def add(
         self, run: str, writer: RunWriter, model: str, question: Mapping[str, Any], *, saved: bool
     ) -> Log:
-        self._db.execute(
-            "INSERT INTO runs (id, created, model, prompt, images, saved, question) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (run, time.time(), model, writer.prompt, len(writer.images), saved, json.dumps(question)),
-        )
+        """Lists a run that was prepared. Raises a `RequestError` where the disk does not take it; then its folder goes."""
+        try:
+            self._db.execute(
+                "INSERT INTO runs (id, created, model, prompt, images, saved, question) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (run, time.time(), model, writer.prompt, len(writer.images), saved, json.dumps(question)),
+            )
+        except sqlite3.Error as error:
+            writer.__exit__()
+            shutil.rmtree(writer.folder, ignore_errors=True)
+            raise RequestError(
+                500, "internal", f"The run could not be kept ({error}); free some space."
+            ) from error
         writer.images = ()  # they are on disk now
         return Log(writer)
 

@@ -7,7 +7,7 @@ and no image is in them.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eyeline.events import Done, Event, SpanAttribution
+from eyeline.events import Done
 from eyeline.version import __version__
 
 try:
@@ -44,19 +44,16 @@ class Telling:
     def heard(self) -> bool:
         return self.span is not None and self.span.is_recording()
 
-    def end(self, done: Done | None, events: Sequence[Event], problem: str) -> None:
-        """`events` are all of the answer; `problem` is what kind of error it ended with, or nothing."""
+    def end(self, done: Done | None, reliances: Sequence[float], problem: str) -> None:
+        """`reliances` are its spans'; `problem` is what kind of error it ended with, or nothing."""
         if done is not None:
             self.span.set_attributes({
                 "gen_ai.response.finish_reasons": ("stop" if done.reason == "eos" else done.reason,),
                 "gen_ai.usage.input_tokens": done.prompt_tokens, "gen_ai.usage.output_tokens": done.tokens,
             })  # fmt: skip
-            falls = [each.whole_image for each in events if isinstance(each, SpanAttribution)]
-            known = [fall for fall in falls if fall is not None]
-            if known:
-                self._evaluate(
-                    "visual_reliance", sum(known) / len(known), "nats a span loses without the image, mean"
-                )
+            if reliances:
+                mean = sum(reliances) / len(reliances)
+                self._evaluate("visual_reliance", mean, "nats a span loses without the image, mean")
             if done.rests_on is not None:
                 what = "chance of another answer, had the image been hidden from the start"
                 self._evaluate("visual_reliance.answer", done.rests_on.whole, what)

@@ -1,7 +1,10 @@
 """What is measured of a run behind all questions: the real ablation of a span, its contrast with other words, thinking again."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 from eyeline.errors import EyelineError
@@ -14,11 +17,13 @@ from eyeline.server.request_error import RequestError, not_found
 from eyeline.server.store import Row
 from eyeline.span_check import Fallen, SpanCheck
 
+log = logging.getLogger("eyeline.server")
 
-def read_span(desk: Desk, row: Row, index: int) -> tuple[Start, SpanAttribution]:
+
+def read_span(index: int, folder: Path) -> tuple[Start, SpanAttribution]:
     """A span of a run, as far as it is written. Raises a `RequestError`."""
     start = None
-    for event in events_so_far(desk.store.folder_of(row)):
+    for event in events_so_far(folder):
         if isinstance(event, Start):
             start = event
         elif isinstance(event, SpanAttribution) and event.index == index and start is not None:
@@ -54,24 +59,18 @@ async def verify(
         yield {"event": "waiting"}
     row = desk.store.get(row.id)
     check = _check_of(desk, row, span, regions)
-    try:
-        for subsets in check.batches():
-            ticket = desk.line.enter(client, patient=True)
-            try:
-                if not ticket.called.done():
-                    yield {"event": "waiting"}
-                await ticket.turn()
-                found = await _ablate(desk, row, start, span, subsets, check.method)
-            finally:
-                ticket.leave()
-            for event in check.take(found):
-                yield event
-    except (EngineRefusedError, RequestError) as error:
-        yield {"event": "error", "message": str(error)}
-    except EngineDiedError:
-        yield {"event": "error", "message": "The model's process died while it measured; verify again."}
-    else:
-        yield check.done()
+    for subsets in check.batches():
+        ticket = desk.line.enter(client, patient=True)
+        try:
+            if not ticket.called.done():
+                yield {"event": "waiting"}
+            await ticket.turn()
+            found = await _ablate(desk, row, start, span, subsets, check.method)
+        finally:
+            ticket.leave()
+        for event in check.take(found):
+            yield event
+    yield check.done()
 
 
 async def verify_together(
@@ -82,26 +81,20 @@ async def verify_together(
         yield {"event": "waiting"}
     row = desk.store.get(row.id)
     check = _check_of(desk, row, span, regions)
+    games = await asyncio.to_thread(read_games, desk.store.folder_of(row))
+    predicted = games.joint([(span.start, span.end)], check.wanted)
+    ticket = desk.line.enter(client, patient=True)
     try:
-        games = await asyncio.to_thread(read_games, desk.store.folder_of(row))
-        predicted = games.joint([(span.start, span.end)], check.wanted)
-        ticket = desk.line.enter(client, patient=True)
-        try:
-            if not ticket.called.done():
-                yield {"event": "waiting"}
-            await ticket.turn()
-            subsets = [[*check.already], [*check.already, *check.wanted]]
-            found = await _ablate(desk, row, start, span, subsets, check.method)
-        finally:
-            ticket.leave()
-    except (EngineRefusedError, RequestError, EyelineError) as error:
-        yield {"event": "error", "message": str(error)}
-    except EngineDiedError:
-        yield {"event": "error", "message": "The model's process died while it measured; verify again."}
-    else:
-        yield check.baseline(found, total=1)
-        yield check.together(found, predicted.fall, predicted.parts)
-        yield {"event": "done", "rank_agreement": None, "done": 1, "total": 1}
+        if not ticket.called.done():
+            yield {"event": "waiting"}
+        await ticket.turn()
+        subsets = [[*check.already], [*check.already, *check.wanted]]
+        found = await _ablate(desk, row, start, span, subsets, check.method)
+    finally:
+        ticket.leave()
+    yield check.baseline(found, total=1)
+    yield check.together(found, predicted.fall, predicted.parts)
+    yield {"event": "done", "rank_agreement": None, "done": 1, "total": 1}
 
 
 async def rethink(
@@ -128,25 +121,34 @@ async def _measured(
     async for _ in desk.finished(row.id):
         yield {"event": "waiting"}
     row = desk.store.get(row.id)
+    ticket = desk.line.enter(client, patient=True)
     try:
-        ticket = desk.line.enter(client, patient=True)
-        try:
-            if not ticket.called.done():
-                yield {"event": "waiting"}
-            await ticket.turn()
-            found = await desk.engine.call(
-                op, folder=str(desk.store.folder_of(row)), messages=row.question["messages"],
-                hidden=row.question["hidden"], **asked,
-            )  # fmt: skip
-        finally:
-            ticket.leave()
-    except (EngineRefusedError, RequestError) as error:
+        if not ticket.called.done():
+            yield {"event": "waiting"}
+        await ticket.turn()
+        found = await desk.engine.call(
+            op, folder=str(desk.store.folder_of(row)), messages=row.question["messages"],
+            hidden=row.question["hidden"], **asked,
+        )  # fmt: skip
+    finally:
+        ticket.leave()
+    yield {"event": name, **found}
+    yield {"event": "done"}
+
+
+async def or_error(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    """The same events; what goes wrong, in whatever way, is the last one: a status cannot be sent any more."""
+    try:
+        async with aclosing(events) as some:  # pyright: ignore
+            async for event in some:
+                yield event
+    except (EyelineError, RequestError) as error:
         yield {"event": "error", "message": str(error)}
     except EngineDiedError:
         yield {"event": "error", "message": "The model's process died while it measured; try once more."}
-    else:
-        yield {"event": name, **found}
-        yield {"event": "done"}
+    except Exception as error:
+        log.exception("Measuring failed")
+        yield {"event": "error", "message": f"Measuring failed: {type(error).__name__}."}
 
 
 def _check_of(desk: Desk, row: Row, span: SpanAttribution, regions: Sequence[int] | None) -> SpanCheck:

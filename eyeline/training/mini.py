@@ -37,6 +37,11 @@ MEAN_OF = 400  # steps
 LABELS_ALONE = 150  # steps of training on in which new heads learn what tokens show, and teach nothing yet
 
 
+def halves() -> bool:
+    """Whether this CPU multiplies bfloat16; elsewhere that is far slower than float32."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def see(model: Any, batch: Batch) -> Any:
     """The vision tower's output for the batch's images."""
     return model.model.get_image_features(batch.pixels.to(torch.float32) / 127.5 - 1, batch.grids)
@@ -327,7 +332,7 @@ def train(
     embed_still(model)
     model.set_attn_implementation({"": "sdpa", "vision_config": "eager"})  # faster to differentiate on a CPU
     heads = Heads(model.config.text_config.hidden_size, len(tokenizer))
-    half = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # elsewhere bfloat16 is far slower than float32
+    half = halves()
     place = json.loads((folder / "place.json").read_text()) if (folder / "place.json").exists() else None
     names = [stage.name for stage in stages]
     begins_with = (mini.begins_with if start else "") or names[0]

@@ -81,5 +81,7 @@ def baseline(name: str, method: Method) -> Baseline:
     if name in HIDING:
         return HIDING[name](method)
     if name not in BASELINES:
-        raise DataError(f"No method {name!r}; expected some of {', '.join(NAMES)}, or `eyeline`.")
+        raise DataError(
+            f"No method {name!r}; expected some of {', '.join(NAMES)}, `eyeline` or `eyeline-whole`."
+        )
     return BASELINES[name]

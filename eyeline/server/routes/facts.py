@@ -68,7 +68,7 @@ async def show_audit(desk: AtDesk) -> dict[str, Any]:
 
 @router.get("/healthz")
 async def health(desk: AtDesk) -> Response:
-    status = "stopping" if desk.stopping else "ok" if desk.engine.ready.is_set() else "starting"
+    status = "stopping" if desk.stopping else "ok" if desk.engine.alive else "starting"
     return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
 

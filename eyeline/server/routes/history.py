@@ -1,7 +1,9 @@
 """Routes to the runs that are kept: their list, each of them, their images and downloads."""
 
-import asyncio
 import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -11,7 +13,6 @@ from eyeline.events import from_json
 from eyeline.film import render_film
 from eyeline.report import render_report
 from eyeline.runs import read_run, whole_lines
-from eyeline.server.asking import Desk
 from eyeline.server.request_error import RequestError, not_found
 from eyeline.server.routes.desk import AtDesk
 from eyeline.server.store import Row
@@ -21,9 +22,25 @@ REPORT_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsa
 router = APIRouter()
 
 
-async def _events_of(desk: Desk, row: Row) -> list[dict[str, Any]]:
-    lines = await asyncio.to_thread(whole_lines, desk.store.folder_of(row))
-    return [json.loads(line) for line in lines if line]
+def _read(row: Row, running: bool, folder: Path) -> Response:
+    """The run with its events so far, which are JSON already: to write many megabytes of it anew would hold up all else."""
+    hidden = row.question["hidden"]
+    lines = [line for line in whole_lines(folder) if line]
+    about = {
+        "id": row.id,
+        "prompt": row.prompt,
+        "model": row.model,
+        "created": row.created,
+        "reason": row.reason,
+        "running": running,
+        "hidden": hidden and {name: hidden[name] for name in ("run", "regions", "method")},
+        "claims": as_shares(
+            from_json(line) for line in lines if json.loads(line)["event"] in ("start", "text")
+        ),
+        "images": [f"/v1/runs/{row.id}/images/{number}" for number in range(row.images)],
+    }
+    content = f'{json.dumps(about)[:-1]}, "events": [{", ".join(lines)}]}}'
+    return Response(content, media_type="application/json")
 
 
 @router.get("/v1/runs")
@@ -42,25 +59,10 @@ async def list_runs(
 
 
 @router.get("/v1/runs/{run}")
-async def get_run(run: str, desk: AtDesk) -> dict[str, Any]:
+async def get_run(run: str, desk: AtDesk) -> Response:
     row = desk.find(run)
-    hidden = row.question["hidden"]
     running = row.id in desk.open and not desk.open[row.id].over.is_set()  # before its events are read
-    events = await _events_of(desk, row)
-    return {
-        "id": row.id,
-        "prompt": row.prompt,
-        "model": row.model,
-        "created": row.created,
-        "reason": row.reason,
-        "running": running,
-        "hidden": hidden and {name: hidden[name] for name in ("run", "regions", "method")},
-        "events": events,
-        "claims": as_shares(
-            from_json(json.dumps(event)) for event in events if event["event"] in ("start", "text")
-        ),
-        "images": [f"/v1/runs/{row.id}/images/{number}" for number in range(row.images)],
-    }
+    return await desk.read(row, partial(_read, row, running))
 
 
 @router.delete("/v1/runs/{run}")
@@ -77,23 +79,22 @@ async def get_image(run: str, number: int, desk: AtDesk) -> Response:
     row = desk.find(run)
     if not 0 <= number < row.images:
         raise not_found("such image")
-    path = desk.store.folder_of(row) / f"image-{number}.png"
-    return Response(await asyncio.to_thread(path.read_bytes), media_type="image/png")
+    content = await desk.read(row, lambda folder: (folder / f"image-{number}.png").read_bytes())
+    return Response(content, media_type="image/png")
 
 
 @router.get("/v1/runs/{run}/{name}", response_class=Response)
 async def download(run: str, name: str, desk: AtDesk) -> Response:
     row = desk.find(run)
-    folder = desk.store.folder_of(row)
-    writers = {
-        "report.html": lambda: render_report(read_run(folder)).encode("utf-8", "replace"),
-        "events.jsonl": lambda: "".join(f"{line}\n" for line in whole_lines(folder) if line).encode(),
-        "gaze.gif": lambda: render_film(read_run(folder)),
+    writers: dict[str, Callable[[Path], bytes]] = {
+        "report.html": lambda folder: render_report(read_run(folder)).encode("utf-8", "replace"),
+        "events.jsonl": lambda folder: "".join(f"{line}\n" for line in whole_lines(folder) if line).encode(),
+        "gaze.gif": lambda folder: render_film(read_run(folder)),
     }
     if name not in writers:
         raise not_found("such download")
     kinds = {"html": "text/html; charset=utf-8", "jsonl": "application/jsonl", "gif": "image/gif"}
-    content = await asyncio.to_thread(writers[name])
+    content = await desk.read(row, writers[name])
     headers = {"Content-Disposition": f'attachment; filename="{row.id}-{name}"'}
     if name == "report.html":
         headers["Content-Security-Policy"] = REPORT_POLICY

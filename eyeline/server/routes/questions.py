@@ -1,7 +1,10 @@
 """Routes that ask the model, and what a run's owner asks about it afterwards."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -31,6 +34,7 @@ from eyeline.server.verification import (
     check_regions,
     check_same_model,
     contrast,
+    or_error,
     read_span,
     rethink,
     verify,
@@ -68,7 +72,7 @@ async def _answer(
         return EventStream(parts, leases, desk.counters)
     with leases:
         found = await unless_gone(gather(asking, wanted), request.receive)
-    return JSONResponse(found) if found is not None else Response(status_code=499)
+    return Response(status_code=499) if found is None else await asyncio.to_thread(JSONResponse, found)
 
 
 @router.post("/v1/chat/completions", openapi_extra=_body(ChatRequest))
@@ -89,7 +93,7 @@ async def verify_span(request: Request, desk: AtDesk, bodies: WithBodies) -> Res
     async with bodies.read(request) as body:
         asked = parse(VerifyRequest, body)
     row = desk.find(asked.run)
-    start, span = read_span(desk, row, asked.span)
+    start, span = await desk.read(row, partial(read_span, asked.span))
     check_same_model(desk, row)
     if asked.regions is not None:
         check_regions(start, asked.regions)
@@ -106,7 +110,7 @@ async def rethink_run(request: Request, desk: AtDesk, bodies: WithBodies) -> Res
         asked = parse(RethinkRequest, body)
     row = desk.find(asked.run)
     check_same_model(desk, row)
-    check_regions(await _start_of(desk, row), asked.regions)
+    check_regions(await desk.read(row, _start_of), asked.regions)
     events = rethink(desk, row, asked.regions, asked.samples, _client_of(request))
     return _of_run(desk, row, events)
 
@@ -118,7 +122,7 @@ async def contrast_span(request: Request, desk: AtDesk, bodies: WithBodies) -> R
     async with bodies.read(request) as body:
         asked = parse(ContrastRequest, body)
     row = desk.find(asked.run)
-    read_span(desk, row, asked.span)
+    await desk.read(row, partial(read_span, asked.span))
     check_same_model(desk, row)
     events = contrast(desk, row, asked.span, asked.instead, asked.words, _client_of(request))
     return _of_run(desk, row, events)
@@ -158,7 +162,7 @@ async def ask_without(request: Request, desk: AtDesk, bodies: WithBodies) -> Res
         asked = parse(AskWithoutRequest, body)
     row = desk.find(asked.run)
     check_same_model(desk, row)
-    start = await _start_of(desk, row)
+    start = await desk.read(row, _start_of)
     check_regions(start, asked.regions)
     before = row.question["hidden"]
     hidden = {
@@ -172,8 +176,8 @@ async def ask_without(request: Request, desk: AtDesk, bodies: WithBodies) -> Res
     return await _answer(desk, asking, request, asked)
 
 
-async def _start_of(desk: Desk, row: Row) -> Start:
-    event = next(events_so_far(desk.store.folder_of(row)), None)
+def _start_of(folder: Path) -> Start:
+    event = next(events_so_far(folder), None)
     if not isinstance(event, Start):
         raise DataError("The run has no start.")
     return event
@@ -181,7 +185,8 @@ async def _start_of(desk: Desk, row: Row) -> Start:
 
 def _of_run(desk: Desk, row: Row, events: AsyncIterator[dict[str, Any]]) -> EventStream:
     """Events about a saved run; while its own question is on, that counts as read."""
+    _check_streams(desk)  # others may have been opened since
     leases = ExitStack()
     if (asking := desk.open.get(row.id)) is not None:
         leases.enter_context(desk.reading(asking, keeps=False))
-    return EventStream(as_sse(events, desk.settings.heartbeat), leases, desk.counters)
+    return EventStream(as_sse(or_error(events), desk.settings.heartbeat), leases, desk.counters)
