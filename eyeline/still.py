@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from eyeline.boxes import RATHER, Evidence, Of, edges, evidence_sets
+from eyeline.boxes import Evidence, Of, edges, evidence_sets
 from eyeline.claims import Claim, claims_in, claims_of, share_inside
 from eyeline.errors import DataError
 from eyeline.events import Done, ImageInfo, SpanAttribution, Start, Unit
 from eyeline.film import INK, PAPER, SOFT, View, cells_of, colour, font, grounds_of, lit, of_answer, of_span
-from eyeline.report import ABOUT, FLOORS, name_regions, resting
+from eyeline.report import ABOUT, FLOORS, answer_spans, name_regions, none_alone, paleness, percent, resting
 from eyeline.runs import Run
 
 TALL, WIDE, NARROWEST = (
@@ -102,7 +102,8 @@ def _span(run: Run, index: int) -> Shown:
     words.insert(1, f"Most: {most} at {names[best]}.")
     claims = claims_in(claims_of(run.events), span)
     words += _of_claims(claims, cells_of(span, start.regions), start)
-    title = f"Span {index}, {span.channel}, {resting(span, start.unit)}{_places(span, start, names)}"
+    marked = ", not grounded" if span.grounded is False else ""
+    title = f"Span {index}, {span.channel}{marked}, {resting(span, start.unit)}{_places(span, start, names)}"
     words += [AGAINST] * (min(span.shown) <= -AGAINST_FROM)
     return Shown(view, title, "nothing", words, evidence, claims)
 
@@ -112,24 +113,25 @@ def _answer(run: Run) -> Shown:
     (evidence,) = evidence_sets(run.events, "answer")
     assert isinstance(done, Done), "or there was no evidence set"
     assert done.rests_on is not None, "or there was no evidence set"
-    view, changes = of_answer(done.answer, done.rests_on, start), done.rests_on.changes
-    names = name_regions(start)
-    best = max(range(len(changes)), key=lambda region: changes[region])
-    scale = max(changes[best], RATHER)  # what would hardly change it stays pale
-    view = View([heat / scale for heat in view.heats], view.text, view.ink)
+    view, changes = of_answer(run, done.rests_on), done.rests_on.changes
+    names, about = name_regions(start), ABOUT[start.unit]
     words = [
-        "Colour: how likely the answer would be another one if that part had been hidden before the model thought (predicted). "
-        f"Without the whole image: {ABOUT[start.unit]}{100 * done.rests_on.whole:.0f} %.",
-        f"Most: {ABOUT[start.unit]}{100 * changes[best]:.0f} % at {names[best]}.",
-        "Outlined: the parts without any one of which it rather changes than not: "
-        f"{_few([names[box.region] for box in evidence.boxes])}."
-        if evidence.boxes
-        else "No part by itself would rather change it than not.",
+        "Colour: how likely the answer would be another one if that part had been hidden before the model thought (predicted)."
     ]
+    if evidence.boxes:
+        words += [
+            f"Most: {about}{percent(evidence.boxes[0].amount)} at {names[evidence.boxes[0].region]}. "
+            f"Without the whole image: {about}{percent(done.rests_on.whole)}.",
+            "Outlined: the parts without any one of which it rather changes than not: "
+            f"{_few([names[box.region] for box in evidence.boxes])}.",
+        ]
+    else:
+        words.append(none_alone(done.rests_on, names, start.unit))
     claims = claims_of(run.events)
     heats = [np.asarray(changes)[np.asarray(grid)].tolist() for grid in start.regions]
     words += _of_claims(claims, heats, start)
-    title = "Answer: what it rests on, through the thinking"
+    marked = ", not grounded" if paleness(answer_spans(run.events)) < 1 else ""
+    title = f"Answer{marked}: what it rests on, through the thinking"
     return Shown(view, title, "never", words, evidence, claims)
 
 

@@ -20,8 +20,18 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text as Line  # `Text` is an event here
 
+from eyeline.boxes import RATHER, changing
 from eyeline.events import Channel, Done, Error, Event, RestsOn, SpanAttribution, Start, Steps, Text, Unit
-from eyeline.report import ABOUT, TRAIN_COMMANDS, name_regions, resting, strength
+from eyeline.report import (
+    ABOUT,
+    TRAIN_COMMANDS,
+    name_regions,
+    none_alone,
+    paleness,
+    percent,
+    resting,
+    strength,
+)
 
 MAX_COLS, MAX_ROWS = 16, 8  # pixels of a picture; a character cell holds two, one above the other
 TEXT_WIDTH = 72  # characters of a span's text beside its picture
@@ -55,6 +65,7 @@ class TerminalView:
         self.channel: Channel | None = None
         self.pending: Pending = []  # text that no span has covered yet
         self.latencies: list[float] = []
+        self.answer: list[SpanAttribution] = []  # the spans of the answer
         self.live: Live | None = None
         self.drawn = 0.0  # when the text in progress was, seconds
 
@@ -93,6 +104,7 @@ class TerminalView:
         self._take(event)
         self._enter_channel(event.channel)
         self.latencies.append(event.latency_s)
+        self.answer += [event] * (event.channel == "answer")
         words = f"{event.index}: {describe(event, self.places, self.start.unit)}"
         if event.grounded is False:
             words += " · not grounded"
@@ -126,13 +138,15 @@ class TerminalView:
 
     def _show_rests_on(self, rests_on: RestsOn) -> None:
         assert self.start is not None, "the caller looked"
-        words = Line(f"[{describe_answer(rests_on, self.places, self.start.unit)}]")
+        pale, likely = paleness(self.answer), max(rests_on.changes, default=0.0)
+        marked = "not grounded · " if pale < 1 else ""
+        words = Line(f"[{marked}{describe_answer(rests_on, self.places, self.start.unit)}]")
         if not self.pictures:
             return self._print(words)
         heats = [np.array(rests_on.changes)[np.array(grid)] for grid in self.start.regions]
-        words.stylize("rgb(224,122,52)" if max(rests_on.changes, default=0.0) >= LIKELY else "dim")
+        words.stylize("rgb(224,122,52)" if pale == 1 and likely >= RATHER else "dim")
         key = Line("the brighter, the likelier to change without it", "dim")
-        self._print(self._beside(words, self._pictures(heats, max(rests_on.changes, default=0.0)), key))
+        self._print(self._beside(words, self._pictures(heats, pale * likely), key))
 
     def _take(self, span: SpanAttribution) -> None:
         """Removes a span's text from what is pending; earlier text has lost its span and is printed alone."""
@@ -238,8 +252,7 @@ SHOW = {
 }
 ENDS = {"length": "stopped at the length limit", "cancelled": "cancelled", "error": "stopped by an error"}
 LEAST = 0.05  # nats: places with less are not named
-LIKELY = 0.1  # chance that the answer changes, under which a place is not named
-SHARE = 0.5  # of the likeliest place, and of the first source, under which others are not named
+SHARE = 0.5  # of the first source, under which others are not named
 
 
 def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
@@ -286,23 +299,19 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
 def describe_answer(rests_on: RestsOn, places: Sequence[str], unit: Unit) -> str:
     """What the answer comes from: "through 2, 3: left, 94 % likely to change without it; top, 61 %".
 
-    First the spans that it takes most from, then the likeliest place to change it where that is hidden from the start, and
-    those at least SHARE as likely; of the regions in one place the likeliest stands for it. Where no region reaches LIKELY that
-    is said, with the whole image's chance.
+    First the spans that it takes most from, then the places without which it rather changes than not, the likeliest first; of
+    the regions in one place the likeliest stands for it. Where there is none that is said, with the whole image's chance.
     """
     about = ABOUT[unit]
     through = f"through {_numbers(rests_on.sources)}: " if rests_on.sources else ""
     named: dict[str, float] = {}
-    for region in sorted(range(len(rests_on.changes)), key=lambda region: -rests_on.changes[region]):
+    for region in changing(rests_on.changes):
         named.setdefault(places[region], rests_on.changes[region])
-    likeliest = max(named.values(), default=0.0)
-    if likeliest < LIKELY:
-        return (
-            f"{through}no single part would change the answer; without the whole image it is {about}{_percent(rests_on.whole)} "
-            "likely to change"
-        )
-    told = [(place, chance) for place, chance in named.items() if chance >= max(LIKELY, SHARE * likeliest)]
-    words = [f"{place}, {about}{_percent(chance)}" for place, chance in told[:PLACES]]
+    if not named:
+        said = none_alone(rests_on, places, unit)
+        return through + (said[0].lower() + said[1:] if through else said)
+    told = list(named.items())
+    words = [f"{place}, {about}{percent(chance)}" for place, chance in told[:PLACES]]
     words[0] += " likely to change without it"
     more = len(told) - len(words)
     return through + "; ".join(
@@ -313,10 +322,6 @@ def describe_answer(rests_on: RestsOn, places: Sequence[str], unit: Unit) -> str
 def _numbers(sources: Steps) -> str:
     """The spans that a text takes most from, the largest first."""
     return ", ".join(str(index) for index, nats in sources[:PLACES] if nats >= SHARE * sources[0][1])
-
-
-def _percent(chance: float) -> str:
-    return f"{100 * chance:.0f} %"
 
 
 def _nats(value: float) -> str:

@@ -10,8 +10,9 @@ from test_embedded import mini
 from test_runs import make_run
 from test_terminal import span_of
 
-from eyeline.events import SpanAttribution, Start
-from eyeline.report import FLOORS, name_regions, resting, strength
+from eyeline.boxes import changing
+from eyeline.events import RestsOn, SpanAttribution, Start
+from eyeline.report import FLOORS, name_regions, none_alone, resting, strength
 from eyeline.scenes import FAMILIES, sample
 from eyeline.server.gallery import FIRST_SEED
 from eyeline.terminal import describe
@@ -87,6 +88,31 @@ def test_the_page_says_the_same_as_the_terminal(visit, unit):
             IN_THE_PAGE, [json.dumps([dataclasses.asdict(span) for span in spans]), unit]
         )
     assert said == [resting(span, unit) for span in spans]
+
+
+ALONE_IN_THE_PAGE = """async told => {
+    const {noneAlone} = await import("/static/words.js"), {changing, telling} = await import("/static/run.js");
+    return JSON.parse(told).map(({changes, whole}) => {
+        const answer = {unit: "chance", about: "", effects: changes, contributions: null, whole_image: whole};
+        return [changing(answer), noneAlone(telling(answer).slice(0, 3).map(k => [`part ${k}`, changes[k]]), answer)];
+    });
+}"""
+
+
+@pytest.mark.browser
+def test_the_page_and_the_others_agree_on_what_would_change_an_answer(visit):
+    rng = np.random.default_rng(0)
+    drawn = [
+        np.round(rng.uniform(0, top, 7), 2).tolist() for top in (0.08, 0.3, 0.55, 1.0) for _ in range(20)
+    ]
+    told = [RestsOn(tuple(changes), changes[-1], (), (), ()) for changes in ([0.5, 0.49, 0.1, 0.09], *drawn)]
+    with PageServer(make_run()) as server:
+        said = visit(server).evaluate(
+            ALONE_IN_THE_PAGE, json.dumps([dataclasses.asdict(one) for one in told])
+        )
+    names = [f"part {region}" for region in range(7)]
+    assert said == [[changing(one.changes), none_alone(one, names, "nats")] for one in told]
+    assert said[0][0] == [0]
 
 
 @pytest.mark.parametrize("number", range(len(FAMILIES)))

@@ -83,6 +83,27 @@ def test_the_answer_is_drawn_with_the_chances_that_it_changes(told):
         render_still(make_run(), "answer")
 
 
+def test_an_answer_that_no_part_would_change_has_no_outline_and_a_map_as_pale_as_its_chances(told):
+    image = drawn(with_rests_on(make_run(), {0: 0.46, 1: 0.26}, whole=0.46), "answer")
+    assert warm(image, 8, 8) < warm(drawn(with_rests_on(make_run(), {0: 0.94}), "answer"), 8, 8)
+    text = " ".join(told)
+    assert (
+        "No part by itself is likely to change it; most likely top left of image 1 (46 %), top of image 1 (26 %). "
+        "Nor is the whole image (46 %)."
+    ) in text
+    assert image.getpixel((0, 100)) != (31, 29, 26)  # no line left of region 0
+
+
+@pytest.mark.parametrize("of", [0, "answer"])
+def test_what_is_not_grounded_says_so_over_a_pale_map(told, of):
+    run = with_rests_on(make_run(), {0: 1.0})
+    marked = with_span(with_span(run, 0, grounded=False), 2, grounded=False)
+    assert warm(drawn(run, of), 8, 8) > 100
+    assert not any("not grounded" in line for line in told)
+    assert 0 < warm(drawn(marked, of), 8, 8) < 80
+    assert any("not grounded" in line for line in told)
+
+
 def test_the_heat_of_a_run_is_that_of_its_spans_added_up(told):
     run = make_run()
     drawn(run)

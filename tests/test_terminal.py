@@ -319,10 +319,9 @@ def answer_of(changes, whole=0.9, sources=((3, 9.0), (2, 6.0), (0, 1.0))) -> Res
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ((0.2, 0.1, 0.0, 0.94, 0.3), "right, 94 % likely to change without it"),
+        ((0.2, 0.49, 0.0, 0.94, 0.3), "right, 94 % likely to change without it"),
         ((0.61, 0.7, 0.4, 0.94, 0.1), "right, 94 % likely to change without it; top left, 70 %"),
         ((0.7, 0.7, 0.7, 0.8, 0.6), "right, 80 % likely to change without it; top left, 70 %; centre, 70 %; 1 more place"),
-        ((0.09, 0.0, 0.0, 0.15, 0.08), "right, 15 % likely to change without it"),
     ],
 )  # fmt: skip
 def test_an_answer_names_the_sentences_and_the_places_that_it_comes_from(changes, words):
@@ -330,20 +329,41 @@ def test_an_answer_names_the_sentences_and_the_places_that_it_comes_from(changes
     assert describe_answer(answer_of(changes, sources=()), PLACES, "nats") == words
 
 
-def test_an_answer_that_no_part_changes_says_so_with_the_chance_of_the_whole_image():
-    found = describe_answer(answer_of((0.09, 0.0, 0.0, 0.0, 0.0), 0.37), PLACES, "nats")
-    assert found == (
-        "through 3, 2: no single part would change the answer; "
-        "without the whole image it is 37 % likely to change"
-    )
-    assert describe_answer(answer_of((), 0.0, ()), (), "nats").startswith("no single part")
+@pytest.mark.parametrize(
+    ("changes", "whole", "words"),
+    [
+        ((0.09, 0.0, 0.0, 0.0, 0.0), 0.37, ". Nor is the whole image (37 %)."),
+        ((0.46, 0.0, 0.26, 0.05, 0.0), 0.49, "; most likely top left (46 %), centre (26 %). Nor is the whole image (49 %)."),
+        ((0.0, 0.0, 0.15, 0.0, 0.0), 0.5, "; most likely centre (15 %). Without the whole image it would change (50 %)."),
+    ],
+)  # fmt: skip
+def test_an_answer_that_no_part_is_likely_to_change_says_so_and_which_is_likeliest(changes, whole, words):
+    said = "o part by itself is likely to change it" + words
+    assert describe_answer(answer_of(changes, whole), PLACES, "nats") == "through 3, 2: n" + said
+    assert describe_answer(answer_of(changes, whole, ()), PLACES, "nats") == "N" + said
+    assert describe_answer(answer_of((), 0.0, ()), (), "nats").startswith("No part")
+
+
+def test_an_answer_that_is_not_grounded_says_so_and_its_picture_is_pale():
+    run = with_rests_on(make_run(), {9: 1.0})
+    drawn = {}
+    for grounded in (None, False):
+        view = TerminalView(terminal(width=200), run.images)
+        for event in with_span(run, 2, grounded=grounded).events:
+            view.show(event)
+        drawn[grounded] = written(view.console).rpartition("through 1")
+    brightest = ";".join(map(str, UP[-1]))
+    assert brightest in drawn[None][2]
+    assert brightest not in drawn[False][2]
+    assert drawn[False][0].endswith("[not grounded · ")
+    assert not drawn[None][0].endswith("· ")
 
 
 def test_chances_that_are_not_calibrated_are_said_to_be_about_so():
     found = describe_answer(answer_of((0.9, 0.1, 0.0, 0.0, 0.0)), PLACES, "relative")
     assert "~90 % likely to change without it" in found
     none = describe_answer(answer_of((0.05, 0.0, 0.0, 0.0, 0.0), 0.37), PLACES, "relative")
-    assert "~37 % likely to change" in none
+    assert "(~37 %)" in none
 
 
 def test_a_sentence_that_is_not_grounded_is_said_to_be_so():

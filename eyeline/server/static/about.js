@@ -4,7 +4,7 @@
 import {button, make, set, term} from "./dom.js";
 import {chips} from "./links.js";
 import {still} from "./pictures.js";
-import {comesFrom, goesInto, intervals, largest, ranked, resting, telling, values} from "./run.js";
+import {comesFrom, goesInto, intervals, largest, ranked, resting, values} from "./run.js";
 import {MEANINGS, RESTING, UNGROUNDED, amount, chance, duration, plain, several, signed, withUnit} from "./words.js";
 
 const FEW = 5;
@@ -47,13 +47,14 @@ export function createAbout(on) {
     const attention = run.unit === "attention", says = resting(span, span.unit);
     count.textContent = chances ? "The answer " : `${span.words ? `“${span.text}”` : ` ${span.index}`} `;
     fill(how, [[says, RESTING[says]]]);
-    fill(measure, chances ? [[`${telling(span).length ? "a" : "whichever"} part hidden before the model thought`, MEANINGS.chance]] : attention ? [["attention, not effect", MEANINGS.attention]]
+    fill(measure, chances ? [["chances with that part hidden before the model thought", MEANINGS.chance]] : attention ? [["attention, not effect", MEANINGS.attention]]
       : [span.contributions ? ["contribution", MEANINGS.contribution] : ["effect", MEANINGS.effect], ["in nats", MEANINGS.nats],
         ...state?.actual.size ? [["predicted alone", MEANINGS.effect], ["actual", MEANINGS.actual]] : [intervals(span) && ["[90 % interval]", MEANINGS.interval]]]);
     const order = ranked(span), shown = all ? order : order.slice(0, FEW);
     const actual = k => state?.actual.get(k);
     const bounds = shown.flatMap(k => [values(span)[k], actual(k) ?? 0, ...(intervals(span)?.[k] ?? [])]);
     const low = Math.min(0, ...bounds), high = chances ? 1 : Math.max(run.floor, ...bounds), at = x => (x - low) / (high - low) * 100;
+    list.classList.toggle("pale", span.paleness < 1);
     list.replaceChildren(...shown.map(k => row(k, at, actual(k))));
     more.hidden = order.length <= FEW;
     more.textContent = all ? "Fewer" : `All ${order.length} regions`;

@@ -47,7 +47,8 @@ export function createGlance(on) {
 
     const reliance = sharpen(charts.reliance.canvas);
     bars(reliance, run.spans.map(span => Math.max(0, span.visual) / run.mostVisual));
-    charts.reliance.range.textContent = `up to ${withUnit(run.mostVisual, run.unit)}`;
+    const reached = run.spans.reduce((most, span) => Math.max(most, span.visual), 0), axis = reached < run.mostVisual ? `, of ${withUnit(run.mostVisual, run.unit)} on this scale` : "";
+    charts.reliance.range.textContent = `up to ${withUnit(reached, run.unit)}${axis}`;
     function bars({context, height}, values) {
       context.fillStyle = up;
       values.forEach((value, i) => {
