@@ -106,9 +106,10 @@ export function createAbout(on) {
     set(plot, {"aria-hidden": "true"});
     const number = make("span", "number", `${amount(value, span.unit)} `);
     if (ends && actual === undefined) number.append(make("small", "", `[${signed(ends[0])}, ${signed(ends[1])}]`));
-    if (actual !== undefined) number.append(make("b", "", `${span.contributions ? `alone ${signed(span.effects[k])}, ` : ""}actual ${signed(actual)}`));
+    // on a line of its own: beside a name there is no room for three numbers
+    const measured = actual === undefined ? [] : [make("b", "measured", `${span.contributions ? `alone ${signed(span.effects[k])}, ` : ""}actual ${signed(actual)}`)];
     const choose = button("", "", event => on.pick(k, event.shiftKey || event.ctrlKey || event.metaKey));
-    choose.append(make("span", "place", make("em", "", String(k)), run.places[k]), plot, number);
+    choose.append(make("span", "place", make("em", "", String(k)), run.places[k]), plot, number, ...measured);
     choose.dataset.region = k;
     choose.addEventListener("pointerenter", () => on.over(k));
     choose.addEventListener("pointerleave", () => on.over(null));
