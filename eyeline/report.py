@@ -26,9 +26,11 @@ from eyeline.files import write_files
 from eyeline.regions.place import where
 from eyeline.runs import Run
 
-# A span that rests on the image with this has the full colour where it rests on it most; with less it stays pale.
-FLOORS = {"nats": 0.5, "relative": 0.5, "attention": 0.1}
-PALE = 0.25  # share of the colours that is left to what is marked as not grounded: its map is no louder than the mark
+FLOORS = {"nats": 0.5, "relative": 0.5, "attention": 0.1}  # a span with less hardly rests on the image
+# A span that rests on the image with this has the full colour where it rests on it most, with less a paler one.
+FULL = {"nats": 2.0, "relative": 2.0, "attention": 0.1}
+# Share of the colours at the floor of nats, and of what is marked as not grounded, whose map is to be no louder than the mark.
+PALE = 0.25
 POSSIBLE = 0.1  # chance that the answer changes, under which a region is not worth naming
 FEW = 3  # regions that words name
 ABOUT = {"nats": "", "relative": "~", "attention": ""}  # before numbers whose size is not calibrated
@@ -126,7 +128,12 @@ def resting(span: SpanAttribution, unit: Unit) -> str:
 
 def strength(span: SpanAttribution, unit: Unit) -> float:
     """From 0 to 1: the colour of a span's strongest place. Many weak regions that do much together have the full one."""
-    return paleness([span]) * min(1.0, _most(span) / FLOORS[unit])
+    return paleness([span]) * min(1.0, _most(span) / FULL[unit])
+
+
+def stands_out(span: SpanAttribution, unit: Unit) -> bool:
+    """Whether a span does not hardly rest on the image, and is not marked as not grounded."""
+    return paleness([span]) == 1 and _most(span) >= FLOORS[unit]
 
 
 def paleness(spans: Sequence[SpanAttribution]) -> float:

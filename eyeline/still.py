@@ -17,7 +17,7 @@ from eyeline.claims import Claim, claims_in, claims_of, share_inside
 from eyeline.errors import DataError
 from eyeline.events import Done, ImageInfo, SpanAttribution, Start, Unit
 from eyeline.film import INK, PAPER, SOFT, View, cells_of, colour, font, grounds_of, lit, of_answer, of_span
-from eyeline.report import ABOUT, FLOORS, answer_spans, name_regions, none_alone, paleness, percent, resting
+from eyeline.report import ABOUT, FULL, answer_spans, name_regions, none_alone, paleness, percent, resting
 from eyeline.runs import Run
 
 TALL, WIDE, NARROWEST = (
@@ -149,7 +149,7 @@ def _summed(run: Run) -> Shown:
     ]
     best = int(totals.argmax())
     most = max(float(np.abs(heat).max()) for heat in heats) or 1.0
-    strong = min(1.0, float(np.abs(totals).max()) / FLOORS[start.unit])
+    strong = min(1.0, float(np.abs(totals).max()) / FULL[start.unit])
     done = run.events[-1]
     text = done.answer if isinstance(done, Done) and done.answer else spans[-1].text
     view = View([strong * heat / most for heat in heats], text, INK)

@@ -30,6 +30,7 @@ from eyeline.report import (
     paleness,
     percent,
     resting,
+    stands_out,
     strength,
 )
 
@@ -183,8 +184,7 @@ class TerminalView:
         if not told.startswith("  "):  # the space after the span before, not an indent
             told = told.lstrip(" ")
         text = Line(_clean(told), _style(span.channel))
-        strong = strength(span, self.start.unit) == 1.0
-        caption = Line(_clean(words), "rgb(224,122,52)" if strong else "dim")
+        caption = Line(_clean(words), "rgb(224,122,52)" if stands_out(span, self.start.unit) else "dim")
         return self._beside(text, self._pictures(self._heats(span), strength(span, self.start.unit)), caption)
 
     def _beside(self, text: Line, pictures: list[Line], caption: Line) -> RenderableType:

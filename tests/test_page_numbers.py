@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from browsing import ask, expect
+from browsing import ask, expect, heat_at
 from page_server import PageServer
 from test_runs import make_run, with_span
 
@@ -29,6 +29,23 @@ def test_every_region_has_the_number_of_its_events_on_the_image_and_in_every_lis
         assert len(set(rows)) == 10  # though several regions lie in one place
         page.locator(".strongest button").first.click()
         expect(page.locator(".selection")).to_contain_text("9 bottom right of image 2:")
+
+
+def test_a_sentence_that_hardly_rests_on_the_image_has_a_pale_map_and_no_number_on_it(visit, tmp_path):
+    small = (0.11, 0.08, 0.06, *[0.0] * 7)
+    changes = {"effects": small, "contributions": small, "patches": None, "whole_image": 0.49}
+    with PageServer(with_span(make_run(), 0, **changes)) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        page.locator(".end").wait_for()
+        page.keyboard.press("Home")
+        expect(page.locator(".about h2")).to_contain_text("hardly rests on the image")
+        expect(page.locator(".badge")).to_have_count(0)
+        red, _, blue = heat_at(page, 0, 0.1, 0.1)
+        assert 0 < red - blue <= 255 - 190  # not beyond a quarter of the ramp
+        expect(page.locator(".legend .ticks")).to_contain_text("+0.45")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".badge")).to_have_text(["4", "9"])
 
 
 def test_a_sentence_has_the_number_of_its_event_though_one_before_it_was_lost(visit, tmp_path):

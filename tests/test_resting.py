@@ -12,7 +12,7 @@ from test_terminal import span_of
 
 from eyeline.boxes import changing
 from eyeline.events import RestsOn, SpanAttribution, Start
-from eyeline.report import FLOORS, name_regions, none_alone, resting, strength
+from eyeline.report import FLOORS, PALE, name_regions, none_alone, resting, strength
 from eyeline.scenes import FAMILIES, sample
 from eyeline.server.gallery import FIRST_SEED
 from eyeline.terminal import describe
@@ -44,8 +44,14 @@ CASES = {
     ],
 }
 IN_THE_PAGE = """async ([spans, unit]) => {
-    const {resting} = await import("/static/run.js");
-    return JSON.parse(spans).map(span => resting(span, unit));
+    const {derive, newRun, resting, take} = await import("/static/run.js");
+    const labels = count => [Array.from({length: count}, (_, k) => k)];
+    return JSON.parse(spans).map(span => {
+        const run = newRun("", []), count = span.effects.length;
+        take(run, {event: "start", unit, regions: [labels(count)]});
+        const {heat, scale, paleness} = derive(run, {...span, text: ""});
+        return [resting(span, unit), Math.max(...heat.flat(2).map(Math.abs)) / scale * paleness];
+    });
 }"""
 
 
@@ -74,9 +80,18 @@ def test_no_span_that_loses_the_floor_without_the_image_is_said_to_rest_on_nothi
 
 
 def test_the_picture_of_many_weak_regions_that_do_much_together_is_as_strong_as_of_a_strong_one():
-    together, alone = span_of(NONE, (0.15,) * 4, 0.6), span_of((0.6, 0.0), (0.6, 0.0), 0.6)
+    together, alone = span_of(NONE, (0.6,) * 4, 2.4), span_of((2.4, 0.0), (2.4, 0.0), 2.4)
     assert strength(together, "nats") == strength(alone, "nats") == 1.0
-    assert strength(span_of((0.05, 0.0), (0.05, 0.0), 0.05), "nats") == pytest.approx(0.1)
+    assert strength(span_of((0.05, 0.0), (0.05, 0.0), 0.05), "nats") == pytest.approx(0.025)
+
+
+def test_the_picture_of_a_span_that_hardly_rests_on_the_image_is_pale():
+    for seed in range(400):
+        span = drawn(seed)
+        if resting(span, "nats").startswith(("hardly", "follows")):
+            assert strength(span, "nats") < PALE
+    assert strength(span_of((0.11, 0.08), (0.11, 0.08), 0.49), "nats") < PALE < FLOORS["nats"]
+    assert strength(span_of((0.5, 0.0), (0.5, 0.0), 0.5), "nats") == PALE
 
 
 @pytest.mark.browser
@@ -87,7 +102,9 @@ def test_the_page_says_the_same_as_the_terminal(visit, unit):
         said = visit(server).evaluate(
             IN_THE_PAGE, [json.dumps([dataclasses.asdict(span) for span in spans]), unit]
         )
-    assert said == [resting(span, unit) for span in spans]
+    assert [words for words, _ in said] == [resting(span, unit) for span in spans]
+    strongest = [share for _, share in said]  # each region is one cell
+    assert strongest == pytest.approx([strength(span, unit) * any(span.shown) for span in spans], abs=1e-6)
 
 
 ALONE_IN_THE_PAGE = """async told => {

@@ -144,7 +144,7 @@ export function createAbout(on) {
     const most = value => largest(measured.map(value)) || 1;
     if (!measured.length) return stills.replaceChildren();
     const hidden = k => state.actual.get(k), alone = k => span.effects[k], ofAll = value => run.regions.map((_, k) => state.actual.has(k) ? value(k) : 0);
-    const scales = attention ? [most(alone), most(hidden)] : Array(2).fill(Math.max(run.floor, most(alone), most(hidden)));
+    const scales = attention ? [most(alone), most(hidden)] : Array(2).fill(Math.max(run.full, most(alone), most(hidden)));
     stills.replaceChildren(...run.images.flatMap((image, i) => {
       const labels = run.start.regions[i];
       return [still(image, labels, ofAll(alone), scales[0], attention ? "Attention" : "Predicted"), still(image, labels, ofAll(hidden), scales[1], "Actual")];

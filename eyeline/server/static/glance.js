@@ -87,7 +87,7 @@ export function createGlance(on) {
     totals = run.regions.map((_, k) => sum(run.spans.map(span => Math.max(0, values(span)[k]))));
     order = run.regions.map((_, k) => k).sort((a, b) => totals[b] - totals[a]);
     Object.assign(cells, {width: charts.matrix.canvas.width, height: charts.matrix.canvas.height});
-    const context = cells.getContext("2d"), top = Math.max(run.floor, ...run.restsOn), tall = rowHeight - (rowHeight > 5 ? 1 : 0);
+    const context = cells.getContext("2d"), top = Math.max(run.full, ...run.restsOn), tall = rowHeight - (rowHeight > 5 ? 1 : 0);
     const dense = cells.height / (rowHeight * order.length);
     context.setTransform(dense, 0, 0, dense, 0, 0);
     order.forEach((k, row) => run.spans.forEach((span, i) => {

@@ -6,8 +6,9 @@ import {POSSIBLE, RATHER, placeRegions, wouldChange} from "./words.js";
 export const values = span => span.contributions ?? span.effects;
 export const intervals = span => span.contributions ? span.contribution_interval : span.interval;
 
-// A span that rests on the image with this has the full colour where it rests on it most; with less it stays pale.
-export const FLOORS = {nats: .5, relative: .5, attention: .1};
+export const FLOORS = {nats: .5, relative: .5, attention: .1}; // a span with less hardly rests on the image
+// A span that rests on the image with this has the full colour where it rests on it most, with less a paler one; `FULL` in report.py is the same.
+export const FULL = {nats: 2, relative: 2, attention: .1};
 // What is marked as not grounded has this share of the colours, so that its map is no louder than the mark; `PALE` in report.py is the same.
 const PALE = .25;
 export const TRAIN = ["eyeline collect --model {model} --data DIR --out RUN", "eyeline fit RUN --out EST"];
@@ -18,8 +19,8 @@ export const largest = values => values.reduce((a, b) => Math.max(a, Math.abs(b)
 /** `images`: for each its `url`, and `dark` where it is known. */
 export function newRun(prompt, images) {
   return {
-    prompt, images, start: null, unit: "nats", floor: FLOORS.nats, places: [], regions: [], spans: [], done: null, answer: "",
-    text: "", words: null, rests: null, mostVisual: FLOORS.nats, commonScale: FLOORS.nats, restsOn: [], negative: false, hasPatches: false, claims: [],
+    prompt, images, start: null, unit: "nats", floor: FLOORS.nats, full: FULL.nats, places: [], regions: [], spans: [], done: null, answer: "",
+    text: "", words: null, rests: null, mostVisual: FLOORS.nats, commonScale: FULL.nats, restsOn: [], negative: false, hasPatches: false, claims: [],
   };
 }
 
@@ -29,10 +30,11 @@ export function take(run, event) {
     run.start = event;
     run.unit = event.unit;
     run.floor = FLOORS[event.unit];
+    run.full = FULL[event.unit];
     run.places = placeRegions(event.regions);
     run.regions = run.places.map((place, k) => `${k} ${place}`); // many lie in one place: the number tells them apart
     run.mostVisual = event.unit === "attention" ? 0 : run.floor;
-    run.commonScale = run.floor;
+    run.commonScale = run.full;
     run.restsOn = run.regions.map(() => run.floor);
   } else if (event.event === "text") {
     run.text += event.text;
@@ -84,7 +86,7 @@ export function derive(run, span) {
   span.unit ??= run.unit;
   span.heat = span.patches ?? run.start.regions.map(labels => labels.map(row => row.map(k => shown[k])));
   span.visual = run.unit === "attention" ? Math.max(0, ...shown) : Math.max(0, span.whole_image ?? sum(shown.filter(x => x > 0)));
-  span.scale = span.unit === "chance" ? 1 : strongestCell(run, span) * Math.max(1, run.floor / (most(span) || 1)) || run.floor;
+  span.scale = span.unit === "chance" ? 1 : strongestCell(run, span) * Math.max(1, run.full / (most(span) || 1)) || run.full;
   span.paleness = span.grounded === false ? PALE : 1;
   span.spread = spread(shown);
   return span;
@@ -117,12 +119,15 @@ const LEAST = {attention: 0, chance: POSSIBLE}; // of a number that is worth nam
 /** The largest that hiding does to a span: the whole image, or a region, alone or beside others. */
 const most = span => largest([...values(span), ...span.effects, span.whole_image ?? 0]);
 
+/** Whether a span hardly rests on the image: no place of it then gets a number by itself. */
+export const hardly = (span, unit) => unit !== "attention" && unit !== "chance" && most(span) < FLOORS[unit];
+
 /** How a span rests on the image, in words before its regions; `resting` in report.py says the same. */
 export function resting(span, unit) {
   if (unit === "attention") return "attends to";
   if (unit === "chance") return howItChanges(span);
   if (most(span) < NOTHING) return "follows from the text before it";
-  if (most(span) < FLOORS[unit]) return "hardly rests on the image";
+  if (hardly(span, unit)) return "hardly rests on the image";
   const whole = span.whole_image ?? 0;
   if (-whole >= FLOORS[unit] && Math.max(...values(span)) < FLOORS[unit]) return "is likelier without the image";
   return Math.max(...span.effects) < ALONE * whole ? "rests on several regions together" : "rests on";

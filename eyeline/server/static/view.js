@@ -8,7 +8,7 @@ import {createFilm} from "./film.js";
 import {createGlance} from "./glance.js";
 import {chips, createLinks} from "./links.js";
 import {createPictures} from "./pictures.js";
-import {TRAIN, changing, comesFrom, derive, largest, newRun, resting, take, telling, values} from "./run.js";
+import {TRAIN, changing, comesFrom, derive, hardly, largest, newRun, resting, take, telling, values} from "./run.js";
 import {createTrace, describe, drawGlyph} from "./trace.js";
 import {LIKELY, MEANINGS, amount, answerRests, chance, noneAlone, percent, plain, several, signed, withUnit} from "./words.js";
 
@@ -205,7 +205,7 @@ export function createView(root, actions = {}) {
     glance.update(run, number, marked());
     links.update(run, span);
     if (!run.start) return;
-    const scale = span ? oneScale && span.unit !== "chance" ? run.commonScale : span.scale : run.floor;
+    const scale = span ? oneScale && span.unit !== "chance" ? run.commonScale : span.scale : run.full;
     pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale / (span?.paleness ?? 1), !run.spans.length || (run.hasPatches && !run.words && !whole));
     pictures.claim(run.claims.filter(({tokens}) => span && (span.unit === "chance" || (tokens[0] < span.end && span.start < tokens[1]))));
     order = span ? telling(span) : [];
@@ -223,7 +223,8 @@ export function createView(root, actions = {}) {
   }
 
   function showNumbers() {
-    pictures.number(top ? order.slice(0, TOP) : [], all ? run.regions.map((_, k) => k) : [...marked()]);
+    const span = current();
+    pictures.number(top && span && !hardly(span, span.unit) ? order.slice(0, TOP) : [], all ? run.regions.map((_, k) => k) : [...marked()]);
   }
 
   function showLegend(scale, span) {
