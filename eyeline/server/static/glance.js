@@ -84,7 +84,7 @@ export function createGlance(on) {
   }
 
   function drawCells(run, column, rowHeight, gap, rem, {up, down, cell}) {
-    totals = run.regions.map((_, k) => sum(run.spans.map(span => Math.max(0, values(span)[k]))));
+    totals = run.regions.map((_, k) => sum(run.spans.map(span => values(span)[k])));
     order = run.regions.map((_, k) => k).sort((a, b) => totals[b] - totals[a]);
     Object.assign(cells, {width: charts.matrix.canvas.width, height: charts.matrix.canvas.height});
     const context = cells.getContext("2d"), top = Math.max(run.full, ...run.restsOn), tall = rowHeight - (rowHeight > 5 ? 1 : 0);
