@@ -1,7 +1,7 @@
 """A saved run as one HTML file that needs nothing else: the image, the trace, and where each span looked.
 
 The file holds the run as JSON and the page's own view (the modules and the style sheet in `server/static`), inlined
-into `report.html`. What the views outside the browser share in words and scales (`name_regions`, `resting`,
+into `report.html`. What the views outside the browser share in words and scales (`number_regions`, `resting`,
 `none_alone`, `strength`) stands here too.
 """
 
@@ -106,6 +106,11 @@ def name_regions(start: Start) -> tuple[str, ...]:
             name = where(labels, label)
             names[label] = f"{name} of image {number}" if len(start.regions) > 1 else name
     return tuple(names[label] for label in sorted(names))
+
+
+def number_regions(start: Start) -> tuple[str, ...]:
+    """Each region's number and where it lies, "15 bottom right": many lie in one place, and every view tells them apart so."""
+    return tuple(f"{number} {name}" for number, name in enumerate(name_regions(start)))
 
 
 def resting(span: SpanAttribution, unit: Unit) -> str:

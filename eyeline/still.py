@@ -17,7 +17,7 @@ from eyeline.claims import Claim, claims_in, claims_of, share_inside
 from eyeline.errors import DataError
 from eyeline.events import Done, ImageInfo, SpanAttribution, Start, Unit
 from eyeline.film import INK, PAPER, SOFT, View, cells_of, colour, font, grounds_of, lit, of_answer, of_span
-from eyeline.report import ABOUT, FULL, answer_spans, name_regions, none_alone, paleness, percent, resting
+from eyeline.report import ABOUT, FULL, answer_spans, none_alone, number_regions, paleness, percent, resting
 from eyeline.runs import Run
 
 TALL, WIDE, NARROWEST = (
@@ -81,7 +81,7 @@ def _span(run: Run, index: int) -> Shown:
     if span is None:
         last = max((e.index for e in run.events if isinstance(e, SpanAttribution)), default=-1)
         raise DataError(f"There is no span {index} to draw; expected one of 0 to {last}.")
-    view, names = of_span(span, start), name_regions(start)
+    view, names = of_span(span, start), number_regions(start)
     best = max(range(len(span.shown)), key=lambda region: span.shown[region])
     if start.unit == "attention":
         words = ["Colour: the share of its attention to the image. That is no effect."]
@@ -114,7 +114,7 @@ def _answer(run: Run) -> Shown:
     assert isinstance(done, Done), "or there was no evidence set"
     assert done.rests_on is not None, "or there was no evidence set"
     view, changes = of_answer(run, done.rests_on), done.rests_on.changes
-    names, about = name_regions(start), ABOUT[start.unit]
+    names, about = number_regions(start), ABOUT[start.unit]
     words = [
         "Colour: how likely the answer would be another one if that part had been hidden before the model thought (predicted)."
     ]
@@ -136,7 +136,7 @@ def _answer(run: Run) -> Shown:
 
 
 def _summed(run: Run) -> Shown:
-    start, names = run.start, name_regions(run.start)
+    start, names = run.start, number_regions(run.start)
     spans = [event for event in run.events if isinstance(event, SpanAttribution)]
     if not spans:
         raise DataError("The run has no attributed span to show; ask again with a longer answer.")
@@ -183,7 +183,6 @@ def _nats(nats: float, unit: Unit) -> str:
 
 
 def _few(names: Sequence[str], most: int = 4) -> str:
-    names = list(dict.fromkeys(names))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

@@ -55,6 +55,12 @@ def test_a_finished_run_rests_on_its_answer_in_chances_and_says_what_they_mean(v
         assert "nats" not in page.locator(".about").inner_text()
 
 
+def test_an_answer_that_many_regions_would_change_says_how_many_more(visit, tmp_path):
+    with PageServer(resting(replace(RESTS, changes=(0.9, 0.8, 0.7, 0.6, 0.5, *[0.4] * 5)))) as server:
+        page = asked(visit, server, tmp_path)
+        expect(page.locator(".answer .rests")).to_contain_text("2 top right of image 1 (70 %) and 2 more.")
+
+
 def test_a_chip_of_the_answer_selects_the_sentence_that_it_comes_from(visit, tmp_path):
     with PageServer(resting()) as server:
         page = asked(visit, server, tmp_path)

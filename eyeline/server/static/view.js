@@ -127,7 +127,7 @@ export function createView(root, actions = {}) {
       run.over = true;
       const {done} = run;
       if (run.rests) {
-        trace.below("answer", make("p", "rests", answerRests(named(changing(run.rests)), named(telling(run.rests)), run.rests)), ...chips(run, "from", comesFrom(run, run.rests), go));
+        trace.below("answer", make("p", "rests", answerRests(named(changing(run.rests)), named(telling(run.rests)), run.rests, Math.max(0, changing(run.rests).length - TOP))), ...chips(run, "from", comesFrom(run, run.rests), go));
         run.rests.spans[0].drawnAt = null; // its picture is of the answer now
         dirty.add("levels");
       }

@@ -47,9 +47,9 @@ export const MEANINGS = {
   actual: "Measured: the fall of the log of the text’s probability with that region hidden from the model.",
 };
 
-/** What a finished answer rests on, in a sentence: regions as names with chances, those `without` which it would change and those `worth` naming. */
-export const answerRests = (without, worth, answer) => (answer.grounded === false ? "Not grounded: the image gives little reason for this answer. " : "") +
-  (without.length ? `Would change if one of these had been hidden before the model thought: ${listed(without, answer)}.` : noneAlone(worth, answer));
+/** What a finished answer rests on, in a sentence: regions as names with chances, those `without` which it would change and those `worth` naming; `more` would, too. */
+export const answerRests = (without, worth, answer, more = 0) => (answer.grounded === false ? "Not grounded: the image gives little reason for this answer. " : "") +
+  (without.length ? `Would change if one of these had been hidden before the model thought: ${listed(without, answer)}${more ? ` and ${more} more` : ""}.` : noneAlone(worth, answer));
 export const LIKELY = "How likely the answer is to change if this part had been hidden before the model thought.";
 /** Said where no region would change the answer by itself; `none_alone` in report.py says the same. */
 export const noneAlone = (worth, {whole_image: whole, about}) => `No part by itself is likely to change it${worth.length ? `; most likely ${listed(worth, {about})}` : ""}. ` +
