@@ -127,7 +127,9 @@ def test_a_saved_run_is_asked_what_its_answer_rests_on_without_the_model(answere
         f"without region {likeliest} ({place}): {100 * told['changes'][likeliest]:.0f} %, a fall of "
     )
     (first, nats), *_ = done.rests_on.sources
-    assert lines[9].startswith(f"comes from span {first}, {nats:.2f} nats: Line ")
+    count = len(told["changes"])
+    assert lines[9] == f"  {count - 8} more with less; --json tells of all {count}"
+    assert lines[10].startswith(f"comes from span {first}, {nats:.2f} nats: Line ")
 
     sets = ("--regions", "1,2", "--regions", "0")
     told = json.loads(succeed("rests-on", answered / "run", *sets, "--json").stdout)
