@@ -4,7 +4,7 @@
 import {button, make, set, term} from "./dom.js";
 import {chips} from "./links.js";
 import {still} from "./pictures.js";
-import {comesFrom, goesInto, intervals, largest, ranked, resting, values} from "./run.js";
+import {comesFrom, goesInto, intervals, largest, ranked, resting, sum, values} from "./run.js";
 import {MEANINGS, RESTING, UNGROUNDED, amount, chance, duration, plain, several, signed, withUnit} from "./words.js";
 
 const FEW = 5;
@@ -131,7 +131,8 @@ export function createAbout(on) {
         measured.every(([k, x]) => Math.max(Math.abs(x), Math.abs(span.effects[k])) < SMALL);
       const number = state.agreement === null ? "…" : signed(state.agreement);
       fill(words, [[`rank agreement ${number}`, MEANINGS.agreement],
-        [state.running ? `${measured.length} of ${several(state.total || run.regions.length, "region")}` : `predicted and actual of ${several(measured.length, "region")}`],
+        state.running ? [`${measured.length} of ${several(state.total || run.regions.length, "region")}`]
+          : run.unit === "attention" ? [`predicted and actual of ${several(measured.length, "region")}`] : [addedUp(measured), MEANINGS.addedUp],
         small && [`(none reaches ${plain(SMALL)} nats: their order says little)`]]);
     }
     words.classList.toggle("failed", Boolean(state?.message));
@@ -149,6 +150,12 @@ export function createAbout(on) {
       const labels = run.start.regions[i];
       return [still(image, labels, ofAll(alone), scales[0], attention ? "Attention" : "Predicted"), still(image, labels, ofAll(hidden), scales[1], "Actual")];
     }));
+  }
+
+  /** What was predicted and what measured of the regions that were hidden, in nats. */
+  function addedUp(measured) {
+    const [predicted, actual] = [([k]) => span.effects[k], ([, x]) => x].map(value => signed(sum(measured.map(value))));
+    return `added up over ${several(measured.length, "region")}: predicted ${predicted}, actual ${actual} nats`;
   }
 
   function mark(chosen) {

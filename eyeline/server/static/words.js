@@ -43,7 +43,9 @@ export const MEANINGS = {
   reliance: "What hiding the whole image costs a span.",
   strongest: "The share of attention of a span’s strongest region.",
   part: "Each region’s number in each span: orange supports the text, blue speaks against it.",
-  agreement: "Whether the prediction orders regions as hiding each of them for real does (Spearman’s correlation): 1 is the same order, 0 has nothing to do with it, −1 is the reverse.",
+  agreement: "Whether the prediction orders regions as hiding each of them for real does (Spearman’s correlation): 1 is the same order, 0 has nothing to do with it, −1 is the reverse. " +
+    "Regions that do next to nothing are ranked as well, and are many: it may be low where those that matter agree.",
+  addedUp: "The predicted falls with each of these regions hidden alone, added up, and the measured ones.",
   actual: "Measured: the fall of the log of the text’s probability with that region hidden from the model.",
 };
 
