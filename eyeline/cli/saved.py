@@ -9,7 +9,7 @@ from eyeline.cli.choices import FORMS
 from eyeline.cli.options import JSON, PATH, SEED, Command, with_room
 from eyeline.cli.values import Joined
 from eyeline.errors import EyelineError
-from eyeline.events import SpanAttribution
+from eyeline.events import Done, SpanAttribution
 
 MOST = 8  # regions, and spans, that a command tells of without --json
 
@@ -156,11 +156,18 @@ def evidence(run, span, answer, form, out) -> None:
     """Write the boxes and masks of what a saved run rests on, as JSON; no model is needed."""
     import json
 
-    from eyeline.boxes import as_json
+    from eyeline.boxes import as_json, changing
     from eyeline.files import write_files
+    from eyeline.report import none_alone, number_regions
     from eyeline.runs import read_run
 
-    told = as_json(read_run(run).events, _part(span, answer), form)
+    read, of = read_run(run), _part(span, answer)
+    told = as_json(read.events, of, form)
+    rests_on = next((event.rests_on for event in read.events if isinstance(event, Done)), None)
+    if span is None and rests_on is not None and not changing(rests_on.changes):
+        click.echo(
+            f"The answer: {none_alone(rests_on, number_regions(read.start), read.start.unit)}", err=True
+        )
     text = json.dumps(told, ensure_ascii=False).encode("utf-8", "replace")
     if out is None:
         return click.echo(text)
