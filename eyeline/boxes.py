@@ -81,6 +81,16 @@ def evidence_sets(events: Iterable[Event], of: Of = None) -> list[Evidence]:
     return [_of_span(start, spans[of])]
 
 
+def changing(changes: Sequence[float]) -> list[int]:
+    """Regions without which an answer rather changes than not, from the likeliest: every view says of these that they would."""
+    return [region for region in likeliest(changes) if changes[region] >= RATHER]
+
+
+def likeliest(changes: Sequence[float]) -> list[int]:
+    """Regions from the one without which an answer changes likeliest."""
+    return sorted(range(len(changes)), key=lambda region: -changes[region])
+
+
 def as_json(events: Iterable[Event], of: Of = None, form: Form = "pixels") -> Any:
     """What `evidence_sets` finds, as lists and objects of JSON: in pixels, in thousandths of an image's sides, or as COCO."""
     events = list(events)
@@ -210,8 +220,7 @@ def _regions_of(span: SpanAttribution) -> list[int]:
 def _of_answer(start: Start, done: Done) -> Evidence:
     assert done.rests_on is not None, "the caller looked"
     changes = done.rests_on.changes
-    order = sorted(range(len(changes)), key=lambda region: -changes[region])
-    boxes = tuple(_box(start, region, changes[region]) for region in order if changes[region] >= RATHER)
+    boxes = tuple(_box(start, region, changes[region]) for region in changing(changes))
     return Evidence(None, "answer", done.answer, "chance", done.rests_on.whole, boxes)
 
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eyeline.errors import DataError
 from eyeline.events import Done, Grid, Heat, RestsOn, SpanAttribution, Start
-from eyeline.report import ABOUT, is_dark, strength
+from eyeline.report import ABOUT, answer_spans, is_dark, paleness, percent, strength
 from eyeline.runs import Run
 
 HEIGHT = 360  # pixels of the images
@@ -52,7 +52,7 @@ def render_film(run: Run) -> bytes:
     views = [of_span(span, run.start) for span in spans[:: -(-len(spans) // MOST_SPANS)]]
     done = run.events[-1]
     if isinstance(done, Done) and done.rests_on is not None:
-        views.append(of_answer(done.answer, done.rests_on, run.start))
+        views.append(of_answer(run, done.rests_on))
     grounds = grounds_of(run.images, HEIGHT, WIDEST)
     frames, durations = [], []
     for number, view in enumerate(views):
@@ -103,11 +103,15 @@ def of_span(span: SpanAttribution, start: Start) -> View:
     return View(scaled, span.text, INK if span.channel == "answer" else SOFT)
 
 
-def of_answer(answer: str, rests_on: RestsOn, start: Start) -> View:
-    """The chances that it changes; the full colour is certain."""
-    chances = np.asarray(rests_on.changes, np.float32)
-    key = f"Stronger colour: the answer is likelier to change without it, at most {ABOUT[start.unit]}{100 * chances.max():.0f} %"
-    return View([chances[np.asarray(grid)] for grid in start.regions], answer, INK, key)
+def of_answer(run: Run, rests_on: RestsOn) -> View:
+    """The chances that it changes; the full colour is certain, and of an answer that is not grounded pale."""
+    done, start = run.events[-1], run.start
+    assert isinstance(done, Done), "or nothing would be known of the answer"
+    chances, pale = np.asarray(rests_on.changes, np.float32), paleness(answer_spans(run.events))
+    most = f"{ABOUT[start.unit]}{percent(max(rests_on.changes))}"
+    key = f"Stronger colour: the answer is likelier to change without it, at most {most}"
+    heats = [pale * chances[np.asarray(grid)] for grid in start.regions]
+    return View(heats, done.answer, INK, ("Not grounded. " if pale < 1 else "") + key)
 
 
 def _frame(

@@ -1,8 +1,8 @@
 """A saved run as one HTML file that needs nothing else: the image, the trace, and where each span looked.
 
 The file holds the run as JSON and the page's own view (the modules and the style sheet in `server/static`), inlined
-into `report.html`. What the views outside the browser share in words and scales (`name_regions`, `resting`,
-`strength`) stands here too.
+into `report.html`. What the views outside the browser share in words and scales (`number_regions`, `resting`,
+`none_alone`, `strength`) stands here too.
 """
 
 import base64
@@ -11,7 +11,7 @@ import html
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,21 @@ from typing import Any
 import torch
 from PIL import Image, ImageStat
 
+from eyeline.boxes import RATHER, likeliest
 from eyeline.claims import as_shares
-from eyeline.events import Event, SpanAttribution, Start, Unit, to_json
+from eyeline.events import Event, RestsOn, SpanAttribution, Start, Unit, to_json
 from eyeline.files import write_files
 from eyeline.game import NOTHING
 from eyeline.regions.place import where
 from eyeline.runs import Run
 
-# A span that rests on the image with this has the full colour where it rests on it most; with less it stays pale.
-FLOORS = {"nats": 0.5, "relative": 0.5, "attention": 0.1}
+FLOORS = {"nats": 0.5, "relative": 0.5, "attention": 0.1}  # a span with less hardly rests on the image
+# A span that rests on the image with this has the full colour where it rests on it most, with less a paler one.
+FULL = {"nats": 2.0, "relative": 2.0, "attention": 0.1}
+# Share of the colours at the floor of nats, and of what is marked as not grounded, whose map is to be no louder than the mark.
+PALE = 0.25
+POSSIBLE = 0.1  # chance that the answer changes, under which a region is not worth naming
+FEW = 3  # regions that words name
 ABOUT = {"nats": "", "relative": "~", "attention": ""}  # before numbers whose size is not calibrated
 ALONE = 0.1  # share of what everything hidden does, under which no region matters alone
 TRAIN_COMMANDS = ("eyeline collect --model {model} --data DIR --out RUN", "eyeline fit RUN --out EST")
@@ -102,6 +108,11 @@ def name_regions(start: Start) -> tuple[str, ...]:
     return tuple(names[label] for label in sorted(names))
 
 
+def number_regions(start: Start) -> tuple[str, ...]:
+    """Each region's number and where it lies, "15 bottom right": many lie in one place, and every view tells them apart so."""
+    return tuple(f"{number} {name}" for number, name in enumerate(name_regions(start)))
+
+
 def resting(span: SpanAttribution, unit: Unit) -> str:
     """How a span rests on the image, in words before its regions; the page's `resting` (run.js) says the same.
 
@@ -122,7 +133,37 @@ def resting(span: SpanAttribution, unit: Unit) -> str:
 
 def strength(span: SpanAttribution, unit: Unit) -> float:
     """From 0 to 1: the colour of a span's strongest place. Many weak regions that do much together have the full one."""
-    return min(1.0, _most(span) / FLOORS[unit])
+    return paleness([span]) * min(1.0, _most(span) / FULL[unit])
+
+
+def stands_out(span: SpanAttribution, unit: Unit) -> bool:
+    """Whether a span does not hardly rest on the image, and is not marked as not grounded."""
+    return paleness([span]) == 1 and _most(span) >= FLOORS[unit]
+
+
+def paleness(spans: Sequence[SpanAttribution]) -> float:
+    """What is left of the colours of a span, or of an answer with its spans: less where all are marked as not grounded."""
+    return PALE if spans and all(span.grounded is False for span in spans) else 1.0
+
+
+def answer_spans(events: Iterable[Event]) -> list[SpanAttribution]:
+    return [event for event in events if isinstance(event, SpanAttribution) and event.channel == "answer"]
+
+
+def none_alone(rests_on: RestsOn, names: Sequence[str], unit: Unit) -> str:
+    """Said where no region would change the answer by itself; the page's `noneAlone` (words.js) says the same."""
+    changes, about = rests_on.changes, ABOUT[unit]
+    worth = [region for region in likeliest(changes)[:FEW] if changes[region] >= POSSIBLE]
+    most = ", ".join(f"{names[region]} ({about}{percent(changes[region])})" for region in worth)
+    whole = (
+        "Without the whole image it would change" if rests_on.whole >= RATHER else "Nor is the whole image"
+    )
+    said = "No part by itself is likely to change it" + (f"; most likely {most}" if most else "")
+    return f"{said}. {whole} ({about}{percent(rests_on.whole)})."
+
+
+def percent(chance: float) -> str:
+    return f"{100 * chance:.0f} %"
 
 
 def _most(span: SpanAttribution) -> float:

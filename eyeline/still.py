@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from eyeline.boxes import RATHER, Evidence, Of, edges, evidence_sets
+from eyeline.boxes import Evidence, Of, edges, evidence_sets
 from eyeline.claims import Claim, claims_in, claims_of, share_inside
 from eyeline.errors import DataError
 from eyeline.events import Done, ImageInfo, SpanAttribution, Start, Unit
 from eyeline.film import INK, PAPER, SOFT, View, cells_of, colour, font, grounds_of, lit, of_answer, of_span
-from eyeline.report import ABOUT, FLOORS, name_regions, resting
+from eyeline.report import ABOUT, FULL, answer_spans, none_alone, number_regions, paleness, percent, resting
 from eyeline.runs import Run
 
 TALL, WIDE, NARROWEST = (
@@ -81,7 +81,7 @@ def _span(run: Run, index: int) -> Shown:
     if span is None:
         last = max((e.index for e in run.events if isinstance(e, SpanAttribution)), default=-1)
         raise DataError(f"There is no span {index} to draw; expected one of 0 to {last}.")
-    view, names = of_span(span, start), name_regions(start)
+    view, names = of_span(span, start), number_regions(start)
     best = max(range(len(span.shown)), key=lambda region: span.shown[region])
     if start.unit == "attention":
         words = ["Colour: the share of its attention to the image. That is no effect."]
@@ -102,7 +102,8 @@ def _span(run: Run, index: int) -> Shown:
     words.insert(1, f"Most: {most} at {names[best]}.")
     claims = claims_in(claims_of(run.events), span)
     words += _of_claims(claims, cells_of(span, start.regions), start)
-    title = f"Span {index}, {span.channel}, {resting(span, start.unit)}{_places(span, start, names)}"
+    marked = ", not grounded" if span.grounded is False else ""
+    title = f"Span {index}, {span.channel}{marked}, {resting(span, start.unit)}{_places(span, start, names)}"
     words += [AGAINST] * (min(span.shown) <= -AGAINST_FROM)
     return Shown(view, title, "nothing", words, evidence, claims)
 
@@ -112,29 +113,30 @@ def _answer(run: Run) -> Shown:
     (evidence,) = evidence_sets(run.events, "answer")
     assert isinstance(done, Done), "or there was no evidence set"
     assert done.rests_on is not None, "or there was no evidence set"
-    view, changes = of_answer(done.answer, done.rests_on, start), done.rests_on.changes
-    names = name_regions(start)
-    best = max(range(len(changes)), key=lambda region: changes[region])
-    scale = max(changes[best], RATHER)  # what would hardly change it stays pale
-    view = View([heat / scale for heat in view.heats], view.text, view.ink)
+    view, changes = of_answer(run, done.rests_on), done.rests_on.changes
+    names, about = number_regions(start), ABOUT[start.unit]
     words = [
-        "Colour: how likely the answer would be another one if that part had been hidden before the model thought (predicted). "
-        f"Without the whole image: {ABOUT[start.unit]}{100 * done.rests_on.whole:.0f} %.",
-        f"Most: {ABOUT[start.unit]}{100 * changes[best]:.0f} % at {names[best]}.",
-        "Outlined: the parts without any one of which it rather changes than not: "
-        f"{_few([names[box.region] for box in evidence.boxes])}."
-        if evidence.boxes
-        else "No part by itself would rather change it than not.",
+        "Colour: how likely the answer would be another one if that part had been hidden before the model thought (predicted)."
     ]
+    if evidence.boxes:
+        words += [
+            f"Most: {about}{percent(evidence.boxes[0].amount)} at {names[evidence.boxes[0].region]}. "
+            f"Without the whole image: {about}{percent(done.rests_on.whole)}.",
+            "Outlined: the parts without any one of which it rather changes than not: "
+            f"{_few([names[box.region] for box in evidence.boxes])}.",
+        ]
+    else:
+        words.append(none_alone(done.rests_on, names, start.unit))
     claims = claims_of(run.events)
     heats = [np.asarray(changes)[np.asarray(grid)].tolist() for grid in start.regions]
     words += _of_claims(claims, heats, start)
-    title = "Answer: what it rests on, through the thinking"
+    marked = ", not grounded" if paleness(answer_spans(run.events)) < 1 else ""
+    title = f"Answer{marked}: what it rests on, through the thinking"
     return Shown(view, title, "never", words, evidence, claims)
 
 
 def _summed(run: Run) -> Shown:
-    start, names = run.start, name_regions(run.start)
+    start, names = run.start, number_regions(run.start)
     spans = [event for event in run.events if isinstance(event, SpanAttribution)]
     if not spans:
         raise DataError("The run has no attributed span to show; ask again with a longer answer.")
@@ -147,7 +149,7 @@ def _summed(run: Run) -> Shown:
     ]
     best = int(totals.argmax())
     most = max(float(np.abs(heat).max()) for heat in heats) or 1.0
-    strong = min(1.0, float(np.abs(totals).max()) / FLOORS[start.unit])
+    strong = min(1.0, float(np.abs(totals).max()) / FULL[start.unit])
     done = run.events[-1]
     text = done.answer if isinstance(done, Done) and done.answer else spans[-1].text
     view = View([strong * heat / most for heat in heats], text, INK)
@@ -181,7 +183,6 @@ def _nats(nats: float, unit: Unit) -> str:
 
 
 def _few(names: Sequence[str], most: int = 4) -> str:
-    names = list(dict.fromkeys(names))
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 

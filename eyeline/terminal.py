@@ -20,8 +20,19 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text as Line  # `Text` is an event here
 
+from eyeline.boxes import RATHER, changing
 from eyeline.events import Channel, Done, Error, Event, RestsOn, SpanAttribution, Start, Steps, Text, Unit
-from eyeline.report import ABOUT, TRAIN_COMMANDS, name_regions, resting, strength
+from eyeline.report import (
+    ABOUT,
+    TRAIN_COMMANDS,
+    none_alone,
+    number_regions,
+    paleness,
+    percent,
+    resting,
+    stands_out,
+    strength,
+)
 
 MAX_COLS, MAX_ROWS = 16, 8  # pixels of a picture; a character cell holds two, one above the other
 TEXT_WIDTH = 72  # characters of a span's text beside its picture
@@ -51,10 +62,11 @@ class TerminalView:
             self.pictures and console.color_system is not None and console.encoding.startswith("utf")
         )
         self.start: Start | None = None
-        self.places: tuple[str, ...] = ()
+        self.names: tuple[str, ...] = ()
         self.channel: Channel | None = None
         self.pending: Pending = []  # text that no span has covered yet
         self.latencies: list[float] = []
+        self.answer: list[SpanAttribution] = []  # the spans of the answer
         self.live: Live | None = None
         self.drawn = 0.0  # when the text in progress was, seconds
 
@@ -68,9 +80,9 @@ class TerminalView:
         SHOW[type(event)](self, event)
 
     def _show_start(self, event: Start) -> None:
-        self.start, self.places = event, name_regions(event)
+        self.start, self.names = event, number_regions(event)
         estimator = f"estimator {event.estimator}" if event.estimator else "attention, not effect"
-        self._print(Line(_clean(f"{event.model} · {estimator} · {len(self.places)} regions"), "dim"))
+        self._print(Line(_clean(f"{event.model} · {estimator} · {len(self.names)} regions"), "dim"))
         for notice in event.notices:
             self._print(Line(_clean(f"Note: {notice.message}"), "yellow"))
         if self.pictures:
@@ -93,7 +105,8 @@ class TerminalView:
         self._take(event)
         self._enter_channel(event.channel)
         self.latencies.append(event.latency_s)
-        words = f"{event.index}: {describe(event, self.places, self.start.unit)}"
+        self.answer += [event] * (event.channel == "answer")
+        words = f"{event.index}: {describe(event, self.names, self.start.unit)}"
         if event.grounded is False:
             words += " · not grounded"
         if self.pictures:
@@ -128,13 +141,15 @@ class TerminalView:
 
     def _show_rests_on(self, rests_on: RestsOn) -> None:
         assert self.start is not None, "the caller looked"
-        words = Line(f"[{describe_answer(rests_on, self.places, self.start.unit)}]")
+        pale, likely = paleness(self.answer), max(rests_on.changes, default=0.0)
+        marked = "not grounded · " if pale < 1 else ""
+        words = Line(f"[{marked}{describe_answer(rests_on, self.names, self.start.unit)}]")
         if not self.pictures:
             return self._print(words)
         heats = [np.array(rests_on.changes)[np.array(grid)] for grid in self.start.regions]
-        words.stylize("rgb(224,122,52)" if max(rests_on.changes, default=0.0) >= LIKELY else "dim")
+        words.stylize("rgb(224,122,52)" if pale == 1 and likely >= RATHER else "dim")
         key = Line("the brighter, the likelier to change without it", "dim")
-        self._print(self._beside(words, self._pictures(heats, max(rests_on.changes, default=0.0)), key))
+        self._print(self._beside(words, self._pictures(heats, pale * likely), key))
 
     def _take(self, span: SpanAttribution) -> None:
         """Removes a span's text from what is pending; earlier text has lost its span and is printed alone."""
@@ -171,8 +186,7 @@ class TerminalView:
         if not told.startswith("  "):  # the space after the span before, not an indent
             told = told.lstrip(" ")
         text = Line(_clean(told), _style(span.channel))
-        strong = strength(span, self.start.unit) == 1.0
-        caption = Line(_clean(words), "rgb(224,122,52)" if strong else "dim")
+        caption = Line(_clean(words), "rgb(224,122,52)" if stands_out(span, self.start.unit) else "dim")
         return self._beside(text, self._pictures(self._heats(span), strength(span, self.start.unit)), caption)
 
     def _beside(self, text: Line, pictures: list[Line], caption: Line) -> RenderableType:
@@ -244,37 +258,31 @@ ENDS = {
     "cancelled": "cancelled",
     "error": "stopped by an error",
 }
-LEAST = 0.05  # nats: places with less are not named
-LIKELY = 0.1  # chance that the answer changes, under which a place is not named
-SHARE = 0.5  # of the likeliest place, and of the first source, under which others are not named
+LEAST = 0.05  # nats: regions with less are not named
+SHARE = 0.5  # of the first source, under which others are not named
 
 
-def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
-    """What a span rests on: "top left, 1.8 nats; centre, 0.6 nats", or "top left, 34 % of attention".
+def describe(span: SpanAttribution, names: Sequence[str], unit: Unit) -> str:
+    """What a span rests on: "3 top left, 1.8 nats; 7 centre, 0.6 nats", or "3 top left, 34 % of attention".
 
-    Contributions of regions in one place are added up; of effects, which do not add up, the strongest stands for its place.
-    Places under a fifth of the strongest, or under 0.05 nats, are left out. Where no region matters alone but several do
+    Regions under a fifth of the strongest, or under 0.05 nats, are left out. Where no region matters alone but several do
     together, that is said first, and where nothing does, which spans it comes from, or that alone where they are not known.
     Nothing is said of the image then for an answer: that it comes from it through its thinking stands below it.
     """
-    named: dict[str, float] = {}
-    for region in sorted(range(len(span.shown)), key=lambda region: -abs(span.shown[region])):
-        value, place = span.shown[region], places[region]
-        if span.contributions is not None:
-            named[place] = named.get(place, 0.0) + value
-        else:
-            named.setdefault(place, value)
-    strongest = max(map(abs, named.values()), default=0.0)
+    order = sorted(range(len(span.shown)), key=lambda region: -abs(span.shown[region]))
+    strongest = max(map(abs, span.shown), default=0.0)
     least = max(0.2 * strongest, 1e-9 if unit == "attention" else LEAST)
-    told = [(place, value) for place, value in named.items() if abs(value) >= least]
-    told = sorted(told, key=lambda each: -abs(each[1]))[:PLACES]
+    told = [region for region in order[:PLACES] if abs(span.shown[region]) >= least]
     about = ABOUT[unit]
     amounts = [
-        f"{100 * value:.0f} %" if unit == "attention" else f"{about}{_nats(value)} nats" for _, value in told
+        f"{100 * span.shown[region]:.0f} %"
+        if unit == "attention"
+        else f"{about}{_nats(span.shown[region])} nats"
+        for region in told
     ]
     if amounts and unit == "attention":
         amounts[0] += " of attention"
-    words = "; ".join(f"{place}, {amount}" for (place, _), amount in zip(told, amounts, strict=True))
+    words = "; ".join(f"{names[region]}, {amount}" for region, amount in zip(told, amounts, strict=True))
     how, whole = resting(span, unit), span.whole_image or 0.0
     if how == "attends to" or (how == "rests on" and words):
         return words
@@ -290,40 +298,28 @@ def describe(span: SpanAttribution, places: Sequence[str], unit: Unit) -> str:
     return f"{how}: hiding it {does}" if does else how
 
 
-def describe_answer(rests_on: RestsOn, places: Sequence[str], unit: Unit) -> str:
-    """What the answer comes from: "through 2, 3: left, 94 % likely to change without it; top, 61 %".
+def describe_answer(rests_on: RestsOn, names: Sequence[str], unit: Unit) -> str:
+    """What the answer comes from: "through 2, 3: 4 left, 94 % likely to change without it; 1 top, 61 %".
 
-    First the spans that it takes most from, then the likeliest place to change it where that is hidden from the start, and
-    those at least SHARE as likely; of the regions in one place the likeliest stands for it. Where no region reaches LIKELY that
-    is said, with the whole image's chance.
+    First the spans that it takes most from, then the regions without which it rather changes than not, the likeliest first.
+    Where there is none that is said, with the whole image's chance.
     """
-    about = ABOUT[unit]
+    about, regions = ABOUT[unit], changing(rests_on.changes)
     through = f"through {_numbers(rests_on.sources)}: " if rests_on.sources else ""
-    named: dict[str, float] = {}
-    for region in sorted(range(len(rests_on.changes)), key=lambda region: -rests_on.changes[region]):
-        named.setdefault(places[region], rests_on.changes[region])
-    likeliest = max(named.values(), default=0.0)
-    if likeliest < LIKELY:
-        return (
-            f"{through}no single part would change the answer; without the whole image it is {about}{_percent(rests_on.whole)} "
-            "likely to change"
-        )
-    told = [(place, chance) for place, chance in named.items() if chance >= max(LIKELY, SHARE * likeliest)]
-    words = [f"{place}, {about}{_percent(chance)}" for place, chance in told[:PLACES]]
+    if not regions:
+        said = none_alone(rests_on, names, unit)
+        return through + (said[0].lower() + said[1:] if through else said)
+    words = [f"{names[region]}, {about}{percent(rests_on.changes[region])}" for region in regions[:PLACES]]
     words[0] += " likely to change without it"
-    more = len(told) - len(words)
+    more = len(regions) - len(words)
     return through + "; ".join(
-        words + ([f"{more} more {'place' if more == 1 else 'places'}"] if more else [])
+        words + ([f"{more} more {'region' if more == 1 else 'regions'}"] if more else [])
     )
 
 
 def _numbers(sources: Steps) -> str:
     """The spans that a text takes most from, the largest first."""
     return ", ".join(str(index) for index, nats in sources[:PLACES] if nats >= SHARE * sources[0][1])
-
-
-def _percent(chance: float) -> str:
-    return f"{100 * chance:.0f} %"
 
 
 def _nats(value: float) -> str:

@@ -38,13 +38,13 @@ def test_the_plain_view_shows_the_text_and_where_each_span_looked(here):
     result = succeed(*words, "--estimator", "attention")
     assert "model · attention, not effect · 6 regions" in result.stdout
     assert "Thinking" in result.stdout
-    assert re.search(r"\[0: [a-z ,]+, \d+ % of attention", result.stdout)
+    assert re.search(r"\[0: \d+ [a-z ,]+, \d+ % of attention", result.stdout)
     assert "12 tokens" in result.stdout
     assert ESCAPE not in result.stdout
     assert result.stderr == ""
     general = succeed(*words).stdout
     assert "model · estimator general · 6 regions\nNote: Nothing was measured on this model" in general
-    assert re.search(r"\[0: [a-z ,:]+ ~-?\d+\.\d nats[;\]]", general)
+    assert re.search(r"\[0: [a-z0-9 ,:]+ ~-?\d+\.\d nats[;\]]", general)
     assert "of attention" not in general
 
 

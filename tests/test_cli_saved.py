@@ -8,6 +8,7 @@ import pytest
 import torch
 from command import ask, events, refuse, succeed
 from PIL import Image
+from test_runs import make_run, save, with_rests_on
 
 from eyeline import load
 from eyeline.ablation import ablate, hidden_patches
@@ -130,7 +131,9 @@ def test_a_saved_run_is_asked_what_its_answer_rests_on_without_the_model(answere
         f"without region {likeliest} ({place}): {100 * told['changes'][likeliest]:.0f} %, a fall of "
     )
     (first, nats), *_ = done.rests_on.sources
-    assert lines[9].startswith(f"comes from span {first}, {nats:.2f} nats: Line ")
+    count = len(told["changes"])
+    assert lines[9] == f"  {count - 8} more with less; --json tells of all {count}"
+    assert lines[10].startswith(f"comes from span {first}, {nats:.2f} nats: Line ")
 
     sets = ("--regions", "1,2", "--regions", "0")
     told = json.loads(succeed("rests-on", answered / "run", *sets, "--json").stdout)
@@ -188,6 +191,18 @@ def test_the_evidence_of_a_saved_run_is_told_as_boxes_without_the_model(answered
     annotations = json.loads(out.read_text(encoding="utf-8"))["annotations"]
     assert said == f"{len(annotations)} boxes in {out}\n"
     assert len(annotations) == sum(len(each["boxes"]) for each in every)
+
+
+@pytest.mark.parametrize("words", [(), ("--answer",), ("--answer", "--as", "coco")])
+def test_an_answer_without_an_evidence_set_is_told_in_words_with_the_likeliest_regions(tmp_path, words):
+    folder = save(with_rests_on(make_run(), {0: 0.43, 9: 0.41}, whole=0.6), tmp_path / "run")
+    told = succeed("evidence", folder, *words)
+    assert told.stderr == (
+        "The answer: No part by itself is likely to change it; most likely 0 top left of image 1 (43 %), "
+        "9 bottom right of image 2 (41 %). Without the whole image it would change (60 %).\n"
+    )
+    json.loads(told.stdout)
+    assert succeed("evidence", folder, "--span", 0).stderr == ""
 
 
 def test_a_saved_run_is_drawn_as_a_picture(answered, tmp_path):

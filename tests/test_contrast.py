@@ -141,9 +141,13 @@ def test_the_command_measures_a_saved_run(here):
     assert told["measured"] is True
     assert told["difference"] == pytest.approx(told["log_prob"] - told["log_prob_instead"])
     first, second, third, *_ = succeed(*words).stdout.splitlines()
-    assert first.startswith("'6.' is ")
-    assert first.endswith("measured")
-    assert second == f"hiding the whole image takes {told['whole_image']:.2f} nats off that"
+    assert first.startswith("'16' is ")
+    assert " than '17' (" in first
+    assert first.endswith("measured from where their tokens part: '6.' against '7.'")
+    assert second == (
+        f"hiding the whole image takes {told['whole_image']:.2f} nats off that; "
+        "hiding one region alone, which need not add up to it:"
+    )
     strongest = max(range(6), key=lambda region: abs(told["effects"][region]))
     assert third.startswith(f"  region {strongest} (")
     assert "There is no span 9" in refuse("contrast", "run", "--span", 9, "--instead", "17")

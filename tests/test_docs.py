@@ -120,6 +120,12 @@ def test_the_bytes_and_hours_of_larger_runs_are_those_of_their_formulas():
         assert f"| {images:,} | {hours:.1f} | {eight} h | {more} h |" in text
 
 
+def test_all_pages_count_spans_and_regions_from_0():
+    told = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    assert [name for name, text in told.items() if re.search(r"(spans|regions)[^.]* from 1\b", text)] == []
+    assert "regions from 0, as the API does" in told["server.md"]
+
+
 def test_every_entry_of_the_log_has_its_date():
     headings = [line for line in prose(ROOT / "docs" / "log.md") if line.startswith("## ")]
     assert headings

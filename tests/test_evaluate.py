@@ -27,7 +27,7 @@ from eyeline.evaluation.evaluate import (
 )
 from eyeline.evaluation.page import by_family, faithfulness_against_cost, write_results
 from eyeline.evaluation.prediction import Prediction
-from eyeline.evaluation.results import in_figure, svg
+from eyeline.evaluation.results import svg
 from eyeline.evaluation.table import Row, table
 from eyeline.examples import Example
 from eyeline.features import KINDS
@@ -465,12 +465,6 @@ def test_figures_of_any_names_and_costs_are_drawn_without_a_warning(names, famil
         assert svg(figure).startswith("<svg")
         drawn = [axes.get_window_extent().width for axes in figure.axes]
         assert min(drawn) > 40  # pixels at 100 dots an inch: names leave room for what they name
-
-
-def test_a_name_in_a_figure_is_short_and_no_formula():
-    assert in_figure("raw-attention") == "raw-attention"
-    assert in_figure("a$b$\n 模") == r"a\$b\$ ?"
-    assert len(in_figure("x" * 99)) == 28
 
 
 def test_heat_is_empty_of_thinking_spans_that_rest_on_the_image_and_false_of_those_that_do_not(run):

@@ -2,7 +2,7 @@ import io
 
 import pytest
 from PIL import Image, ImageDraw, ImageSequence
-from test_runs import make_run, with_rests_on
+from test_runs import make_run, with_rests_on, with_span
 
 from eyeline.errors import DataError
 from eyeline.film import MOVE_MS, MOVES, STILL_MS, render_film
@@ -73,5 +73,19 @@ def test_the_last_view_says_what_its_colours_mean(monkeypatch):
         "Stronger colour: the answer is likelier to change without it, at most 94 %",
     ]
     told.clear()
+    render_film(with_span(with_rests_on(make_run(), {0: 0.94}), 2, grounded=False))
+    assert told[-1].startswith("Not grounded. Stronger colour")
+    told.clear()
     render_film(make_run())
     assert told[-1] == "It is 7."
+
+
+def test_the_answer_that_is_not_grounded_has_a_pale_map():
+    run = with_rests_on(make_run(), {0: 1.0})
+    warmth = []
+    for shown in (run, with_span(run, 2, grounded=False)):
+        with Image.open(io.BytesIO(render_film(shown))) as film:
+            film.seek(film.n_frames - 1)
+            red, _, blue = film.convert("RGB").getpixel((5, 5))
+        warmth.append(red - blue)
+    assert warmth[0] > 100 > 80 > warmth[1] > 0

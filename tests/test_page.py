@@ -84,7 +84,7 @@ def test_the_real_ablation_stands_beside_the_prediction(visit, tmp_path):
         page.keyboard.press("Home")
         page.get_by_role("button", name="Verify").click()
         expect(page.locator(".agreement")).to_contain_text(
-            re.compile("rank agreement 0.83.*predicted and actual of 10 regions")
+            re.compile("rank agreement 0.83.*added up over 10 regions: predicted 2.18, actual 1.09 nats")
         )
         expect(page.locator(".strongest li").first).to_contain_text("1.80 alone 1.80, actual 0.90")
         expect(page.locator(".still figcaption")).to_have_text(["Predicted", "Actual"] * 2)

@@ -3,7 +3,7 @@
 import pytest
 from browsing import ask, boxes, expect
 from page_server import PageServer
-from test_runs import HOSTILE, make_run
+from test_runs import HOSTILE, make_run, with_span
 
 from eyeline.runs import Run
 
@@ -35,6 +35,29 @@ def test_on_a_telephone_the_text_stands_right_below_the_image_and_the_numbers_af
         below = thinking["y"] - image["y"] - image["height"]
         assert 0 <= below < 20
         assert thinking["y"] < 844 / 2 < answer["y"] < legend["y"] < numbers["y"]
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_no_name_of_a_region_stands_on_its_numbers_though_it_was_verified(visit, tmp_path, width):
+    with PageServer(with_span(make_run(), 0, effects=(-12.34, *[-11.11] * 9))) as server:
+        page = visit(server, viewport={"width": width, "height": 900})
+        ask(page, tmp_path)
+        page.locator(".end").wait_for()
+        page.keyboard.press("Home")
+        page.get_by_role("button", name="Verify").click()
+        expect(page.locator(".strongest li").first).to_contain_text("actual −6.17")
+        over = page.locator(".strongest button").evaluate_all(
+            """rows => rows.filter(row => {
+                const parts = [...row.querySelectorAll(".place, .number, .measured")].map(part => {
+                    const range = document.createRange();
+                    range.selectNodeContents(part);
+                    return range.getBoundingClientRect();
+                });
+                const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+                return parts.some((a, i) => parts.slice(i + 1).some(b => meet(a, b)));
+            }).length"""
+        )
+        assert over == 0
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (2560, 1440)])

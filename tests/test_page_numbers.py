@@ -2,8 +2,9 @@
 
 import re
 
+import numpy as np
 import pytest
-from browsing import ask, expect
+from browsing import ask, expect, heat_at
 from page_server import PageServer
 from test_runs import make_run, with_span
 
@@ -31,6 +32,23 @@ def test_every_region_has_the_number_of_its_events_on_the_image_and_in_every_lis
         expect(page.locator(".selection")).to_contain_text("9 bottom right of image 2:")
 
 
+def test_a_sentence_that_hardly_rests_on_the_image_has_a_pale_map_and_no_number_on_it(visit, tmp_path):
+    small = (0.11, 0.08, 0.06, *[0.0] * 7)
+    changes = {"effects": small, "contributions": small, "patches": None, "whole_image": 0.49}
+    with PageServer(with_span(make_run(), 0, **changes)) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        page.locator(".end").wait_for()
+        page.keyboard.press("Home")
+        expect(page.locator(".about h2")).to_contain_text("hardly rests on the image")
+        expect(page.locator(".badge")).to_have_count(0)
+        red, _, blue = heat_at(page, 0, 0.1, 0.1)
+        assert 0 < red - blue <= 255 - 190  # not beyond a quarter of the ramp
+        expect(page.locator(".legend .ticks")).to_contain_text("+0.45")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".badge")).to_have_text(["4", "9"])
+
+
 def test_a_sentence_has_the_number_of_its_event_though_one_before_it_was_lost(visit, tmp_path):
     run = make_run(lost=True)
     indices = [event.index for event in run.events if isinstance(event, SpanAttribution)]
@@ -44,6 +62,24 @@ def test_a_sentence_has_the_number_of_its_event_though_one_before_it_was_lost(vi
             expect(page.locator(".about h2")).to_contain_text(f" {index} rests on")
             slider = page.get_by_role("slider", name="Span shown")
             expect(slider).to_have_attribute("aria-valuetext", re.compile(f"^Span {index}, "))
+
+
+def test_the_region_with_most_in_all_is_that_of_the_picture_with_the_same_number(visit, tmp_path):
+    against = (
+        (0.2, 3.0, *[0.0] * 8),
+        (0.2, -2.9, *[0.0] * 8),
+    )  # region 1 supports one span and speaks against the next
+    run = make_run()
+    for index, values in enumerate(against):
+        run = with_span(run, index, effects=values, contributions=values)
+    totals = sum(np.array(event.shown) for event in run.events if isinstance(event, SpanAttribution))
+    assert totals.argmax() == 9
+    with PageServer(run) as server:
+        page = visit(server)
+        ask(page, tmp_path)
+        page.locator(".end").wait_for()
+        words = f"the region with most in all is 9 bottom right of image 2 ({totals[9]:.2f} nats)"
+        expect(page.locator(".glance > .facts")).to_contain_text(words)
 
 
 def test_small_numbers_have_one_form_and_none_is_a_negative_nothing(visit, tmp_path):

@@ -44,7 +44,7 @@ def test_a_finished_run_rests_on_its_answer_in_chances_and_says_what_they_mean(v
         expect(page.locator(".badge")).to_have_text(["1", "5", "6"])  # those that reach 10 %
         expect(page.locator(".legend .ticks")).to_contain_text("100 %")
         expect(page.locator(".legend p")).to_have_text(
-            "How likely the answer would change if this part had been hidden before the model thought."
+            "How likely the answer is to change if this part had been hidden before the model thought."
         )
         expect(page.locator(".answer .rests")).to_contain_text(
             "6 top left of image 2 (100 %), 1 top of image 1 (61 %)"
@@ -53,6 +53,12 @@ def test_a_finished_run_rests_on_its_answer_in_chances_and_says_what_they_mean(v
         assert min(heat_at(page, 0, 0.1, 0.9)) > 250  # 0 %: untouched
         expect(page.locator(".facts").first).to_contain_text("without the whole image 90 %")
         assert "nats" not in page.locator(".about").inner_text()
+
+
+def test_an_answer_that_many_regions_would_change_says_how_many_more(visit, tmp_path):
+    with PageServer(resting(replace(RESTS, changes=(0.9, 0.8, 0.7, 0.6, 0.5, *[0.4] * 5)))) as server:
+        page = asked(visit, server, tmp_path)
+        expect(page.locator(".answer .rests")).to_contain_text("2 top right of image 1 (70 %) and 2 more.")
 
 
 def test_a_chip_of_the_answer_selects_the_sentence_that_it_comes_from(visit, tmp_path):
@@ -95,10 +101,51 @@ def test_an_answer_that_no_region_would_change_says_so_in_a_sentence(visit, tmp_
     with PageServer(resting(replace(RESTS, changes=(0.09,) * 10, whole=0.4))) as server:
         page = asked(visit, server, tmp_path)
         expect(page.locator(".legend p")).to_have_text(
-            "No single part would change the answer: each has under 10 %. Without the whole image it would change (40 %)."
+            "No part by itself is likely to change it. Nor is the whole image (40 %)."
         )
         expect(page.locator(".about h2")).to_contain_text("The answer would hardly change")
         expect(page.locator(".badge")).to_have_count(0)
+
+
+def test_no_chance_under_one_half_is_said_to_change_the_answer(visit, tmp_path):
+    changes = (0.46, 0.26, *[0.0] * 8)
+    with PageServer(resting(replace(RESTS, changes=changes, whole=0.46))) as server:
+        page = asked(visit, server, tmp_path)
+        likeliest = "most likely 0 top left of image 1 (46 %), 1 top of image 1 (26 %)"
+        words = f"No part by itself is likely to change it; {likeliest}. Nor is the whole image (46 %)."
+        for place in (".legend p", ".answer .rests", ".reel .now"):
+            expect(page.locator(place)).to_have_text(words)
+        expect(page.locator(".about h2")).to_contain_text("The answer may change without")
+        page.locator("[data-region='0']").click()
+        expect(page.locator(".selection")).to_contain_text("without it the answer may change (46 %)")
+        assert "would change" not in page.locator("#view").inner_text()
+    with PageServer(resting(replace(RESTS, changes=changes, whole=0.9))) as server:
+        page = asked(visit, server, tmp_path)
+        expect(page.locator(".about h2")).to_contain_text("The answer would change without the whole image")
+        expect(page.locator(".answer .rests")).to_contain_text(
+            "Without the whole image it would change (90 %)."
+        )
+
+
+def test_the_map_of_what_is_not_grounded_is_pale(visit, tmp_path):
+    with PageServer(with_span(with_span(resting(), 2, grounded=False), 1, grounded=False)) as server:
+        page = asked(visit, server, tmp_path)
+        expect(page.locator(".answer .rests")).to_contain_text("Not grounded")
+        assert heat_at(page, 1, 0.1, 0.1) == [255, 228, 190]  # 100 %, at a quarter of the ramp
+        expect(page.locator(".strongest")).to_have_class("strongest pale")
+        page.locator(".span").nth(1).hover()
+        assert heat_at(page, 1, 0.9, 0.9) == [255, 228, 190]
+        page.locator(".span").nth(0).hover()
+        assert heat_at(page, 0, 0.1, 0.1) == [201, 44, 30]
+
+
+def test_the_chart_of_reliance_says_how_far_its_bars_reach(visit, tmp_path):
+    run = make_run()
+    for index in range(3):
+        run = with_span(run, index, whole_image=0.01 * (index + 1))
+    with PageServer(run) as server:
+        page = asked(visit, server, tmp_path)
+        expect(page.locator(".reliance .range")).to_have_text("up to 0.03 nats, of 0.50 nats on this scale")
 
 
 def test_a_run_that_knows_nothing_of_its_answer_rests_on_its_most_visual_sentence(visit, tmp_path):

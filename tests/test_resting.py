@@ -10,8 +10,9 @@ from test_embedded import mini
 from test_runs import make_run
 from test_terminal import span_of
 
-from eyeline.events import SpanAttribution, Start
-from eyeline.report import FLOORS, name_regions, resting, strength
+from eyeline.boxes import changing
+from eyeline.events import RestsOn, SpanAttribution, Start
+from eyeline.report import FLOORS, PALE, name_regions, none_alone, resting, strength
 from eyeline.scenes import FAMILIES, sample
 from eyeline.server.gallery import FIRST_SEED
 from eyeline.terminal import describe
@@ -43,8 +44,14 @@ CASES = {
     ],
 }
 IN_THE_PAGE = """async ([spans, unit]) => {
-    const {resting} = await import("/static/run.js");
-    return JSON.parse(spans).map(span => resting(span, unit));
+    const {derive, newRun, resting, take} = await import("/static/run.js");
+    const labels = count => [Array.from({length: count}, (_, k) => k)];
+    return JSON.parse(spans).map(span => {
+        const run = newRun("", []), count = span.effects.length;
+        take(run, {event: "start", unit, regions: [labels(count)]});
+        const {heat, scale, paleness} = derive(run, {...span, text: ""});
+        return [resting(span, unit), Math.max(...heat.flat(2).map(Math.abs)) / scale * paleness];
+    });
 }"""
 
 
@@ -73,9 +80,18 @@ def test_no_span_that_loses_the_floor_without_the_image_is_said_to_rest_on_nothi
 
 
 def test_the_picture_of_many_weak_regions_that_do_much_together_is_as_strong_as_of_a_strong_one():
-    together, alone = span_of(NONE, (0.15,) * 4, 0.6), span_of((0.6, 0.0), (0.6, 0.0), 0.6)
+    together, alone = span_of(NONE, (0.6,) * 4, 2.4), span_of((2.4, 0.0), (2.4, 0.0), 2.4)
     assert strength(together, "nats") == strength(alone, "nats") == 1.0
-    assert strength(span_of((0.05, 0.0), (0.05, 0.0), 0.05), "nats") == pytest.approx(0.1)
+    assert strength(span_of((0.05, 0.0), (0.05, 0.0), 0.05), "nats") == pytest.approx(0.025)
+
+
+def test_the_picture_of_a_span_that_hardly_rests_on_the_image_is_pale():
+    for seed in range(400):
+        span = drawn(seed)
+        if resting(span, "nats").startswith(("hardly", "follows")):
+            assert strength(span, "nats") < PALE
+    assert strength(span_of((0.11, 0.08), (0.11, 0.08), 0.49), "nats") < PALE < FLOORS["nats"]
+    assert strength(span_of((0.5, 0.0), (0.5, 0.0), 0.5), "nats") == PALE
 
 
 @pytest.mark.browser
@@ -86,7 +102,34 @@ def test_the_page_says_the_same_as_the_terminal(visit, unit):
         said = visit(server).evaluate(
             IN_THE_PAGE, [json.dumps([dataclasses.asdict(span) for span in spans]), unit]
         )
-    assert said == [resting(span, unit) for span in spans]
+    assert [words for words, _ in said] == [resting(span, unit) for span in spans]
+    strongest = [share for _, share in said]  # each region is one cell
+    assert strongest == pytest.approx([strength(span, unit) * any(span.shown) for span in spans], abs=1e-6)
+
+
+ALONE_IN_THE_PAGE = """async told => {
+    const {noneAlone} = await import("/static/words.js"), {changing, telling} = await import("/static/run.js");
+    return JSON.parse(told).map(({changes, whole}) => {
+        const answer = {unit: "chance", about: "", effects: changes, contributions: null, whole_image: whole};
+        return [changing(answer), noneAlone(telling(answer).slice(0, 3).map(k => [`part ${k}`, changes[k]]), answer)];
+    });
+}"""
+
+
+@pytest.mark.browser
+def test_the_page_and_the_others_agree_on_what_would_change_an_answer(visit):
+    rng = np.random.default_rng(0)
+    drawn = [
+        np.round(rng.uniform(0, top, 7), 2).tolist() for top in (0.08, 0.3, 0.55, 1.0) for _ in range(20)
+    ]
+    told = [RestsOn(tuple(changes), changes[-1], (), (), ()) for changes in ([0.5, 0.49, 0.1, 0.09], *drawn)]
+    with PageServer(make_run()) as server:
+        said = visit(server).evaluate(
+            ALONE_IN_THE_PAGE, json.dumps([dataclasses.asdict(one) for one in told])
+        )
+    names = [f"part {region}" for region in range(7)]
+    assert said == [[changing(one.changes), none_alone(one, names, "nats")] for one in told]
+    assert said[0][0] == [0]
 
 
 @pytest.mark.parametrize("number", range(len(FAMILIES)))

@@ -49,14 +49,14 @@ def test_the_heat_lies_where_the_spans_region_is_and_its_evidence_is_outlined():
 
 def test_a_picture_says_in_words_what_its_colours_mean(told):
     drawn(with_span(make_run(), 1, text="In the other picture it is 7."), 1)
-    place = "bottom right of image 2"
+    place = "9 bottom right of image 2"
     assert told[0].startswith(f"Span 1, thinking, rests on: {place}, ")
     assert told[1] == "In the other picture it is 7."
     text = " ".join(told)
     assert "Colour: what hiding that part takes off this text's log-probability." in text
     assert "Outlined: the fewest parts found" in text
     assert "Bluish: speaks against this text." in text
-    assert "Most: 2.4 nats (11 times less likely) at bottom right of image 2" in text
+    assert "Most: 2.4 nats (11 times less likely) at 9 bottom right of image 2" in text
 
 
 def test_sizes_that_are_not_calibrated_are_said_to_be_so_and_are_not_told_as_odds(told):
@@ -77,17 +77,38 @@ def test_attention_is_called_no_effect(told):
 def test_the_answer_is_drawn_with_the_chances_that_it_changes(told):
     image = drawn(with_rests_on(make_run(), {0: 0.94, 9: 0.0}), "answer")
     assert warm(image, 8, 8) > 100
-    assert "Most: 94 % at top left of image 1" in " ".join(told)
+    assert "Most: 94 % at 0 top left of image 1" in " ".join(told)
     assert "Without the whole image: 97 %." in " ".join(told)
     with pytest.raises(DataError, match="What the answer rests on is not known"):
         render_still(make_run(), "answer")
+
+
+def test_an_answer_that_no_part_would_change_has_no_outline_and_a_map_as_pale_as_its_chances(told):
+    image = drawn(with_rests_on(make_run(), {0: 0.46, 1: 0.26}, whole=0.46), "answer")
+    assert warm(image, 8, 8) < warm(drawn(with_rests_on(make_run(), {0: 0.94}), "answer"), 8, 8)
+    text = " ".join(told)
+    assert (
+        "No part by itself is likely to change it; most likely 0 top left of image 1 (46 %), 1 top of image 1 (26 %). "
+        "Nor is the whole image (46 %)."
+    ) in text
+    assert image.getpixel((0, 100)) != (31, 29, 26)  # no line left of region 0
+
+
+@pytest.mark.parametrize("of", [0, "answer"])
+def test_what_is_not_grounded_says_so_over_a_pale_map(told, of):
+    run = with_rests_on(make_run(), {0: 1.0})
+    marked = with_span(with_span(run, 0, grounded=False), 2, grounded=False)
+    assert warm(drawn(run, of), 8, 8) > 100
+    assert not any("not grounded" in line for line in told)
+    assert 0 < warm(drawn(marked, of), 8, 8) < 80
+    assert any("not grounded" in line for line in told)
 
 
 def test_the_heat_of_a_run_is_that_of_its_spans_added_up(told):
     run = make_run()
     drawn(run)
     text = " ".join(told)
-    assert "Most: 3.3 nats (27 times less likely) at bottom right of image 2" in text  # 2.4 + 0.9, and 0.01
+    assert "Most: 3.3 nats (27 times less likely) at 9 bottom right of image 2" in text  # 2.4 + 0.9, and 0.01
     whole = sum(event.whole_image for event in run.events if isinstance(event, SpanAttribution))
     assert f"Hiding the whole image takes {whole:.1f} nats" in text
     told.clear()

@@ -82,9 +82,9 @@ def test_without_colour_a_span_is_one_line_of_words(unit, options):
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f▀]", output)
     lines = output.splitlines()
     words = {"nats": "1.8 nats", "attention": "83 % of attention"}[unit]
-    assert f"The bar at the left shows 3.14 km. [0: top left of image 1, {words}]" in lines
+    assert f"The bar at the left shows 3.14 km. [0: 0 top left of image 1, {words}]" in lines
     assert lines.index("Thinking") < lines.index("Answer")
-    assert any(line.startswith("It is 7. [2: bottom right of image 2, ") for line in lines)
+    assert any(line.startswith("It is 7. [2: 9 bottom right of image 2, ") for line in lines)
 
 
 def test_an_ascii_pipe_gets_question_marks_not_a_crash():
@@ -239,7 +239,7 @@ def test_attention_is_never_called_an_effect(unit):
 
 
 FOLLOWS = "follows from the text before it"
-PLACES = ("top left", "top left", "centre", "right", "bottom")
+PLACES = ("0 top left", "1 top left", "2 centre", "3 right", "4 bottom")
 
 
 def span_of(effects, contributions=None, whole=None, channel="thinking", sources=None) -> SpanAttribution:
@@ -248,39 +248,49 @@ def span_of(effects, contributions=None, whole=None, channel="thinking", sources
     )  # fmt: skip
 
 
-def test_shares_and_effects_are_told_in_order_of_strength_one_for_each_place():
+def test_shares_and_effects_are_told_in_order_of_strength():
     for effects, unit, words in (
         (
             (0.9, 1.8, -0.6, 0.1, 0.0),
             "nats",
-            "top left, 1.8 nats; centre, -0.6 nats",
-        ),  # of an earlier version
+            "1 top left, 1.8 nats; 0 top left, 0.9 nats; 2 centre, -0.6 nats",
+        ),
         ((0.06, 0.0, 0.0, 0.0, 0.0), "nats", "hardly rests on the image"),
         ((0.01, 0.0, 0.0, 0.0, 0.0), "nats", FOLLOWS),
-        ((0.34, 0.2, 0.26, 0.1, 0.1), "attention", "top left, 34 % of attention; centre, 26 %; right, 10 %"),
+        (
+            (0.34, 0.2, 0.26, 0.1, 0.1),
+            "attention",
+            "0 top left, 34 % of attention; 2 centre, 26 %; 1 top left, 20 %",
+        ),
     ):
         assert describe(span_of(effects), PLACES, unit) == words
     assert describe(span_of(()), (), "nats") == FOLLOWS
 
 
-def test_contributions_of_regions_in_one_place_are_added_up():
+def test_each_region_has_its_own_number_however_many_lie_in_one_place():
     parts = (0.9, 1.8, -0.6, 0.1, 0.0)
-    assert describe(span_of(parts, parts, 2.2), PLACES, "nats") == "top left, 2.7 nats; centre, -0.6 nats"
+    assert describe(span_of(parts, parts, 2.2), PLACES, "nats") == (
+        "1 top left, 1.8 nats; 0 top left, 0.9 nats; 2 centre, -0.6 nats"
+    )
     cancel = (1.0, -1.0, 2.0, 0.0, 0.0)
-    assert describe(span_of(cancel, cancel, 2.0), PLACES, "nats") == "centre, 2.0 nats"
+    assert describe(span_of(cancel, cancel, 2.0), PLACES, "nats") == (
+        "2 centre, 2.0 nats; 0 top left, 1.0 nats; 1 top left, -1.0 nats"
+    )
 
 
 def test_what_several_regions_do_together_is_said_first_where_none_matters_alone():
     alone, parts = (0.2, 0.2, 0.1, 0.0, 0.0), (4.0, 3.0, 4.5, 0.1, 0.0)
     assert describe(span_of(alone, parts, 11.6), PLACES, "nats") == (
-        "11.6 nats, from several regions together: top left, 7.0 nats; centre, 4.5 nats"
+        "11.6 nats, from several regions together: 2 centre, 4.5 nats; 0 top left, 4.0 nats; 1 top left, 3.0 nats"
     )
     none = (0.0,) * 5
     assert describe(span_of(none, (0.04, -0.04, 0.04, 0.04, 0.04), 0.9), PLACES, "nats") == (
         "0.9 nats, from several regions together"
     )
     matters = (1.2, 0.2, 0.1, 0.0, 0.0)  # one alone does a tenth of all
-    assert describe(span_of(matters, parts, 11.6), PLACES, "nats") == "top left, 7.0 nats; centre, 4.5 nats"
+    assert describe(span_of(matters, parts, 11.6), PLACES, "nats").startswith(
+        "2 centre, 4.5 nats; 0 top left"
+    )
 
 
 def test_what_loses_nothing_without_the_image_follows_from_the_text_before_it():
@@ -312,7 +322,7 @@ def test_text_that_hardly_rests_on_the_image_says_which_sentences_it_comes_from(
     answer = span_of((0.0,) * 5, (0.0,) * 5, whole, "answer", sources)
     assert describe(answer, PLACES, "nats") == "comes from 4, 1"
     seen = span_of((1.8, 0.0, 0.0, 0.0, 0.0), (1.8, 0.0, 0.0, 0.0, 0.0), 1.8, "answer", sources)
-    assert describe(seen, PLACES, "nats") == "top left, 1.8 nats"
+    assert describe(seen, PLACES, "nats") == "0 top left, 1.8 nats"
 
 
 def answer_of(changes, whole=0.9, sources=((3, 9.0), (2, 6.0), (0, 1.0))) -> RestsOn:
@@ -322,10 +332,10 @@ def answer_of(changes, whole=0.9, sources=((3, 9.0), (2, 6.0), (0, 1.0))) -> Res
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ((0.2, 0.1, 0.0, 0.94, 0.3), "right, 94 % likely to change without it"),
-        ((0.61, 0.7, 0.4, 0.94, 0.1), "right, 94 % likely to change without it; top left, 70 %"),
-        ((0.7, 0.7, 0.7, 0.8, 0.6), "right, 80 % likely to change without it; top left, 70 %; centre, 70 %; 1 more place"),
-        ((0.09, 0.0, 0.0, 0.15, 0.08), "right, 15 % likely to change without it"),
+        ((0.2, 0.49, 0.0, 0.94, 0.3), "3 right, 94 % likely to change without it"),
+        ((0.61, 0.7, 0.4, 0.94, 0.1), "3 right, 94 % likely to change without it; 1 top left, 70 %; 0 top left, 61 %"),
+        ((0.7, 0.5, 0.7, 0.8, 0.6),
+         "3 right, 80 % likely to change without it; 0 top left, 70 %; 2 centre, 70 %; 2 more regions"),
     ],
 )  # fmt: skip
 def test_an_answer_names_the_sentences_and_the_places_that_it_comes_from(changes, words):
@@ -333,20 +343,41 @@ def test_an_answer_names_the_sentences_and_the_places_that_it_comes_from(changes
     assert describe_answer(answer_of(changes, sources=()), PLACES, "nats") == words
 
 
-def test_an_answer_that_no_part_changes_says_so_with_the_chance_of_the_whole_image():
-    found = describe_answer(answer_of((0.09, 0.0, 0.0, 0.0, 0.0), 0.37), PLACES, "nats")
-    assert found == (
-        "through 3, 2: no single part would change the answer; "
-        "without the whole image it is 37 % likely to change"
-    )
-    assert describe_answer(answer_of((), 0.0, ()), (), "nats").startswith("no single part")
+@pytest.mark.parametrize(
+    ("changes", "whole", "words"),
+    [
+        ((0.09, 0.0, 0.0, 0.0, 0.0), 0.37, ". Nor is the whole image (37 %)."),
+        ((0.46, 0.0, 0.26, 0.05, 0.0), 0.49, "; most likely 0 top left (46 %), 2 centre (26 %). Nor is the whole image (49 %)."),
+        ((0.0, 0.0, 0.15, 0.0, 0.0), 0.5, "; most likely 2 centre (15 %). Without the whole image it would change (50 %)."),
+    ],
+)  # fmt: skip
+def test_an_answer_that_no_part_is_likely_to_change_says_so_and_which_is_likeliest(changes, whole, words):
+    said = "o part by itself is likely to change it" + words
+    assert describe_answer(answer_of(changes, whole), PLACES, "nats") == "through 3, 2: n" + said
+    assert describe_answer(answer_of(changes, whole, ()), PLACES, "nats") == "N" + said
+    assert describe_answer(answer_of((), 0.0, ()), (), "nats").startswith("No part")
+
+
+def test_an_answer_that_is_not_grounded_says_so_and_its_picture_is_pale():
+    run = with_rests_on(make_run(), {9: 1.0})
+    drawn = {}
+    for grounded in (None, False):
+        view = TerminalView(terminal(width=200), run.images)
+        for event in with_span(run, 2, grounded=grounded).events:
+            view.show(event)
+        drawn[grounded] = written(view.console).rpartition("through 1")
+    brightest = ";".join(map(str, UP[-1]))
+    assert brightest in drawn[None][2]
+    assert brightest not in drawn[False][2]
+    assert drawn[False][0].endswith("[not grounded · ")
+    assert not drawn[None][0].endswith("· ")
 
 
 def test_chances_that_are_not_calibrated_are_said_to_be_about_so():
     found = describe_answer(answer_of((0.9, 0.1, 0.0, 0.0, 0.0)), PLACES, "relative")
     assert "~90 % likely to change without it" in found
     none = describe_answer(answer_of((0.05, 0.0, 0.0, 0.0, 0.0), 0.37), PLACES, "relative")
-    assert "~37 % likely to change" in none
+    assert "(~37 %)" in none
 
 
 def test_a_sentence_that_is_not_grounded_is_said_to_be_so():
@@ -357,7 +388,7 @@ def test_a_sentence_that_is_not_grounded_is_said_to_be_so():
 
 def test_a_finished_stream_ends_with_what_its_answer_comes_from():
     run = with_rests_on(make_run(), {9: 0.94, 0: 0.5, 4: 0.2})
-    line = "[through 1: bottom right of image 2, 94 % likely to change without it; top left of image 1, 50 %]"
+    line = "[through 1: 9 bottom right of image 2, 94 % likely to change without it; 0 top left of image 1, 50 %]"
     lines = play(run, width=200).splitlines()
     assert lines.index(line) == lines.index("Answer") + 2
     assert lines[-2:] == [
@@ -366,7 +397,7 @@ def test_a_finished_stream_ends_with_what_its_answer_comes_from():
     ]
     assert "likely to change" not in play(make_run())
     shown = " ".join(screen(in_colour(run, width=200)))
-    assert "[through 1: bottom right of image 2, 94 % likely" in shown
+    assert "[through 1: 9 bottom right of image 2, 94 % likely" in shown
     assert "the brighter, the likelier to change without it" in shown
 
 

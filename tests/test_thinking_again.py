@@ -41,6 +41,12 @@ def test_a_run_is_thought_again_without_some_regions_and_both_traces_are_told(he
     assert "without regions 0, 1" in shown
     assert "without region 2" in shown
     assert f"{told['sets'][1]['total']:.2f}" in shown
+    rows = [line for line in shown.splitlines() if line.startswith(("regions 0, 1 ", "region 2 "))]
+    for row, each in zip(rows, sorted(told["sets"], key=lambda each: -each["total"]), strict=True):
+        assert (
+            f" {100 * each['predicted']['changes']:.0f} % " in row
+        )  # as everywhere else, on one line of 80 columns
+    assert "predicted: how likely the answer was to change" in shown
 
 
 def test_every_region_and_the_whole_image_are_asked_by_default(here):

@@ -9,7 +9,9 @@ from eyeline.cli.choices import FORMS
 from eyeline.cli.options import JSON, PATH, SEED, Command, with_room
 from eyeline.cli.values import Joined
 from eyeline.errors import EyelineError
-from eyeline.events import SpanAttribution
+from eyeline.events import Done, SpanAttribution
+
+MOST = 8  # regions, and spans, that a command tells of without --json
 
 
 @click.command()
@@ -70,10 +72,11 @@ def joint(run, span, words, characters, regions, as_json) -> None:
     )
     click.echo(f"everything hidden: {about}{found.whole_image:.2f} nats, of which each region contributes:")
     order = sorted(range(len(found.contributions)), key=lambda region: -found.contributions[region])
-    for region in order[:8]:
+    for region in order[:MOST]:
         click.echo(
             f"  region {region}: {about}{found.contributions[region]:.2f} nats (alone {about}{found.effects[region]:.2f})"
         )
+    _tell_rest(len(order))
 
 
 @click.command("rests-on")
@@ -102,16 +105,19 @@ def rests_on(run, sets, as_json) -> None:
     places, about = name_regions(read.start), ABOUT[read.start.unit]
     hidden = sets or tuple((region,) for region in range(len(places)))
     click.echo(f"without the whole image: {about}{100 * found.whole:.0f} % likely that the answer changes")
-    order = range(len(hidden)) if sets else sorted(range(len(hidden)), key=lambda at: -found.changes[at])[:8]
-    for at in order:
+    order = range(len(hidden)) if sets else sorted(range(len(hidden)), key=lambda at: -found.changes[at])
+    for at in order if sets else order[:MOST]:
         names = ", ".join(f"{region} ({places[region]})" for region in hidden[at])
         click.echo(
             f"without {'region' if len(hidden[at]) == 1 else 'regions'} {names}: {about}{100 * found.changes[at]:.0f} %, "
             f"a fall of {about}{found.total[at]:.2f} nats ({about}{found.direct[at]:.2f} with the thinking kept)"
         )
+    if not sets:
+        _tell_rest(len(order))
     spans = {event.index: event.text for event in read.events if isinstance(event, SpanAttribution)}
-    for index, nats in found.sources[:8]:
+    for index, nats in found.sources[:MOST]:
         click.echo(f"comes from span {index}, {nats:.2f} nats: {' '.join(spans[index].split())}")
+    _tell_rest(len(found.sources))
 
 
 def of_part(whole: str) -> Callable[[Command], Command]:
@@ -150,11 +156,18 @@ def evidence(run, span, answer, form, out) -> None:
     """Write the boxes and masks of what a saved run rests on, as JSON; no model is needed."""
     import json
 
-    from eyeline.boxes import as_json
+    from eyeline.boxes import as_json, changing
     from eyeline.files import write_files
+    from eyeline.report import none_alone, number_regions
     from eyeline.runs import read_run
 
-    told = as_json(read_run(run).events, _part(span, answer), form)
+    read, of = read_run(run), _part(span, answer)
+    told = as_json(read.events, of, form)
+    rests_on = next((event.rests_on for event in read.events if isinstance(event, Done)), None)
+    if span is None and rests_on is not None and not changing(rests_on.changes):
+        click.echo(
+            f"The answer: {none_alone(rests_on, number_regions(read.start), read.start.unit)}", err=True
+        )
     text = json.dumps(told, ensure_ascii=False).encode("utf-8", "replace")
     if out is None:
         return click.echo(text)
@@ -178,6 +191,12 @@ def picture(run, span, answer, out) -> None:
     out = out or run / "picture.png"
     write_files({out: render_still(read_run(run), _part(span, answer))})
     click.echo(f"Picture: {out}", err=True)
+
+
+def _tell_rest(count: int) -> None:
+    """Where there are more regions than are told, that there are."""
+    if count > MOST:
+        click.echo(f"  {count - MOST} more with less; --json tells of all {count}")
 
 
 MODEL = click.option(
@@ -247,15 +266,25 @@ def contrast(run, span, instead, words, model_id, as_json) -> None:
     if as_json:
         return click.echo(json.dumps(found.as_json(), ensure_ascii=False).encode("utf-8", "replace"))
     names = name_regions(read.start)
+    asked = next(
+        event.text.strip()
+        for event in read.events
+        if isinstance(event, SpanAttribution) and event.index == span
+    )
     likelier = "likelier" if found.difference >= 0 else "less likely"
     click.echo(
-        f"{found.written!r} is {abs(found.difference):.2f} nats {likelier} than {found.instead!r} "
-        f"(log-probabilities {found.log_prob:.2f} and {found.log_prob_instead:.2f}), measured"
+        f"{words or asked!r} is {abs(found.difference):.2f} nats {likelier} than {instead!r} "
+        f"(log-probabilities {found.log_prob:.2f} and {found.log_prob_instead:.2f}), measured from where their tokens part: "
+        f"{found.written!r} against {found.instead!r}"
     )
-    click.echo(f"hiding the whole image takes {found.whole_image:.2f} nats off that")
+    click.echo(
+        f"hiding the whole image takes {found.whole_image:.2f} nats off that; "
+        "hiding one region alone, which need not add up to it:"
+    )
     order = sorted(range(len(found.effects)), key=lambda region: -abs(found.effects[region]))
-    for region in order[:8]:
+    for region in order[:MOST]:
         click.echo(f"  region {region} ({names[region]}): {found.effects[region]:.2f} nats")
+    _tell_rest(len(order))
 
 
 @click.command()

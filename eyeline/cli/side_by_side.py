@@ -4,6 +4,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from eyeline.report import percent
 from eyeline.thinking_again import Piece, ThoughtAgain
 
 MARKS = {"first": "bold red strike", "again": "bold green"}
@@ -24,14 +25,15 @@ def numbers(told: ThoughtAgain) -> Table:
     found, samples = told.found, len(told.found.again[0])
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("hidden", no_wrap=True)
-    for name in ("changes", "total", "direct", "through", "predicted", "new answer"):
-        table.add_column(name, justify="left" if name == "new answer" else "right")
+    for name in ("changes", "total", "direct", "through", "predicted"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("new answer", overflow="fold")
     for at in sorted(range(len(told.sets)), key=lambda at: -float(found.total[at])):
         prediction = told.predicted[at]
         table.add_row(
             name_of(told, at), _share(float(found.changes[at]), samples),
             *(nats(float(each[at])) for each in (found.total, found.direct, found.through)),
-            "" if prediction is None else f"{prediction['changes']:.2f} likely to change",
+            "" if prediction is None else percent(prediction["changes"]),
             Text(found.again[at][0].answer),
         )  # fmt: skip
     table.add_section()
@@ -52,7 +54,8 @@ def show(console: Console, told: ThoughtAgain, *, every: bool) -> None:
     for at in sets:
         parts += [side_by_side(told.differences(at), f"without {name_of(told, at)}"), ""]
     console.print(Group(*parts, numbers(told)))
-    console.print("falls in nats, less the mean of the last three rows", style="dim")
+    console.print("total, direct, through: falls in nats, less the mean of the last three rows", style="dim")
+    console.print("predicted: how likely the answer was to change", style="dim")
 
 
 def name_of(told: ThoughtAgain, at: int) -> str:
@@ -67,6 +70,6 @@ def nats(fall: float) -> str:
 
 
 def _share(changes: float, samples: int) -> str:
-    if samples == 1:
-        return "yes" if changes == 1 else "no" if not changes else f"{changes:.2f}"
-    return f"{changes:.2f}"
+    if samples == 1 and changes in (0, 1):
+        return "yes" if changes else "no"
+    return percent(changes)

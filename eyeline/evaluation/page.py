@@ -49,6 +49,9 @@ COLUMNS = (
     ("backward_passes", "", "backward passes", False, 1),
     ("extra_memory_mib", "", "extra memory, MiB", False, 0),
 )
+COSTS = ("ms_per_token", "forward_passes", "backward_passes", "extra_memory_mib")  # a table by itself
+AT = {"alone": "single regions", "whole": "everything hidden"}  # and rates of random subsets
+COUNTED = {"coverage": "images", "coverage_over_half_a_nat": "pairs above 0.5 nats"}  # others: pairs
 WAYS: dict[Method, str] = {
     "pixels": "filling their pixels",
     "blur": "blurring their pixels",
@@ -130,11 +133,18 @@ def render(
         files("eyeline").joinpath("evaluation", "page.html").read_text(encoding="utf-8")
     )
     return template.render(
-        about=about, methods=methods, columns=columns, means=means, best=best, families=families, lds=lds,
+        about=about, methods=methods, means=means, best=best, families=families, lds=lds,
+        faithful=[column for column in columns if column[0] not in COSTS],
+        costs=[column for column in columns if column[0] in COSTS], at_words=_at_words, counted=COUNTED,
         figures=figures, ahead=ahead, pairs=[row for row in rows if row.family == "all"],
         left_out=[row for row in rows if row.metric == "spans_left_out"],
         largest=means.get(("all", "pointing_of_largest", "")),
     )  # fmt: skip
+
+
+def _at_words(at: str) -> str:
+    """Over what a number of all pairs goes."""
+    return AT.get(at) or (f"subsets at {at}" if at.replace(".", "").isdigit() else at)
 
 
 def _families(rows: Sequence[Row]) -> list[str]:

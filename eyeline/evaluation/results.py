@@ -15,7 +15,8 @@ from eyeline.errors import DataError, EyelineError
 from eyeline.files import check_room, write_files
 
 OURS, PLAIN, QUIET = "#b3402a", "#3b5b7a", "#77736c"  # colours of Eyeline, of rivals, of what both stand on
-LONGEST_NAME = 28  # characters of a name in a figure
+LONGEST_NAME = 32  # characters of a name in a figure
+KEPT_END = 12  # of a longer one: names of the same method differ at their end
 
 
 @contextmanager
@@ -65,7 +66,9 @@ def in_figure(name: str) -> str:
 
     known = get_font(findfont("sans")).get_charmap()
     name = "".join(letter if ord(letter) in known else "?" for letter in " ".join(name.split()))
-    return (name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…").replace("$", r"\$")
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - 1 - KEPT_END]}…{name[-KEPT_END:]}"
+    return name.replace("$", r"\$")
 
 
 def error_bars(values: Iterable[tuple[float, float | None, float | None]]) -> list[list[float]]:

@@ -4,7 +4,7 @@
 import {button, make, set, term} from "./dom.js";
 import {chips} from "./links.js";
 import {still} from "./pictures.js";
-import {comesFrom, goesInto, intervals, largest, ranked, resting, telling, values} from "./run.js";
+import {comesFrom, goesInto, intervals, largest, ranked, resting, sum, values} from "./run.js";
 import {MEANINGS, RESTING, UNGROUNDED, amount, chance, duration, plain, several, signed, withUnit} from "./words.js";
 
 const FEW = 5;
@@ -47,13 +47,14 @@ export function createAbout(on) {
     const attention = run.unit === "attention", says = resting(span, span.unit);
     count.textContent = chances ? "The answer " : `${span.words ? `“${span.text}”` : ` ${span.index}`} `;
     fill(how, [[says, RESTING[says]]]);
-    fill(measure, chances ? [[`${telling(span).length ? "a" : "whichever"} part hidden before the model thought`, MEANINGS.chance]] : attention ? [["attention, not effect", MEANINGS.attention]]
+    fill(measure, chances ? [["chances with that part hidden before the model thought", MEANINGS.chance]] : attention ? [["attention, not effect", MEANINGS.attention]]
       : [span.contributions ? ["contribution", MEANINGS.contribution] : ["effect", MEANINGS.effect], ["in nats", MEANINGS.nats],
         ...state?.actual.size ? [["predicted alone", MEANINGS.effect], ["actual", MEANINGS.actual]] : [intervals(span) && ["[90 % interval]", MEANINGS.interval]]]);
     const order = ranked(span), shown = all ? order : order.slice(0, FEW);
     const actual = k => state?.actual.get(k);
     const bounds = shown.flatMap(k => [values(span)[k], actual(k) ?? 0, ...(intervals(span)?.[k] ?? [])]);
     const low = Math.min(0, ...bounds), high = chances ? 1 : Math.max(run.floor, ...bounds), at = x => (x - low) / (high - low) * 100;
+    list.classList.toggle("pale", span.paleness < 1);
     list.replaceChildren(...shown.map(k => row(k, at, actual(k))));
     more.hidden = order.length <= FEW;
     more.textContent = all ? "Fewer" : `All ${order.length} regions`;
@@ -105,9 +106,10 @@ export function createAbout(on) {
     set(plot, {"aria-hidden": "true"});
     const number = make("span", "number", `${amount(value, span.unit)} `);
     if (ends && actual === undefined) number.append(make("small", "", `[${signed(ends[0])}, ${signed(ends[1])}]`));
-    if (actual !== undefined) number.append(make("b", "", `${span.contributions ? `alone ${signed(span.effects[k])}, ` : ""}actual ${signed(actual)}`));
+    // on a line of its own: beside a name there is no room for three numbers
+    const measured = actual === undefined ? [] : [make("b", "measured", `${span.contributions ? `alone ${signed(span.effects[k])}, ` : ""}actual ${signed(actual)}`)];
     const choose = button("", "", event => on.pick(k, event.shiftKey || event.ctrlKey || event.metaKey));
-    choose.append(make("span", "place", make("em", "", String(k)), run.places[k]), plot, number);
+    choose.append(make("span", "place", make("em", "", String(k)), run.places[k]), plot, number, ...measured);
     choose.dataset.region = k;
     choose.addEventListener("pointerenter", () => on.over(k));
     choose.addEventListener("pointerleave", () => on.over(null));
@@ -129,7 +131,8 @@ export function createAbout(on) {
         measured.every(([k, x]) => Math.max(Math.abs(x), Math.abs(span.effects[k])) < SMALL);
       const number = state.agreement === null ? "…" : signed(state.agreement);
       fill(words, [[`rank agreement ${number}`, MEANINGS.agreement],
-        [state.running ? `${measured.length} of ${several(state.total || run.regions.length, "region")}` : `predicted and actual of ${several(measured.length, "region")}`],
+        state.running ? [`${measured.length} of ${several(state.total || run.regions.length, "region")}`]
+          : run.unit === "attention" ? [`predicted and actual of ${several(measured.length, "region")}`] : [addedUp(measured), MEANINGS.addedUp],
         small && [`(none reaches ${plain(SMALL)} nats: their order says little)`]]);
     }
     words.classList.toggle("failed", Boolean(state?.message));
@@ -142,11 +145,17 @@ export function createAbout(on) {
     const most = value => largest(measured.map(value)) || 1;
     if (!measured.length) return stills.replaceChildren();
     const hidden = k => state.actual.get(k), alone = k => span.effects[k], ofAll = value => run.regions.map((_, k) => state.actual.has(k) ? value(k) : 0);
-    const scales = attention ? [most(alone), most(hidden)] : Array(2).fill(Math.max(run.floor, most(alone), most(hidden)));
+    const scales = attention ? [most(alone), most(hidden)] : Array(2).fill(Math.max(run.full, most(alone), most(hidden)));
     stills.replaceChildren(...run.images.flatMap((image, i) => {
       const labels = run.start.regions[i];
       return [still(image, labels, ofAll(alone), scales[0], attention ? "Attention" : "Predicted"), still(image, labels, ofAll(hidden), scales[1], "Actual")];
     }));
+  }
+
+  /** What was predicted and what measured of the regions that were hidden, in nats. */
+  function addedUp(measured) {
+    const [predicted, actual] = [([k]) => span.effects[k], ([, x]) => x].map(value => signed(sum(measured.map(value))));
+    return `added up over ${several(measured.length, "region")}: predicted ${predicted}, actual ${actual} nats`;
   }
 
   function mark(chosen) {

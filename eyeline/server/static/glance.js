@@ -47,7 +47,8 @@ export function createGlance(on) {
 
     const reliance = sharpen(charts.reliance.canvas);
     bars(reliance, run.spans.map(span => Math.max(0, span.visual) / run.mostVisual));
-    charts.reliance.range.textContent = `up to ${withUnit(run.mostVisual, run.unit)}`;
+    const reached = run.spans.reduce((most, span) => Math.max(most, span.visual), 0), axis = reached < run.mostVisual ? `, of ${withUnit(run.mostVisual, run.unit)} on this scale` : "";
+    charts.reliance.range.textContent = `up to ${withUnit(reached, run.unit)}${axis}`;
     function bars({context, height}, values) {
       context.fillStyle = up;
       values.forEach((value, i) => {
@@ -83,10 +84,10 @@ export function createGlance(on) {
   }
 
   function drawCells(run, column, rowHeight, gap, rem, {up, down, cell}) {
-    totals = run.regions.map((_, k) => sum(run.spans.map(span => Math.max(0, values(span)[k]))));
+    totals = run.regions.map((_, k) => sum(run.spans.map(span => values(span)[k])));
     order = run.regions.map((_, k) => k).sort((a, b) => totals[b] - totals[a]);
     Object.assign(cells, {width: charts.matrix.canvas.width, height: charts.matrix.canvas.height});
-    const context = cells.getContext("2d"), top = Math.max(run.floor, ...run.restsOn), tall = rowHeight - (rowHeight > 5 ? 1 : 0);
+    const context = cells.getContext("2d"), top = Math.max(run.full, ...run.restsOn), tall = rowHeight - (rowHeight > 5 ? 1 : 0);
     const dense = cells.height / (rowHeight * order.length);
     context.setTransform(dense, 0, 0, dense, 0, 0);
     order.forEach((k, row) => run.spans.forEach((span, i) => {

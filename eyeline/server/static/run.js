@@ -1,13 +1,16 @@
 // One run as its events come in, and what is derived from each span: how visual it is, and how concentrated.
 
-import {placeRegions} from "./words.js";
+import {POSSIBLE, RATHER, placeRegions, wouldChange} from "./words.js";
 
 /** The number of each region that the heat, the lists and the charts show for a span, and its interval or null. */
 export const values = span => span.contributions ?? span.effects;
 export const intervals = span => span.contributions ? span.contribution_interval : span.interval;
 
-// A span that rests on the image with this has the full colour where it rests on it most; with less it stays pale.
-export const FLOORS = {nats: .5, relative: .5, attention: .1};
+export const FLOORS = {nats: .5, relative: .5, attention: .1}; // a span with less hardly rests on the image
+// A span that rests on the image with this has the full colour where it rests on it most, with less a paler one; `FULL` in report.py is the same.
+export const FULL = {nats: 2, relative: 2, attention: .1};
+// What is marked as not grounded has this share of the colours, so that its map is no louder than the mark; `PALE` in report.py is the same.
+const PALE = .25;
 export const TRAIN = ["eyeline collect --model {model} --data DIR --out RUN", "eyeline fit RUN --out EST"];
 
 export const sum = values => values.reduce((a, b) => a + b, 0);
@@ -16,8 +19,8 @@ export const largest = values => values.reduce((a, b) => Math.max(a, Math.abs(b)
 /** `images`: for each its `url`, and `dark` where it is known. */
 export function newRun(prompt, images) {
   return {
-    prompt, images, start: null, unit: "nats", floor: FLOORS.nats, places: [], regions: [], spans: [], done: null, answer: "",
-    text: "", words: null, rests: null, mostVisual: FLOORS.nats, commonScale: FLOORS.nats, restsOn: [], negative: false, hasPatches: false, claims: [],
+    prompt, images, start: null, unit: "nats", floor: FLOORS.nats, full: FULL.nats, places: [], regions: [], spans: [], done: null, answer: "",
+    text: "", words: null, rests: null, mostVisual: FLOORS.nats, commonScale: FULL.nats, restsOn: [], negative: false, hasPatches: false, claims: [],
   };
 }
 
@@ -27,10 +30,11 @@ export function take(run, event) {
     run.start = event;
     run.unit = event.unit;
     run.floor = FLOORS[event.unit];
+    run.full = FULL[event.unit];
     run.places = placeRegions(event.regions);
     run.regions = run.places.map((place, k) => `${k} ${place}`); // many lie in one place: the number tells them apart
     run.mostVisual = event.unit === "attention" ? 0 : run.floor;
-    run.commonScale = run.floor;
+    run.commonScale = run.full;
     run.restsOn = run.regions.map(() => run.floor);
   } else if (event.event === "text") {
     run.text += event.text;
@@ -57,7 +61,8 @@ export function take(run, event) {
 function ofAnswer(run, done) {
   const spans = run.spans.filter(span => span.channel === "answer"), told = done.rests_on;
   if (!told || !spans.length) return null;
-  return derive(run, {...spans[0], unit: "chance", about: run.unit === "relative" ? "~" : "", text: done.answer, effects: told.changes, interval: null, contributions: null, patches: null,
+  return derive(run, {...spans[0], unit: "chance", about: run.unit === "relative" ? "~" : "", text: done.answer, effects: told.changes,
+    grounded: spans.every(span => span.grounded === false) ? false : null, interval: null, contributions: null, patches: null,
     whole_image: told.whole, sources: told.sources, spans});
 }
 
@@ -75,13 +80,14 @@ export function goesInto(run, {number}) {
 }
 const SOURCES = 5, SLIGHT = .1; // spans; a share of the largest
 
-/** A span with what is drawn of it: its heat, how visual it is, its scale and how widely it is spread. */
+/** A span with what is drawn of it: its heat, how visual it is, its scale, its share of the colours and how widely it is spread. */
 export function derive(run, span) {
   const shown = values(span);
   span.unit ??= run.unit;
   span.heat = span.patches ?? run.start.regions.map(labels => labels.map(row => row.map(k => shown[k])));
   span.visual = run.unit === "attention" ? Math.max(0, ...shown) : Math.max(0, span.whole_image ?? sum(shown.filter(x => x > 0)));
-  span.scale = span.unit === "chance" ? 1 : strongestCell(run, span) * Math.max(1, run.floor / (most(span) || 1)) || run.floor;
+  span.scale = span.unit === "chance" ? 1 : strongestCell(run, span) * Math.max(1, run.full / (most(span) || 1)) || run.full;
+  span.paleness = span.grounded === false ? PALE : 1;
   span.spread = spread(shown);
   return span;
 }
@@ -104,19 +110,31 @@ export const ranked = span => values(span).map((_, k) => k).sort((a, b) => Math.
 /** Regions of a span from the strongest that are worth naming: not far below the strongest one, nor next to nothing. */
 export const telling = span => ranked(span).filter(k => Math.abs(values(span)[k]) >= Math.max(.1 * largest(values(span)), LEAST[span.unit] ?? NOTHING));
 
+/** Regions without which the answer rather changes than not, from the likeliest; `changing` in boxes.py finds the same. */
+export const changing = span => ranked(span).filter(k => values(span)[k] >= RATHER);
+
 const NOTHING = .05, ALONE = .1; // nats; a share of what hiding the whole image does
-const LEAST = {attention: 0, chance: .1}; // of a number that is worth naming
+const LEAST = {attention: 0, chance: POSSIBLE}; // of a number that is worth naming
 
 /** The largest that hiding does to a span: the whole image, or a region, alone or beside others. */
 const most = span => largest([...values(span), ...span.effects, span.whole_image ?? 0]);
 
+/** Whether a span hardly rests on the image: no place of it then gets a number by itself. */
+export const hardly = (span, unit) => unit !== "attention" && unit !== "chance" && most(span) < FLOORS[unit];
+
 /** How a span rests on the image, in words before its regions; `resting` in report.py says the same. */
 export function resting(span, unit) {
   if (unit === "attention") return "attends to";
-  if (unit === "chance") return telling(span).length ? "would change without" : "would hardly change";
+  if (unit === "chance") return howItChanges(span);
   if (most(span) < NOTHING) return "follows from the text before it";
-  if (most(span) < FLOORS[unit]) return "hardly rests on the image";
+  if (hardly(span, unit)) return "hardly rests on the image";
   const whole = span.whole_image ?? 0;
   if (-whole >= FLOORS[unit] && Math.max(...values(span)) < FLOORS[unit]) return "is likelier without the image";
   return Math.max(...span.effects) < ALONE * whole ? "rests on several regions together" : "rests on";
+}
+
+function howItChanges(span) {
+  if (!changing(span).length && span.whole_image >= RATHER) return `${wouldChange(span.whole_image)} without the whole image`;
+  const likely = Math.max(0, ...values(span));
+  return likely >= POSSIBLE ? `${wouldChange(likely)} without` : wouldChange(likely);
 }

@@ -122,7 +122,7 @@ export function drawGlyph(canvas, span, run) {
   }));
   Object.assign(canvas, {width, height});
   canvas.style.aspectRatio = `${width} / ${height}`;
-  const strength = Math.min(1, span.visual / run.mostVisual) ** .5, top = largest(peaks.flat()) || 1;
+  const strength = Math.min(1, span.visual / Math.max(run.full, run.mostVisual)) ** .5 * span.paleness, top = largest(peaks.flat()) || 1;
   const context = canvas.getContext("2d"), style = getComputedStyle(canvas);
   const colours = {up: style.getPropertyValue("--up"), down: style.getPropertyValue("--down")};
   peaks.forEach((line, y) => line.forEach((x, i) => {

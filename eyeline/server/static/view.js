@@ -8,7 +8,7 @@ import {createFilm} from "./film.js";
 import {createGlance} from "./glance.js";
 import {chips, createLinks} from "./links.js";
 import {createPictures} from "./pictures.js";
-import {TRAIN, comesFrom, derive, largest, newRun, resting, take, telling, values} from "./run.js";
+import {TRAIN, changing, comesFrom, derive, hardly, largest, newRun, resting, take, telling, values} from "./run.js";
 import {createTrace, describe, drawGlyph} from "./trace.js";
 import {LIKELY, MEANINGS, amount, answerRests, chance, noneAlone, percent, plain, several, signed, withUnit} from "./words.js";
 
@@ -127,8 +127,7 @@ export function createView(root, actions = {}) {
       run.over = true;
       const {done} = run;
       if (run.rests) {
-        const first = telling(run.rests).slice(0, TOP).map(k => [run.regions[k], run.rests.effects[k]]);
-        trace.below("answer", make("p", "rests", answerRests(first, run.rests)), ...chips(run, "from", comesFrom(run, run.rests), go));
+        trace.below("answer", make("p", "rests", answerRests(named(changing(run.rests)), named(telling(run.rests)), run.rests, Math.max(0, changing(run.rests).length - TOP))), ...chips(run, "from", comesFrom(run, run.rests), go));
         run.rests.spans[0].drawnAt = null; // its picture is of the answer now
         dirty.add("levels");
       }
@@ -159,6 +158,8 @@ export function createView(root, actions = {}) {
   }
   /** Whether a span is all of the answer, and stands for it. */
   const isAnswer = number => run.rests?.number === number && run.rests.spans.length === 1;
+  /** The first of some regions of the answer, by name, with its chances to change. */
+  const named = regions => regions.slice(0, TOP).map(k => [run.regions[k], run.rests.effects[k]]);
   const current = () => run.words ?? (whole ? run.rests : run.spans[hovered ?? shown]);
 
   // Drawing: what changed is drawn once a frame, however many events came in
@@ -182,7 +183,7 @@ export function createView(root, actions = {}) {
       const grown = run.mostVisual !== span.drawnAt;
       if (!grown) continue;
       span.drawnAt = run.mostVisual;
-      drawGlyph(span.glyph, isAnswer(span.number) ? {...run.rests, visual: run.mostVisual} : span, run);
+      drawGlyph(span.glyph, isAnswer(span.number) ? {...run.rests, visual: run.mostVisual * largest(run.rests.effects)} : span, run);
       span.bar.style.setProperty("--level", `${span.visual / run.mostVisual * 100}%`);
       set(span.element, {"aria-description": describe(span, run)});
     }
@@ -204,8 +205,8 @@ export function createView(root, actions = {}) {
     glance.update(run, number, marked());
     links.update(run, span);
     if (!run.start) return;
-    const scale = span ? oneScale && span.unit !== "chance" ? run.commonScale : span.scale : run.floor;
-    pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale, !run.spans.length || (run.hasPatches && !run.words && !whole));
+    const scale = span ? oneScale && span.unit !== "chance" ? run.commonScale : span.scale : run.full;
+    pictures.move(span?.heat ?? run.start.regions.map(rows => rows.map(row => row.map(() => 0))), scale / (span?.paleness ?? 1), !run.spans.length || (run.hasPatches && !run.words && !whole));
     pictures.claim(run.claims.filter(({tokens}) => span && (span.unit === "chance" || (tokens[0] < span.end && span.start < tokens[1]))));
     order = span ? telling(span) : [];
     showNumbers();
@@ -214,35 +215,38 @@ export function createView(root, actions = {}) {
   }
 
   function inShort(span) {
-    const first = order.slice(0, 2), regions = first.map(k => `${run.regions[k]}, ${withUnit(values(span)[k], span.unit)}`).join(" · ");
-    if (span.unit === "chance") return first.length ? `would change: ${first.map(k => `${run.regions[k]} ${chance(values(span)[k], span.about)}`).join(" · ")}` : noneAlone(span);
+    const first = (span.unit === "chance" ? changing(span) : order).slice(0, 2), tell = k => span.unit === "chance" ? chance(values(span)[k], span.about) : withUnit(values(span)[k], span.unit);
+    const regions = first.map(k => `${run.regions[k]}, ${tell(k)}`).join(" · ");
+    if (span.unit === "chance") return changing(span).length ? `${resting(span, "chance")}: ${regions}` : noneAlone(named(order), span);
     if (run.unit === "attention" || span.whole_image === null) return regions;
     return regions ? `${withUnit(span.whole_image, run.unit)} in all · ${regions}` : resting(span, run.unit);
   }
 
   function showNumbers() {
-    pictures.number(top ? order.slice(0, TOP) : [], all ? run.regions.map((_, k) => k) : [...marked()]);
+    const span = current();
+    pictures.number(top && span && !hardly(span, span.unit) ? order.slice(0, TOP) : [], all ? run.regions.map((_, k) => k) : [...marked()]);
   }
 
   function showLegend(scale, span) {
     const chances = span.unit === "chance", low = run.negative && !chances ? -1 : 0, attention = run.unit === "attention", each = span.patches ? "patch" : "region";
+    const below = !chances ? "" : changing(span).length ? LIKELY : noneAlone(named(order), span);
     const kinds = [LIGHT, DARK].filter((_, dark) => run.images.some(image => Boolean(image.dark) === Boolean(dark)));
     const many = span.patches && scale < .1 ? 100 : 1; // patches whose number is legible
     const end = attention ? percent(scale) : plain(many * scale), per = many > 1 ? "100 patches" : each;
     const beyond = largest(span.heat.flat(2)) > 1.01 * scale ? " and more" : "";
-    const stamp = [low, beyond, span.unit, end, chances && order.length, per, ...kinds.map(kind => kind === DARK)].join();
+    const stamp = [low, beyond, span.unit, end, below, span.paleness, per, ...kinds.map(kind => kind === DARK)].join();
     if (legend.stamp === stamp) return;
     legend.stamp = stamp;
     const ramps = kinds.map(kind => {
       const bar = make("i");
-      bar.style.background = `linear-gradient(to right, ${Array.from({length: 17}, (_, i) => css(low + (1 - low) * i / 16, kind))})`;
+      bar.style.background = `linear-gradient(to right, ${Array.from({length: 17}, (_, i) => css((low + (1 - low) * i / 16) * span.paleness, kind))})`;
       return bar;
     });
-    const place = (ends, words, below = []) => {
+    const place = (ends, words, more = []) => {
       const bars = set(make("div", "", ...ramps), {role: "img", "aria-label": `Colours run from ${ends[0]} to ${ends[1]}`});
-      legend.replaceChildren(bars, make("div", "ticks", make("span", "", ends[0]), make("span", "", ...words), make("span", "", ends[1])), ...below);
+      legend.replaceChildren(bars, make("div", "ticks", make("span", "", ends[0]), make("span", "", ...words), make("span", "", ends[1])), ...more);
     };
-    if (chances) return place([chance(0), chance(1)], [term(`would change${span.about && ", chances not calibrated"}`, MEANINGS.chance)], [make("p", "", order.length ? LIKELY : noneAlone(span))]);
+    if (chances) return place([chance(0), chance(1)], [term(`chance that it changes${span.about && ", not calibrated"}`, MEANINGS.chance)], [make("p", "", below)]);
     const ends = [run.negative ? `−${end}${beyond}` : "0", attention ? end : `+${end}${beyond}`], unit = attention ? ["share of attention", MEANINGS.attention] : [run.unit === "relative" ? "nats, sizes not calibrated" : "nats", MEANINGS.nats];
     place(ends, [run.negative ? "0 · " : "", term(...unit), " per ", span.patches ? term(attention ? each : per, MEANINGS.patch) : each]);
   }

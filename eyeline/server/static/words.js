@@ -10,8 +10,11 @@ export const signed = x => (x < 0 && Number(plain(x)) ? "−" : "") + plain(x);
 export const percent = x => `${plain(100 * x)} %`;
 /** `about` is "~" where sizes are not calibrated. */
 export const chance = (x, about = "") => `${about}${Math.round(100 * x)} %`;
+/** Chances from which an answer rather changes than not, and from which that is worth a word: the one rule of "would change". */
+export const RATHER = .5, POSSIBLE = .1;
+export const wouldChange = x => x >= RATHER ? "would change" : x >= POSSIBLE ? "may change" : "would hardly change";
 export const amount = (x, unit) => ({attention: percent, chance: share => chance(share)})[unit]?.(x) ?? signed(x);
-export const withUnit = (x, unit, about = "") => ({attention: `${percent(x)} of attention`, relative: `~${signed(x)} nats`, chance: `would change (${chance(x, about)})`})[unit] ?? `${signed(x)} nats`;
+export const withUnit = (x, unit, about = "") => ({attention: `${percent(x)} of attention`, relative: `~${signed(x)} nats`, chance: `${wouldChange(x)} (${chance(x, about)})`})[unit] ?? `${signed(x)} nats`;
 export const duration = s => s < 1 ? `${Math.max(1, Math.round(s * 1000))} ms` : `${plain(s)} s`;
 export const several = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
@@ -40,16 +43,20 @@ export const MEANINGS = {
   reliance: "What hiding the whole image costs a span.",
   strongest: "The share of attention of a span’s strongest region.",
   part: "Each region’s number in each span: orange supports the text, blue speaks against it.",
-  agreement: "Whether the prediction orders regions as hiding each of them for real does (Spearman’s correlation): 1 is the same order, 0 has nothing to do with it, −1 is the reverse.",
+  agreement: "Whether the prediction orders regions as hiding each of them for real does (Spearman’s correlation): 1 is the same order, 0 has nothing to do with it, −1 is the reverse. " +
+    "Regions that do next to nothing are ranked as well, and are many: it may be low where those that matter agree.",
+  addedUp: "The predicted falls with each of these regions hidden alone, added up, and the measured ones.",
   actual: "Measured: the fall of the log of the text’s probability with that region hidden from the model.",
 };
 
-/** What a finished answer rests on, in a sentence: `first` are regions and chances. */
-export const answerRests = (first, answer) => (answer.spans.every(span => span.grounded === false) ? "Not grounded: the image gives little reason for this answer. " : "") + (first.length
-  ? `Would change if one of these had been hidden before the model thought: ${first.map(([name, x]) => `${name} (${chance(x, answer.about)})`).join(", ")}.` : noneAlone(answer));
-export const LIKELY = "How likely the answer would change if this part had been hidden before the model thought.";
-export const noneAlone = ({whole_image: whole, about}) => "No single part would change the answer: each has under 10\u00a0%. " +
-  (whole < .1 ? `Nor would the whole image (${chance(whole, about)}).` : `Without the whole image it would change (${chance(whole, about)}).`);
+/** What a finished answer rests on, in a sentence: regions as names with chances, those `without` which it would change and those `worth` naming; `more` would, too. */
+export const answerRests = (without, worth, answer, more = 0) => (answer.grounded === false ? "Not grounded: the image gives little reason for this answer. " : "") +
+  (without.length ? `Would change if one of these had been hidden before the model thought: ${listed(without, answer)}${more ? ` and ${more} more` : ""}.` : noneAlone(worth, answer));
+export const LIKELY = "How likely the answer is to change if this part had been hidden before the model thought.";
+/** Said where no region would change the answer by itself; `none_alone` in report.py says the same. */
+export const noneAlone = (worth, {whole_image: whole, about}) => `No part by itself is likely to change it${worth.length ? `; most likely ${listed(worth, {about})}` : ""}. ` +
+  `${whole >= RATHER ? "Without the whole image it would change" : "Nor is the whole image"} (${chance(whole, about)}).`;
+const listed = (regions, {about}) => regions.map(([name, x]) => `${name} (${chance(x, about)})`).join(", ");
 
 /** What the words of `resting` mean, where they say more than "rests on". */
 export const RESTING = {
@@ -57,6 +64,8 @@ export const RESTING = {
   "hardly rests on the image": "Hiding the whole image, or any part of it, does less than half a nat to this text.",
   "is likelier without the image": "The image speaks against this text: with the image hidden the model finds it likelier.",
   "would change without": "The answer is held against the image through the thinking: how likely it would be another if a part had been hidden before the model thought.",
+  "may change without": "No part by itself is likely to change the answer: with each hidden before the model thought it would rather be the same than another.",
+  "would change without the whole image": "No part by itself is likely to change the answer, but hiding all of them before the model thought would.",
   "would hardly change": "Whichever part had been hidden before the model thought, the answer would most likely be the same.",
   "rests on several regions together": "Hiding one region does little, since others make up for it; hiding all of them does much.",
 };
