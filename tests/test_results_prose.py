@@ -58,6 +58,11 @@ def prose():
         ],
         "What the heat shows has # of exhaustive ablation's LDS": [heat_lds / measured_lds],
         "they have # more LDS than single effects": [heat_lds - alone_lds],
+        "then empty on # of the spans that rest on the image instead of #, with LDS # beside #": [
+            said("measured_whole", each, metric, at)
+            for metric, at in (("empty_heat", ""), ("lds", "0.5"))
+            for each in (f"{heat}, whole measured", heat)
+        ],
         "The nearest is the paper's estimator, # behind": [-ahead("eyeline (paper-attention)")[0]],
         "regression on # subsets (# passes) are level with it. Ridge regression on # subsets (# passes) is # ahead": [
             64, said(now, "regression-64", "forward_passes"),
