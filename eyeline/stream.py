@@ -109,8 +109,8 @@ def attribute(
     """The events of a given trace, as if the model had written it: teacher-forced passes over it instead of decoding.
 
     `text` is what follows the prompt, markers included, or its token ids. The same ids give the same events as `stream`, up to
-    rounding. The other options are as there. However long the text is, no more steps are kept than
-    PENDING_BYTES and those of a pass. Raises as `stream` does.
+    rounding. `estimator`, `regions`, `sources` and `measure_whole` as there. However long the text is, no more steps are kept
+    than PENDING_BYTES and those of a pass. Raises as `stream` does.
     """
     asked = prepare(model, images, prompt, estimator, regions, sources=sources, measure_whole=measure_whole)
     if isinstance(text, str):

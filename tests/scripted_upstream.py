@@ -192,6 +192,12 @@ def completion(script: Script, asked: dict[str, Any]) -> dict[str, Any]:
     return {**head, "choices": [choice], "usage": _usage(script), "prompt_token_ids": prompt, "kv": None}
 
 
+class Listening(ThreadingHTTPServer):
+    request_queue_size = (
+        128  # connections that may wait at once, as a real server has; Python's five are reset in a burst
+    )
+
+
 class Upstream:
     """One server after the other, by its `script`; `asked` are the bodies of the questions, `left` whether a client went."""
 
@@ -266,7 +272,7 @@ class Upstream:
                         self.wfile.flush()
                 self.wfile.write(b"0\r\n\r\n")
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = Listening(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
