@@ -11,7 +11,7 @@ from conftest import picture, tiny_model
 from streams import random_estimator
 from test_earlier import knowing
 
-from eyeline import bulk
+from eyeline import bulk, files
 from eyeline.bulk import attribute_log, count_lines, region_boxes
 from eyeline.errors import DataError, EyelineError
 from eyeline.events import ImageInfo, SpanAttribution, Start
@@ -164,7 +164,7 @@ def test_another_run_another_log_and_other_folders_are_refused(log, tmp_path):
 
 
 def test_another_process_that_begins_at_the_same_time_goes_on_or_is_refused(log, tmp_path, monkeypatch):
-    model, iterdir, make_folder = tiny_model("qwen3_vl"), Path.iterdir, bulk.make_folder
+    model, iterdir, make_folder = tiny_model("qwen3_vl"), Path.iterdir, files.make_folder
     (tmp_path / "same").mkdir()
     (tmp_path / "other").mkdir()
 
@@ -178,8 +178,8 @@ def test_another_process_that_begins_at_the_same_time_goes_on_or_is_refused(log,
 
     just_before(Path, "iterdir", iterdir)
     assert len(list(attribute_log(model, log, tmp_path / "same", traces=2))) == 5
-    just_before(bulk, "make_folder", make_folder, regions="grid")
-    with pytest.raises(DataError, match="holds spans with another regions"):
+    just_before(files, "make_folder", make_folder, regions="grid")
+    with pytest.raises(DataError, match="made with another regions"):
         list(attribute_log(model, log, tmp_path / "other", traces=2))
 
 
