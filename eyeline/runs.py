@@ -245,14 +245,18 @@ def read_run(folder: str | Path) -> Run:
     return Run(prompt, images, tuple(events), folder)
 
 
-def whole_lines(folder: Path) -> list[str]:
-    """The events written so far, one in each line: what comes after the last newline is being written."""
-    return (folder / EVENTS).read_bytes().rpartition(b"\n")[0].decode().split("\n")
+def whole_lines(folder: Path) -> Iterator[str]:
+    """The events written so far, one in each line with its newline: a line without one is being written."""
+    with (folder / EVENTS).open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            yield line.decode()
 
 
 def events_so_far(folder: Path) -> Iterator[Event]:
     """The events of a run that may still be written, or was cut short."""
-    return (from_json(line) for line in whole_lines(folder) if line)
+    return map(from_json, whole_lines(folder))
 
 
 def _refuse_other_folders(folder: Path) -> None:

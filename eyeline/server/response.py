@@ -103,7 +103,7 @@ async def gather(asking: Asking, wanted: Wanted) -> dict[str, Any]:
 
 
 def _completion(asking: Asking, wanted: Wanted) -> dict[str, Any]:
-    lines = [line for line in whole_lines(asking.log.path.parent) if line]
+    lines = list(whole_lines(asking.log.path.parent))
     return asking.envelope.completion(lines, **wanted.of_choice(asking, 0, None)) | wanted.of_prompt(asking)
 
 

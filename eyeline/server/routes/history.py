@@ -25,7 +25,7 @@ router = APIRouter()
 def _read(row: Row, running: bool, folder: Path) -> Response:
     """The run with its events so far, which are JSON already: to write many megabytes of it anew would hold up all else."""
     hidden = row.question["hidden"]
-    lines = [line for line in whole_lines(folder) if line]
+    lines = list(whole_lines(folder))
     about = {
         "id": row.id,
         "prompt": row.prompt,
@@ -88,7 +88,7 @@ async def download(run: str, name: str, desk: AtDesk) -> Response:
     row = desk.find(run)
     writers: dict[str, Callable[[Path], bytes]] = {
         "report.html": lambda folder: render_report(read_run(folder)).encode("utf-8", "replace"),
-        "events.jsonl": lambda folder: "".join(f"{line}\n" for line in whole_lines(folder) if line).encode(),
+        "events.jsonl": lambda folder: "".join(whole_lines(folder)).encode(),
         "gaze.gif": lambda folder: render_film(read_run(folder)),
     }
     if name not in writers:
