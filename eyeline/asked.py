@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Bool
@@ -135,9 +136,14 @@ def prepare(
     )
 
 
+def are_believed(estimator: Estimator | None) -> TypeGuard[Estimator]:
+    """Whether the sizes that an estimator predicts are calibrated, in nats."""
+    return estimator is not None and estimator.unit == "nats"
+
+
 def _check_measurable(estimator: Estimator | None) -> None:
     """Raises `EstimatorError` where what is measured could not stand beside what is predicted."""
-    if estimator is None or estimator.unit != "nats":
+    if not are_believed(estimator):
         raise EstimatorError(
             "What hiding the whole image does is measured in nats, and sizes are not calibrated here: calibrate the model with "
             "`eyeline calibrate`, or leave measure_whole out."

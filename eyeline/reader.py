@@ -88,7 +88,7 @@ class Reader:
         known = sources and estimator is not None and estimator.text is not None
         whole = not any(model.adapter.sliding_windows(model.hf))  # a window lets go of earlier text
         self.earlier = EarlierText(model, capture) if known and whole else None
-        self.measures, self.blind = measure_whole and estimator is not None, None
+        self.measure_whole, self.blind = measure_whole, None
         self._ahead: list[Tokens] = []  # read before their span has ended, in order
         self.end = 0  # of what was read without a gap
 
@@ -96,7 +96,7 @@ class Reader:
         """Works out in what parts each visual token shows each region, where the estimator's way of hiding makes it matter."""
         if self.estimator is None or not spreads(self.estimator.hiding):
             return
-        if self.measures:
+        if self.measure_whole:
             self.blind = Blind(self.model, self.inputs, self.estimator.hiding)
         fills = fill_regions(self.model, self.inputs, self.regions, self.estimator.hiding, stopped)
         kinds = () if stopped() else self.estimator.kinds

@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-from eyeline.asked import Asked
+from eyeline.asked import Asked, are_believed
 from eyeline.capture import AttentionCapture, NoCapture
 from eyeline.exchange import Exchange, Job, sentence
 from eyeline.familiar import notices
@@ -87,8 +87,7 @@ def _grounded(exchange: Exchange, grounding: Grounding, span: Span, read: ReadSp
     """
     asked, kept = exchange.asked, exchange.games
     found = grounding.add(span.start, kept.games[-1], kept.links[-1], float(read.log_probs.sum()))
-    believed = asked.estimator is not None and asked.estimator.unit == "nats"
-    return found if believed and states(span.text, asked.question) else None
+    return found if are_believed(asked.estimator) and states(span.text, asked.question) else None
 
 
 def _read_ahead(reader: Reader, job: Job) -> None:

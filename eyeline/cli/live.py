@@ -103,19 +103,7 @@ def stream(question, model, estimator, regions, as_json, save, report, top_p, **
 @SAVE
 @REPORT
 def attribute(
-    question,
-    text,
-    data,
-    out,
-    traces,
-    model,
-    estimator,
-    regions,
-    sources,
-    measure_whole,
-    as_json,
-    save,
-    report,
+    question, text, data, out, traces, model, estimator, regions, as_json, save, report, **options
 ) -> int | None:
     """Attribute a trace that is already written, its markers included, as if the model wrote it now; or many, to a table."""
     if data is not None:
@@ -124,8 +112,8 @@ def attribute(
             save and "--save",
             report and "--report",
             as_json and "--json",
-            not sources and "--no-sources",
-            measure_whole and "--measure-whole",
+            not options["sources"] and "--no-sources",
+            options["measure_whole"] and "--measure-whole",
         ]
         _refuse_mixed(question, others, out, regions)
         return _attribute_log(data, out, model, estimator, regions[0], traces)
@@ -134,12 +122,7 @@ def attribute(
     if out is not None:
         raise EyelineError("--out is where --data goes to; for one trace there are --save and --report.")
     images, prompt = question
-    options = {
-        "estimator": estimator,
-        "regions": one_or_each(regions),
-        "sources": sources,
-        "measure_whole": measure_whole,
-    }
+    options |= {"estimator": estimator, "regions": one_or_each(regions)}
     return follow(
         lambda loaded, pictures: loaded.attribute(pictures, prompt, text, **options),
         model, images, prompt, as_json, save, report,
@@ -199,6 +182,7 @@ def _attribute_log(log, out, model, estimator, regions, traces) -> None:
 @JSON
 def demo(family, seed, out, model, sources, measure_whole, as_json) -> int:
     """Ask about a scene drawn for the occasion, and write a report."""
+    from eyeline.asked import are_believed
     from eyeline.estimator_files import estimator_for
     from eyeline.scenes import sample
 
@@ -207,11 +191,9 @@ def demo(family, seed, out, model, sources, measure_whole, as_json) -> int:
 
     def ask(loaded, pictures):
         estimator = estimator_for(loaded, None)
-        believed = estimator is not None and estimator.unit == "nats"
-        whole = believed if measure_whole is None else measure_whole
-        return loaded.stream(pictures, example.prompt, temperature=0, sources=sources, measure_whole=whole)
+        whole = are_believed(estimator) if measure_whole is None else measure_whole
+        options = {"estimator": estimator, "sources": sources, "measure_whole": whole}
+        return loaded.stream(pictures, example.prompt, temperature=0, **options)
 
-    return follow(
-        ask,
-        model, [example.image], example.prompt, as_json, out / "run", out / "report.html",
-    )  # fmt: skip
+    report = out / "report.html"
+    return follow(ask, model, [example.image], example.prompt, as_json, out / "run", report)
