@@ -60,10 +60,8 @@ class Example:
         return self.evidence[0] if self.evidence and not self.trace else ()
 
 
-FIELDS = (
-    *(field.name for field in fields(Example)),
-    "reliance",
-)  # of a line; the last is what `eyeline filter` adds
+# Of a line; the last is what `eyeline filter` adds.
+FIELDS = (*(field.name for field in fields(Example)), "reliance")
 
 
 def digest(example: Example) -> str:

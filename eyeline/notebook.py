@@ -20,7 +20,7 @@ from eyeline.events import Event, Text, to_json
 from eyeline.images import Picture, open_images
 from eyeline.model import Model
 from eyeline.report import json_in_script, render_report, render_view
-from eyeline.runs import Run
+from eyeline.runs import Run, text_of
 from eyeline.stream import Stream, stream
 
 HEIGHT = 820  # CSS pixels of the frame
@@ -86,9 +86,7 @@ def watch(model: Model, images: Picture | Sequence[Picture], prompt: str, **opti
     run = Run(prompt, tuple(pictures), tuple(events), games=coming.games)
     feed.update(_html(""), raw=True)
     view.update(_html(frame(render_report(run), name)), raw=True)
-    return Watched(
-        run, "".join(e.text for e in events if isinstance(e, Text) and e.channel == "answer").strip()
-    )
+    return Watched(run, text_of(events, "answer").strip())
 
 
 NO_NOTEBOOK = (

@@ -12,6 +12,20 @@ from eyeline.errors import EyelineError
 from eyeline.events import Done, SpanAttribution
 
 MOST = 8  # regions, and spans, that a command tells of without --json
+SPAN = click.option("--span", type=click.IntRange(0), required=True, help="Number of the span.")
+
+
+def hidden(default: str, how: str = "together") -> Callable[[Command], Command]:
+    """Regions to hide."""
+    help = f"Numbers of regions to hide {how}, joined by commas."
+    return click.option("--regions", type=Joined(click.IntRange(0)), show_default=default, help=help)
+
+
+def hidden_sets(default: str) -> Callable[[Command], Command]:
+    """Sets of regions to hide, one after the other."""
+    help = "Numbers of regions to hide together, joined by commas. Repeatable."
+    sets = {"type": Joined(click.IntRange(0)), "multiple": True, "show_default": default, "help": help}
+    return click.option("--regions", "sets", **sets)
 
 
 @click.command()
@@ -43,12 +57,7 @@ def report(run, out) -> None:
     show_default="none",
     help="Characters to ask about, START,END, of all text joined.",
 )
-@click.option(
-    "--regions",
-    type=Joined(click.IntRange(0)),
-    show_default="none",
-    help="Numbers of regions to hide together, joined by commas.",
-)
+@hidden("none")
 @JSON
 def joint(run, span, words, characters, regions, as_json) -> None:
     """Predict what hiding regions together would do to some words of a saved run; no model is needed."""
@@ -81,14 +90,7 @@ def joint(run, span, words, characters, regions, as_json) -> None:
 
 @click.command("rests-on")
 @click.argument("run", type=PATH)
-@click.option(
-    "--regions",
-    "sets",
-    type=Joined(click.IntRange(0)),
-    multiple=True,
-    show_default="each by itself",
-    help="Numbers of regions to hide together, joined by commas. Repeatable.",
-)
+@hidden_sets("each by itself")
 @JSON
 def rests_on(run, sets, as_json) -> None:
     """Predict how likely the answer of a saved run changes if regions are hidden before the model thinks; no model is needed."""
@@ -209,13 +211,8 @@ MODEL = click.option(
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--span", type=click.IntRange(0), required=True, help="Number of the span.")
-@click.option(
-    "--regions",
-    type=Joined(click.IntRange(0)),
-    show_default="all",
-    help="Numbers of regions to hide, each by itself, joined by commas.",
-)
+@SPAN
+@hidden("all", "each by itself")
 @MODEL
 @JSON
 def verify(run, span, regions, model_id, as_json) -> None:
@@ -243,7 +240,7 @@ def verify(run, span, regions, model_id, as_json) -> None:
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--span", type=click.IntRange(0), required=True, help="Number of the span.")
+@SPAN
 @click.option("--instead", required=True, help="Other words, as the model might have written them.")
 @click.option(
     "--words",
@@ -258,7 +255,7 @@ def contrast(run, span, instead, words, model_id, as_json) -> None:
 
     from eyeline import load
     from eyeline.report import name_regions
-    from eyeline.runs import read_run
+    from eyeline.runs import read_run, span_of
 
     read = read_run(run)
     read.trace()  # refused before the model is loaded
@@ -266,11 +263,7 @@ def contrast(run, span, instead, words, model_id, as_json) -> None:
     if as_json:
         return click.echo(json.dumps(found.as_json(), ensure_ascii=False).encode("utf-8", "replace"))
     names = name_regions(read.start)
-    asked = next(
-        event.text.strip()
-        for event in read.events
-        if isinstance(event, SpanAttribution) and event.index == span
-    )
+    asked = span_of(read.events, span).text.strip()
     likelier = "likelier" if found.difference >= 0 else "less likely"
     click.echo(
         f"{words or asked!r} is {abs(found.difference):.2f} nats {likelier} than {instead!r} "
@@ -289,14 +282,7 @@ def contrast(run, span, instead, words, model_id, as_json) -> None:
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option(
-    "--regions",
-    "sets",
-    type=Joined(click.IntRange(0)),
-    multiple=True,
-    show_default="each by itself, and all of them",
-    help="Numbers of regions to hide together, joined by commas. Repeatable.",
-)
+@hidden_sets("each by itself, and all of them")
 @click.option(
     "--samples",
     type=click.IntRange(1),

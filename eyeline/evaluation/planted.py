@@ -31,7 +31,7 @@ from eyeline.regions import Regions
 from eyeline.scenes import FAMILIES, Scene, draw, example_of
 from eyeline.scenes.canvas import CELL, FONTS, font
 from eyeline.training.collect import Answered, answer
-from eyeline.training.mini import MERGERS, embed_still, halves, language_loss, see
+from eyeline.training.mini import embed_still, halves, in_tower, language_loss, see
 from eyeline.training.packing import collate
 from eyeline.training.traces import Settings
 
@@ -89,7 +89,7 @@ def train(model: Model, out: Path, steps: int) -> None:
     hf, tokenizer = model.hf.float().train(), model.tokenizer
     embed_still(hf)
     for name, parameter in hf.named_parameters():
-        parameter.requires_grad_("visual." not in name or any(part in name for part in MERGERS))
+        parameter.requires_grad_(not in_tower(name))
     learned = [parameter for parameter in hf.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
     families = sorted(FAMILIES)

@@ -26,9 +26,7 @@ from eyeline.server.response import EventStream
 
 HEARTBEAT = b":\n"  # one end of line: an empty line would end an event that has an id and no data
 DONE = b"[DONE]"
-HEAD_START_S = (
-    0.005  # of the server's first words: while images are decoded and written they would come later
-)
+HEAD_START_S = 0.005  # of the server's first words, before images are decoded and written
 CUT_SHORT = "The server's answer was cut short; what had come is attributed."
 
 

@@ -116,9 +116,8 @@ class Store:
             self._db = sqlite3.connect(data / "runs.sqlite", check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA busy_timeout=2000")
-            self._db.execute(
-                "PRAGMA locking_mode=EXCLUSIVE"
-            )  # what follows would remove another server's runs
+            # what follows would remove another server's runs
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(SCHEMA)
             self._db.execute("BEGIN EXCLUSIVE")  # a lock once had is kept

@@ -144,12 +144,17 @@ def _score(model: Any, hidden: Tensor, batch: Batch | Practice) -> tuple[Tensor,
     return loss, (logits.argmax(1) == targets).float().mean().item()
 
 
+def in_tower(name: str) -> bool:
+    """Whether a parameter of this name belongs to the vision tower, and not to the language model as mergers do."""
+    return "visual." in name and not any(part in name for part in MERGERS)
+
+
 def _is_trained(name: str, stage: Stage) -> bool:
     if not stage.questions:
         return name.startswith("heads") or ("visual." in name and "deepstack" not in name)
     if name.startswith("heads"):
         return stage.dense > 0
-    return stage.vision_rate > 0 or "visual." not in name or any(part in name for part in MERGERS)
+    return stage.vision_rate > 0 or not in_tower(name)
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
@@ -202,7 +207,7 @@ class Optimizers:
     def __init__(self, model: nn.Module, heads: nn.Module, stage: Stage):
         groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
         for name, parameter in [*model.named_parameters(), *heads.named_parameters(prefix="heads")]:
-            vision = "visual." in name and not any(part in name for part in MERGERS)
+            vision = in_tower(name)
             parameter.requires_grad_(_is_trained(name, stage))
             if parameter.requires_grad:
                 matrix = parameter.ndim == 2 and ("layers." in name or "blocks." in name)
