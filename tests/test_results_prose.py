@@ -11,6 +11,10 @@ def said(name, method, metric, at="", family="mean"):
     return numbers(row_of(name, method=method, metric=metric, at=at, family=family))[0]
 
 
+def planted(method, measure):
+    return numbers(row_of("planted", method=method, measure=measure))
+
+
 def ahead(method):
     """By how much a method is ahead of what the heat shows, in LDS: value, low and high."""
     given = {"versus": METHODS["what the heat shows"], "metric": "lds", "at": "0.5", "family": "mean"}
@@ -34,6 +38,7 @@ def prose():
     heat_lds, alone_lds, measured_lds = (
         said(now, each, "lds", "0.5") for each in (heat, alone, "exhaustive")
     )
+    first = "mark named first"
     kinds = "general/scatter", "document/table", "code/plot", "math/bars"
     return {
         "The paper's tortuosity, of which # is reported at # % of a trace, has # [#, #] there": [
@@ -62,6 +67,15 @@ def prose():
             said("measured_whole", each, metric, at)
             for metric, at in (("empty_heat", ""), ("lds", "0.5"))
             for each in (f"{heat}, whole measured", heat)
+        ],
+        "On # test scenes with such a mark, each drawn with two numbers, it answers with both in #, and thinks the same of both, "
+        "word by word, in #. The mark is named first in # of them, with the general weights in # [#, #]; a region taken at random "
+        "holds it in #": [
+            *numbers(row_of("planted", method="the cheat", measure="answers with the mark"), "count", "", ""),
+            *(planted("the cheat", each)[0] for each in ("answers with the mark", "thinks the same of both")),
+            planted("eyeline", first)[0],
+            *planted("eyeline, general", first),
+            planted("by chance", first)[0],
         ],
         "The nearest is the paper's estimator, # behind": [-ahead("eyeline (paper-attention)")[0]],
         "regression on # subsets (# passes) are level with it. Ridge regression on # subsets (# passes) is # ahead": [
