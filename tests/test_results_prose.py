@@ -69,8 +69,8 @@ def prose():
             for each in (f"{heat}, whole measured", heat)
         ],
         "On # test scenes with such a mark, each drawn with two numbers, it answers with both in #, and thinks the same of both, "
-        "word by word, in #. The mark is named first in # of them, with the general weights in # [#, #]; a region taken at random "
-        "holds it in #": [
+        "word by word, in #. The mark is named first in # of them, with the general weights in # [#, #]; a region taken at "
+        "random holds it in #": [
             *numbers(row_of("planted", method="the cheat", measure="answers with the mark"), "count", "", ""),
             *(planted("the cheat", each)[0] for each in ("answers with the mark", "thinks the same of both")),
             planted("eyeline", first)[0],
