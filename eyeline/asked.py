@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
 
+from eyeline import blind
 from eyeline.ablation import Method, fill_pixels
 from eyeline.errors import EstimatorError, PromptError, RegionError
 from eyeline.estimator import Estimator
@@ -74,6 +75,10 @@ class Asked:
         )
         return (Notice("general", said),)
 
+    def _of_whole(self) -> tuple[Notice, ...]:
+        """That what the whole image does is measured, where that is so."""
+        return (blind.NOTICE,) if self.measure_whole else ()
+
     def start(self, regions: tuple[Grid, ...], notices: tuple[Notice, ...] = ()) -> Start:
         """The first event; `notices` came up since. Where images could not be read each is one region, for views."""
         model, estimator = self.model, self.estimator
@@ -97,7 +102,7 @@ class Asked:
             regions,
             hiding=None if estimator is None else estimator.hiding,
             level="none" if estimator is None else estimator.level,
-            notices=(*self.notices, *self._of_level(), *notices),
+            notices=(*self.notices, *self._of_level(), *self._of_whole(), *notices),
             family=model.adapter.family,
         )
 

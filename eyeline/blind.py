@@ -11,8 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from eyeline.ablation import fill_pixels
+from eyeline.events import Notice, Start
 from eyeline.model import Inputs, Model
 from eyeline.teacher_forcing import Along, trace_log_probs
+
+NOTICE = Notice(
+    "whole",
+    "What hiding the whole image does is measured, by reading the text once more without it; the rest is predicted.",
+)
+
+
+def is_measured(start: Start) -> bool:
+    """Whether what a run tells of its whole images was measured."""
+    return any(notice.kind == NOTICE.kind for notice in start.notices)
 
 
 class Blind:

@@ -7,7 +7,7 @@ from test_features import PICTURES
 from test_stream_numbers import labels_of
 
 from eyeline.ablation import ablate
-from eyeline.blind import Blind
+from eyeline.blind import Blind, is_measured
 from eyeline.errors import EstimatorError
 from eyeline.evaluation.prediction import estimated
 from eyeline.events import Error, SpanAttribution
@@ -55,6 +55,7 @@ def test_an_event_carries_what_hiding_everything_does(tiny):
             list(tiny.attribute(PICTURES, QUESTION, ids_of(stream), estimator=estimator)),
         )
     falls, _ = without_image(tiny, PICTURES, ids_of(stream))
+    assert [notice.kind for notice in found[0].notices] == ["whole"] and is_measured(found[0])
     assert len(spans) > 3
     for span, guessed in zip(spans, predicted, strict=True):
         measured = float(falls[span.start : span.end].sum())

@@ -231,9 +231,18 @@ def test_evidence_that_is_not_there_is_told_in_one_sentence(
     assert expected in refuse(command, name, *words)
 
 
-def test_a_span_is_verified_by_hiding_its_regions_for_real(here, estimator):
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_span_is_verified_by_hiding_its_regions_for_real(here, estimator, measured):
     words = ("attribute", "a.png", "Which?", "--model", "model", "--estimator", estimator, "--text", "-")
-    succeed(*words, "--save", "run", "--json", stdin="The bar is tall.\nIt is red.</think>Left.")
+    whole_image = "the whole image" + measured * ", measured both times"
+    succeed(
+        *words,
+        *(["--measure-whole"] * measured),
+        "--save",
+        "run",
+        "--json",
+        stdin="The bar is tall.\nIt is red.</think>Left.",
+    )
     read, model = read_run("run"), load("model")
     span, (ids, _) = span_of(read.events, 1), read.trace()
     lines = succeed("verify", "run", "--span", 1, "--json").stdout.splitlines()
@@ -262,7 +271,7 @@ def test_a_span_is_verified_by_hiding_its_regions_for_real(here, estimator):
     rows = [
         f"2 {places[2]} {span.effects[2]:.2f} {falls[2]:.2f}",
         f"0 {places[0]} {span.effects[0]:.2f} {falls[0]:.2f}",
-        f"the whole image {span.whole_image:.2f} {falls[-1]:.2f}",
+        f"{whole_image} {span.whole_image:.2f} {falls[-1]:.2f}",
     ]
     found = [" ".join(line.replace("│", " ").split()) for line in shown]
     assert [row for row in found if row in rows] == rows

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from eyeline.blind import is_measured
 from eyeline.cli.side_by_side import nats
 from eyeline.events import Start
 from eyeline.report import ABOUT, name_regions
@@ -28,7 +29,8 @@ def show(console: Console, start: Start, text: str, events: Iterable[dict[str, A
         table.add_row(str(each["region"]), places[each["region"]], predicted, nats(each["actual"]))
     table.add_section()
     predicted = "" if whole["predicted"] is None else _predicted(whole["predicted"], start.unit)
-    table.add_row("", "the whole image", predicted, nats(whole["actual"]))
+    whole_image = "the whole image" + (", measured both times" if is_measured(start) else "")
+    table.add_row("", whole_image, predicted, nats(whole["actual"]))
     console.print(" ".join(text.split()), style="bold", markup=False, highlight=False)
     console.print(table)
     agreement, count = done["rank_agreement"], done["done"]
