@@ -1,7 +1,7 @@
-"""Does what is predicted of the whole image tell answers that rest on it from those that can be had without looking?
+"""Does guessing, without image and thinking, tell answers that rest on the image from those that can be had without looking?
 
-Drawn scenes are asked about as they are, and some with the answer given away in the question. Each prediction is held
-against what hiding the whole image from the start does when the model thinks again.
+Drawn scenes are asked about as they are, and some with the answer given away in the question. How far each answer falls where it
+is guessed is held against what hiding the whole image from the start does when the model thinks again.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 import torch
 from scipy.stats import bootstrap, spearmanr
+from sklearn.metrics import roc_auc_score
 
 from eyeline import load
 from eyeline.cli.progress import progress
 from eyeline.evaluation.command_options import MODEL, TABLE
-from eyeline.evaluation.evaluate import one_estimator
 from eyeline.evaluation.reliance import Scored, Settings, filter_examples
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.examples import Example
@@ -23,7 +23,6 @@ from eyeline.scenes import FAMILIES, sample
 
 FIRST_SEED = 8_002_000  # that no other measurement uses
 GIVEN_EVERY = 4  # of so many scenes one has its answer in the question
-PREDICTORS = {"reliance": "nats", "change": "chance", "trace": "nats"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +58,23 @@ def table(scored: Sequence[Scored], given: Sequence[bool]) -> list[Row]:
     }
     rows = []
     for name, some in groups.items():
-        measured = [one.measured for one in some]
-        for predictor in PREDICTORS:
-            predicted = [getattr(one, predictor) for one in some]
-            rows.append(_rank(name, predictor, predicted, measured))
-        for what in (*PREDICTORS, "measured", "measured_change"):
+        guessed = [one.reliance or 0.0 for one in some]
+        rows.append(_rank(name, guessed, [one.measured for one in some]))
+        for what in ("reliance", "measured", "measured_change"):
             values = torch.tensor([float(getattr(one, what)) for one in some])
             rows.append(Row(name, f"mean of {what}", float(values.mean()), None, None, len(some)))
+    guessed = [one.reliance or 0.0 for one, _ in told]
+    measured = [one.measured for one, _ in told]
+    for what, is_so, by in (
+        ("answers that change, by the guess", [one.measured_change for one, _ in told], guessed),
+        ("plain questions, by the guess", [not away for _, away in told], guessed),
+        ("plain questions, as measured", [not away for _, away in told], measured),
+    ):
+        rows.append(Row("all", f"AUC of {what}", float(roc_auc_score(is_so, by)), None, None, len(told)))
     return rows
 
 
-def _rank(scenes: str, name: str, predicted: Sequence[float], measured: Sequence[float | None]) -> Row:
+def _rank(scenes: str, predicted: Sequence[float], measured: Sequence[float | None]) -> Row:
     def rank(*pairs: Sequence[float]) -> float:
         return float(spearmanr(*pairs).statistic)  # pyright: ignore
 
@@ -77,7 +82,7 @@ def _rank(scenes: str, name: str, predicted: Sequence[float], measured: Sequence
         (predicted, measured), rank, paired=True, vectorized=False, n_resamples=1000, method="percentile",
         rng=0,
     ).confidence_interval  # fmt: skip
-    label = f"Spearman of {name} and measured falls"
+    label = "Spearman of guessed and measured falls"
     return Row(scenes, label, rank(predicted, measured), float(ends.low), float(ends.high), len(predicted))  # pyright: ignore
 
 
@@ -92,14 +97,11 @@ def _rank(scenes: str, name: str, predicted: Sequence[float], measured: Sequence
 )
 @TABLE
 def main(model_id, each, scores, out) -> None:
-    """Measures the falls of some scenes' answers without their images, beside what is predicted."""
+    """Measures the falls of some scenes' answers without their images, beside those of the same answers as a guess."""
     with writing(out, figure=False):
         model = load(model_id)
-        estimator, _ = one_estimator(model, None)
         asked = examples(each)
-        done = filter_examples(
-            model, estimator, (one for one, _ in asked), scores, Settings(), 0.0, len(asked)
-        )
+        done = filter_examples(model, (one for one, _ in asked), scores, Settings(), 0.0, len(asked))
         scored = list(progress(done, len(asked)))
         write_csv(Row, table(scored, [away for _, away in asked]), out)
 

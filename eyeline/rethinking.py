@@ -136,6 +136,26 @@ def rethink(
     )  # fmt: skip
 
 
+def guessed_fall(
+    model: Model, inputs: Inputs, ids: Sequence[int], *, method: Method = "pixels", generation: Mapping[str, Any] | None = None
+) -> float:  # fmt: skip
+    """By how much the answer's log-prob falls where it is a guess: all images hidden and nothing thought; nats.
+
+    Two readings, and nothing written: the cheap neighbour of `rethink` for the whole image. Arguments and errors as there.
+    """
+    prompt = _Prompt(model, inputs, ids, generation or {})
+    cells = sum(map(len, model.image_grids(inputs)))
+    one, all_of_it = torch.zeros(cells, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
+    _check(prompt, one, all_of_it, method, None)
+    nothing, device = torch.zeros(cells, dtype=torch.bool), model.device
+    pictures = _Pictures(model, inputs, one.to(device), all_of_it.to(device), nothing.to(device), method)
+    pixels = torch.cat([inputs["pixel_values"][None], pictures.filled(torch.arange(1))])
+    with torch.inference_mode():
+        asked = [(0, prompt.thinking), (1, prompt.unthought)]
+        found = [prompt.answer_log_probs(pixels, [each], None, 1)[0] for each in asked]
+    return found[0] - found[1]
+
+
 def _check(
     prompt: "_Prompt", labels: Int[Tensor, " patch"], sets: Bool[Tensor, "set region"], method: Method, samples: int | None
 ) -> int:  # fmt: skip
@@ -200,8 +220,7 @@ class _Prompt:
     @cached_property
     def limits(self) -> Limits:
         """So that the first answer has room after the new thinking; one that was cut off is compared with what is as long."""
-        marker = self.model.adapter.thinking_markers[1]
-        closing = len(self.model.tokenizer(marker, add_special_tokens=False)["input_ids"])
+        closing = len(self._marker(1))
         thinking = min(LONGER * len(self.thinking), self.room - closing - len(self.answer))
         ended = self.first.stopped or self.answer[-1] in end_tokens(self.model.hf.generation_config)
         answer = LONGER * len(self.answer) + ANSWER_ROOM if ended else len(self.answer)
@@ -227,8 +246,19 @@ class _Prompt:
             return ()
         if new.channel == "answer":
             return new.thinking_ids
-        ends = self.model.adapter.thinking_markers[1]
-        return (*new.thinking_ids, *self.model.tokenizer(ends, add_special_tokens=False)["input_ids"])
+        return (*new.thinking_ids, *self._marker(1))
+
+    @property
+    def unthought(self) -> tuple[int, ...]:
+        """The ids of thinking in which nothing is said."""
+        if not self.thinking:
+            return ()
+        return (*(() if self.opened else self._marker(0)), *self._marker(1))
+
+    def _marker(self, which: int) -> tuple[int, ...]:
+        """The ids that open thinking (0) or close it (1)."""
+        marker = self.model.adapter.thinking_markers[which]
+        return tuple(self.model.tokenizer(marker, add_special_tokens=False)["input_ids"])
 
     def arms(
         self, pixels: Float[Tensor, "picture pixel_row value"], new: Sequence[Sequence[Rewritten]],
@@ -257,15 +287,23 @@ class _Prompt:
         with torch.inference_mode():
             for first in range(0, len(asked), at_once):
                 some = asked[first : first + at_once]
-                states = self._read(pixels, some, cache, len(new[0]))
-                starts = torch.tensor([len(thinking) for _, thinking in some], device=states.device)
-                places = starts[:, None] + torch.arange(len(self.answer), device=states.device)
-                states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
-                answer = torch.tensor(self.answer, device=states.device)
-                log_probs = trace_log_probs(self.model, states, answer).sum(1)
-                check_finite(self.model, "log-probs", log_probs)
-                found |= zip(some, log_probs.tolist(), strict=True)
+                found |= zip(some, self.answer_log_probs(pixels, some, cache, len(new[0])), strict=True)
         return torch.tensor([[found[pair] for pair in of] for of in pairs]).unflatten(1, (3, -1)).mean(2)
+
+    def answer_log_probs(
+        self, pixels: Float[Tensor, "picture pixel_row value"], batch: Sequence[tuple[int, tuple[int, ...]]], cache: Any,
+        samples: int,
+    ) -> list[float]:  # fmt: skip
+        """Of the first answer with a picture and after a thinking each."""
+        states = self._read(pixels, batch, cache, samples)
+        starts = torch.tensor([len(thinking) for _, thinking in batch], device=states.device)
+        places = starts[:, None] + torch.arange(len(self.answer), device=states.device)
+        states = states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))
+        log_probs = trace_log_probs(self.model, states, torch.tensor(self.answer, device=states.device)).sum(
+            1
+        )
+        check_finite(self.model, "log-probs", log_probs)
+        return log_probs.tolist()
 
     def _read(
         self, pixels: Float[Tensor, "picture pixel_row value"], batch: Sequence[tuple[int, tuple[int, ...]]], cache: Any,
@@ -304,7 +342,9 @@ class _Pictures:
 
     def nulls(self) -> Float[Tensor, "null pixel_row value"]:
         """The images as NULLS have them."""
-        whole, plain = self.fill(torch.stack([self.already, self.already | (self.labels == self.plainest)]))
+        plainest = self.labels == self.plainest
+        plain = self.already if plainest.all() else self.already | plainest  # a lone region is no null
+        whole, plain = self.fill(torch.stack([self.already, plain]))
         rng = torch.Generator().manual_seed(0)
         noise = NOISE * torch.randn(self.pixels.shape, generator=rng).to(self.pixels)
         return torch.stack([whole, plain, whole + noise])

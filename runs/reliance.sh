@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whether what is predicted of the whole image tells answers that can be had without looking: 60 test scenes, a quarter of them with the
+# Whether guessing without image and thinking tells answers that can be had without looking: 60 test scenes, a quarter of them with the
 # answer in the question, thought again without the image.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -55,7 +55,8 @@ def test_an_event_carries_what_hiding_everything_does(tiny):
             list(tiny.attribute(PICTURES, QUESTION, ids_of(stream), estimator=estimator)),
         )
     falls, _ = without_image(tiny, PICTURES, ids_of(stream))
-    assert [notice.kind for notice in found[0].notices] == ["whole"] and is_measured(found[0])
+    assert [notice.kind for notice in found[0].notices] == ["whole"]
+    assert is_measured(found[0])
     assert len(spans) > 3
     for span, guessed in zip(spans, predicted, strict=True):
         measured = float(falls[span.start : span.end].sum())

@@ -8,8 +8,8 @@ import torch
 from command import refuse, succeed
 
 import eyeline
+from eyeline.ablation import ablate
 from eyeline.errors import DataError
-from eyeline.estimator_files import estimator_for, save_estimator
 from eyeline.evaluation import reliance
 from eyeline.evaluation.reliance import (
     KEPT,
@@ -33,25 +33,16 @@ def model():
     return eyeline.load("mini")
 
 
-@pytest.fixture(scope="module")
-def estimator(model):
-    found = estimator_for(model, None)
-    assert found is not None
-    return found
-
-
 @pytest.fixture
 def scored(monkeypatch):
     """Scores without a model, and which examples were scored."""
     asked: list[tuple[str, bool]] = []
 
-    def fake(model, estimator, example, settings, *, measured):
+    def fake(model, example, settings, *, measured):
         asked.append((example.id, measured))
         number = [scene.id for scene in SCENES].index(example.id)
         falls = 30.0 - 10.0 * number if measured else None
-        return Scored(
-            example.id, reliance.digest(example), "x", 0.5, 10.0 * number, 1.0, measured and True, falls
-        )
+        return Scored(example.id, reliance.digest(example), "x", 10.0 * number, measured and True, falls)
 
     monkeypatch.setattr(reliance, "score", fake)
     return asked
@@ -62,36 +53,39 @@ def ids(folder):
     return [json.loads(line)["id"] for line in lines]
 
 
-def test_a_score_is_what_the_stream_says_of_all_regions_and_what_thinking_again_measures(model, estimator):
+def test_a_score_is_what_guessing_and_thinking_again_do_to_the_answer(model):
     example = SCENES[0]
-    found = score(model, estimator, example, Settings(), measured=True)
-    with model.stream(example.image, example.prompt, temperature=0, max_new_tokens=512) as stream:
+    found = score(model, example, Settings(), measured=True)
+    with model.stream(example.image, example.prompt, temperature=0, regions="grid") as stream:
         done = list(stream)[-1]
-    count = 1 + max(label for grid in stream.grids for row in grid for label in row)
     assert found.answer == done.answer
-    assert found.change == pytest.approx(done.rests_on.whole, abs=1e-5)
-    assert found.reliance == pytest.approx(stream.rests_on([range(count)]).total[0], abs=1e-4)
     labels = torch.tensor([label for grid in stream.grids for row in grid for label in row])
-    sets = torch.ones(1, count, dtype=torch.bool)
+    sets = torch.ones(1, int(labels.max()) + 1, dtype=torch.bool)
     again = rethink(model, dict(stream.inputs), stream.ids, labels, sets, generation=stream.generation)
     assert found.measured == pytest.approx(float(again.total[0]), abs=1e-3)
     assert found.measured_change == bool(again.changes[0])
     assert found.problem == ""
+    ids, closing = stream.ids, model.tokenizer.encode("</think>", add_special_tokens=False)
+    answer = ids[len(again.first.thinking_ids) :]
+    everything = torch.ones(1, len(labels), dtype=torch.bool)
+    guess = ablate(model, dict(stream.inputs), torch.tensor([*closing, *answer]), everything, "pixels")
+    guessed = (guess.log_probs - guess.falls[0])[len(closing) :].sum()
+    assert found.reliance == pytest.approx(again.log_prob - float(guessed), abs=1e-3)
 
 
-def test_an_answer_that_never_came_says_why_and_is_not_kept(model, estimator, tmp_path):
+def test_an_answer_that_never_came_says_why_and_is_not_kept(model, tmp_path):
     settings = Settings(max_new_tokens=4)
-    (found,) = filter_examples(model, estimator, SCENES[:1], tmp_path / "out", settings, -1e9)
+    (found,) = filter_examples(model, SCENES[:1], tmp_path / "out", settings, -1e9)
     assert found.reliance is None
-    assert "There is no answer" in found.problem
+    assert "The thinking was cut off" in found.problem
     assert ids(tmp_path / "out") == []
 
 
-def test_what_rests_on_its_image_is_kept_as_a_data_folder(model, estimator, scored, tmp_path):
+def test_what_rests_on_its_image_is_kept_as_a_data_folder(model, scored, tmp_path):
     write_examples(SCENES, tmp_path / "scenes")
     examples = list(read_examples(tmp_path / "scenes"))
     out = tmp_path / "out"
-    found = list(filter_examples(model, estimator, examples, out, Settings(), 10.0))
+    found = list(filter_examples(model, examples, out, Settings(), 10.0))
     assert [each.reliance for each in found] == [0.0, 10.0, 20.0]
     kept = list(read_examples(out))
     assert [replace(each, image=each.images[0].resolve()) for each in kept] == [
@@ -100,18 +94,16 @@ def test_what_rests_on_its_image_is_kept_as_a_data_folder(model, estimator, scor
     assert [json.loads(line)["reliance"] for line in (out / KEPT).read_text().splitlines()] == [10.0, 20.0]
 
 
-def test_images_that_lie_nowhere_are_written_beside_what_is_kept(model, estimator, scored, tmp_path):
-    list(filter_examples(model, estimator, SCENES, tmp_path, Settings(), 20.0))
+def test_images_that_lie_nowhere_are_written_beside_what_is_kept(model, scored, tmp_path):
+    list(filter_examples(model, SCENES, tmp_path, Settings(), 20.0))
     (kept,) = read_examples(tmp_path)
     assert kept.images == (tmp_path / "images" / f"{SCENES[2].id}.png",)
     assert kept.images[0].is_file()
 
 
-def test_another_threshold_asks_nothing_again_and_measuring_asks_for_what_is_missing(
-    model, estimator, scored, tmp_path
-):
+def test_another_threshold_asks_nothing_again_and_measuring_asks_for_what_is_missing(model, scored, tmp_path):
     def run(least, measure=0):
-        return list(filter_examples(model, estimator, SCENES, tmp_path, Settings(), least, measure))
+        return list(filter_examples(model, SCENES, tmp_path, Settings(), least, measure))
 
     run(0.0)
     assert len(scored) == 3
@@ -130,11 +122,11 @@ def test_another_threshold_asks_nothing_again_and_measuring_asks_for_what_is_mis
 
 
 @pytest.mark.parametrize("lost", [40, 1])  # bytes: in the middle of the second line, its end alone
-def test_a_run_that_was_killed_goes_on_where_it_stopped(model, estimator, scored, tmp_path, lost):
-    list(filter_examples(model, estimator, SCENES[:2], tmp_path, Settings(), 0.0))
+def test_a_run_that_was_killed_goes_on_where_it_stopped(model, scored, tmp_path, lost):
+    list(filter_examples(model, SCENES[:2], tmp_path, Settings(), 0.0))
     path = tmp_path / SCORES
     path.write_bytes(path.read_bytes()[:-lost])
-    list(filter_examples(model, estimator, SCENES, tmp_path, Settings(), 0.0))
+    list(filter_examples(model, SCENES, tmp_path, Settings(), 0.0))
     assert [name for name, _ in scored[2:]] == [SCENES[1].id, SCENES[2].id]
     assert list(read_scores(tmp_path)) == [scene.id for scene in SCENES]
     path.write_text("{}\n" + path.read_text())
@@ -142,13 +134,13 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(model, estimator, scored
         read_scores(tmp_path)
 
 
-def test_what_was_made_otherwise_is_refused(model, estimator, scored, tmp_path):
+def test_what_was_made_otherwise_is_refused(model, scored, tmp_path):
     def run(examples=SCENES, settings=Settings()):  # noqa: B008
-        return list(filter_examples(model, estimator, examples, tmp_path, settings, 0.0))
+        return list(filter_examples(model, examples, tmp_path, settings, 0.0))
 
     run()
-    with pytest.raises(DataError, match='another regions \\("native" there, "grid" here\\)'):
-        run(settings=Settings(regions="grid"))
+    with pytest.raises(DataError, match="another max_new_tokens \\(512 there, 8 here\\)"):
+        run(settings=Settings(max_new_tokens=8))
     with pytest.raises(DataError, match="another image or question"):
         run([replace(SCENES[0], prompt="What else?")])
     with pytest.raises(DataError, match="comes twice"):
@@ -157,14 +149,14 @@ def test_what_was_made_otherwise_is_refused(model, estimator, scored, tmp_path):
 
 def test_ranks_of_predicted_and_measured_falls_agree_or_not():
     def of(*pairs):
-        return [Scored("a", "", "", 0.5, predicted, 1.0, True, measured) for predicted, measured in pairs]
+        return [Scored("a", "", "", predicted, True, measured) for predicted, measured in pairs]
 
     assert agreement(of((1.0, 2.0), (2.0, 3.0), (3.0, 9.0))) == pytest.approx(1.0)
     assert agreement(of((1.0, 9.0), (2.0, 3.0), (3.0, 2.0))) == pytest.approx(-1.0)
     assert agreement(of((1.0, 9.0), (2.0, 3.0))) is None
 
 
-def test_the_command_filters_a_folder(tmp_path, monkeypatch, estimator):
+def test_the_command_filters_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_examples(SCENES[:1], tmp_path / "scenes")
     words = ("filter", "scenes", "--out", "out")
@@ -176,12 +168,9 @@ def test_the_command_filters_a_folder(tmp_path, monkeypatch, estimator):
     assert "There is no data folder 'nowhere'" in refuse(
         "filter", "nowhere", "--min-reliance", 1, "--out", "x"
     )
-    save_estimator(replace(estimator, text=None), tmp_path / "without")
-    blind = (*words[:-1], "other", "--estimator", "without", "--min-reliance", 1)
-    assert "says nothing of earlier text" in refuse(*blind)
 
 
-def test_a_score_that_cannot_be_made_is_a_sentence(model, estimator, tmp_path):
+def test_a_score_that_cannot_be_made_is_a_sentence(model, tmp_path):
     missing = replace(SCENES[0], image=tmp_path / "missing.png")
-    found = score(model, estimator, missing, Settings(), measured=False)
+    found = score(model, missing, Settings(), measured=False)
     assert "There is no file" in found.problem

@@ -256,12 +256,9 @@ def earlier_text(row, column):
 
 def without_looking(row, column):
     measure = {
-        "Spearman of predicted and measured falls": "Spearman of reliance and measured falls",
-        "the same of the chance that the answer changes": "Spearman of change and measured falls",
-        "the same of all spans' effects, added up": "Spearman of trace and measured falls",
-        "mean predicted fall, nats": "mean of reliance",
+        "Spearman of guessed and measured falls": "Spearman of guessed and measured falls",
+        "mean fall where it is guessed, nats": "mean of reliance",
         "mean measured fall, nats": "mean of measured",
-        "answers said to change": "mean of change",
         "answers that change": "mean of measured_change",
     }[row]
     return numbers(row_of("reliance", scenes=column, measure=measure))

@@ -8,7 +8,7 @@ from slow_hiding import slow_log_probs, slow_pixels
 from eyeline import load, rethinking, rewriting
 from eyeline.errors import DataError, PromptError, RegionError
 from eyeline.generation import end_tokens, segmenter
-from eyeline.rethinking import ANSWER_ROOM, NULLS, rethink
+from eyeline.rethinking import ANSWER_ROOM, NULLS, guessed_fall, rethink
 from eyeline.rewriting import Noise, _Sampled, parse
 from eyeline.scenes import sample
 from eyeline.training import collect
@@ -114,6 +114,49 @@ def test_null_rows_are_the_images_as_they_are_the_plainest_region_filled_and_noi
     monkeypatch.setattr(rethinking, "NOISE", 0.0)
     silent = rethink(tiny, inputs, ids, labels, SETS[1:2], generation=options)
     torch.testing.assert_close(silent.nulls[2], torch.zeros(3), **NEAR)
+
+
+def test_a_lone_region_is_no_null_row(tiny):
+    inputs, labels, options = asked(tiny)
+    ids = generated(tiny, inputs, options)
+    found = rethink(tiny, inputs, ids, labels * 0, torch.ones(1, 1, dtype=torch.bool), generation=options)
+    torch.testing.assert_close(found.nulls[1], torch.zeros(3), **NEAR)
+    assert found.falls.abs().max() > 0.1
+
+
+def guessed_slowly(model, inputs, before, answer):
+    """The answer's log-prob after all images filled and other text instead of the thinking."""
+    everything = torch.ones(sum(map(len, model.image_grids(inputs))), dtype=torch.bool)
+    filled = slow_pixels(model, inputs, everything)
+    read = slow_log_probs(model, inputs, torch.tensor([*before, *answer]), pixel_values=filled)
+    return float(read[len(before) :].sum())
+
+
+@pytest.mark.parametrize(("family", "images"), [("qwen3_vl", 1), ("qwen3_vl", 2), ("glm4v", 1)])
+def test_a_guess_is_the_answer_without_the_images_and_without_thinking(family, images):
+    model = tiny_model(family)
+    inputs, _, options = asked(model, images)
+    ids = generated(model, inputs, options)
+    thinking, answer = halves(model, ids)
+    opens, closes = model.tokenizer("<think></think>", add_special_tokens=False)["input_ids"]
+    as_written = float(slow_log_probs(model, inputs, torch.tensor(ids))[len(thinking) :].sum())
+    before = [opens, closes] if family == "glm4v" else [closes]  # GLM opens its thinking itself
+    expected = as_written - guessed_slowly(model, inputs, before, answer)
+    assert guessed_fall(model, inputs, ids, generation=options) == pytest.approx(expected, abs=1e-3)
+    assert abs(expected) > 0.01
+
+
+@pytest.mark.parametrize(("family", "text"), [("qwen3_vl", "</think>"), ("glm4v", "<think></think>")])
+def test_a_guess_of_what_was_not_thought_about_is_the_answer_without_the_images(family, text):
+    model = tiny_model(family)
+    inputs, _, options = asked(model)
+    closed, answer = (model.tokenizer(each, add_special_tokens=False)["input_ids"] for each in (text, "24"))
+    as_written = float(slow_log_probs(model, inputs, torch.tensor(closed + answer))[len(closed) :].sum())
+    expected = as_written - guessed_slowly(model, inputs, closed, answer)
+    found = guessed_fall(model, inputs, closed + answer, generation=options)
+    assert found == pytest.approx(expected, abs=1e-3)
+    with pytest.raises(DataError, match="no answer"):
+        guessed_fall(model, inputs, closed, generation=options)
 
 
 def test_thinking_and_an_answer_that_do_not_end_do_so_at_twice_their_first_lengths(tiny):

@@ -4,7 +4,7 @@ import click
 
 from eyeline.cli.chosen_model import takes_model
 from eyeline.cli.making import tell_left_out
-from eyeline.cli.options import FOLDER, LENGTH, LIMIT, OF_MODEL, SOURCE, out
+from eyeline.cli.options import FOLDER, LENGTH, LIMIT, out
 from eyeline.cli.progress import progress
 from eyeline.cli.values import Real
 
@@ -12,11 +12,6 @@ from eyeline.cli.values import Real
 @click.command("filter")
 @click.argument("data")
 @takes_model
-@click.option(
-    "--estimator",
-    show_default=OF_MODEL,
-    help="Folder of a fitted estimator, or its id on the Hub.",
-)
 @FOLDER
 @out("Data folder of the examples kept, with the scores of all; goes on where it holds some.")
 @click.option(
@@ -24,7 +19,7 @@ from eyeline.cli.values import Real
     type=Real(),
     required=True,
     help="Nats that the answer's log-prob falls by with the whole image hidden from the start, at least: as it is measured where "
-    "it is, or else predicted.",
+    "it is, or else where the answer is guessed at once.",
 )
 @click.option(
     "--measure",
@@ -33,22 +28,15 @@ from eyeline.cli.values import Real
     show_default=True,
     help="Number of examples, the first ones, of which that is measured: the model thinks again.",
 )
-@SOURCE
 @LENGTH
 @LIMIT
-def filter_data(model, data, estimator, folder, out, min_reliance, measure, regions, max_new_tokens, limit):
+def filter_data(model, data, folder, out, min_reliance, measure, max_new_tokens, limit):
     """Keep the examples of DATA, a folder or a public set by name, whose answers rest on their images."""
     from eyeline.catalogue import examples_of
-    from eyeline.evaluation.evaluate import one_estimator
     from eyeline.evaluation.reliance import Settings, agreement, filter_examples
-    from eyeline.evaluation.totals import check_estimator
 
     examples, known = examples_of(data, "all", folder, limit)
-    loaded = model.load()
-    found, _ = one_estimator(loaded, estimator)
-    check_estimator(found)
-    settings = Settings(regions, max_new_tokens)
-    scores = filter_examples(loaded, found, examples, out, settings, min_reliance, measure)
+    scores = filter_examples(model.load(), examples, out, Settings(max_new_tokens), min_reliance, measure)
     scored = list(progress(scores, known))
     tell_left_out(examples)
     kept = sum(each.rests is not None and each.rests >= min_reliance for each in scored)
@@ -59,5 +47,5 @@ def filter_data(model, data, estimator, folder, out, min_reliance, measure, regi
     measured = [each for each in scored if each.measured is not None]
     if measured:
         rank = agreement(measured)
-        told = "" if rank is None else f"; Spearman of predicted and measured falls {rank:.2f}"
+        told = "" if rank is None else f"; Spearman of guessed and measured falls {rank:.2f}"
         click.echo(f"{len(measured)} measured{told}", err=True)

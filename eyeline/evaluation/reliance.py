@@ -1,9 +1,8 @@
 """How far the answers to a set of questions rest on their images, to leave out those that can be had without looking.
 
-Said of an answer is what the whole image does to it from the start: with the image hidden before the model thinks, how likely the
-answer means something else, and how far its log-prob falls. Both are predicted without a pass through the model (through.py), and
-measured on demand, by letting it think again (rethinking.py). What is measured counts: of the embedded model the predicted fall
-does not tell its answers apart (docs/results.md).
+Said of an answer is what the whole image does to it from the start: how far its log-prob falls with the image hidden before the
+model thinks. That is predicted by how far it falls where the answer is guessed, without image and thinking, and measured on
+demand, by letting the model think again (both rethinking.py). What is measured counts (docs/results.md has how well they agree).
 """
 
 import json
@@ -16,19 +15,15 @@ import torch
 from PIL import Image
 
 from eyeline import metrics
-from eyeline.ablation import Method
 from eyeline.errors import DataError, EyelineError
-from eyeline.estimator import Estimator
-from eyeline.estimator_files import digest as digest_of
 from eyeline.evaluation.answers import means_the_same
-from eyeline.events import SpanAttribution
 from eyeline.examples import Example, digest, fields_of
 from eyeline.files import cannot_write, read_lines, write_files
-from eyeline.fills import FILLS
+from eyeline.generation import write
 from eyeline.images import open_images
 from eyeline.model import Model
-from eyeline.rethinking import rethink
-from eyeline.stream import stream
+from eyeline.regions import regions_for
+from eyeline.rethinking import guessed_fall, rethink
 from eyeline.training.collect import open_run
 
 SCORES, KEPT = "reliance.jsonl", "examples.jsonl"
@@ -38,9 +33,7 @@ SCORES, KEPT = "reliance.jsonl", "examples.jsonl"
 class Settings:
     """What a folder of scores was made with; it is only ever continued with the same."""
 
-    regions: str = "native"
     max_new_tokens: int = 512
-    estimator: str = ""  # its digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +43,9 @@ class Scored:
     id: str
     digest: str  # of the example
     answer: str  # of the model
-    change: float | None = None  # predicted chance that the answer means something else
-    reliance: float | None = None  # predicted fall of its log-prob, nats
-    trace: float | None = (
-        None  # predicted falls of all spans, each with the text before it as it is, added up, nats
-    )
-    measured_change: bool | None = None  # whether it does
-    measured: float | None = None  # its fall, nats
+    reliance: float | None = None  # fall of its log-prob where it is guessed, nats
+    measured_change: bool | None = None  # whether the answer means something else after thinking again
+    measured: float | None = None  # fall of its log-prob then, nats
     problem: str = ""  # why nothing is said
 
     @property
@@ -66,8 +55,7 @@ class Scored:
 
 
 def filter_examples(
-    model: Model, estimator: Estimator, examples: Iterable[Example], out: Path, settings: Settings, least: float,
-    measure: int = 0,
+    model: Model, examples: Iterable[Example], out: Path, settings: Settings, least: float, measure: int = 0
 ) -> Iterator[Scored]:  # fmt: skip
     """Yields each example's score, and writes those that rest on their image with `least` nats and more as a data folder.
 
@@ -76,9 +64,7 @@ def filter_examples(
     Raises `DataError` for a folder of something else, for an id that comes twice or was scored of another question, and for a
     full disk.
     """
-    open_run(
-        model, out, asdict(replace(settings, estimator=digest_of(estimator))), "folder of filtered examples"
-    )
+    open_run(model, out, asdict(settings), "folder of filtered examples")
     known = read_scores(out)
     seen: set[str] = set()
     part = out / f"{KEPT}.part"
@@ -98,7 +84,7 @@ def filter_examples(
                     )
                 wanted = number < measure
                 if found is None or (wanted and found.measured is None and not found.problem):
-                    found = score(model, estimator, example, settings, measured=wanted)
+                    found = score(model, example, settings, measured=wanted)
                     scores.write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
                     scores.flush()
                 if found.rests is not None and found.rests >= least:
@@ -110,30 +96,23 @@ def filter_examples(
         raise cannot_write(out, error) from error
 
 
-def score(
-    model: Model, estimator: Estimator, example: Example, settings: Settings, *, measured: bool
-) -> Scored:
+def score(model: Model, example: Example, settings: Settings, *, measured: bool) -> Scored:
     """Asks the model greedily, and says how far its answer rests on the image."""
     found = Scored(example.id, digest(example), "")
+    greedy = {"do_sample": False}
     try:
         pictures = open_images(list(example.images))
-        with stream(
-            model, pictures, example.prompt, estimator=estimator, regions=settings.regions,
-            max_new_tokens=settings.max_new_tokens, temperature=0,
-        ) as events:  # fmt: skip
-            told = list(events)
-            found = replace(found, answer=getattr(told[-1], "answer", ""))
-            whole = [event.whole_image or 0.0 for event in told if isinstance(event, SpanAttribution)]
-            labels = torch.tensor([label for grid in events.grids for row in grid for label in row])
-            count = int(labels.max()) + 1
-            rests = events.rests_on([range(count)])
-        found = replace(found, change=rests.whole, reliance=rests.total[0], trace=sum(whole))
+        inputs = model.inputs(pictures, example.prompt)
+        (written,) = write(model, inputs, settings.max_new_tokens)
+        found = replace(found, answer=written.answer)
+        found = replace(found, reliance=guessed_fall(model, inputs, written.ids, generation=greedy))
         if not measured:
             return found
-        way: Method = estimator.hiding if estimator.hiding in FILLS else "pixels"  # pyright: ignore
+        grids = model.image_grids(inputs)
+        squares = regions_for(pictures, grids, [torch.zeros(len(grid), 1) for grid in grids], "grid")
         again = rethink(
-            model, dict(events.inputs), events.ids, labels.to(model.device), torch.ones(1, count, dtype=torch.bool),
-            method=way, generation=events.generation, same=means_the_same(example),
+            model, inputs, written.ids, squares.of_patch.to(model.device),
+            torch.ones(1, squares.count, dtype=torch.bool), generation=greedy, same=means_the_same(example),
         )  # fmt: skip
         return replace(found, measured_change=bool(again.changes[0]), measured=float(again.total[0]))
     except EyelineError as error:
