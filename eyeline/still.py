@@ -18,7 +18,7 @@ from eyeline.errors import DataError
 from eyeline.events import Done, ImageInfo, SpanAttribution, Start, Unit
 from eyeline.film import INK, PAPER, SOFT, View, cells_of, colour, font, grounds_of, lit, of_answer, of_span
 from eyeline.report import ABOUT, FULL, answer_spans, none_alone, number_regions, paleness, percent, resting
-from eyeline.runs import Run
+from eyeline.runs import Run, span_of
 
 TALL, WIDE, NARROWEST = (
     560,
@@ -77,11 +77,8 @@ def render_still(run: Run, of: Of = None) -> bytes:
 
 def _span(run: Run, index: int) -> Shown:
     start = run.start
-    span = next((e for e in run.events if isinstance(e, SpanAttribution) and e.index == index), None)
-    if span is None:
-        last = max((e.index for e in run.events if isinstance(e, SpanAttribution)), default=-1)
-        raise DataError(f"There is no span {index} to draw; expected one of 0 to {last}.")
-    view, names = of_span(span, start), number_regions(start)
+    span, names = span_of(run.events, index), number_regions(start)
+    view = of_span(span, start)
     best = max(range(len(span.shown)), key=lambda region: span.shown[region])
     if start.unit == "attention":
         words = ["Colour: the share of its attention to the image. That is no effect."]

@@ -25,7 +25,7 @@ from eyeline.runs import keep
 from eyeline.server.asking import Desk
 from eyeline.server.auditing import BATCH_S, Auditor
 from eyeline.server.counters import Counters
-from eyeline.server.engine import About, Engine, Worker
+from eyeline.server.engine import About, Engine, EngineDiedError, Worker
 from eyeline.server.line import Line
 from eyeline.server.request import ChatRequest
 from eyeline.server.safety import Settings
@@ -163,6 +163,27 @@ def test_the_newest_run_goes_first_and_one_that_is_deleted_gets_no_file(tmp_path
         )
         assert not store.folder_of(third).exists()
         assert auditor.record.measured == 2 * SPANS
+
+    audit_with(tmp_path, 0.05, 1.0, scenario)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("falls"), ValueError("of another shape"), EngineDiedError("gone")]
+)
+def test_a_run_that_cannot_be_measured_keeps_no_other_from_it(tmp_path, caplog, error):
+    async def scenario(store, desk, auditor, engine):
+        first, second = a_run(store, 1), a_run(store, 2)
+
+        def meanwhile():
+            if second.id in engine.calls[-1][2]:
+                raise error
+
+        engine.meanwhile = meanwhile
+        auditor.take(first)
+        auditor.take(second)
+        await until(lambda: auditor.record.measured == SPANS)
+        assert {run for run, _ in auditor.record.spans} == {first.id}
+        assert second.id in caplog.text
 
     audit_with(tmp_path, 0.05, 1.0, scenario)
 

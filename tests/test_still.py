@@ -151,7 +151,7 @@ def test_long_text_is_laid_out_within_the_picture(told):
 
 
 def test_there_is_no_picture_of_what_is_not_there():
-    with pytest.raises(DataError, match="There is no span 7 to draw; expected one of 0 to 2"):
+    with pytest.raises(DataError, match="There is no span 7; expected one of 0 to 2"):
         render_still(make_run(), 7)
     run = make_run()
     with pytest.raises(DataError, match="no attributed span"):

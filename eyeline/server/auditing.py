@@ -18,13 +18,12 @@ import torch
 from fastapi import FastAPI
 
 from eyeline import audit
-from eyeline.errors import DataError, EyelineError
+from eyeline.errors import DataError
 from eyeline.events import SpanAttribution, Start
 from eyeline.kept_games import Games, read_games
 from eyeline.runs import events_so_far
 from eyeline.server.asking import Desk
 from eyeline.server.engine import EngineDiedError
-from eyeline.server.request_error import RequestError
 from eyeline.server.store import Row
 
 log = logging.getLogger("eyeline.server")
@@ -71,15 +70,10 @@ class Auditor:
                 run = self.runs.pop()  # the newest
                 try:
                     await self._measure_run(run)
-                except (
-                    RequestError,
-                    EyelineError,
-                    OSError,
-                    RuntimeError,
-                ) as error:  # deleted meanwhile, or cut short
-                    log.warning("The run %s is not audited: %s", run, error)
                 except EngineDiedError:
                     log.warning("The model's process died while %s was audited; it is left out", run)
+                except Exception as error:  # deleted meanwhile, damaged: the others are audited all the same
+                    log.warning("The run %s is not audited: %s", run, error or type(error).__name__)
             self.news.clear()
 
     async def _measure_run(self, run: str) -> None:
