@@ -142,8 +142,8 @@ def test_without_the_fonts_of_scenes_films_are_drawn(without_extra_fonts):
     assert render_film(make_run()).startswith(b"GIF8")
 
 
-def test_with_the_fonts_of_scenes_the_gallery_has_a_dozen_and_one_and_nothing_to_say():
-    assert len(gallery.scenes()) == 13
+def test_with_the_fonts_of_scenes_the_gallery_has_twenty_and_one_and_nothing_to_say():
+    assert len(gallery.scenes()) == 21
     assert gallery.notice() is None
 
 

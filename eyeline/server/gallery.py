@@ -1,6 +1,7 @@
-"""A dozen drawn scenes to try the page with, every second one photographed; of tuning seeds, so that no test scene is shown.
+"""Twenty drawn scenes to try the page with, half of them photographed, which the models that ship answer rightly.
 
-Of one more what is asked about was erased: the embedded model answers all the same, and is caught (grounding.py).
+They are of tuning seeds, so that no test scene is shown. Of one more what is asked about was erased: the embedded model answers
+all the same, and is caught (grounding.py).
 """
 
 import functools
@@ -12,12 +13,32 @@ from PIL import Image, ImageDraw
 
 from eyeline.errors import EyelineError
 from eyeline.examples import Example
-from eyeline.scenes import FAMILIES, sample
+from eyeline.scenes import sample
 from eyeline.scenes.canvas import check_fonts
 from eyeline.server.request_error import not_found
 
-FIRST_SEED = 7_000_123
-SCENES = 12
+SCENES = (  # family, seed, whether it is photographed
+    ("math", 7_000_125, False),
+    ("science", 7_000_129, False),
+    ("document", 7_000_123, False),
+    ("code", 7_000_127, False),
+    ("general", 7_000_131, False),
+    ("math", 7_000_123, True),
+    ("science", 7_000_130, True),
+    ("document", 7_000_124, True),
+    ("code", 7_000_126, True),
+    ("general", 7_000_126, True),
+    ("math", 7_000_130, False),
+    ("science", 7_000_125, False),
+    ("document", 7_000_130, False),
+    ("code", 7_000_124, False),
+    ("general", 7_000_123, False),
+    ("math", 7_000_124, True),
+    ("science", 7_000_123, True),
+    ("document", 7_000_125, True),
+    ("code", 7_000_130, True),
+    ("general", 7_000_124, True),
+)
 ERASED, WHAT = (
     ("document", 7_000_318),
     "The shop’s name was erased. The model names one all the same, and is caught.",
@@ -27,11 +48,7 @@ ERASED, WHAT = (
 @functools.cache
 def _examples() -> dict[str, Example]:
     """By id; drawn when they are first asked for."""
-    families = list(FAMILIES)
-    drawn = [
-        sample(families[number % len(families)], FIRST_SEED + number, wild=number % 2 == 1)
-        for number in range(SCENES)
-    ]
+    drawn = [sample(family, seed, wild=photographed) for family, seed, photographed in SCENES]
     drawn.append(erased(sample(*ERASED)))
     return {example.id: example for example in drawn}
 
@@ -74,7 +91,7 @@ def _listed() -> dict[str, Example]:
     return {} if notice() else _examples()
 
 
-@functools.lru_cache(maxsize=SCENES + 1)
+@functools.lru_cache(maxsize=len(SCENES) + 1)
 def draw_png(scene: str) -> bytes:
     """Raises a `RequestError` for a scene that is not in the list."""
     if scene not in _listed():
