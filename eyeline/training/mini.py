@@ -363,7 +363,8 @@ def train(
         first = mini.first + sum(earlier.steps * earlier.batch for earlier in stages[:number])
         batches = Batches(
             tokenizer, first + done * stage.batch, stage.batch // processes, stage.questions, stage.practice,
-            rank, processes, stage.wild, stage.long, stage.manners, mini.speech, mini.families,
+            rank, processes, stage.wild, stage.long, stage.manners, mini.speech,
+            stage.families or mini.families,
         )  # fmt: skip
         begun, since = time.time(), dict.fromkeys((*LOGGED, "count"), 0.0)
         for step, batch in zip(range(done, stage.steps), batches, strict=False):

@@ -53,6 +53,7 @@ class Stage:
     long: float = 0.0  # share of long scenes
     manners: bool = False  # asked with the text before or after the image, with and without a system prompt
     decay: float = 0.35  # last share of the steps, over which rates fall to zero
+    families: tuple[str, ...] = ()  # of scenes, where others are drawn than the miniature's
 
 
 @dataclass(frozen=True)
@@ -289,8 +290,12 @@ MINIS = {
             replace(LONG, steps=1680),
             LOOK,
             replace(AGAIN, steps=960),
-            replace(LOOK, name="closer", steps=8000, rate=1.5e-3, vision_rate=1.2e-3, decay=0.7),
-            replace(AGAIN, name="last"),
+            replace(LOOK, name="closer", steps=5500, rate=1.5e-3, vision_rate=1.2e-3, decay=0.7),
+            replace(AGAIN, name="last", steps=1400),
+            replace(
+                AGAIN, name="polish", steps=340, rate=2.5e-4, vision_rate=1.5e-4, decay=1.0, long=0.1,
+                families=(*FAMILIES, *FAMILIES, *6 * ("general",), "document"),
+            ),
         ),
         first=1_000_000, begins_with="vision", borrow=borrow_for_glm4v, glm_pixels=True,
         families=(*FAMILIES, *FAMILIES, "science", "code", "code", "general", "general"),
