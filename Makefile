@@ -29,20 +29,21 @@ docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "The site is in site/. To read and search it: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
-# Both packages, checked, and the wheel tried in an environment that has nothing else.
+# Source and wheel of Eyeline and of its miniatures, checked, and the wheels tried in an environment that has nothing else.
 dist: .venv/installed-dist
-	rm -rf build dist
+	rm -rf build dist minis/build
 	$(BIN)/python -m build --quiet --outdir dist .
+	$(BIN)/python -m build --quiet --outdir dist minis
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python .ci/try_wheel.py dist
 
 install: .venv/installed
 install-dev: .venv/installed-dev
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml minis/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable ".[scenes]"
+	$(BIN)/pip install --quiet --editable ".[scenes]" --editable ./minis
 	touch $@
 
 .venv/installed-dev: .venv/installed
@@ -68,4 +69,4 @@ chromium:
 	else echo "Chromium is not installed: browser tests will be skipped."; fi
 
 clean:
-	rm -rf .venv build dist site *.egg-info demo
+	rm -rf .venv build dist site *.egg-info minis/build minis/*.egg-info demo

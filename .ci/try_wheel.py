@@ -1,6 +1,7 @@
-"""Installs a wheel into an empty environment and streams with it, in a folder that holds nothing of the repository.
+"""Installs Eyeline's wheel into an empty environment and streams with it, then its miniatures' wheel and streams with each, in
+a folder that holds nothing of the repository.
 
-`python .ci/try_wheel.py dist`: the folder holds one wheel and one sdist. `TORCH` names the torch that is installed
+`python .ci/try_wheel.py dist`: the folder holds wheel and sdist of both. `TORCH` names the torch that is installed
 first. Says what was checked; the first thing that is not so ends it.
 """
 
@@ -13,6 +14,7 @@ import venv
 from pathlib import Path
 
 MOST_MB = 30  # of a wheel, 10^6 bytes
+BESIDE = "eyeline_minis"
 ASK = """
 import json, sys
 from pathlib import Path
@@ -29,11 +31,18 @@ assert isinstance(events[-1], eyeline.Done) and events[-1].reason == "eos"
 assert spans and all(span.contributions for span in spans)
 print(json.dumps({"prompt": scene.prompt, "answer": events[-1].answer, "spans": len(spans)}))
 """
+MINIS = """
+import json
+from pathlib import Path
+from eyeline.embedded import folder_of, BESIDE
+assert all(folder_of(name) for name in BESIDE), BESIDE
+print(json.dumps(BESIDE))
+"""
 
 
 def main(folder: Path) -> None:
-    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
-    sizes = {path: path.stat().st_size / 1e6 for path in (wheel, sdist)}
+    (wheel,), (beside,) = folder.glob("eyeline-*.whl"), folder.glob(f"{BESIDE}-*.whl")
+    sizes = {path: path.stat().st_size / 1e6 for path in (wheel, beside, *sorted(folder.glob("*.tar.gz")))}
     if sizes[wheel] > MOST_MB:
         raise SystemExit(f"{wheel.name} has {sizes[wheel]:.1f} MB; at most {MOST_MB} are allowed.")
     with tempfile.TemporaryDirectory() as empty:
@@ -58,13 +67,19 @@ def main(folder: Path) -> None:
         kinds = [line["event"] for line in lines]
         if (kinds[0], kinds[-1], kinds.count("span")) != ("start", "done", asked["spans"]):
             raise SystemExit(f"`eyeline stream` gave {kinds}; the library {asked['spans']} spans.")
+        run(python, "-m", "pip", "install", "--quiet", "--no-deps", beside.resolve())
+        minis = json.loads(run(python, "-c", MINIS))
+        for mini in minis:
+            lines = [json.loads(line) for line in run(*command, "--model", mini, "--json").splitlines()]
+            if not any(line["event"] == "span" for line in lines) or lines[-1]["event"] != "done":
+                raise SystemExit(f"`eyeline stream --model {mini}` gave {[line['event'] for line in lines]}.")
         version = run(python, "-c", "import torch; print(torch.__version__)").strip()
     for path, size in sizes.items():
         print(f"{path.name}: {size:.1f} MB")
     print(
         f"Checked: twine's check of both; the wheel in an empty environment with torch {version}; `pip check`; from another "
         f"folder the library and `eyeline stream` answered {asked['answer']!r} to {asked['prompt']!r}, with "
-        f"{asked['spans']} spans attributed in nats."
+        f"{asked['spans']} spans attributed in nats; with the second wheel {', '.join(minis)} streamed as well."
     )
 
 

@@ -24,13 +24,13 @@ from benchmarks.load import SECONDS, Served, serving
 from eyeline import audit, load
 from eyeline.ablation import ablate, hidden_patches
 from eyeline.audit import Audited, Record
+from eyeline.embedded import own_folders
 from eyeline.estimator_files import estimator_for
 from eyeline.evaluation.command_options import DATA, MODEL, TABLE
 from eyeline.evaluation.results import write_csv, writing
 from eyeline.evaluation.sanity import randomised
 from eyeline.examples import Example, read_examples
 from eyeline.fingerprint import fingerprint
-from eyeline.loading import own_folders
 from eyeline.metrics import lds, varies
 from eyeline.model import Model
 from eyeline.runs import read_run

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from eyeline.adapters import ADAPTERS
+from eyeline.embedded import ALIASES, folders
 from eyeline.kernels import KERNELS, any_kernel
 from eyeline.load_options import BITS, LoadOptions, installed, place
-from eyeline.loading import ALIASES, MODELS
 from eyeline.version import __version__
 
 EXTRAS = {
@@ -130,7 +130,7 @@ class AtHand:
 def at_hand() -> Iterator[AtHand]:
     """Models of supported families that ship with Eyeline or lie in the Hub's cache, weights included."""
     names = {folder: alias for alias, folder in ALIASES.items()}
-    for folder in sorted(MODELS.iterdir()):
+    for folder in folders():
         if (family := _family(folder)) is not None:
             yield AtHand(
                 names.get(folder.name, folder.name), family, _size(folder), "shipped", _has_estimator(folder)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from eyeline import earlier
 from eyeline.data_folder import data_folder
+from eyeline.embedded import own_folders
 from eyeline.errors import EstimatorError
 from eyeline.estimator import OF_NETWORK, SETS, TENSORS, Estimator, Link, Network
 from eyeline.events import Level
@@ -26,7 +27,6 @@ from eyeline.files import make_folder, read_text, write_files
 from eyeline.fingerprint import fingerprint, is_quantised
 from eyeline.head_set import KINDS, SET, is_set
 from eyeline.hub import HubError, download, is_id
-from eyeline.loading import own_folders
 from eyeline.model import Model
 from eyeline.through import Chances
 

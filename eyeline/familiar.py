@@ -12,8 +12,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
+from eyeline.embedded import own_folders
 from eyeline.events import Notice
-from eyeline.loading import own_folders
 
 FILE = "familiar.safetensors"
 KIND = "unlike"  # of the notice

@@ -3,7 +3,6 @@
 All four take the same path, to a plain `Model`; `eyeline.load` makes one that can be asked of it.
 """
 
-import difflib
 import hashlib
 import json
 import logging as notices
@@ -15,22 +14,13 @@ from typing import Any
 
 from PIL import Image
 
-from eyeline import adapters
+from eyeline import adapters, embedded
 from eyeline.adapters import Adapter
 from eyeline.errors import EyelineError, UnsupportedModelError
 from eyeline.files import read_text
 from eyeline.load_options import LoadOptions, Placement, device_of, dtype_of, needs, place
 from eyeline.model import Model
 from eyeline.projections import check_model, one_at_a_time
-
-MODELS = Path(__file__).parent / "models"  # the embedded models, package data
-ALIASES = {"mini": "qwen3-vl-mini"}
-NEAR = 0.75  # how alike a name is to that of an embedded model from which that was meant
-
-
-def own_folders(name: str) -> tuple[Path, ...]:
-    """Where files may lie that belong to a model of this name: in the package, or in the model's own folder."""
-    return MODELS / name, Path(name)
 
 
 def load_model(
@@ -140,14 +130,8 @@ def _parts(processor: Any) -> tuple[Any, Any, str | None]:
 
 def _find(source: str | Path) -> tuple[str, str]:
     """The name of a model, and what `from_pretrained` takes for it: a folder with a config, or an id."""
-    embedded = MODELS / ALIASES.get(str(source), str(source))
-    if str(source) in ALIASES or (embedded.parent == MODELS and embedded.is_dir()):
-        if not (embedded / "config.json").is_file():
-            raise EyelineError(
-                f"The weights of the embedded model {embedded.name!r} are missing from this installation "
-                f"(expected in {embedded}); install eyeline again."
-            )
-        return embedded.name, str(embedded)
+    if (folder := embedded.folder_of(str(source))) is not None:
+        return folder.name, str(folder)
     path = Path(source).expanduser()
     if path.is_dir() and str(source):
         if not (path / "config.json").is_file():
@@ -156,17 +140,13 @@ def _find(source: str | Path) -> tuple[str, str]:
                 "save_pretrained wrote."
             )
         return str(source), str(path)
+    embedded.check_installed(str(source))
     is_id = isinstance(source, str) and source.count("/") <= 1 and source[:1] not in ("/", ".", "~", "")
     if path.exists() or not is_id:
         problem = "is a file, not a model folder" if path.is_file() else "does not exist"
         expected = "expected 'mini', a folder with config.json, or an id on the Hub"
         raise EyelineError(f"{str(source)!r} {problem}; {expected}.")
-    near = difflib.get_close_matches(str(source), (*ALIASES, *ALIASES.values()), 1, NEAR)
-    if near and "/" not in str(source):
-        raise EyelineError(
-            f"There is no model {str(source)!r}; nearest: {near[0]!r}, which comes with Eyeline. Models of the Hub have owners, "
-            "as in 'Qwen/Qwen3-VL-8B-Thinking'."
-        )
+    embedded.check_name(str(source))
     return str(source), str(source)
 
 

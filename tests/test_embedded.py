@@ -13,6 +13,7 @@ from eyeline.evaluation.answers import is_right
 from eyeline.events import Done, SpanAttribution, Start
 from eyeline.metrics import joint, lds, varies
 from eyeline.scenes import FAMILIES, sample
+from eyeline.server.gallery import SCENES
 
 DEMO = ("code", 8_000_001)  # what `eyeline demo` shows
 
@@ -91,3 +92,20 @@ def test_it_needs_the_image(family):
         for name, change in (("whole", lambda image: image), ("blank", blank))
     }
     assert right["whole"] >= right["blank"] + 2
+
+
+def test_the_second_miniature_answers_the_gallery_rightly_and_streams_with_general_weights():
+    model = eyeline.load("glm4v-mini")
+    examples = [sample(family, seed, wild=photographed) for family, seed, photographed in SCENES]
+    rows = written(model, [Asked(each.image, each.prompt) for each in examples], 400)
+    wrong = [
+        (each.id, row.answer)
+        for each, row in zip(examples, rows, strict=True)
+        if not is_right(each, row.answer)
+    ]
+    assert not wrong
+    start, *events, done = model.stream(examples[0].image, examples[0].prompt, temperature=0)
+    assert (start.family, start.unit, start.level) == ("glm4v", "relative", "none")
+    assert "thinking" in {event.channel for event in events if isinstance(event, SpanAttribution)}
+    assert done.rests_on is not None
+    assert is_right(examples[0], done.answer)

@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from huggingface_hub import errors as hub
 from huggingface_hub.utils import httpx
 from safetensors.torch import load_file, save_file
 
-import eyeline.loading
+import eyeline.embedded
 from eyeline import load
+from eyeline.embedded import folders, own_folders
 from eyeline.errors import EyelineError, UnsupportedModelError
 from eyeline.loading import plain_errors, quiet
 
@@ -87,7 +90,7 @@ def test_a_loaded_model_is_taken_with_its_processor_or_the_two_parts_of_one(tiny
 
 
 def test_mini_is_the_embedded_folder(folder, monkeypatch, tmp_path):
-    monkeypatch.setattr(eyeline.loading, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(eyeline.embedded, "MODELS", tmp_path / "models")
     with pytest.raises(EyelineError, match=r"embedded model 'qwen3-vl-mini' are missing"):
         load("mini")
     shutil.copytree(folder, tmp_path / "models" / "qwen3-vl-mini")
@@ -95,6 +98,21 @@ def test_mini_is_the_embedded_folder(folder, monkeypatch, tmp_path):
         model = load(source)
         assert model.name == "qwen3-vl-mini"
         assert model.hf.name_or_path == str(tmp_path / "models" / "qwen3-vl-mini")
+
+
+def test_the_other_miniatures_come_with_their_own_package(folder, monkeypatch, tmp_path):
+    monkeypatch.setattr(eyeline.embedded, "find_spec", lambda name: None)
+    with pytest.raises(EyelineError, match=r"'glm4v-mini' is one of .* pip install eyeline-minis"):
+        load("glm4v-mini")
+    beside = SimpleNamespace(submodule_search_locations=[str(tmp_path / "beside")])
+    monkeypatch.setattr(
+        eyeline.embedded, "find_spec", lambda name: beside if name == "eyeline_minis" else None
+    )
+    shutil.copytree(folder, tmp_path / "beside" / "glm4v-mini")
+    assert load("glm4v-mini").hf.name_or_path == str(tmp_path / "beside" / "glm4v-mini")
+    assert own_folders("glm4v-mini") == (tmp_path / "beside" / "glm4v-mini", Path("glm4v-mini"))
+    assert own_folders("other/model") == (Path("other/model"),)
+    assert [each.name for each in folders()][-1] == "glm4v-mini"
 
 
 def test_what_is_not_there_is_one_sentence(tmp_path):

@@ -6,6 +6,8 @@ import pytest
 from browsing import expect
 from server_process import running
 
+from eyeline.server.gallery import SCENES
+
 pytestmark = pytest.mark.browser
 
 
@@ -18,7 +20,7 @@ def server(model_folder, tmp_path_factory):
 def test_a_question_is_asked_watched_verified_asked_without_and_found_again(server, visit, tmp_path):
     page = visit(server)
     page.set_default_timeout(60_000)
-    expect(page.locator(".gallery button")).to_have_count(13, timeout=60_000)
+    expect(page.locator(".gallery button")).to_have_count(len(SCENES) + 1, timeout=60_000)
     page.locator(".gallery button").first.click()
     expect(page.locator(".thumbs img")).to_have_count(1)
     page.get_by_text("Options").click()

@@ -60,17 +60,31 @@ def measured(name, row, column):
     return found[0] if len(found) == 1 else [each[0] for each in found]
 
 
+ANSWERED = {
+    "the image": "image",
+    "whole image blank": "blank",
+    "only the evidence blank": "evidence",
+    "both of a counterfactual pair": "pairs",
+    "the other's readings begin the trace: the other's answer": "trace",
+}
+
+
 def answers(row, column):
-    key = {
-        "the image": "image",
-        "whole image blank": "blank",
-        "only the evidence blank": "evidence",
-        "both of a counterfactual pair": "pairs",
-        "the other's readings begin the trace: the other's answer": "trace",
-    }[row]
+    key = ANSWERED[row]
     name = "accuracy_plain" if column == "as drawn, all" else "accuracy"
     family = "mean" if column in ("all", "as drawn, all") else column
     return numbers(row_of(name, input=key, family=family, times=100), "right")
+
+
+def second_answers(row, column):
+    key = {
+        "the image before the question": "image",
+        "the question before the image": "text first",
+        "the image before it, with a system prompt": "system prompt",
+        "the question before it, with a system prompt": "both",
+    }.get(row) or ANSWERED[row]
+    family = "mean" if column == "all" else column
+    return numbers(row_of("accuracy_glm4v", input=key, family=family, times=100), "right")
 
 
 def sizes(row, column):
@@ -360,6 +374,7 @@ def evaluation(name):
 # A table is known by its heading and the first cell of its header
 TABLES = {
     ("Does the model answer rightly?", "input"): answers,
+    ("Does the model answer rightly?", "glm4v-mini sees"): second_answers,
     ("Are the attributions true?", "method"): evaluation("faithfulness"),
     ("What an estimator has seen", "images of the model itself"): levels,
     ("What an estimator has seen", "method, first model"): evaluation("levels_first"),

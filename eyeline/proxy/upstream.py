@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eyeline.embedded import ALIASES
 from eyeline.errors import EyelineError
-from eyeline.loading import ALIASES
 from eyeline.proxy.servers import OTHER, Kind, kind_of
 from eyeline.server.request_error import RequestError
 

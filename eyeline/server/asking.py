@@ -12,10 +12,10 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from eyeline.embedded import ALIASES
 from eyeline.errors import DataError, EyelineError
 from eyeline.events import Done, Error, Event, Reason, SpanAttribution, Start, Text, from_json
 from eyeline.images import open_image
-from eyeline.loading import ALIASES
 from eyeline.server.chunks import Envelope
 from eyeline.server.counters import Counters
 from eyeline.server.engine import Engine, EngineDiedError, EngineRefusedError, Message

@@ -23,7 +23,7 @@ SCENES = (  # family, seed, whether it is photographed
     ("document", 7_000_123, False),
     ("code", 7_000_127, False),
     ("general", 7_000_131, False),
-    ("math", 7_000_123, True),
+    ("math", 7_000_135, True),
     ("science", 7_000_130, True),
     ("document", 7_000_124, True),
     ("code", 7_000_126, True),
@@ -35,9 +35,9 @@ SCENES = (  # family, seed, whether it is photographed
     ("general", 7_000_123, False),
     ("math", 7_000_124, True),
     ("science", 7_000_123, True),
-    ("document", 7_000_125, True),
+    ("document", 7_000_129, True),
     ("code", 7_000_130, True),
-    ("general", 7_000_124, True),
+    ("general", 7_000_125, True),
 )
 ERASED, WHAT = (
     ("document", 7_000_318),

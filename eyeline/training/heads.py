@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from eyeline.embedded import folder_of
 from eyeline.errors import DataError
 from eyeline.estimator import Estimator, sum_spans
 from eyeline.features import KINDS
-from eyeline.loading import MODELS
 from eyeline.training.collect import Collected, read_collected, read_run
 from eyeline.training.weights import (
     FitSettings,
@@ -210,8 +210,7 @@ def count_layers(model: str, heads: int, given: int | None = None) -> int:
     from transformers import AutoConfig
 
     try:
-        embedded = MODELS / model
-        place = embedded if embedded.is_dir() else model
+        place = folder_of(model) or model
         layers = given or AutoConfig.from_pretrained(place).get_text_config().num_hidden_layers
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(

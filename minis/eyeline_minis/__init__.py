@@ -1,0 +1,1 @@
+"""Miniatures, a folder each; `eyeline.load` finds them by name."""
