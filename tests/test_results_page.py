@@ -374,7 +374,7 @@ def evaluation(name):
 # A table is known by its heading and the first cell of its header
 TABLES = {
     ("Does the model answer rightly?", "input"): answers,
-    ("Does the model answer rightly?", "glm4v-mini sees"): second_answers,
+    ("The second miniature", "glm4v-mini sees"): second_answers,
     ("Are the attributions true?", "method"): evaluation("faithfulness"),
     ("What an estimator has seen", "images of the model itself"): levels,
     ("What an estimator has seen", "method, first model"): evaluation("levels_first"),
