@@ -15,7 +15,7 @@ from eyeline.metrics import joint, lds, varies
 from eyeline.scenes import FAMILIES, sample
 from eyeline.server.gallery import SCENES
 
-DEMO = ("code", 8_000_001)  # what `eyeline demo` shows
+DEMO = ("code", 8_000_010)  # what `eyeline demo` shows
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from streams import assert_same_spans, only
 from eyeline.events import Done, Error, SpanAttribution, Text, from_json
 from eyeline.server import gallery
 
-SCENE = "math-7000123"
+SCENE = "{}-{}".format(*gallery.SCENES[0])
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,7 @@ def test_without_the_fonts_of_scenes_the_gallery_is_empty_and_says_why(without_e
     assert gallery.scenes() == {}
     assert re.search(SENTENCE, gallery.notice())
     with pytest.raises(RequestError, match="no such scene"):
-        gallery.draw_png("math-7000123")
+        gallery.draw_png("{}-{}".format(*gallery.SCENES[0]))
 
 
 def test_without_the_fonts_of_scenes_films_are_drawn(without_extra_fonts):

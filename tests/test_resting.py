@@ -142,6 +142,10 @@ def test_a_scene_of_the_gallery_is_answered_rightly_and_no_sentence_that_loses_a
     assert is_right(example, events[-1].answer)
     assert isinstance(start, Start)
     spans = [event for event in events if isinstance(event, SpanAttribution)]
+    said = {span.text.strip() for span in spans}
+    assert said.issuperset(
+        sentence for sentence, boxes in zip(example.trace, example.evidence, strict=True) if boxes
+    )
     needy = [span for span in spans if (span.whole_image or 0.0) > 1]
     assert needy
     for span in needy:

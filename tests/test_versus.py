@@ -35,10 +35,11 @@ def image(family: str, number: int) -> Evaluated:
         "worse": falls + (hard + 0.3) * noise,
         "other": falls + hard * another,
     }
+    hidden = {name: torch.rand(3, 3, generator=rng) + (name == "ours") for name in NAMES}
     four, three = torch.zeros(3, 4), torch.zeros(3, 3)
     return Evaluated(
         f"{family}-{number}", family, (), 9, {}, torch.zeros(len(RATES), 4, dtype=torch.bool), RATES, falls, None, None,
-        dict.fromkeys(NAMES, four), {}, predicted, dict.fromkeys(NAMES, three), dict.fromkeys(NAMES, three), (),
+        dict.fromkeys(NAMES, four), {}, predicted, hidden, dict.fromkeys(NAMES, three), (),
     )  # fmt: skip
 
 
@@ -100,6 +101,17 @@ def test_a_difference_and_its_interval_are_of_both_methods_means_on_the_same_dra
     assert not [key for key in found if key[0] == "ours"]
 
 
+def test_drops_without_the_first_five_regions_are_compared_too():
+    drops = [one for one in differences(IMAGES, "ours") if one.metric == "top_drop"]
+    (found,) = (one for one in drops if (one.method, one.family) == ("other", "mean"))
+    apart = {family: [] for family in FAMILIES}
+    for one in IMAGES:
+        apart[one.family].append(float((one.hidden["other"][:, 2] - one.hidden["ours"][:, 2]).mean()))
+    expected = sum(sum(some) / len(some) for some in apart.values()) / len(apart)
+    assert (found.at, found.value) == ("5", pytest.approx(expected, abs=1e-6))
+    assert found.verdict == "behind"
+
+
 def own_lds() -> dict[str, Row]:
     costs, spans = dict.fromkeys(NAMES, Cost(1.0)), tuple({"channel": "thinking"} for _ in range(3))
     rows = table([dataclasses.replace(one, costs=costs, spans=spans) for one in IMAGES], {})
@@ -139,7 +151,9 @@ def test_a_method_is_ahead_only_where_the_whole_interval_is(low, high, verdict):
 def test_images_of_which_no_span_counts_and_families_of_one_image_leave_no_false_interval():
     still = [image("science", 0)]
     still[0].falls[:] = 0
-    found = [one for one in differences([*IMAGES, *still], "ours") if one.method == "other"]
+    found = [
+        one for one in differences([*IMAGES, *still], "ours") if (one.method, one.metric) == ("other", "lds")
+    ]
     assert {one.family for one in found} == {"math", "code", "mean"}
     single = [
         one for one in differences([image("math", 0), image("code", 0)], "ours") if one.method == "other"

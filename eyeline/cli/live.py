@@ -159,7 +159,7 @@ def _attribute_log(log, out, model, estimator, regions, traces) -> None:
 @click.option(
     "--seed",
     type=click.IntRange(0, LAST_SEED),
-    default=8_000_001,
+    default=8_000_010,
     show_default=True,
     help="Number of the scene; from 8000000 on: test scenes.",
 )

@@ -94,6 +94,11 @@ def correlations(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
             yield metric.__name__, f"{rate:.2g}", correlation
 
 
+def top_drop(name: str, count: int) -> Measure:
+    """What spans lose without the so many regions that a method puts first."""
+    return "top_drop", str(count), lambda one: one.hidden[name][:, TOPS.index(count)].tolist()
+
+
 def _measures(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
     """All metrics of a method."""
     yield from correlations(images, name)
@@ -109,8 +114,7 @@ def _measures(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
             yield metric, "", partial(_with_contributions, name=name, ranks=metric.endswith("lds"))
     yield "empty_heat", "", partial(_empty, name=name)
     yield "false_heat_nats", "", partial(_false, name=name)
-    for count in TABLED_TOPS:
-        yield "top_drop", str(count), lambda one, count=count: one.hidden[name][:, TOPS.index(count)].tolist()
+    yield from (top_drop(name, count) for count in TABLED_TOPS)
     yield "deletion", "", lambda one: _area(one, one.hidden[name], torch.zeros(len(one.falls), 1))
     yield "insertion", "", lambda one: _area(one, one.shown[name], one.falls[:, one.rates == WHOLE])
     yield "pointing", "", lambda one: hits(one.evidence, one.effects[name])

@@ -1,11 +1,11 @@
-"""How far methods are ahead of one of them, or behind it, in LDS and R2: paired differences, with 95 % intervals over images."""
+"""How far methods are ahead of one of them, or behind it, in LDS, R2 and top-5 drop: paired, with 95 % intervals over images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from eyeline import metrics
 from eyeline.evaluation.evaluate import Evaluated
-from eyeline.evaluation.table import by_image, correlations, groups
+from eyeline.evaluation.table import Measure, by_image, correlations, groups, top_drop
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Difference:
     method: str
     versus: str
     metric: str
-    at: str  # rate
+    at: str  # rate, or number of regions
     family: str  # or "mean" of them
     value: float
     low: float | None
@@ -37,7 +37,7 @@ def differences(images: Sequence[Evaluated], versus: str) -> Iterator[Difference
     an image hard for both cancels, as it does not between two methods' own intervals (paired bootstrap, Koehn 2004, W04-3250).
     """
     for name in images[0].effects if images else ():
-        both = zip(correlations(images, name), correlations(images, versus), strict=True)
+        both = zip(_compared(images, name), _compared(images, versus), strict=True)
         for (metric, at, measure), (_, _, other) in both if name != versus else ():
             ours, theirs = by_image(images, measure), by_image(images, other)
             values = {
@@ -46,3 +46,8 @@ def differences(images: Sequence[Evaluated], versus: str) -> Iterator[Difference
             for family, some in groups(values).items():
                 count = sum(map(len, some.values()))
                 yield Difference(name, versus, metric, at, family, *metrics.bootstrap(some), count)
+
+
+def _compared(images: Sequence[Evaluated], name: str) -> Iterator[Measure]:
+    yield from correlations(images, name)
+    yield top_drop(name, 5)

@@ -1,4 +1,4 @@
-"""Twenty drawn scenes to try the page with, half of them photographed, which the models that ship answer rightly.
+"""Twenty drawn scenes to try the page with, half of them photographed, which the models that ship read and answer rightly.
 
 They are of tuning seeds, so that no test scene is shown. Of one more what is asked about was erased: the embedded model answers
 all the same, and is caught (grounding.py).
@@ -18,26 +18,26 @@ from eyeline.scenes.canvas import check_fonts
 from eyeline.server.request_error import not_found
 
 SCENES = (  # family, seed, whether it is photographed
-    ("math", 7_000_125, False),
-    ("science", 7_000_129, False),
-    ("document", 7_000_123, False),
-    ("code", 7_000_127, False),
-    ("general", 7_000_131, False),
-    ("math", 7_000_135, True),
-    ("science", 7_000_130, True),
-    ("document", 7_000_124, True),
-    ("code", 7_000_126, True),
-    ("general", 7_000_126, True),
-    ("math", 7_000_130, False),
-    ("science", 7_000_125, False),
-    ("document", 7_000_130, False),
-    ("code", 7_000_124, False),
-    ("general", 7_000_123, False),
-    ("math", 7_000_124, True),
-    ("science", 7_000_123, True),
-    ("document", 7_000_129, True),
-    ("code", 7_000_130, True),
-    ("general", 7_000_125, True),
+    ("math", 7_000_145, False),
+    ("science", 7_000_146, False),
+    ("document", 7_000_138, False),
+    ("code", 7_000_142, False),
+    ("general", 7_000_143, False),
+    ("math", 7_000_141, True),
+    ("science", 7_000_133, True),
+    ("document", 7_000_142, True),
+    ("code", 7_000_136, True),
+    ("general", 7_000_123, True),
+    ("math", 7_000_128, False),
+    ("science", 7_000_148, False),
+    ("document", 7_000_146, False),
+    ("code", 7_000_135, False),
+    ("general", 7_000_147, False),
+    ("math", 7_000_137, True),
+    ("science", 7_000_145, True),
+    ("document", 7_000_145, True),
+    ("code", 7_000_138, True),
+    ("general", 7_000_142, True),
 )
 ERASED, WHAT = (
     ("document", 7_000_318),

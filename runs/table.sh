@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# A model's rows in the table of models and families: estimators that have seen no image of it, ten, 160 and the paper's map of the same
+# 160, beside rivals and exhaustive ablation, on 70 test scenes; what answers rest on, on 50 others.
+#   runs/table.sh NAME GENERAL      GENERAL: folder of general weights that were learned without the model
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export OMP_NUM_THREADS=1
+. runs/halves.sh
+name=$1 general=$2 here=scratch/table/$1
+eyeline() { .venv/bin/eyeline "$@"; }
+in_halves() {  # command, folder of scenes, folder of measurements, options
+  eyeline "$1" --model "$name" --data "$2" --out "$3" --shard 0/2 "${@:4}" & other=$!
+  eyeline "$1" --model "$name" --data "$2" --out "$3" --shard 1/2 "${@:4}"
+  wait $other
+}
+scenes() { [ -d "$1" ] || eyeline scenes --wild --seeds "$2" --out "$1"; }
+scenes scratch/table/fit 7000000:7000032
+scenes scratch/table/through-fit 7700000:7700024
+scenes scratch/table/through 8000600:8000610
+in_halves collect scratch/table/fit $here/collected --features heads
+eyeline fit $here/collected --name fitted --out $here/fitted
+eyeline fit $here/collected --kinds attention --link identity --name paper-attention --out $here/paper
+[ -d $here/calibrated ] || eyeline calibrate --model "$name" --data scratch/table/fit --collection $here/ten --out $here/calibrated
+evaluate_halves "table/$name/evaluated" 35 "$here/fitted $here/calibrated $general $here/paper" \
+  eyeline,random,centre,raw-attention,raw-attention-mean,tam,tam-mean,ifr,ifr-mean,input-gradient,input-gradient-mean,attn-lrp,attn-lrp-mean,exhaustive \
+  --model "$name"
+cp $here/evaluated/table.csv "results/table_$name.csv"
+cp $here/evaluated/versus.csv "results/table_${name}_versus.csv"
+in_halves collect-through scratch/table/through-fit $here/through --estimator $here/fitted
+eyeline fit-through $here/through --estimator $here/fitted --out $here/fitted-through
+in_halves evaluate-through scratch/table/through $here/through-test --estimator $here/fitted-through
+cp $here/through-test/totals.csv "results/table_${name}_through.csv"
