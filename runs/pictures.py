@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 DOCS = Path(__file__).parent.parent / "docs"
-SCENE, SPAN = 11, 2  # of the gallery, and of its trace
+SCENE, SPAN = 7, 2  # of the gallery, and of its trace
 SIZES = {
     "1280": (1280, 860, 1),
     "360": (360, 740, 2),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A model's rows in the table of models and families: estimators that have seen no image of it, ten, 160 and the paper's map of the same
-# 160, beside rivals and exhaustive ablation, on 70 test scenes; what answers rest on, on 50 others.
+# A model's rows in the table of models and families: estimators that have seen no image of it, ten, 480 and the paper's map of the same
+# 480, beside rivals and exhaustive ablation, on 70 test scenes; what answers rest on, on 50 others.
 #   runs/table.sh NAME GENERAL      GENERAL: folder of general weights that were learned without the model
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,11 +14,11 @@ in_halves() {  # command, folder of scenes, folder of measurements, options
   wait $other
 }
 scenes() { [ -d "$1" ] || eyeline scenes --wild --seeds "$2" --out "$1"; }
-scenes scratch/table/fit 7000000:7000032
+scenes scratch/table/fit 7000000:7000096
 scenes scratch/table/through-fit 7700000:7700024
 scenes scratch/table/through 8000600:8000610
 in_halves collect scratch/table/fit $here/collected --features heads
-eyeline fit $here/collected --name fitted --out $here/fitted
+eyeline fit $here/collected --name "eyeline-$name" --out $here/fitted
 eyeline fit $here/collected --kinds attention --link identity --name paper-attention --out $here/paper
 [ -d $here/calibrated ] || eyeline calibrate --model "$name" --data scratch/table/fit --collection $here/ten --out $here/calibrated
 evaluate_halves "table/$name/evaluated" 35 "$here/fitted $here/calibrated $general $here/paper" \

@@ -32,6 +32,12 @@ METHODS = {
     "exhaustive ablation": "exhaustive",
     "exhaustive ablation, one region at a time": "exhaustive",
     "measured single effects": "exhaustive",
+    "fitted on 480 scenes, what the heat shows": "eyeline (eyeline-glm4v-mini)",
+    "fitted on 480 scenes, joint falls": "eyeline (eyeline-glm4v-mini), joint",
+    "calibrated on ten images, what the heat shows": "eyeline (calibrated)",
+    "calibrated on ten images, joint falls": "eyeline (calibrated), joint",
+    "general weights that never saw it, what the heat shows": "eyeline (general)",
+    "general weights that never saw it, joint falls": "eyeline (general), joint",
     "general weights, what the heat shows": "eyeline (none)",
     "general weights, joint falls": "eyeline (none), joint",
 }

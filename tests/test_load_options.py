@@ -1,6 +1,7 @@
 """What may be asked of loading: decided in one place, and refused in a sentence."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -233,4 +234,6 @@ def test_models_lists_families_and_what_is_at_hand(folder, tmp_path, monkeypatch
         assert family in said
     assert "mini" in said
     assert "some/model" in said
+    assert re.search(r"mini .* its own .*shipped", said)
+    assert re.search(r"some/model .* general ", said)
     assert "blind" not in said

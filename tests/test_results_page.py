@@ -371,11 +371,32 @@ def evaluation(name):
     return lambda row, column: measured(name, row, column)
 
 
+def by_family(metric):
+    def found(row, column):
+        model, _, what = row.partition(", ")
+        column = "mean" if column == "all" else column
+        cell = row_of("by_family", model=model, metric=metric, family=column)
+        if what == "ahead of the best rival":
+            return numbers(cell, "ahead")
+        return [
+            float(
+                cell[
+                    {"fitted": "fitted", "exhaustive ablation": "exhaustive", "best rival": "of_rival"}[what]
+                ]
+            )
+        ]
+
+    return found
+
+
 # A table is known by its heading and the first cell of its header
 TABLES = {
     ("Does the model answer rightly?", "input"): answers,
     ("The second miniature", "glm4v-mini sees"): second_answers,
     ("Are the attributions true?", "method"): evaluation("faithfulness"),
+    ("Two models and five families", "LDS at 0.5"): by_family("lds"),
+    ("Two models and five families", "top-5 drop, nats"): by_family("top_drop"),
+    ("Two models and five families", "method, glm4v-mini"): evaluation("table_glm4v-mini"),
     ("What an estimator has seen", "images of the model itself"): levels,
     ("What an estimator has seen", "method, first model"): evaluation("levels_first"),
     ("What an estimator has seen", "method, shipped model"): evaluation("levels_shipped"),

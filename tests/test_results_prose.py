@@ -30,6 +30,14 @@ def test_every_rival_that_is_cheaper_than_exhaustive_ablation_is_behind_by_a_pai
     assert ahead_or_level == {"exhaustive", "regression-64", "ridge-256"}
 
 
+def cells_held(metric):
+    """In how many cells of models and families the fitted estimator is best, or second to exhaustive ablation."""
+    with (ROOT / "results" / "by_family.csv").open(encoding="utf-8") as file:
+        cells = [row for row in csv.DictReader(file) if row["metric"] == metric and row["family"] != "mean"]
+    assert len(cells) == 10
+    return sum(row["stands"] != "behind" for row in cells)
+
+
 def prose():
     """Sentences beside the tables, with `#` in the place of each number, and the numbers."""
     heat, alone = "eyeline (eyeline-mini)", "eyeline (eyeline-mini), alone"
@@ -39,8 +47,23 @@ def prose():
         said(now, each, "lds", "0.5") for each in (heat, alone, "exhaustive")
     )
     first = "mark named first"
+    second, fitted = "table_glm4v-mini", "eyeline (eyeline-glm4v-mini)"
+
+    def of_exhaustive(method):
+        return said(second, method, "lds", "0.5") / said(second, "exhaustive", "lds", "0.5")
+
     kinds = "general/scatter", "document/table", "code/plot", "math/bars"
     return {
+        "the heat has # of the LDS of exhaustive ablation": [of_exhaustive(fitted)],
+        "The heat of general weights has # of it, that of weights calibrated on ten images #": [
+            of_exhaustive("eyeline (general)"), of_exhaustive("eyeline (calibrated)")
+        ],
+        "R2 in nats of single regions is # fitted and # calibrated on ten images": [
+            said(second, f"{method}, alone", "r2_nats", "alone", "all") for method in (fitted, "eyeline (calibrated)")
+        ],
+        "in # of # cells; by top-5 drop in # of #": [
+            count for metric in ("lds", "top_drop") for count in (cells_held(metric), 10)
+        ],
         "The paper's tortuosity, of which # is reported at # % of a trace, has # [#, #] there": [
             0.69, 30, *numbers(row_of(
                 "looking", scenes="all", part="0.3000", measures="the paper's tortuosity", added_to="",

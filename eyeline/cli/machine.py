@@ -31,7 +31,7 @@ def models() -> None:
         "--model", "family", "GB", "estimator", "where", box=box.SIMPLE, title="At hand", title_justify="left"
     )
     for model in at_hand():
-        fitted = "yes" if model.estimator else "none: attention"
+        fitted = "its own" if model.estimator else "general"
         here.add_row(model.name, model.family, f"{model.size / GB:.2f}", fitted, model.place)
     console = Console()
     console.print(families)
