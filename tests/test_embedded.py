@@ -94,7 +94,7 @@ def test_it_needs_the_image(family):
     assert right["whole"] >= right["blank"] + 2
 
 
-def test_the_second_miniature_answers_the_gallery_rightly_and_streams_with_general_weights():
+def test_the_second_miniature_answers_the_gallery_rightly_and_attributes_in_nats():
     model = eyeline.load("glm4v-mini")
     examples = [sample(family, seed, wild=photographed) for family, seed, photographed in SCENES]
     rows = written(model, [Asked(each.image, each.prompt) for each in examples], 400)
@@ -105,7 +105,8 @@ def test_the_second_miniature_answers_the_gallery_rightly_and_streams_with_gener
     ]
     assert not wrong
     start, *events, done = model.stream(examples[0].image, examples[0].prompt, temperature=0)
-    assert (start.family, start.unit, start.level) == ("glm4v", "relative", "none")
+    assert (start.family, start.unit, start.level) == ("glm4v", "nats", "fitted")
+    assert estimator_for(model).card["model"] == "glm4v-mini"
     assert "thinking" in {event.channel for event in events if isinstance(event, SpanAttribution)}
     assert done.rests_on is not None
     assert is_right(examples[0], done.answer)

@@ -61,6 +61,19 @@ def prose():
         "R2 in nats of single regions is # fitted and # calibrated on ten images": [
             said(second, f"{method}, alone", "r2_nats", "alone", "all") for method in (fitted, "eyeline (calibrated)")
         ],
+        "on # other scenes: AUC # [#, #] of `rests_on`, # [#, #] ahead of FlashTrace's best reading": [
+            50, *numbers(row_of(f"{second}_through", method="eyeline", metric="AUC", at="", family="mean")),
+            *numbers(
+                row_of(f"{second}_through", method="flashtrace-3-mean", metric="AUC", at="", family="mean"),
+                "ahead", "ahead_low", "ahead_high",
+            ),
+        ],
+        "Its Brier score is # times the base rate's": [
+            said(f"{second}_through", "eyeline", "Brier score over the base rate's", family="all")
+        ],
+        "Sentences name their sources with an LDS of #": [
+            said(f"{second}_through", "eyeline", "LDS of sources", "thinking")
+        ],
         "in # of # cells; by top-5 drop in # of #": [
             count for metric in ("lds", "top_drop") for count in (cells_held(metric), 10)
         ],
