@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Is the mark "not grounded" right? On the shipped model, and on the first one that was ever shipped here with ten images' calibration
+# Is the mark "not grounded" right? On the shipped model, on the second one, and on the first one that was ever shipped here with ten images' calibration
 # (runs/general.sh brings it), on scenes of seeds that nothing else uses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,3 +12,4 @@ first=scratch/first/eyeline/models/qwen3-vl-mini
 .venv/bin/python -m eyeline.evaluation.ungrounded --model "$first" --estimator scratch/calibrated-first --data scratch/grounding-drawn \
   --out results/grounding_first.csv
 wait $other
+.venv/bin/python -m eyeline.evaluation.ungrounded --model glm4v-mini --data scratch/grounding-wild --out results/grounding_glm4v.csv

@@ -322,11 +322,13 @@ def without_images(row, column):
 
 def grounding(row, column):
     name = "grounding_first" if column.startswith(("first model: ", "its ")) else "grounding"
+    if column.startswith("glm4v-mini: "):
+        name = "grounding_glm4v"
     traces, _, family = row.partition(", ")
     kind = {
         "all traces": "all", "own traces": "own", "a reading of another image": "crossed", "an image of one colour": "blank",
     }[traces]  # fmt: skip
-    measure = column.removeprefix("first model: ").removeprefix("its ")
+    measure = re.sub("^(first model: |its |glm4v-mini: )", "", column)
     return numbers(row_of(name, traces=kind, family=family or "all", measure=measure))
 
 

@@ -1,7 +1,7 @@
 """Twenty drawn scenes to try the page with, half of them photographed, which the models that ship read and answer rightly.
 
-They are of tuning seeds, so that no test scene is shown. Of one more what is asked about was erased: the embedded model answers
-all the same, and is caught (grounding.py).
+They are of tuning seeds, so that no test scene is shown. Of one more what is asked about was erased: both models answer all the
+same, and the first one is caught (grounding.py).
 """
 
 import functools
@@ -41,7 +41,7 @@ SCENES = (  # family, seed, whether it is photographed
 )
 ERASED, WHAT = (
     ("document", 7_000_318),
-    "The shop’s name was erased. The model names one all the same, and is caught.",
+    "The shop’s name was erased. A model that names one all the same makes it up: is it caught?",
 )
 
 
