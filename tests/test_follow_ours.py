@@ -15,12 +15,12 @@ from eyeline.server import gallery
 SCENE = "{}-{}".format(*gallery.SCENES[0])
 
 
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
+@pytest.fixture(scope="module", params=["mini", "glm4v-mini"])
+def servers(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ours")
-    with running("mini", folder / "writes") as writes:
+    with running(request.param, folder / "writes") as writes:
         options = ("--base-url", f"{writes.url}/v1", "--linger", "120")
-        with running("mini", folder / "follows", *options, command="follow") as follows:
+        with running(request.param, folder / "follows", *options, command="follow") as follows:
             yield writes, follows
 
 
