@@ -1,4 +1,4 @@
-"""How docs/results.md calls the methods of results/."""
+"""How docs/results.md calls the methods and metrics of results/."""
 
 METHODS = {
     "random": "random",
@@ -40,4 +40,18 @@ METHODS = {
     "general weights that never saw it, joint falls": "eyeline (general), joint",
     "general weights, what the heat shows": "eyeline (none)",
     "general weights, joint falls": "eyeline (none), joint",
+}
+METRICS = {
+    "LDS at 0.5": [("lds", "0.5")],
+    "at 0.25": [("lds", "0.25")],
+    "at 0.1": [("lds", "0.1")],
+    "LDS at 0.25, 0.1": [("lds", "0.25"), ("lds", "0.1")],
+    "R2": [("r2_span", "0.5")],
+    "top-5 drop, nats": [("top_drop", "5")],
+    "pointing": [("pointing", "")],
+    "empty heat": [("empty_heat", "")],
+    "false heat, nats": [("false_heat_nats", "")],
+    "single regions": [("agreement", "")],
+    "ms a token": [("ms_per_token", "")],
+    "value": [("contribution_correlation", "")],
 }

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from results_names import METHODS
+from results_names import METHODS, METRICS
 
 ROOT = Path(__file__).parent.parent
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
@@ -16,20 +16,6 @@ ASKED = (
     "500 requests by 20 clients, a third leaving, some reading a byte a second, the model's process killed once: lost, "
     "different from alone"
 )
-METRICS = {
-    "LDS at 0.5": [("lds", "0.5")],
-    "at 0.25": [("lds", "0.25")],
-    "at 0.1": [("lds", "0.1")],
-    "LDS at 0.25, 0.1": [("lds", "0.25"), ("lds", "0.1")],
-    "R2": [("r2_span", "0.5")],
-    "top-5 drop, nats": [("top_drop", "5")],
-    "pointing": [("pointing", "")],
-    "empty heat": [("empty_heat", "")],
-    "false heat, nats": [("false_heat_nats", "")],
-    "single regions": [("agreement", "")],
-    "ms a token": [("ms_per_token", "")],
-    "value": [("contribution_correlation", "")],
-}
 
 
 def row_of(name, *, times=1, **given):

@@ -61,6 +61,13 @@ def prose():
         "R2 in nats of single regions is # fitted and # calibrated on ten images": [
             said(second, f"{method}, alone", "r2_nats", "alone", "all") for method in (fitted, "eyeline (calibrated)")
         ],
+        "glm4v-mini: LDS # [#, #], # of exhaustive ablation's, and # [#, #] ahead of AttnLRP": [
+            *numbers(row_of("left_out", method="eyeline (general)", metric="lds", at="0.5", family="mean")),
+            said("left_out", "eyeline (general)", "lds", "0.5") / said("left_out", "exhaustive", "lds", "0.5"),
+            *(-each for each in numbers(
+                row_of("left_out_versus", method="attn-lrp", metric="lds", at="0.5", family="mean"), low="high", high="low"
+            )),
+        ],
         "on # other scenes: AUC # [#, #] of `rests_on`, # [#, #] ahead of FlashTrace's best reading": [
             50, *numbers(row_of(f"{second}_through", method="eyeline", metric="AUC", at="", family="mean")),
             *numbers(
