@@ -33,8 +33,7 @@ print(json.dumps({"prompt": scene.prompt, "answer": events[-1].answer, "spans": 
 """
 MINIS = """
 import json
-from pathlib import Path
-from eyeline.embedded import folder_of, BESIDE
+from eyeline.embedded import BESIDE, folder_of
 assert all(folder_of(name) for name in BESIDE), BESIDE
 print(json.dumps(BESIDE))
 """
@@ -77,7 +76,7 @@ def main(folder: Path) -> None:
     for path, size in sizes.items():
         print(f"{path.name}: {size:.1f} MB")
     print(
-        f"Checked: twine's check of both; the wheel in an empty environment with torch {version}; `pip check`; from another "
+        f"Checked: twine's check of all; the wheel in an empty environment with torch {version}; `pip check`; from another "
         f"folder the library and `eyeline stream` answered {asked['answer']!r} to {asked['prompt']!r}, with "
         f"{asked['spans']} spans attributed in nats; with the second wheel {', '.join(minis)} streamed as well."
     )

@@ -32,9 +32,8 @@ class Cell:
     exhaustive: float
     rival: str
     of_rival: float
-    ahead: (
-        float | None
-    )  # of the rival, paired; with the 95 % interval over images. None: the evaluation did not compare
+    # Of the rival, paired, with the 95 % interval over images. None: the evaluation did not compare
+    ahead: float | None
     low: float | None
     high: float | None
     stands: str  # "best", "second to exhaustive", or "behind"
@@ -56,9 +55,10 @@ def cells(
 ) -> Iterator[Cell]:
     """All cells of a model, from an evaluation's table and its paired differences, whose `versus` is the fitted estimator.
 
-    Raises `DataError` where exhaustive ablation or every rival is missing.
+    Raises `DataError` where the fitted estimator, exhaustive ablation or every rival is missing.
     """
     fitted = apart[0]["versus"] if apart else ""
+    differences = {(row["method"], row["metric"], row["at"], row["family"]): row for row in apart}
     for metric, at in MEASURES.items():
         of_metric = [row for row in rows if (row["metric"], row["at"]) == (metric, at)]
         for family in dict.fromkeys(row["family"] for row in of_metric):
@@ -68,36 +68,17 @@ def cells(
                 raise DataError(
                     f"{model} needs the fitted estimator, exhaustive ablation and a rival; it has {', '.join(values)}."
                 )
-            rival = max(rivals, key=lambda method: rivals[method])
+            rival, of_rival = max(rivals.items(), key=lambda each: each[1])
             ours, most = values[fitted], values[EXHAUSTIVE]
-            stands = "behind" if ours < rivals[rival] else "best" if ours >= most else "second to exhaustive"
-            yield Cell(
-                model,
-                family,
-                metric,
-                ours,
-                most,
-                rival,
-                rivals[rival],
-                *_ahead(apart, rival, metric, family),
-                stands,
-            )
+            stands = "behind" if ours < of_rival else "best" if ours >= most else "second to exhaustive"
+            ahead = _turned(differences.get((rival, metric, at, family), {}))
+            yield Cell(model, family, metric, ours, most, rival, of_rival, *ahead, stands)
 
 
-def _ahead(
-    apart: Sequence[Mapping[str, str]], rival: str, metric: str, family: str
-) -> tuple[float | None, float | None, float | None]:
-    """How far the fitted estimator is ahead: the evaluation's difference the other way round."""
-    for row in apart:
-        if (row["method"], row["metric"], row["at"], row["family"]) == (
-            rival,
-            metric,
-            MEASURES[metric],
-            family,
-        ):
-            low, high = (None if row[end] == "" else -float(row[end]) for end in ("high", "low"))
-            return -float(row["value"]), low, high
-    return None, None, None
+def _turned(difference: Mapping[str, str]) -> Iterator[float | None]:
+    """Value, low and high of a difference the other way round; nothing of one that is not there."""
+    for end in ("value", "high", "low"):
+        yield -float(difference[end]) if difference.get(end) else None
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -36,8 +36,8 @@ def own_folders(name: str) -> tuple[Path, ...]:
 
 def check_installed(name: str) -> None:
     """Raises `EyelineError` for a model that ships and is not installed."""
-    if name in ALIASES or name in ALIASES.values():
-        name = ALIASES.get(name, name)
+    name = ALIASES.get(name, name)
+    if name in ALIASES.values():
         raise EyelineError(
             f"The weights of the embedded model {name!r} are missing from this installation "
             f"(expected in {MODELS / name}); install eyeline again."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Is the mark "not grounded" right? On the shipped model, on the second one, and on the first one that was ever shipped here with ten images' calibration
-# (runs/general.sh brings it), on scenes of seeds that nothing else uses.
+# Is the mark "not grounded" right? On the shipped model, on the second one, and on the first one that was ever shipped here with ten
+# images' calibration (runs/general.sh brings it), on scenes of seeds that nothing else uses.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1

@@ -13,3 +13,10 @@ evaluate_halves() {
   wait $other
   evaluate scratch/test-1 "$@"  # the table of both halves
 }
+# in_halves COMMAND SCENES RUN [OPTIONS] makes a run of these scenes in two processes, each every other scene.
+in_halves() {
+  local other
+  .venv/bin/eyeline "$1" --data "$2" --out "$3" --shard 0/2 "${@:4}" & other=$!
+  .venv/bin/eyeline "$1" --data "$2" --out "$3" --shard 1/2 "${@:4}"
+  wait $other
+}

@@ -4,16 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
+. runs/halves.sh
 eyeline() { .venv/bin/eyeline "$@"; }
 shipped=eyeline/models/qwen3-vl-mini/estimator
 eyeline scenes --wild --seeds 7700000:7700048 --out scratch/through-fit
 eyeline scenes --wild --seeds 8000600:8000630 --out scratch/through-scenes
-halves() {  # command, folder of scenes, folder of measurements
-  eyeline "$1" --data "$2" --out "$3" --shard 0/2 & other=$!
-  eyeline "$1" --data "$2" --out "$3" --shard 1/2
-  wait $other
-}
-halves collect-through scratch/through-fit scratch/through
+in_halves collect-through scratch/through-fit scratch/through
 eyeline fit-through scratch/through --estimator $shipped --out $shipped
-halves evaluate-through scratch/through-scenes scratch/through-test
+in_halves evaluate-through scratch/through-scenes scratch/through-test
 cp scratch/through-test/totals.csv results/totals.csv

@@ -48,6 +48,10 @@ def measured(name, row, column):
 
 ANSWERED = {
     "the image": "image",
+    "the image before the question": "image",
+    "the question before the image": "text first",
+    "the image before it, with a system prompt": "system prompt",
+    "the question before it, with a system prompt": "both",
     "whole image blank": "blank",
     "only the evidence blank": "evidence",
     "both of a counterfactual pair": "pairs",
@@ -55,22 +59,13 @@ ANSWERED = {
 }
 
 
-def answers(row, column):
-    key = ANSWERED[row]
-    name = "accuracy_plain" if column == "as drawn, all" else "accuracy"
-    family = "mean" if column in ("all", "as drawn, all") else column
-    return numbers(row_of(name, input=key, family=family, times=100), "right")
+def answers(photographed):
+    def found(row, column):
+        name = "accuracy_plain" if column == "as drawn, all" else photographed
+        family = "mean" if column in ("all", "as drawn, all") else column
+        return numbers(row_of(name, input=ANSWERED[row], family=family, times=100), "right")
 
-
-def second_answers(row, column):
-    key = {
-        "the image before the question": "image",
-        "the question before the image": "text first",
-        "the image before it, with a system prompt": "system prompt",
-        "the question before it, with a system prompt": "both",
-    }.get(row) or ANSWERED[row]
-    family = "mean" if column == "all" else column
-    return numbers(row_of("accuracy_glm4v", input=key, family=family, times=100), "right")
+    return found
 
 
 def sizes(row, column):
@@ -307,14 +302,17 @@ def without_images(row, column):
 
 
 def grounding(row, column):
-    name = "grounding_first" if column.startswith(("first model: ", "its ")) else "grounding"
-    if column.startswith("glm4v-mini: "):
-        name = "grounding_glm4v"
+    beginnings = {
+        "first model: ": "grounding_first",
+        "its ": "grounding_first",
+        "glm4v-mini: ": "grounding_glm4v",
+    }
+    begins = next(filter(column.startswith, beginnings), "")
     traces, _, family = row.partition(", ")
     kind = {
         "all traces": "all", "own traces": "own", "a reading of another image": "crossed", "an image of one colour": "blank",
     }[traces]  # fmt: skip
-    measure = re.sub("^(first model: |its |glm4v-mini: )", "", column)
+    name, measure = beginnings.get(begins, "grounding"), column.removeprefix(begins)
     return numbers(row_of(name, traces=kind, family=family or "all", measure=measure))
 
 
@@ -360,27 +358,21 @@ def evaluation(name):
 
 
 def by_family(metric):
+    columns = {"fitted": "fitted", "exhaustive ablation": "exhaustive", "best rival": "of_rival"}
+
     def found(row, column):
         model, _, what = row.partition(", ")
-        column = "mean" if column == "all" else column
-        cell = row_of("by_family", model=model, metric=metric, family=column)
-        if what == "ahead of the best rival":
-            return numbers(cell, "ahead")
-        return [
-            float(
-                cell[
-                    {"fitted": "fitted", "exhaustive ablation": "exhaustive", "best rival": "of_rival"}[what]
-                ]
-            )
-        ]
+        cell = row_of("by_family", model=model, metric=metric, family="mean" if column == "all" else column)
+        ahead = what == "ahead of the best rival"
+        return numbers(cell, "ahead") if ahead else numbers(cell, columns[what], "", "")
 
     return found
 
 
 # A table is known by its heading and the first cell of its header
 TABLES = {
-    ("Does the model answer rightly?", "input"): answers,
-    ("The second miniature", "glm4v-mini sees"): second_answers,
+    ("Does the model answer rightly?", "input"): answers("accuracy"),
+    ("The second miniature", "glm4v-mini sees"): answers("accuracy_glm4v"),
     ("Are the attributions true?", "method"): evaluation("faithfulness"),
     ("Two models and five families", "LDS at 0.5"): by_family("lds"),
     ("Two models and five families", "top-5 drop, nats"): by_family("top_drop"),
