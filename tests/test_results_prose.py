@@ -55,7 +55,7 @@ def prose():
     kinds = "general/scatter", "document/table", "code/plot", "math/bars"
     return {
         "the heat has # of the LDS of exhaustive ablation": [of_exhaustive(fitted)],
-        "The heat of general weights has # of it, that of weights calibrated on ten images #": [
+        "The heat of general weights has # of exhaustive ablation's LDS here, that of weights calibrated on ten images #": [
             of_exhaustive("eyeline (general)"), of_exhaustive("eyeline (calibrated)")
         ],
         "R2 in nats of single regions is # fitted and # calibrated on ten images": [
@@ -216,9 +216,10 @@ def test_the_readme_says_how_often_marks_are_right():
     (line,) = [
         line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "**marked**" in line
     ]
-    shown = re.findall(r"(?:precision \[|recall )([\d.]+)", line)
+    shown = re.findall(r"(?:precision \[|recall |mini` |and )(\d\.\d+)", line)
     expected = [
-        numbers(row_of("grounding", traces="all", family="all", measure=name))[0]
+        numbers(row_of(model, traces="all", family="all", measure=name))[0]
+        for model in ("grounding", "grounding_glm4v")
         for name in ("precision", "recall")
     ]
     assert all(holds(cell, [value]) for cell, value in zip(shown, expected, strict=True))
