@@ -71,8 +71,8 @@ def cells(
             rival, of_rival = max(rivals.items(), key=lambda each: each[1])
             ours, most = values[fitted], values[EXHAUSTIVE]
             stands = "behind" if ours < of_rival else "best" if ours >= most else "second to exhaustive"
-            ahead = _turned(differences.get((rival, metric, at, family), {}))
-            yield Cell(model, family, metric, ours, most, rival, of_rival, *ahead, stands)
+            ahead, low, high = _turned(differences.get((rival, metric, at, family), {}))
+            yield Cell(model, family, metric, ours, most, rival, of_rival, ahead, low, high, stands)
 
 
 def _turned(difference: Mapping[str, str]) -> Iterator[float | None]:
